@@ -1,0 +1,1 @@
+"""The neighbours. One file per outside system."""

@@ -1,0 +1,1 @@
+"""The processes. Each is a bounded round that awaits both neighbours."""
