@@ -1,0 +1,14 @@
+"""The spine: the first schema, as raw SQL in the file of the same name."""
+
+from pathlib import Path
+
+from alembic import op
+
+revision = "0001"
+down_revision = None
+
+
+def upgrade() -> None:
+    """Creates every table of the spine."""
+    script = Path(__file__).with_suffix(".sql").read_text(encoding="utf-8")
+    op.get_bind().connection.dbapi_connection.run_async(lambda connection: connection.execute(script))

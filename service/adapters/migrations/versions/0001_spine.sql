@@ -1,0 +1,479 @@
+-- The spine: operators, agreements, tariffs, rides, what they owe, debits, the ledger, numbered batches.
+-- Instants are business time unless a column says machine. Money is whole minor units of the row's currency.
+
+CREATE SEQUENCE writer_numbers AS integer;
+CREATE SEQUENCE batch_numbers;
+-- 22 bits of a ride number are a counter; a process takes blocks of 4,096 of it.
+CREATE SEQUENCE ride_blocks AS integer MINVALUE 0 MAXVALUE 1023 START 0 CYCLE;
+
+CREATE TYPE session_state AS ENUM
+  ('reserved', 'open', 'incomplete', 'parked', 'review', 'closed', 'cancelled', 'voided', 'not_billable');
+
+------------------------------------------------------------------------------ who
+
+CREATE TABLE operator (
+  operator_no integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  operator_id text NOT NULL UNIQUE CHECK (operator_id ~ '^[a-z0-9][a-z0-9_-]{0,62}$'),
+  name text NOT NULL,
+  time_zone text NOT NULL,
+  currency text NOT NULL CHECK (currency ~ '^[A-Z]{3}$'),
+  contact text NOT NULL DEFAULT '',
+  mode text NOT NULL DEFAULT 'live' CHECK (mode IN ('live', 'shadow', 'paused')),
+  bill_from timestamptz,
+  ride_hours_max integer NOT NULL DEFAULT 720 CHECK (ride_hours_max > 0),
+  exposure_max_minor bigint CHECK (exposure_max_minor >= 0),
+  calendar jsonb NOT NULL DEFAULT '{}',
+  created_at timestamptz NOT NULL
+);
+
+-- (topic, source) -> operator only ever grows: a source never changes hands.
+CREATE TABLE operator_source (
+  topic text NOT NULL,
+  source text NOT NULL,
+  operator_no integer NOT NULL REFERENCES operator,
+  created_at timestamptz NOT NULL,
+  PRIMARY KEY (topic, source)
+);
+
+-- One row: the default operator, and the business clock that every role reads.
+CREATE TABLE installation (
+  singleton boolean PRIMARY KEY DEFAULT true CHECK (singleton),
+  default_operator_no integer REFERENCES operator,
+  clock_mode text NOT NULL DEFAULT 'real' CHECK (clock_mode IN ('real', 'virtual')),
+  clock_machine_at timestamptz,
+  clock_business_at timestamptz,
+  clock_speed double precision NOT NULL DEFAULT 1 CHECK (clock_speed >= 0),
+  created_at timestamptz NOT NULL
+);
+
+-- Bearer tokens, by the SHA-256 of their secret; rider_ref narrows one to a rider.
+CREATE TABLE token (
+  token_hash bytea PRIMARY KEY,
+  operator_no integer NOT NULL REFERENCES operator,
+  name text NOT NULL,
+  scopes text[] NOT NULL,
+  rider_ref text,
+  created_at timestamptz NOT NULL,
+  expires_at timestamptz,
+  revoked_at timestamptz
+);
+
+-- The only place a rider's reference stands: erasing a person deletes this mapping, not the books.
+CREATE TABLE rider (
+  rider_no bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  operator_no integer NOT NULL REFERENCES operator,
+  rider_ref text NOT NULL,
+  UNIQUE (operator_no, rider_ref)
+);
+
+CREATE TABLE merchant_account (
+  account_no integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  operator_no integer NOT NULL REFERENCES operator,
+  account_id text NOT NULL,
+  provider text NOT NULL,
+  base_url text NOT NULL,
+  settings jsonb NOT NULL DEFAULT '{}',
+  paused boolean NOT NULL DEFAULT false,
+  created_at timestamptz NOT NULL,
+  UNIQUE (operator_no, account_id)
+);
+
+CREATE TABLE agreement (
+  agreement_no bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  operator_no integer NOT NULL REFERENCES operator,
+  agreement_id text NOT NULL,
+  rider_no bigint NOT NULL,
+  account_no integer NOT NULL REFERENCES merchant_account,
+  state text NOT NULL CHECK (state IN ('pending', 'active', 'suspended', 'refused', 'revoked', 'expired')),
+  currency text NOT NULL,
+  cap_minor bigint CHECK (cap_minor >= 0),
+  time_zone text NOT NULL,
+  language text NOT NULL,
+  provider_key text NOT NULL,
+  provider_ref text,
+  action jsonb,
+  reason text,
+  valid_until timestamptz,
+  version integer NOT NULL DEFAULT 1,
+  created_at timestamptz NOT NULL,
+  updated_at timestamptz NOT NULL,
+  UNIQUE (operator_no, agreement_id)
+);
+CREATE INDEX agreement_by_rider ON agreement (rider_no);
+
+CREATE TABLE tariff (
+  tariff_no integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  operator_no integer NOT NULL REFERENCES operator,
+  tariff_id text NOT NULL,
+  UNIQUE (operator_no, tariff_id)
+);
+
+-- The document is kept byte for byte; change_no tells a process that it has not read the newest yet.
+CREATE TABLE tariff_version (
+  tariff_no integer NOT NULL REFERENCES tariff,
+  version integer NOT NULL CHECK (version > 0),
+  change_no bigint GENERATED ALWAYS AS IDENTITY UNIQUE,
+  valid_from timestamptz NOT NULL,
+  document text NOT NULL,
+  digest bytea NOT NULL,
+  created_at timestamptz NOT NULL,
+  PRIMARY KEY (tariff_no, version)
+);
+
+------------------------------------------------------------------------------ who writes, how far
+
+-- The truth about what of a topic was read. Moved by compare-and-set, last in the transaction.
+CREATE TABLE stream_offset (
+  consumer_group text NOT NULL,
+  topic text NOT NULL,
+  partition integer NOT NULL,
+  writer_no integer NOT NULL UNIQUE DEFAULT nextval('writer_numbers'),
+  next_offset bigint NOT NULL CHECK (next_offset >= 0),
+  seq bigint NOT NULL DEFAULT 0,
+  digest bytea NOT NULL DEFAULT '',
+  cluster_id text NOT NULL,
+  record_digest bytea,
+  read_through_at timestamptz NOT NULL,
+  PRIMARY KEY (consumer_group, topic, partition)
+);
+
+-- Everyone else who writes about rides, one row per writer and slot group.
+CREATE TABLE writer (
+  writer_no integer PRIMARY KEY DEFAULT nextval('writer_numbers'),
+  name text NOT NULL UNIQUE,
+  seq bigint NOT NULL DEFAULT 0,
+  digest bytea NOT NULL DEFAULT ''
+);
+
+-- One row per transaction and writer. `number` is drawn inside the transaction after its inputs were read, so
+-- that of two batches one of which knew the other, the later has the larger number.
+CREATE TABLE batch (
+  writer_no integer NOT NULL,
+  seq bigint NOT NULL,
+  number bigint NOT NULL,
+  revisions integer NOT NULL,
+  facts_digest bytea NOT NULL,
+  digest bytea NOT NULL,
+  owing bigint[] NOT NULL DEFAULT '{}',
+  business_at timestamptz NOT NULL,
+  machine_at timestamptz NOT NULL,
+  PRIMARY KEY (writer_no, seq)
+);
+
+-- The facts of a batch, encoded once; dropped when every reader is past them.
+CREATE TABLE batch_facts (
+  writer_no integer NOT NULL,
+  seq bigint NOT NULL,
+  facts bytea NOT NULL,
+  PRIMARY KEY (writer_no, seq)
+);
+ALTER TABLE batch_facts ALTER COLUMN facts SET STORAGE EXTERNAL;
+
+-- How far each reader of the batches (publication, collection) has come with each writer.
+CREATE TABLE batch_reader (
+  reader text NOT NULL,
+  writer_no integer NOT NULL,
+  seq bigint NOT NULL,
+  PRIMARY KEY (reader, writer_no)
+);
+
+------------------------------------------------------------------------------ rides
+
+-- The one global guard against a second ride under the same id.
+CREATE TABLE session_key (
+  session_key uuid NOT NULL,
+  ride_no bigint NOT NULL,
+  slot smallint NOT NULL,
+  PRIMARY KEY (session_key, slot)
+);
+
+-- Each decision about a ride, with the state after it and the events it took in. Append-only.
+-- agreement_no, tariff_no and tariff_version stand in the revision that settled them, and are NULL after.
+CREATE TABLE ride_revision (
+  ride_no bigint NOT NULL,
+  revision integer NOT NULL,
+  slot smallint NOT NULL,
+  operator_no integer NOT NULL,
+  state session_state NOT NULL,
+  agreement_no bigint,
+  tariff_no integer,
+  tariff_version integer,
+  reason text,
+  events text NOT NULL,
+  charge text,
+  amount_minor bigint,
+  currency text,
+  decided_at timestamptz NOT NULL,
+  batch_no bigint NOT NULL,
+  digest bytea NOT NULL,
+  PRIMARY KEY (ride_no, revision, slot)
+) PARTITION BY RANGE (ride_no);
+CREATE INDEX ride_revision_by_agreement ON ride_revision (agreement_no, ride_no) WHERE agreement_no IS NOT NULL;
+
+-- What a ride owes, signed; one row for each revision that changed it.
+CREATE TABLE obligation (
+  ride_no bigint NOT NULL,
+  revision integer NOT NULL,
+  slot smallint NOT NULL,
+  operator_no integer NOT NULL,
+  agreement_no bigint NOT NULL,
+  kind text NOT NULL,
+  amount_minor bigint NOT NULL CHECK (amount_minor <> 0),
+  currency text NOT NULL,
+  occurred_at timestamptz NOT NULL,
+  PRIMARY KEY (ride_no, revision, slot)
+) PARTITION BY RANGE (ride_no);
+
+-- A rider's use of caps and passes in one civil window; locked before a ride with such a tariff is decided.
+CREATE TABLE balance (
+  operator_no integer NOT NULL,
+  rider_no bigint NOT NULL,
+  balance_window text NOT NULL,
+  used numeric NOT NULL,
+  PRIMARY KEY (operator_no, rider_no, balance_window)
+);
+
+-- The proof of each movement of a balance.
+CREATE TABLE cap_use (
+  ride_no bigint NOT NULL,
+  revision integer NOT NULL,
+  balance_window text NOT NULL,
+  slot smallint NOT NULL,
+  operator_no integer NOT NULL,
+  rider_no bigint NOT NULL,
+  before numeric NOT NULL,
+  after numeric NOT NULL,
+  PRIMARY KEY (ride_no, revision, balance_window, slot)
+) PARTITION BY RANGE (ride_no);
+
+-- What must be looked at again by itself: still open past its deadline, parked, incomplete, reserved.
+CREATE TABLE watch (
+  ride_no bigint NOT NULL,
+  slot smallint NOT NULL,
+  operator_no integer NOT NULL,
+  kind text NOT NULL CHECK (kind IN ('open', 'parked', 'incomplete', 'reserved')),
+  due_at timestamptz NOT NULL,
+  since_at timestamptz NOT NULL,
+  attempts integer NOT NULL DEFAULT 0,
+  PRIMARY KEY (ride_no, slot)
+);
+CREATE INDEX watch_due ON watch (due_at);
+
+-- How far keep has passed over the rides in search of what is still open.
+CREATE TABLE sweep (
+  name text PRIMARY KEY,
+  through_ride_no bigint NOT NULL
+);
+
+-- Records that could not be taken: raw bytes, the reason in words, the path of the field.
+CREATE TABLE quarantine (
+  quarantine_no bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  operator_no integer,
+  topic text NOT NULL,
+  partition integer NOT NULL,
+  record_offset bigint NOT NULL,
+  record_timestamp_ms bigint NOT NULL,
+  record_key bytea,
+  record_headers bytea NOT NULL,
+  record_value bytea,
+  fault text NOT NULL CHECK (fault IN ('record', 'service', 'unmapped_source')),
+  reason text NOT NULL,
+  path text NOT NULL,
+  source text,
+  state text NOT NULL DEFAULT 'held' CHECK (state IN ('held', 'replayed', 'discarded')),
+  decision_reason text,
+  created_at timestamptz NOT NULL,
+  decided_at timestamptz,
+  UNIQUE (topic, partition, record_offset)
+);
+CREATE INDEX quarantine_held ON quarantine (operator_no, quarantine_no) WHERE state = 'held';
+
+------------------------------------------------------------------------------ money
+
+-- A hold is for a session id: its keys derive from it, so no ride can use another's.
+CREATE TABLE hold (
+  session_key uuid NOT NULL,
+  slot smallint NOT NULL,
+  operator_no integer NOT NULL,
+  session_id text NOT NULL,
+  agreement_no bigint NOT NULL,
+  account_no integer NOT NULL,
+  tariff_id text NOT NULL,
+  vehicle_id text,
+  state text NOT NULL
+    CHECK (state IN ('requested', 'open', 'refused', 'rider_action', 'expired', 'completing', 'completed', 'released')),
+  cap_minor bigint NOT NULL CHECK (cap_minor >= 0),
+  currency text NOT NULL,
+  provider_key text NOT NULL,
+  provider_ref text,
+  action jsonb,
+  reason text,
+  requested_at timestamptz NOT NULL,
+  opened_at timestamptz,
+  due_at timestamptz,
+  lease_until timestamptz,
+  version integer NOT NULL DEFAULT 1,
+  updated_at timestamptz NOT NULL,
+  PRIMARY KEY (session_key, slot)
+);
+CREATE INDEX hold_due ON hold (due_at) WHERE due_at IS NOT NULL;
+CREATE INDEX hold_running ON hold (agreement_no) WHERE state IN ('requested', 'open', 'completing');
+
+-- A debit and where it stands; every change is also a row of debit_transition.
+-- due_at is when somebody must act next (NULL: nothing to do); lease_until is machine time.
+CREATE TABLE debit (
+  ride_no bigint NOT NULL,
+  ordinal smallint NOT NULL,
+  slot smallint NOT NULL,
+  operator_no integer NOT NULL,
+  agreement_no bigint NOT NULL,
+  account_no integer NOT NULL,
+  session_key uuid NOT NULL,
+  session_id text NOT NULL,
+  currency text NOT NULL,
+  amount_minor bigint NOT NULL CHECK (amount_minor >= 0),
+  paid_minor bigint NOT NULL DEFAULT 0 CHECK (paid_minor >= 0),
+  refunded_minor bigint NOT NULL DEFAULT 0 CHECK (refunded_minor BETWEEN 0 AND paid_minor),
+  state text NOT NULL CHECK (state IN ('new', 'submitting', 'pending', 'unknown', 'retry_wait', 'needs_rider', 'manual',
+    'settled', 'settled_elsewhere', 'settled_twice', 'waived', 'written_off', 'cancelled')),
+  overdue boolean NOT NULL DEFAULT false,
+  suspended boolean NOT NULL DEFAULT false,
+  provider_key text NOT NULL,
+  provider_ref text,
+  reason text,
+  attempts integer NOT NULL DEFAULT 0,
+  queries integer NOT NULL DEFAULT 0,
+  not_found integer NOT NULL DEFAULT 0,
+  submitted_at timestamptz,
+  not_found_at timestamptz,
+  due_at timestamptz,
+  pay_by timestamptz,
+  lease_until timestamptz,
+  transitions integer NOT NULL DEFAULT 0,
+  created_at timestamptz NOT NULL,
+  updated_at timestamptz NOT NULL,
+  CHECK (paid_minor <= amount_minor OR state = 'settled_twice'),
+  PRIMARY KEY (ride_no, ordinal, slot)
+) PARTITION BY RANGE (ride_no);
+CREATE INDEX debit_due ON debit (account_no, due_at) WHERE due_at IS NOT NULL;
+CREATE INDEX debit_owed ON debit (agreement_no)
+  WHERE state NOT IN ('settled', 'settled_elsewhere', 'waived', 'written_off', 'cancelled');
+CREATE INDEX debit_by_provider_key ON debit (provider_key)
+  WHERE state NOT IN ('settled', 'settled_elsewhere', 'waived', 'written_off', 'cancelled');
+
+-- The whole life of a debit, appended: from, to, why, and what the provider said.
+CREATE TABLE debit_transition (
+  ride_no bigint NOT NULL,
+  ordinal smallint NOT NULL,
+  transition integer NOT NULL,
+  slot smallint NOT NULL,
+  from_state text,
+  to_state text NOT NULL,
+  why text NOT NULL,
+  amount_minor bigint NOT NULL,
+  provider_key text NOT NULL,
+  provider_ref text,
+  business_at timestamptz NOT NULL,
+  machine_at timestamptz NOT NULL,
+  PRIMARY KEY (ride_no, ordinal, transition, slot)
+) PARTITION BY RANGE (ride_no);
+
+CREATE TABLE refund (
+  ride_no bigint NOT NULL,
+  ordinal smallint NOT NULL,
+  refund_ordinal smallint NOT NULL,
+  slot smallint NOT NULL,
+  operator_no integer NOT NULL,
+  agreement_no bigint NOT NULL,
+  account_no integer NOT NULL,
+  currency text NOT NULL,
+  amount_minor bigint NOT NULL CHECK (amount_minor > 0),
+  state text NOT NULL CHECK (state IN ('new', 'submitting', 'pending', 'unknown', 'succeeded', 'failed')),
+  provider_key text NOT NULL,
+  provider_ref text,
+  reason text NOT NULL,
+  attempts integer NOT NULL DEFAULT 0,
+  due_at timestamptz,
+  lease_until timestamptz,
+  created_at timestamptz NOT NULL,
+  updated_at timestamptz NOT NULL,
+  PRIMARY KEY (ride_no, ordinal, refund_ordinal, slot)
+) PARTITION BY RANGE (ride_no);
+CREATE INDEX refund_due ON refund (account_no, due_at) WHERE due_at IS NOT NULL;
+
+-- Double entry: a row moves amount_minor from credit_account to debit_account, so that imbalance can't be written.
+-- fact: 1 charge (ordinal = revision), 2 settlement, 3 refund (ordinal = debit ordinal * 1000 + count).
+CREATE TABLE transfer (
+  ride_no bigint NOT NULL,
+  fact smallint NOT NULL,
+  ordinal integer NOT NULL,
+  line smallint NOT NULL,
+  slot smallint NOT NULL,
+  operator_no integer NOT NULL,
+  debit_account bigint NOT NULL,
+  credit_account bigint NOT NULL,
+  amount_minor bigint NOT NULL CHECK (amount_minor > 0),
+  currency text NOT NULL,
+  posted_at timestamptz NOT NULL,
+  CHECK (debit_account <> credit_account),
+  PRIMARY KEY (ride_no, fact, ordinal, line, slot)
+) PARTITION BY RANGE (ride_no);
+
+-- The answer to a write, so that the same Idempotency-Key gets the same answer.
+CREATE TABLE idempotency (
+  operator_no integer NOT NULL,
+  route text NOT NULL,
+  idempotency_key text NOT NULL,
+  request_digest bytea NOT NULL,
+  status smallint,
+  body bytea,
+  machine_at timestamptz NOT NULL,
+  PRIMARY KEY (operator_no, route, idempotency_key)
+);
+
+------------------------------------------------------------------------------ append-only, and the months
+
+CREATE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  RAISE EXCEPTION '% of % is refused: the table is append-only', TG_OP, TG_TABLE_NAME USING ERRCODE = 'insufficient_privilege';
+END $$;
+
+CREATE TRIGGER append_only BEFORE UPDATE OR DELETE ON transfer FOR EACH ROW EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER append_only BEFORE UPDATE OR DELETE ON ride_revision FOR EACH ROW EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER append_only BEFORE UPDATE OR DELETE ON obligation FOR EACH ROW EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER append_only BEFORE UPDATE OR DELETE ON debit_transition FOR EACH ROW EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER append_only BEFORE UPDATE OR DELETE ON cap_use FOR EACH ROW EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER never_emptied BEFORE TRUNCATE ON transfer FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER never_emptied BEFORE TRUNCATE ON ride_revision FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER never_emptied BEFORE TRUNCATE ON obligation FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER never_emptied BEFORE TRUNCATE ON debit_transition FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER never_emptied BEFORE TRUNCATE ON cap_use FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+
+-- Makes the partitions of every table of a ride for `months` months from the month of `since` on.
+-- A ride number is (milliseconds since 2024-01-01 UTC) << 22 | counter, so a month is a range of numbers.
+-- Row triggers reach the partitions by themselves; a TRUNCATE of one must be refused there.
+CREATE FUNCTION make_ride_partitions(since timestamptz, months integer) RETURNS integer LANGUAGE plpgsql AS $$
+DECLARE
+  base text;
+  month timestamp;
+  lower_no bigint;
+  upper_no bigint;
+  part text;
+  made integer := 0;
+BEGIN
+  FOR i IN 0 .. months - 1 LOOP
+    month := date_trunc('month', since AT TIME ZONE 'UTC') + make_interval(months => i);
+    lower_no := (extract(epoch FROM month - timestamp '2024-01-01') * 1000)::bigint << 22;
+    upper_no := (extract(epoch FROM month + interval '1 month' - timestamp '2024-01-01') * 1000)::bigint << 22;
+    FOREACH base IN ARRAY ARRAY['ride_revision', 'obligation', 'cap_use', 'debit', 'debit_transition', 'refund', 'transfer'] LOOP
+      part := base || '_' || to_char(month, 'YYYY_MM');
+      CONTINUE WHEN to_regclass(part) IS NOT NULL;
+      EXECUTE format('CREATE TABLE %I PARTITION OF %I FOR VALUES FROM (%s) TO (%s)', part, base, lower_no, upper_no);
+      IF base NOT IN ('debit', 'refund') THEN
+        EXECUTE format('CREATE TRIGGER never_emptied BEFORE TRUNCATE ON %I FOR EACH STATEMENT EXECUTE FUNCTION refuse_change()', part);
+      END IF;
+      made := made + 1;
+    END LOOP;
+  END LOOP;
+  RETURN made;
+END $$;

@@ -1,0 +1,137 @@
+"""PostgreSQL: connections, transactions and the named queries.
+
+`Store` runs named queries on one connection; each flow has a subclass in a module of its own with one method per
+named query of `sql/<flow>.sql`. No method decides anything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from importlib import resources
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+import asyncpg
+
+if TYPE_CHECKING:
+    from asyncpg.pool import PoolConnectionProxy
+
+    Connection = asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]
+
+StoreT = TypeVar("StoreT", bound="Store")
+
+UNAVAILABLE = (
+    OSError,
+    TimeoutError,
+    asyncpg.InterfaceError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InsufficientResourcesError,
+)
+"""What it looks like when the server is away or going away: nobody's fault, wait and try again."""
+
+RACES = (
+    asyncpg.UniqueViolationError,
+    asyncpg.SerializationError,
+    asyncpg.DeadlockDetectedError,
+    asyncpg.LockNotAvailableError,
+)
+"""Somebody else decided first, on newer knowledge: drop what is known, read again, decide anew."""
+
+
+def _load_queries() -> dict[str, str]:
+    """Every `-- name: x` block of `sql/*.sql`, by name; a name stands once in the whole folder."""
+    queries: dict[str, str] = {}
+    for file in sorted(resources.files(__name__).joinpath("sql").iterdir(), key=lambda item: item.name):
+        for block in re.split(r"(?m)^-- name: ", file.read_text(encoding="utf-8"))[1:]:
+            name, _, text = block.partition("\n")
+            assert name.strip() not in queries, f"two queries are named {name.strip()}"
+            queries[name.strip()] = text.strip().rstrip(";")
+    return queries
+
+
+QUERIES = _load_queries()
+
+
+class Store:
+    """Named queries on one connection."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+
+    async def all(self, query: str, *arguments: Any) -> Sequence[asyncpg.Record]:
+        """Every row of a named query."""
+        return await self.connection.fetch(QUERIES[query], *arguments)
+
+    async def one(self, query: str, *arguments: Any) -> asyncpg.Record | None:
+        """The first row of a named query, or None."""
+        return await self.connection.fetchrow(QUERIES[query], *arguments)
+
+    async def value(self, query: str, *arguments: Any) -> Any:
+        """The first column of the first row of a named query, or None."""
+        return await self.connection.fetchval(QUERIES[query], *arguments)
+
+    async def run(self, query: str, *arguments: Any) -> int:
+        """Runs a named query and tells how many rows it touched."""
+        status = await self.connection.execute(QUERIES[query], *arguments)
+        return int(status.rpartition(" ")[2]) if status[-1:].isdigit() else 0
+
+
+class Database:
+    """A pool of connections; each transaction gets a Store bound to one of them.
+
+    Hot paths take a dedicated connection instead (`connect`): a pool's release costs a reset query.
+    """
+
+    def __init__(self, pool: asyncpg.Pool[asyncpg.Record]) -> None:
+        self._pool = pool
+
+    @classmethod
+    async def open(cls, url: str, *, name: str, size_max: int = 10) -> Self:
+        """Connects; raises what asyncpg raises when the server is away."""
+        pool = await asyncpg.create_pool(
+            url, min_size=1, max_size=size_max, command_timeout=30, server_settings=session_settings(name)
+        )
+        assert pool is not None
+        return cls(pool)
+
+    async def close(self) -> None:
+        """Closes the connections, after a moment by force."""
+        try:
+            async with asyncio.timeout(5):
+                await self._pool.close()
+        except TimeoutError:
+            self._pool.terminate()
+
+    @asynccontextmanager
+    async def transaction(self, store: type[StoreT], *, snapshot: bool = False) -> AsyncIterator[StoreT]:
+        """A transaction: READ COMMITTED, or one read-only snapshot (REPEATABLE READ) for a status."""
+        async with self._pool.acquire() as connection:
+            options: dict[str, Any] = {"isolation": "repeatable_read", "readonly": True} if snapshot else {}
+            async with connection.transaction(**options):
+                yield store(connection)
+
+    @asynccontextmanager
+    async def reading(self, store: type[StoreT]) -> AsyncIterator[StoreT]:
+        """A connection without a transaction, for a single statement."""
+        async with self._pool.acquire() as connection:
+            yield store(connection)
+
+
+def session_settings(name: str) -> dict[str, str]:
+    """What every connection of ours sets: a stopped process can't make its heir wait for ever."""
+    return {
+        "application_name": f"farebox {name}",
+        "timezone": "UTC",
+        "lock_timeout": "10s",
+        "transaction_timeout": "30s",
+        "idle_in_transaction_session_timeout": "20s",
+        "jit": "off",
+    }
+
+
+async def connect(url: str, *, name: str) -> asyncpg.Connection[asyncpg.Record]:
+    """A dedicated connection for a hot path."""
+    return await asyncpg.connect(url, command_timeout=30, server_settings=session_settings(name))
