@@ -1,0 +1,87 @@
+"""JSON read strictly: one exception with a reason and a path, whatever the bytes are.
+
+What parsers let through and storage does not (NUL in strings, bad UTF-8 in fields nobody reads, size) is refused here.
+"""
+
+import re
+from typing import Any, NoReturn
+
+import msgspec
+
+RECORD_BYTES_MAX = 1_000_000
+"""A larger value is refused unread: no ride event needs it, and Kafka itself refuses it unless told otherwise."""
+TEXT_LENGTH_MAX = 256
+"""The longest `id`, `source`, `type` and reference, in characters (bytes in a header)."""
+
+
+class MalformedEventError(Exception):
+    """A record that cannot be an event: `reason` in words, without any of its values, and the `path` of the culprit."""
+
+    def __init__(self, reason: str, path: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.reason = reason
+        self.path = path
+
+
+def decode_json(decoder: msgspec.json.Decoder[Any], text: bytes | msgspec.Raw, at: str) -> Any:
+    """What `decoder` makes of `text`, a JSON value at path `at`. Raises MalformedEventError, never anything else."""
+    try:
+        return decoder.decode(text)
+    except msgspec.ValidationError as error:
+        _refuse_value(str(error), at)
+    except msgspec.DecodeError as error:
+        raise MalformedEventError(f"not JSON: {_NOT_JSON.sub('', str(error))}", at) from None
+    except RecursionError:
+        raise MalformedEventError("nested too deeply", at) from None
+    except ValueError:  # A lone surrogate and the like, where msgspec leaves the text to Python.
+        raise MalformedEventError("a string is not valid Unicode", at) from None
+
+
+def check_text(text: bytes, at: str) -> None:
+    """Refuse in JSON text at path `at`: too much of it, bad UTF-8 anywhere, NUL in any string."""
+    if len(text) > RECORD_BYTES_MAX:
+        raise MalformedEventError(f"larger than {RECORD_BYTES_MAX} bytes", "value")
+    if not text.isascii():
+        try:
+            text.decode()
+        except UnicodeDecodeError as error:
+            raise MalformedEventError(f"not UTF-8 at byte {error.start}", at) from None
+    if b"\\u0000" in text:
+        path = _path_of_nul(decode_json(_ANY, text, at), at)
+        if path is not None:
+            raise MalformedEventError("contains NUL", path)
+
+
+def _path_of_nul(value: Any, at: str) -> str | None:
+    """Where in a JSON value the first string with a NUL is. (The decoder's own limit on nesting holds here too.)"""
+    if isinstance(value, str):
+        return at if "\0" in value else None
+    if isinstance(value, list):
+        pairs = [(f"{at}[{index}]", child) for index, child in enumerate(value)]
+    elif isinstance(value, dict):
+        if any("\0" in name for name in value):
+            return at
+        pairs = [(f"{at}.{name[:TEXT_LENGTH_MAX]}", child) for name, child in value.items()]
+    else:
+        return None
+    return next((path for where, child in pairs if (path := _path_of_nul(child, where)) is not None), None)
+
+
+def _refuse_value(message: str, at: str) -> NoReturn:
+    """Refuse with the decoder's words, its path moved below `at`, and without the value it may quote."""
+    reason, _, place = message.partition(" - at `$")
+    path = at + place.removesuffix("`")
+    if missing := _MISSING.fullmatch(reason):
+        raise MalformedEventError("the field is missing", f"{path}.{missing[1]}")
+    if reason.startswith("Invalid enum value"):
+        reason = "not one of the values allowed here"
+    elif reason.startswith("Invalid RFC3339"):
+        reason = "not an RFC 3339 time (leap seconds are not read)"
+    elif reason.startswith("Expected `datetime` with a timezone"):
+        reason = "the time has no offset from UTC"
+    raise MalformedEventError(reason.replace("`", "").replace("Expected", "expected"), path)
+
+
+_ANY = msgspec.json.Decoder()
+_MISSING = re.compile(r"Object missing required field `(.+)`")
+_NOT_JSON = re.compile(r"^JSON is malformed: ")
