@@ -1,0 +1,98 @@
+# Farebox: GNU make and Python 3.11 or newer are all this needs; Java, PostgreSQL and Kafka come as packages.
+#
+#   make demo     the whole service on this machine with a simulated city, and a summary that must balance
+#                 (DEMO_RIDES=2000, DEMO_SEED=1; KEEP=1 stays up and prints how to call it)
+#   make test     lint, types, import rules, generated files in step, and every test on real servers
+#   make lint     the same without the tests
+#   make bench    the figures, each beside its floor
+#   make image-check       runs the steps of deploy/Dockerfile without a container engine
+#   make kubernetes-check  the manifests as kubectl renders them (needs kubectl)
+#   make constraints       takes the newest versions of what we depend on
+#   make clean    removes everything the other targets made
+#
+# Another interpreter: make demo PYTHON=/path/to/python3.12
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+.PHONY: help demo test lint bench image-check kubernetes-check constraints clean
+
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+PYTHON ?=
+RENDERED := .lab/rendered.yaml
+
+# $(call install,EXTRAS): Java as a package only where there is none of 17 or newer; one line, then silence.
+define install
+@java=$$(java -version 2>&1 | sed -n 's/.*version "\([0-9]*\).*/\1/p' | head -n 1); \
+extras=$(1); [ "$${java:-0}" -ge 17 ] || extras=$(1),java; \
+echo "farebox: installing [$$extras] into .venv (once; a minute when nothing is cached)"; \
+$(PIP) install -qq --constraint deploy/constraints.txt --editable ".[$$extras]"
+@touch $@
+endef
+
+# $(call step,COMMAND): names the step, shows what it printed only when it failed.
+define step
+@printf '%-28s' '$(1)'; if output=$$($(BIN)/$(1) 2>&1); then echo ok; else echo FAILED; echo "$$output"; exit 1; fi
+endef
+
+help:
+	@sed -n 's/^# \{0,1\}//p' Makefile | sed -n '1,/^Another/p'
+
+demo: .venv/.farebox-run
+	@$(BIN)/farebox demo
+
+bench: .venv/.farebox-run
+	@$(BIN)/farebox bench
+
+test: lint
+	@$(BIN)/pytest
+
+lint: .venv/.farebox-test
+	$(call step,ruff check)
+	$(call step,ruff format --check)
+	$(call step,mypy)
+	$(call step,lint-imports --no-logo)
+	$(call step,farebox schemas --check)
+
+image-check: .venv/.farebox-test
+	@$(BIN)/python deploy/image_check.py
+
+kubernetes-check: .venv/.farebox-test
+	@command -v kubectl >/dev/null || { echo "farebox: kubernetes-check needs kubectl on the PATH" >&2; exit 2; }
+	@mkdir -p $(dir $(RENDERED))
+	@kubectl kustomize deploy/overlays/example > $(RENDERED)
+	@RENDERED=$(RENDERED) $(BIN)/pytest tests/deploy
+
+constraints: | .venv/bin/pip
+	@rm -rf .lab/constraints && $(BIN)/python -m venv .lab/constraints
+	@echo "farebox: resolving the newest versions"
+	@.lab/constraints/bin/pip install -qq --disable-pip-version-check ".[migrate,lab,java,test]"
+	@{ sed -n '/^#/p' deploy/constraints.txt; \
+	   .lab/constraints/bin/pip freeze --exclude farebox --exclude pip --exclude setuptools; } > .lab/constraints.txt
+	@mv .lab/constraints.txt deploy/constraints.txt
+	@rm -rf .lab/constraints
+
+clean:
+	@rm -rf .venv .lab build dist *.egg-info bench.json .mypy_cache .ruff_cache .pytest_cache .hypothesis \
+	  .import_linter_cache
+	@find service tests deploy -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/.farebox-run: pyproject.toml deploy/constraints.txt | .venv/bin/pip
+	$(call install,migrate$(,)lab)
+
+.venv/.farebox-test: pyproject.toml deploy/constraints.txt | .venv/bin/pip
+	$(call install,migrate$(,)lab$(,)test)
+	@touch .venv/.farebox-run
+
+# pip is the last thing a new environment gets: without it the making was interrupted, and is done again.
+.venv/bin/pip:
+	@for python in $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11 python); do \
+	  if "$$python" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+	    echo "farebox: making .venv with $$("$$python" --version)"; exec "$$python" -m venv .venv; \
+	  fi; \
+	done; \
+	echo "farebox: needs Python 3.11 or newer with its venv module (on Debian and Ubuntu: apt install python3-venv);" >&2; \
+	echo "farebox: none was found on the PATH. Name one: make demo PYTHON=/path/to/python3" >&2; exit 2
+
+, := ,
