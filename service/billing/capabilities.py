@@ -1,0 +1,46 @@
+"""What a provider can do: the rules look at these and at outcomes, never at a provider's name."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Literal
+
+import msgspec
+
+
+class Capabilities(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The declared abilities of one provider account; the defaults are those of a card-like provider.
+
+    Durations are ISO 8601 in settings (`"P1D"`). Sources of the real ones: collection.md, the table of the port.
+    """
+
+    provider_retries: bool = False
+    """The provider retries an accepted debit by itself: never resubmitted, only polled."""
+    hold_needed: bool = False
+    """A debit goes through an order that was opened before the ride."""
+    hold_confirmed_by_rider: bool = False
+    """The rider confirms each order in his app."""
+    partial_debit: bool = False
+    """A debit may be collected in parts."""
+    further_debit: bool = True
+    """A second debit for the same ride is allowed without the rider's approval."""
+    reduces_unpaid: bool = False
+    """A debit that was refused may be tried again, under the same key, with a smaller amount."""
+    closes_unpaid: bool = True
+    """A debit that is not paid yet can be closed, and the provider says when it is."""
+    same_key_window: timedelta = timedelta(hours=24)
+    """How long after its first use a key is remembered."""
+    same_key_is_query: bool = False
+    """Sending the same key again answers what became of it (Stripe)."""
+    new_key_after_decline: bool = True
+    """A definitely declined key replays its decline: each further attempt takes a new one."""
+    debit_min_minor: int = 1
+    """Less than this is not worth a debit: waived."""
+    refund_window: timedelta | None = None
+    """How long after its settlement a debit can be refunded; None: for ever."""
+    reports_performance: Literal["provider", "merchant"] = "provider"
+    """Who reports how the rider paid."""
+    dispute: Literal["complaint", "chargeback"] = "complaint"
+    """A complaint leaves the money where it is; a chargeback takes it at its opening."""
+    pauses_for_dispute: bool = True
+    """Collection stops while a dispute is open."""

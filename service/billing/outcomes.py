@@ -1,0 +1,129 @@
+"""What a provider can have answered: the only things the life of a debit looks at (collection.md, the port)."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import msgspec
+
+
+class SignString(msgspec.Struct, frozen=True, tag="sign_string", tag_field="kind"):
+    """The rider's app hands this string to the Alipay SDK."""
+
+    value: str
+
+
+class MiniProgram(msgspec.Struct, frozen=True, tag="mini_program", tag_field="kind"):
+    """The rider's app opens this WeChat mini program."""
+
+    app_id: str
+    path: str
+    extra_data: dict[str, str] = {}
+
+
+class ClientSecret(msgspec.Struct, frozen=True, tag="client_secret", tag_field="kind"):
+    """The rider's app confirms with Stripe by this secret."""
+
+    value: str
+
+
+class OpenUrl(msgspec.Struct, frozen=True, tag="url", tag_field="kind"):
+    """The rider opens this page (sandbox)."""
+
+    url: str
+
+
+RiderAction = SignString | MiniProgram | ClientSecret | OpenUrl
+"""Something a rider must do: a typed action, never just a link."""
+
+
+class Accepted(msgspec.Struct, frozen=True, tag=True):
+    """The provider has taken the request; whether money moves is not known yet."""
+
+    provider_ref: str | None = None
+
+
+class Succeeded(msgspec.Struct, frozen=True, tag=True):
+    """Money moved: `amount_minor` is all that was taken under this key so far, so that saying it twice adds nothing.
+
+    For a refund it is all that was given back under its key.
+    """
+
+    amount_minor: int
+    provider_ref: str | None = None
+
+
+class Declined(msgspec.Struct, frozen=True, tag=True):
+    """Definitely not executed, for a reason on the rider's side; `retryable` where waiting may help."""
+
+    retryable: bool
+    code: str
+    message: str = ""
+
+
+class Closed(msgspec.Struct, frozen=True, tag=True):
+    """What the key stands for is closed at the provider: no money will move under it any more."""
+
+    code: str = ""
+
+
+class NotFound(msgspec.Struct, frozen=True, tag=True):
+    """The provider knows nothing under this key; right after a lost answer that proves nothing."""
+
+
+class NeedsRider(msgspec.Struct, frozen=True, tag=True):
+    """Not executed until the rider does something."""
+
+    code: str
+    action: RiderAction | None = None
+
+
+class Rejected(msgspec.Struct, frozen=True, tag=True):
+    """Definitely not executed, and it is our fault: parameters, credentials, permissions."""
+
+    code: str
+    message: str = ""
+
+
+class CapExceeded(msgspec.Struct, frozen=True, tag=True):
+    """Not executed: more than the order or agreement allows; `cap_minor` where the provider says how much it does."""
+
+    cap_minor: int | None = None
+
+
+class Conflict(msgspec.Struct, frozen=True, tag=True):
+    """The key is known with other parameters."""
+
+    code: str
+
+
+class AlreadyDone(msgspec.Struct, frozen=True, tag=True):
+    """The provider says this was done before, without saying what: ask."""
+
+
+class Throttled(msgspec.Struct, frozen=True, tag=True):
+    """Provably not executed: too many calls; again after `retry_after`."""
+
+    retry_after: timedelta
+
+
+class Unknown(msgspec.Struct, frozen=True, tag=True):
+    """The call may have executed: timeout, server error, an answer that can't be believed."""
+
+    reason: str
+
+
+Outcome = (
+    Accepted
+    | Succeeded
+    | Declined
+    | Closed
+    | NotFound
+    | NeedsRider
+    | Rejected
+    | CapExceeded
+    | Conflict
+    | AlreadyDone
+    | Throttled
+    | Unknown
+)
