@@ -1,0 +1,86 @@
+"""What facts are made of: amounts, lines, source events, what a rider must do and whom he can ask."""
+
+from decimal import Decimal
+from typing import Annotated, TypeAlias
+
+import msgspec
+from msgspec import Meta
+
+from service.billing.ride_data import Kind
+
+Minor = Annotated[int, Meta(description="Minor units of the currency: 250 is CNY 2.50.")]
+Currency = Annotated[str, Meta(pattern="^[A-Z]{3}$", description="ISO 4217.")]
+Lines = Annotated[
+    msgspec.Raw,
+    Meta(
+        description="The receipt: exact amounts that sum to the total.",
+        extra_json_schema={"type": "array", "items": {"$ref": "#/$defs/ChargeLine"}},
+    ),
+]
+"""Lines that were encoded once, by `facts.encode_lines`."""
+
+
+class ChargeLine(msgspec.Struct, frozen=True, gc=False):
+    """One line of a receipt. `path` is a JSON pointer into the tariff: the rule that made the line."""
+
+    code: str
+    quantity: Decimal
+    unit: str
+    unit_price: Decimal
+    amount: Annotated[Decimal, Meta(description="Exact, in major units: 1.475 stays 1.475.")]
+    path: str
+    window: Annotated[str | None, Meta(description="The balance across rides that the line drew on.")] = None
+    refundable: bool = False
+
+
+class SourceEvent(msgspec.Struct, frozen=True, gc=False):
+    """A ride event that the fact rests on, and where in Kafka it is."""
+
+    kind: Kind
+    source: str
+    id: str
+    topic: str
+    partition: int
+    offset: int
+
+
+Sources: TypeAlias = tuple[SourceEvent, ...]
+
+
+class SignString(msgspec.Struct, frozen=True, gc=False, tag_field="kind", tag="sign_string"):
+    """Hand the string to the Alipay app."""
+
+    order_string: str
+
+
+class MiniProgram(msgspec.Struct, frozen=True, gc=False, tag_field="kind", tag="mini_program"):
+    """Open the WeChat mini program."""
+
+    app_id: str
+    path: str
+    extra_data: dict[str, str] = {}
+
+
+class ClientSecret(msgspec.Struct, frozen=True, gc=False, tag_field="kind", tag="client_secret"):
+    """Confirm with Stripe's client library."""
+
+    client_secret: str
+
+
+class Link(msgspec.Struct, frozen=True, gc=False, tag_field="kind", tag="url"):
+    """Open the address."""
+
+    url: str
+
+
+RiderAction: TypeAlias = SignString | MiniProgram | ClientSecret | Link
+"""What a rider must do: always one of these, never just "a link"."""
+
+
+class Contact(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """Whom the rider can ask: the operator's own contact."""
+
+    name: str
+    phone: str | None = None
+    email: str | None = None
+    url: str | None = None
