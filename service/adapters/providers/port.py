@@ -1,0 +1,266 @@
+"""The provider port: everything the service asks of a payment provider, and everything it can be told (collection.md).
+
+One account of one provider is one `Provider`. No method raises for what a provider or the network does: trouble is an
+`Outcome`. Every key was derived and stored before the call (`service.billing.keys`); amounts are minor units of the
+currency beside them; instants are UTC.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import date, datetime
+from typing import Any, Literal, Protocol, TypeAlias
+
+import msgspec
+
+from service.billing.capabilities import Capabilities
+from service.billing.outcomes import Outcome, RiderAction
+
+AgreementState = Literal["pending", "active", "refused", "revoked", "expired"]
+HoldState = Literal["pending", "open", "refused", "expired", "completed", "released"]
+
+
+class MerchantAccount(msgspec.Struct, frozen=True):
+    """An operator's account at a provider, as the installation knows it. `settings` name secrets, never hold them
+    (but for the sandbox)."""
+
+    account_no: int
+    account_id: str
+    provider: str
+    base_url: str
+    settings: dict[str, Any]
+
+
+class AgreementRequest(msgspec.Struct, frozen=True):
+    """Sign an agreement: `rider` is our opaque reference; `cap_minor` None asks for what the contract says."""
+
+    key: str
+    rider: str
+    currency: str
+    cap_minor: int | None = None
+    language: str | None = None
+    return_url: str | None = None
+
+
+class AgreementRef(msgspec.Struct, frozen=True):
+    """An agreement by our key, and by the provider's number once it is known."""
+
+    key: str
+    provider_ref: str | None = None
+
+
+class AgreementStatus(msgspec.Struct, frozen=True, tag=True):
+    """How an agreement stands at the provider. `action` is what the rider must do while it is pending."""
+
+    state: AgreementState
+    provider_ref: str | None = None
+    cap_minor: int | None = None
+    valid_until: datetime | None = None
+    action: RiderAction | None = None
+    code: str | None = None
+
+
+class HoldRequest(msgspec.Struct, frozen=True):
+    """Open an order with a cap, before the ride. `subject` is shown to the rider."""
+
+    key: str
+    agreement: AgreementRef
+    cap_minor: int
+    currency: str
+    subject: str
+    requested_at: datetime
+
+
+class HoldRef(msgspec.Struct, frozen=True):
+    """A hold by our key, and by the provider's number once it is known."""
+
+    key: str
+    provider_ref: str | None = None
+
+
+class HoldStatus(msgspec.Struct, frozen=True, tag=True):
+    """How a hold stands at the provider; pending with an `action`: the rider must confirm it."""
+
+    state: HoldState
+    provider_ref: str | None = None
+    cap_minor: int | None = None
+    expires_at: datetime | None = None
+    action: RiderAction | None = None
+    code: str | None = None
+
+
+class DebitItem(msgspec.Struct, frozen=True):
+    """A line that the provider shows to the rider; items sum to the debit's amount."""
+
+    name: str
+    amount_minor: int
+    description: str = ""
+
+
+class DebitRequest(msgspec.Struct, frozen=True):
+    """Take money, on a hold where the account needs one. The same key is always sent with the same content."""
+
+    key: str
+    agreement: AgreementRef
+    amount_minor: int
+    currency: str
+    subject: str
+    hold: HoldRef | None = None
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    items: tuple[DebitItem, ...] = ()
+
+
+class DebitRef(msgspec.Struct, frozen=True):
+    """A debit that was asked for: its key, and what it was asked with."""
+
+    key: str
+    amount_minor: int
+    currency: str
+    provider_ref: str | None = None
+    agreement: AgreementRef | None = None
+    hold: HoldRef | None = None
+
+
+class RefundRequest(msgspec.Struct, frozen=True):
+    """Give money back of a debit; the key refunds once."""
+
+    key: str
+    debit: DebitRef
+    amount_minor: int
+    currency: str
+    reason: str
+
+
+class RefundRef(msgspec.Struct, frozen=True):
+    """A refund that was asked for."""
+
+    key: str
+    debit: DebitRef
+    provider_ref: str | None = None
+
+
+class StatementRow(msgspec.Struct, frozen=True):
+    """One movement of the provider's statement; `amount_minor` is positive for both kinds."""
+
+    kind: Literal["debit", "refund"]
+    key: str
+    provider_ref: str
+    amount_minor: int
+    fee_minor: int
+    currency: str
+    occurred_at: datetime
+
+
+class Statement(msgspec.Struct, frozen=True, tag=True):
+    """Everything the provider booked on one of its civil days."""
+
+    day: date
+    rows: tuple[StatementRow, ...]
+
+
+AgreementAnswer: TypeAlias = AgreementStatus | Outcome
+"""A status, or why there is none: Rejected, Conflict, Throttled, Unknown, NotFound, NeedsRider, Declined."""
+HoldAnswer: TypeAlias = HoldStatus | Outcome
+StatementAnswer: TypeAlias = Statement | Outcome
+
+
+class Ack(msgspec.Struct, frozen=True):
+    """What a notification is answered with once its content is safe."""
+
+    status: int
+    content_type: str
+    body: bytes
+
+
+class Notification(msgspec.Struct, frozen=True, tag=True):
+    """A notification whose signature and time are good: what it is about and how that stands, to be acknowledged by
+    `ack` after the commit. It may be old or repeated; amount and state are checked against what we know."""
+
+    notification_id: str
+    about: Literal["agreement", "hold", "debit", "refund"]
+    key: str
+    answer: AgreementAnswer | HoldAnswer
+    ack: Ack
+
+
+class BadNotification(msgspec.Struct, frozen=True, tag=True):
+    """A notification that is not believed; `ack` is how it is refused."""
+
+    reason: str
+    ack: Ack
+
+
+class Provider(Protocol):
+    """One account of one provider."""
+
+    @property
+    def account(self) -> MerchantAccount:
+        """The account this provider was opened for."""
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What this account can do: the rules look only at this."""
+
+    async def check(self) -> Outcome | None:
+        """A call that moves nothing: None when credentials and settings are good, else what is wrong."""
+
+    async def begin_agreement(self, request: AgreementRequest) -> AgreementAnswer:
+        """Asks for an agreement; again with the same key gives the same one."""
+
+    async def get_agreement(self, agreement: AgreementRef) -> AgreementAnswer:
+        """How the agreement stands."""
+
+    async def revoke_agreement(self, agreement: AgreementRef) -> AgreementAnswer:
+        """Ends the agreement; one that was ended before is answered as revoked."""
+
+    async def open_hold(self, request: HoldRequest) -> HoldAnswer:
+        """Opens a hold; again with the same key gives the same one."""
+
+    async def get_hold(self, hold: HoldRef) -> HoldAnswer:
+        """How the hold stands."""
+
+    async def release_hold(self, hold: HoldRef) -> HoldAnswer:
+        """Gives up a hold on which nothing was debited."""
+
+    async def finish_hold(self, hold: HoldRef) -> HoldAnswer:
+        """Completes a hold whose debits are final: no debit is possible after it."""
+
+    async def debit(self, request: DebitRequest) -> Outcome:
+        """Takes money."""
+
+    async def get_debit(self, debit: DebitRef) -> Outcome:
+        """What became of a debit, the only truth about an unknown one; a query that failed is Unknown."""
+
+    async def reduce_debit(self, debit: DebitRef, amount_minor: int) -> Outcome:
+        """Lowers an unpaid debit to `amount_minor`; Closed when nothing is left."""
+
+    async def settle_elsewhere(self, debit: DebitRef, paid_at: datetime) -> Outcome:
+        """Tells the provider that the rider paid in another way: Closed, or AlreadyDone when the debit was paid."""
+
+    async def close_debit(self, debit: DebitRef) -> Outcome:
+        """Stops an unpaid debit: Closed, or AlreadyDone when it was paid."""
+
+    async def request_payment(self, request: DebitRequest) -> Outcome:
+        """Lets the rider pay now: NeedsRider with what he must do, or AlreadyDone. The key is that of the unpaid debit,
+        or a new one for what he must approve."""
+
+    async def refund(self, request: RefundRequest) -> Outcome:
+        """Gives money back: Succeeded with all that was given back under the key, or Accepted."""
+
+    async def get_refund(self, refund: RefundRef) -> Outcome:
+        """What became of a refund."""
+
+    async def report_performance(self, debit: DebitRef, record: Literal["completed", "violated"], key: str) -> Outcome:
+        """Reports how the rider paid, where that is the merchant's: Accepted when it is known to the provider."""
+
+    def parse_notification(
+        self, headers: Mapping[str, str], body: bytes, now: datetime
+    ) -> Notification | BadNotification:
+        """Reads and verifies a notification; `now` is the machine's clock. Header names are lower-case."""
+
+    async def statement(self, day: date) -> StatementAnswer:
+        """The provider's statement of one of its civil days."""
+
+    async def close(self) -> None:
+        """Closes what the provider holds open."""
