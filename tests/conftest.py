@@ -1,0 +1,65 @@
+"""The real servers for every test: one lab per session, a database per module, topics of one's own.
+
+FAREBOX_DATABASE_URL and FAREBOX_KAFKA_BOOTSTRAP name servers to use instead; databases and topics are still the tests'.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime
+
+import pytest
+
+from service.adapters.migrate import migrate
+from service.lab.kafka import create_topics
+from service.lab.servers import Servers, lab
+
+MIGRATED_AT = datetime(2026, 11, 22, 10, tzinfo=UTC)
+"""Business time at which a test's database was migrated: there are partitions for this month and the three after it."""
+
+
+@pytest.fixture(scope="session")
+async def servers() -> AsyncIterator[Servers]:
+    """A PostgreSQL and a Kafka, for the whole session."""
+    async with lab(
+        database_url=os.environ.get("FAREBOX_DATABASE_URL"), kafka_bootstrap=os.environ.get("FAREBOX_KAFKA_BOOTSTRAP")
+    ) as servers:
+        yield servers
+
+
+@pytest.fixture(scope="session")
+async def migrated_template(servers: Servers) -> AsyncIterator[str]:
+    """The name of a migrated database to copy (its partitions reach over `MIGRATED_AT` and today)."""
+    name = f"test_template_{secrets.token_hex(4)}"
+    url = await servers.create_database(name)
+    for now in (MIGRATED_AT, datetime.now(UTC)):
+        await migrate(url, now)
+    yield name
+    await servers.drop_database(name)
+
+
+@pytest.fixture(scope="module")
+async def database_url(servers: Servers, migrated_template: str) -> AsyncIterator[str]:
+    """A fresh, migrated database for the module."""
+    name = f"test_{secrets.token_hex(8)}"
+    yield await servers.create_database(name, template=migrated_template)
+    await servers.drop_database(name)
+
+
+@pytest.fixture(scope="session")
+def kafka_bootstrap(servers: Servers) -> str:
+    return servers.kafka_bootstrap
+
+
+@pytest.fixture(scope="session")
+def topic(kafka_bootstrap: str) -> Callable[..., Awaitable[str]]:
+    """Makes a topic with a name of its own: `await topic()`, `await topic(partitions=4)`."""
+
+    async def make(partitions: int = 1) -> str:
+        name = f"test-{secrets.token_hex(8)}"
+        await create_topics(kafka_bootstrap, {name: partitions})
+        return name
+
+    return make
