@@ -1,0 +1,85 @@
+"""`farebox provider-simulator`: the sandbox payment provider as a process of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from pathlib import Path
+
+import msgspec
+import rich_click as click
+import uvloop
+
+from service.lab.provider.faults import Rates
+from service.lab.provider.rows import Account
+from service.lab.provider.server import Plan, simulator
+
+
+def register(group: click.Group) -> None:
+    """Adds the subject to the command line."""
+    group.add_command(provider_simulator)
+
+
+@click.command("provider-simulator")
+@click.option("--port", type=click.IntRange(0, 65_535), default=0, show_default=True, help="0 takes a free one.")
+@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the faults that happen by rate.")
+@click.option("--rate", "rates", multiple=True, metavar="FAULT=SHARE", help="For example decline=0.05; repeatable.")
+@click.option(
+    "--dir", "directory", type=click.Path(path_type=Path, file_okay=False), help="Keeps the books over a restart."
+)
+@click.option(
+    "--balance", type=click.IntRange(0), default=10_000_000, show_default=True, help="A new wallet, in minor units."
+)
+@click.option("--account", "accounts", multiple=True, metavar="JSON", help="A merchant account; repeatable.")
+def provider_simulator(
+    port: int,
+    host: str,
+    seed: int,
+    rates: tuple[str, ...],
+    directory: Path | None,
+    balance: int,
+    accounts: tuple[str, ...],
+) -> None:
+    """Runs the sandbox payment provider until it is told to stop; the first line printed is its address."""
+    plan = Plan(
+        port=port,
+        host=host,
+        seed=seed,
+        rates=_rates(rates),
+        directory=directory,
+        wallet_balance_minor=balance,
+        accounts=tuple(_account(text) for text in accounts),
+    )
+    try:
+        uvloop.run(_serve(plan))
+    except OSError as error:
+        raise click.ClickException(
+            f"{host}:{port} can't be listened on ({error.strerror}); give another --port"
+        ) from None
+
+
+async def _serve(plan: Plan) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with simulator(plan) as url:
+        click.echo(url)
+        await stop.wait()
+
+
+def _rates(texts: tuple[str, ...]) -> Rates:
+    pairs = dict(text.partition("=")[::2] for text in texts)
+    try:
+        return msgspec.convert(pairs, Rates, strict=False)
+    except msgspec.ValidationError as error:
+        known = ", ".join(Rates.__struct_fields__)
+        raise click.BadParameter(f"{error}; allowed are {known}, each 0 to 1", param_hint="--rate") from None
+
+
+def _account(text: str) -> Account:
+    try:
+        return msgspec.json.decode(text, type=Account)
+    except msgspec.DecodeError as error:
+        raise click.BadParameter(str(error), param_hint="--account") from None

@@ -1,0 +1,70 @@
+"""Refunds: money goes back from the merchant to the rider's wallet, never more than was paid."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from msgspec.structs import replace
+
+from service.lab.provider import debits
+from service.lab.provider.books import Books
+from service.lab.provider.refusals import RefusedError, conflict, unknown
+from service.lab.provider.rows import Account, AskRefund, Debit, Entry, Refund
+
+
+def refund(books: Books, account: Account, asked: AskRefund, now: datetime, later_s: float | None = None) -> Refund:
+    """A refund by key: the same key refunds once. Decided at once, or as slowly as the terms or the script say."""
+    known = books.refunds.get((account.account_id, asked.key))
+    if known:
+        if known.asked != asked:
+            raise conflict("refund")
+        return known
+    debit = debits.get(books, account, asked.debit)
+    _check(books, account, debit, asked, now)
+    wait_s = account.terms.refund_s if later_s is None else later_s
+    number = books.next_number()
+    made = Refund(number, account.account_id, asked, debit.number, debit.asked.currency, "pending", now)
+    if not wait_s:
+        return decide(books, made, now)
+    made = replace(made, next_at=now + timedelta(seconds=wait_s))
+    books.put(made)
+    return made
+
+
+def decide(books: Books, made: Refund, now: datetime) -> Refund:
+    """The money goes back."""
+    debit = books.debits_by_number[made.debit_number]
+    amount = made.asked.amount_minor
+    opening = books.opening(debit.rider, made.currency, now)
+    wallet = books.wallet(debit.rider, made.currency)
+    about = (made.account_id, made.asked.key, made.ref)
+    parties = (f"merchant:{made.account_id}", f"wallet:{debit.rider}")
+    made = replace(made, state="paid", next_at=None)
+    books.put(
+        *opening,
+        made,
+        replace(debit, refunded_minor=debit.refunded_minor + amount, updated_at=now),
+        replace(wallet, balance_minor=wallet.balance_minor + amount),
+        Entry(books.next_number(), "refund", *about, *parties, amount, made.currency, now),
+    )
+    return made
+
+
+def get(books: Books, account: Account, key: str) -> Refund:
+    """The refund as it is now."""
+    made = books.refunds.get((account.account_id, key))
+    if made is None:
+        raise unknown("refund")
+    return made
+
+
+def _check(books: Books, account: Account, debit: Debit, asked: AskRefund, now: datetime) -> None:
+    asked_before = (books.refunds_by_number[number] for number in books.refunds_of_debit.get(debit.number, ()))
+    given = sum(made.asked.amount_minor for made in asked_before if made.state != "failed")
+    window = account.terms.refund_window_s
+    if asked.amount_minor <= 0:
+        raise RefusedError(422, "INVALID_REQUEST", "amount_minor is not above 0")
+    if given + asked.amount_minor > debit.paid_minor:
+        raise RefusedError(422, "REFUND_TOO_MUCH", f"{debit.paid_minor - given} can still be refunded")
+    if window is not None and debit.updated_at + timedelta(seconds=window) < now:
+        raise RefusedError(422, "REFUND_TOO_LATE", "the refund window is over")

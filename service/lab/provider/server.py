@@ -1,0 +1,95 @@
+"""The simulator as a server on loopback: doors, clock tick, courier."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import aiohttp
+import msgspec
+from aiohttp import web
+
+from service.lab.provider.books import Books
+from service.lab.provider.clock import ProviderClock
+from service.lab.provider.courier import Courier, notices_of
+from service.lab.provider.desk import Desk
+from service.lab.provider.faults import Faults, Rates
+from service.lab.provider.journal import Journal
+from service.lab.provider.merchants import answer_merchant, refuse
+from service.lab.provider.refusals import RefusedError
+from service.lab.provider.rows import Account
+from service.lab.provider.workshop import DOORS, rider_page
+
+TICK_S = 0.02
+JOURNAL = "books.jsonl"
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """How to start the simulator. Port 0 takes a free one; without `directory` the books are in memory alone."""
+
+    port: int = 0
+    host: str = "127.0.0.1"
+    seed: int = 0
+    rates: Rates = Rates()
+    directory: Path | None = None
+    wallet_balance_minor: int = 10_000_000
+    accounts: tuple[Account, ...] = ()
+
+
+@asynccontextmanager
+async def simulator(plan: Plan) -> AsyncIterator[str]:
+    """A running simulator; gives its address. Books of an earlier life in the directory are taken up."""
+    journal = Journal(plan.directory / JOURNAL) if plan.directory else None
+    books = Books(journal, plan.wallet_balance_minor)
+    desk = Desk(books, ProviderClock(), Faults(plan.seed, plan.rates), "")
+    books.notice_of = notices_of(books, desk.clock.now, desk.view)
+    for account in plan.accounts:
+        books.put(account)
+    runner = web.ServerRunner(web.Server(_doors(desk), access_log=None))
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, plan.host, plan.port, backlog=1024)
+        await site.start()
+        desk.public_url = f"http://{plan.host}:{runner.addresses[0][1]}"
+        async with aiohttp.ClientSession() as session:
+            courier = Courier(desk, session)
+            ticking = asyncio.create_task(_tick(desk, courier))
+            try:
+                yield desk.public_url
+            finally:
+                ticking.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await ticking
+                await courier.close()
+    finally:
+        await runner.cleanup()
+        books.close()
+
+
+def _doors(desk: Desk) -> Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]:
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
+        if request.path.startswith("/v1/"):
+            return await answer_merchant(desk, request)
+        door = DOORS.get((request.method, request.path))
+        if door is None and request.path.startswith("/rider/"):
+            door = rider_page
+        if door is None:
+            return refuse(RefusedError(404, "NO_SUCH_ADDRESS", f"{request.method} {request.path} means nothing here"))
+        try:
+            return await door(desk, request)
+        except RefusedError as refused:
+            return refuse(refused)
+        except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as error:
+            return refuse(RefusedError(400, "INVALID_REQUEST", str(error)))
+
+    return answer
+
+
+async def _tick(desk: Desk, courier: Courier) -> None:
+    while True:
+        desk.advance(desk.clock.now())
+        await courier.round()
+        await asyncio.sleep(TICK_S)

@@ -1,0 +1,186 @@
+"""The workbench's door: accounts, wallets, scripted faults, the clock, the books; and the rider's pages."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from html import escape
+from typing import Annotated, Any
+
+import msgspec
+from aiohttp import web
+
+from service.lab.provider import agreements, debits, holds
+from service.lab.provider.desk import Desk
+from service.lab.provider.faults import Fault, Rates
+from service.lab.provider.merchants import reply
+from service.lab.provider.oracle import debit_lines, summarize
+from service.lab.provider.refusals import RefusedError
+from service.lab.provider.rows import Account, Entry, Wallet
+from service.lab.provider.wire import rider_token
+
+
+class ClockFace(msgspec.Struct):
+    """What the provider's clock shows, and how fast it runs."""
+
+    now: Annotated[datetime, msgspec.Meta(tz=True)]
+    speed: float = 1.0
+
+
+class TopUp(msgspec.Struct):
+    """A rider's wallet is set to a balance."""
+
+    rider: str
+    currency: str
+    balance_minor: Annotated[int, msgspec.Meta(ge=0)]
+
+
+class Limit(msgspec.Struct):
+    """The provider changes an agreement; None leaves as it is."""
+
+    account_id: str
+    key: str
+    cap_minor: int | None = None
+    valid_until: Annotated[datetime, msgspec.Meta(tz=True)] | None = None
+    revoke: bool = False
+
+
+async def put_account(desk: Desk, request: web.BaseRequest) -> web.Response:
+    """Makes or changes a merchant account."""
+    account = msgspec.json.decode(await request.read(), type=Account)
+    holder = desk.books.accounts_by_api_key.get(account.api_key)
+    if holder and holder.account_id != account.account_id:
+        raise RefusedError(409, "KEY_TAKEN", f"account {holder.account_id} has this API key")
+    desk.books.put(account)
+    return reply(account)
+
+
+async def put_wallets(desk: Desk, request: web.BaseRequest) -> web.Response:
+    """Sets the balances of riders, money coming from outside or going there."""
+    now = desk.clock.now()
+    for top_up in msgspec.json.decode(await request.read(), type=list[TopUp]):
+        rider, currency = top_up.rider, top_up.currency
+        opening = desk.books.opening(rider, currency, now)
+        missing = top_up.balance_minor - desk.books.wallet(rider, currency).balance_minor
+        parties = ("outside", f"wallet:{rider}") if missing > 0 else (f"wallet:{rider}", "outside")
+        what = ("top_up", "", rider, "", *parties, abs(missing), currency, now)
+        entries = (Entry(desk.books.next_number(), *what),) if missing else ()
+        desk.books.put(*opening, Wallet(rider, currency, top_up.balance_minor), *entries)
+    return reply({})
+
+
+async def change_agreement(desk: Desk, request: web.BaseRequest) -> web.Response:
+    """The provider's side of an agreement: another cap, a last day, revoked by the rider."""
+    limit = msgspec.json.decode(await request.read(), type=Limit)
+    account = _account(desk, limit.account_id)
+    now = desk.clock.now()
+    changed = agreements.limit(
+        desk.books, account, limit.key, now, cap_minor=limit.cap_minor, valid_until=limit.valid_until
+    )
+    if limit.revoke:
+        changed = agreements.revoke(desk.books, account, limit.key, now)
+    return reply(desk.view(changed, account))
+
+
+async def script(desk: Desk, request: web.BaseRequest) -> web.Response:
+    """Adds scripted faults."""
+    for fault in msgspec.json.decode(await request.read(), type=list[Fault]):
+        desk.faults.script(fault)
+    return reply({})
+
+
+async def clear_script(desk: Desk, request: web.BaseRequest) -> web.Response:
+    """Forgets the scripted faults."""
+    desk.faults.clear()
+    return reply({})
+
+
+async def put_rates(desk: Desk, request: web.BaseRequest) -> web.Response:
+    """Sets the shares of seeded faults."""
+    desk.faults.rates = msgspec.json.decode(await request.read(), type=Rates)
+    return reply(desk.faults.rates)
+
+
+async def show_clock(desk: Desk, request: web.BaseRequest) -> web.Response:
+    """What the clock shows."""
+    return reply(ClockFace(desk.clock.now(), desk.clock.speed))
+
+
+async def set_clock(desk: Desk, request: web.BaseRequest) -> web.Response:
+    """Sets the clock, and decides what has become due by it."""
+    face = msgspec.json.decode(await request.read(), type=ClockFace)
+    desk.clock.set(face.now, face.speed)
+    desk.advance(desk.clock.now())
+    return await show_clock(desk, request)
+
+
+async def show_books(desk: Desk, request: web.BaseRequest) -> web.Response:
+    """The summary of the books."""
+    desk.advance(desk.clock.now())
+    return reply(summarize(desk.books))
+
+
+async def show_debits(desk: Desk, request: web.BaseRequest) -> web.Response:
+    """Every debit; `?account=` narrows to one merchant account."""
+    desk.advance(desk.clock.now())
+    return reply(debit_lines(desk.books, request.query.get("account")))
+
+
+async def healthy(desk: Desk, request: web.BaseRequest) -> web.Response:
+    """The process answers."""
+    return reply({"status": "ok"})
+
+
+async def rider_page(desk: Desk, request: web.BaseRequest) -> web.Response:
+    """What a rider sees: GET asks him, POST with `?answer=confirm` (or `refuse`, `pay`) is what he did."""
+    _, account_id, about, key = request.path.strip("/").split("/", 3)
+    account = _account(desk, account_id)
+    if request.query.get("token") != rider_token(account, about, key):
+        raise RefusedError(403, "FORBIDDEN", "this page is another rider's")
+    now = desk.clock.now()
+    desk.advance(now)
+    answer = request.query.get("answer")
+    if request.method == "POST" and answer is None:
+        answer = (await request.read()).decode("ascii", "replace").removeprefix("answer=")
+    if request.method != "POST":
+        return _page(about, key)
+    acts: dict[str, Callable[[], Any]] = {
+        "agreement": lambda: agreements.answer_by_rider(desk.books, account, key, answer == "confirm", now),
+        "hold": lambda: holds.answer_by_rider(desk.books, account, key, answer == "confirm", now),
+        "debit": lambda: debits.pay_by_rider(desk.books, account, key, now),
+    }
+    if about not in acts:
+        raise RefusedError(404, "NOT_FOUND", "no such page")
+    return reply(desk.view(acts[about](), account))
+
+
+Answer = Callable[[Desk, web.BaseRequest], Awaitable[web.Response]]
+DOORS: dict[tuple[str, str], Answer] = {
+    ("PUT", "/accounts"): put_account,
+    ("PUT", "/wallets"): put_wallets,
+    ("POST", "/agreements"): change_agreement,
+    ("POST", "/script"): script,
+    ("DELETE", "/script"): clear_script,
+    ("PUT", "/rates"): put_rates,
+    ("GET", "/clock"): show_clock,
+    ("PUT", "/clock"): set_clock,
+    ("GET", "/books"): show_books,
+    ("GET", "/books/debits"): show_debits,
+    ("GET", "/healthz"): healthy,
+}
+
+
+def _account(desk: Desk, account_id: str) -> Account:
+    account = desk.books.accounts.get(account_id)
+    if account is None:
+        raise RefusedError(404, "NOT_FOUND", f"no merchant account {account_id}")
+    return account
+
+
+def _page(about: str, key: str) -> web.Response:
+    choices = {"debit": ("pay",)}.get(about, ("confirm", "refuse"))
+    buttons = "".join(f'<button name="answer" value="{choice}">{choice}</button> ' for choice in choices)
+    text = (
+        f"<!doctype html><title>Sandbox</title><h1>{escape(about)} {escape(key)}</h1><form method=post>{buttons}</form>"
+    )
+    return web.Response(text=text, content_type="text/html")
