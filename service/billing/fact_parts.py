@@ -30,7 +30,8 @@ class ChargeLine(msgspec.Struct, frozen=True, gc=False):
     amount: Annotated[Decimal, Meta(description="Exact, in major units: 1.475 stays 1.475.")]
     path: str
     window: Annotated[str | None, Meta(description="The balance across rides that the line drew on.")] = None
-    refundable: bool = False
+    refundable: Annotated[bool, Meta(description="A fee that support may give back by itself.")] = False
+    tax_rate: Annotated[Decimal | None, Meta(description="0.13 is 13 %; null where nothing is taxed.")] = None
 
 
 class SourceEvent(msgspec.Struct, frozen=True, gc=False):
