@@ -2,15 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime, timedelta
+from enum import StrEnum
 from typing import Literal
 
 import msgspec
 
+from service.billing.events import RideEvent, content_digest, same_content
+
 RIDE_HOURS_MAX = 720
 """How long a ride may last before somebody must look at it, unless the operator says otherwise (events.md)."""
 
+AHEAD_MAX = timedelta(minutes=15)
+"""How far ahead of now an event's time may lie: clocks differ, but not by more."""
+
 ReviewReason = Literal["ended_before_start", "negative_distance", "longer_than_ride_hours_max", "time_in_the_future"]
+LostEndCharge = Literal["ride_max", "last_sign"]
+
+
+class SessionState(StrEnum):
+    """Where a ride stands; `session_state` in the database."""
+
+    RESERVED = "reserved"
+    OPEN = "open"
+    INCOMPLETE = "incomplete"
+    PARKED = "parked"
+    REVIEW = "review"
+    CLOSED = "closed"
+    CANCELLED = "cancelled"
+    VOIDED = "voided"
+    NOT_BILLABLE = "not_billable"
+
+
+FINAL = frozenset({SessionState.CLOSED, SessionState.CANCELLED, SessionState.VOIDED, SessionState.NOT_BILLABLE})
+"""The states in which a ride was decided: what differs afterwards is a conflict until an operator corrects."""
 
 
 class Usage(msgspec.Struct, frozen=True, gc=False, kw_only=True):
@@ -31,7 +57,164 @@ class Usage(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     zone_fees: tuple[str, ...] = ()
     reserved_us: int | None = None
     rode: bool = True
-    lost_end: Literal["ride_max", "last_sign"] | None = None
+    lost_end: LostEndCharge | None = None
+
+
+class Session(msgspec.Struct, frozen=True, gc=False):
+    """What is known of a ride: the events that count and the ones that contradict them, in order of arrival.
+
+    `final` is True once the ride was decided; `assumed_end` while the decision stands on an end that nobody reported.
+    """
+
+    counted: tuple[RideEvent, ...] = ()
+    conflicts: tuple[RideEvent, ...] = ()
+    final: bool = False
+    assumed_end: bool = False
+
+    def events(self) -> Iterable[RideEvent]:
+        """Every event that was recorded; one that counts and contradicts comes once."""
+        yield from self.counted
+        yield from (event for event in self.conflicts if event not in self.counted)
+
+
+Taken = Literal["counted", "conflict", "duplicate"]
+
+
+def take(session: Session, event: RideEvent) -> tuple[Session, Taken]:
+    """The session after one more event, and what became of it (events.md, "What a difficult event gets").
+
+    Depends on nothing but the session and the event, so that folding the stored events again gives the same session.
+    """
+    twin = False
+    for known in session.events() if session.conflicts else session.counted:
+        if known.id == event.id and known.source == event.source:
+            if same_content(known, event):
+                return session, "duplicate"
+            return _with_conflict(session, event), "conflict"
+        if known.kind == event.kind and event.kind in _ONCE:
+            if same_content(known, event):
+                return session, "duplicate"
+            twin = True
+    if session.final and not _counts_after_decision(session, event):
+        return _with_conflict(session, event), "conflict"
+    counted = (*session.counted, event)
+    if twin or _differs_in_contract(session, event):
+        return msgspec.structs.replace(session, counted=counted, conflicts=(*session.conflicts, event)), "conflict"
+    if not session.final and not session.conflicts:
+        return Session(counted), "counted"
+    return msgspec.structs.replace(session, counted=counted), "counted"
+
+
+def decided(session: Session, state: SessionState, *, assumed_end: bool) -> Session:
+    """The session once a revision with this state was appended."""
+    final = state in FINAL
+    if session.final == final and session.assumed_end == assumed_end:
+        return session
+    return Session(session.counted, session.conflicts, final, assumed_end)
+
+
+def first(session: Session, kind: str) -> RideEvent | None:
+    """The event of a kind that counts: the least by (time, source, id, digest), so that no order of arrival matters."""
+    found: RideEvent | None = None
+    for event in session.counted:
+        if event.kind == kind and (found is None or _rank(event) < _rank(found)):
+            found = event
+    return found
+
+
+class Course(msgspec.Struct, frozen=True, gc=False):
+    """A session's events told as a course of the ride; `ended_at` is None while nobody has said."""
+
+    start: RideEvent | None
+    end: RideEvent | None
+    cancellation: RideEvent | None
+    reservation: RideEvent | None
+    reservation_end: RideEvent | None
+    correction: RideEvent | None
+    voided: bool
+    billable: bool
+    purpose: str | None
+    started_at: datetime | None
+    ended_at: datetime | None
+    meters: int
+
+
+def course(session: Session) -> Course:
+    """The events that count, each kind once, with the operator's last correction laid over them."""
+    start = end = cancellation = reservation = reservation_end = correction = None
+    voided = False
+    billable, purpose = True, None
+    for event in session.counted:
+        match event.kind:
+            case "started":
+                start = event if start is None or _rank(event) < _rank(start) else start
+            case "ended":
+                end = event if end is None or _rank(event) < _rank(end) else end
+            case "cancelled":
+                cancellation = event if cancellation is None or _rank(event) < _rank(cancellation) else cancellation
+            case "reservation_started":
+                reservation = event if reservation is None or _rank(event) < _rank(reservation) else reservation
+            case "reservation_cancelled":
+                reservation_end = event if reservation_end is None else min(reservation_end, event, key=_rank)
+            case "corrected":
+                correction = event
+            case "voided":
+                voided = True
+        if not event.billable:
+            billable, purpose = False, event.purpose
+    started_at = start.time if start else None
+    ended_at = end.time if end else None
+    meters = (end and end.distance) or 0
+    if correction is not None:
+        started_at = correction.corrected_start or started_at
+        ended_at = correction.corrected_end or ended_at
+        meters = meters if correction.distance is None else correction.distance
+    return Course(
+        start,
+        end,
+        cancellation,
+        reservation,
+        reservation_end,
+        correction,
+        voided,
+        billable,
+        purpose,
+        started_at,
+        ended_at,
+        meters,
+    )
+
+
+def usage(session: Session, told: Course, ended_at: datetime, lost_end: LostEndCharge | None = None) -> Usage:
+    """The usage of a ride that started and, as far as the caller knows, ended at `ended_at`."""
+    started_at = told.started_at
+    assert started_at is not None
+    end, fix = told.end, told.correction
+    return Usage(
+        started_at=started_at,
+        ended_at=ended_at,
+        duration_us=microseconds(started_at, ended_at),
+        meters=told.meters,
+        pauses=_pauses(session, started_at, ended_at) if len(session.counted) > 2 else (),
+        vehicle_type=told.start.vehicle_type if told.start else None,
+        parking_category=(fix and fix.parking_category) or (end.parking_category if end else None),
+        zone_fees=(fix.zone_fees if fix else ()) or (end.zone_fees if end else ()),
+        reserved_us=microseconds(told.reservation.time, started_at) if told.reservation else None,
+        lost_end=lost_end,
+    )
+
+
+def reservation_usage(reservation: RideEvent, ended_at: datetime) -> Usage:
+    """The usage of a reservation that no ride followed."""
+    reserved_us = max(0, microseconds(reservation.time, ended_at))
+    return Usage(
+        started_at=reservation.time,
+        ended_at=reservation.time,
+        duration_us=0,
+        vehicle_type=reservation.vehicle_type,
+        reserved_us=reserved_us,
+        rode=False,
+    )
 
 
 def review_reason(
@@ -45,3 +228,59 @@ def review_reason(
     if ended_at - started_at > timedelta(hours=ride_hours_max):
         return "longer_than_ride_hours_max"
     return None
+
+
+def last_sign(session: Session) -> datetime:
+    """The last instant at which the ride gave a sign of life."""
+    return max(event.time for event in session.counted)
+
+
+def microseconds(since: datetime, until: datetime) -> int:
+    """The exact microseconds between two instants; negative where `until` is earlier."""
+    delta = until - since
+    return (delta.days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds
+
+
+_ONCE = frozenset({"started", "ended", "cancelled", "reservation_started", "reservation_cancelled", "voided"})
+"""Kinds of which a ride has one: a second that says the same is a duplicate, one that differs a conflict."""
+
+
+def _counts_after_decision(session: Session, event: RideEvent) -> bool:
+    return event.kind in ("corrected", "voided") or (session.assumed_end and event.kind == "ended")
+
+
+def _differs_in_contract(session: Session, event: RideEvent) -> bool:
+    """Whether the event names another agreement or tariff than an earlier one."""
+    for known in session.counted:
+        if event.agreement_id and known.agreement_id and event.agreement_id != known.agreement_id:
+            return True
+        if event.tariff_id and known.tariff_id and event.tariff_id != known.tariff_id:
+            return True
+    return False
+
+
+def _with_conflict(session: Session, event: RideEvent) -> Session:
+    return Session(session.counted, (*session.conflicts, event), session.final, session.assumed_end)
+
+
+def _rank(event: RideEvent) -> tuple[datetime, str, str, bytes]:
+    return event.time, event.source, event.id, content_digest(event)
+
+
+def _pauses(session: Session, started_at: datetime, ended_at: datetime) -> tuple[tuple[datetime, datetime], ...]:
+    """The pauses inside the ride; one that was never resumed lasts to the end."""
+    marks = sorted((event.time, event.kind == "resumed") for event in session.counted if event.kind in _PAUSING)
+    pauses: list[tuple[datetime, datetime]] = []
+    since: datetime | None = None
+    for at, resumed in [*marks, (ended_at, True)]:
+        instant = min(max(at, started_at), ended_at)
+        if not resumed:
+            since = since or instant
+        elif since is not None:
+            if since < instant:
+                pauses.append((since, instant))
+            since = None
+    return tuple(pauses)
+
+
+_PAUSING = frozenset({"paused", "resumed"})

@@ -1,0 +1,269 @@
+"""Kafka: batches of records in, behind the rebalance gate; offsets; records out.
+
+The traps behind each choice are in the design of the intake: `getmany` is not held back while an assignment is being
+prepared, listener exceptions are swallowed, `stop` does not revoke, a member that does not poll leaves the group.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+import msgspec
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListener, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError
+
+from service.billing.events import RawRecord
+from service.billing.proofs import fingerprint
+
+KAFKA_UNAVAILABLE = (KafkaError, OSError, TimeoutError)
+"""What it looks like when Kafka is away: wait and try again."""
+
+DAYS_MS = int(timedelta(days=7).total_seconds() * 1000)
+
+
+class TopicMissingError(RuntimeError):
+    """A topic that must be there is not; the message says what to do."""
+
+
+class ConsumerSettings(msgspec.Struct, frozen=True):
+    """How the intake joins its group; times in milliseconds."""
+
+    bootstrap: str
+    topic: str
+    group: str
+    session_timeout_ms: int = 45_000
+    rebalance_timeout_ms: int = 60_000
+
+
+class RecordSource(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ships no types for it.
+    """Batches of records of the partitions that are ready.
+
+    A partition that was assigned is not read until the caller has sought it (`seek`): `assigned` lists the ones that
+    wait for that. `on_revoked` is awaited (bounded by whoever sets it) before partitions are given back.
+    """
+
+    def __init__(self, settings: ConsumerSettings) -> None:
+        self._settings = settings
+        self.on_revoked: Callable[[], Awaitable[None]] | None = None
+        self._consumer = AIOKafkaConsumer(
+            bootstrap_servers=settings.bootstrap,
+            group_id=settings.group,
+            enable_auto_commit=False,
+            auto_offset_reset="none",
+            isolation_level="read_committed",
+            session_timeout_ms=settings.session_timeout_ms,
+            heartbeat_interval_ms=max(200, settings.session_timeout_ms // 10),
+            rebalance_timeout_ms=settings.rebalance_timeout_ms,
+            max_poll_interval_ms=DAYS_MS,
+            fetch_max_bytes=16 * 1024 * 1024,
+            max_partition_fetch_bytes=4 * 1024 * 1024,
+            fetch_max_wait_ms=100,
+        )
+        self._ready: set[TopicPartition] = set()
+        self._waiting: set[TopicPartition] = set()
+        self.failure: BaseException | None = None
+
+    async def start(self) -> None:
+        """Joins the group; raises TopicMissingError, or KAFKA_UNAVAILABLE while Kafka is away."""
+        partitions = await partitions_of(self._settings.bootstrap, [self._settings.topic])
+        if not partitions[self._settings.topic]:
+            raise TopicMissingError(
+                f"topic {self._settings.topic!r} is not there: create it (its partitions bound how many intake"
+                " processes can share the work) or set FAREBOX_TOPIC_SESSIONS"
+            )
+        await self._consumer.start()
+        self._consumer.subscribe([self._settings.topic], listener=self)
+
+    async def stop(self) -> None:
+        """Leaves the group, after ten seconds without waiting for the answer."""
+        try:
+            async with asyncio.timeout(10):
+                await self._consumer.stop()
+        except KAFKA_UNAVAILABLE:
+            return
+
+    async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
+        """Called by the client before it gives partitions back."""
+        self._ready.clear()
+        self._waiting.clear()
+        try:
+            if self.on_revoked is not None:
+                await self.on_revoked()
+        except BaseException as error:
+            self.failure = error
+            raise
+
+    async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
+        """Called by the client with the partitions that are now ours; none is read before it was sought."""
+        self._waiting = set(assigned)
+
+    @property
+    def waiting(self) -> list[int]:
+        """Partitions that were assigned and not sought yet."""
+        return sorted(partition.partition for partition in self._waiting)
+
+    @property
+    def ready(self) -> list[int]:
+        """Partitions that are being read."""
+        return sorted(partition.partition for partition in self._ready)
+
+    def seek(self, partition: int, offset: int) -> None:
+        """Reads a partition from `offset` on, if it is still ours."""
+        key = TopicPartition(self._settings.topic, partition)
+        if key in self._waiting or key in self._ready:
+            self._consumer.seek(key, offset)
+            self._waiting.discard(key)
+            self._ready.add(key)
+
+    def unready(self) -> None:
+        """Stops reading every partition until each is sought again."""
+        self._waiting |= self._ready
+        self._ready.clear()
+
+    async def fetch(self, records_max: int, timeout_ms: int) -> dict[int, list[Any]]:
+        """The next records by partition, at most `records_max` in all; empty after `timeout_ms` without any."""
+        if not self._ready:
+            await asyncio.sleep(min(timeout_ms, 50) / 1000)
+            return {}
+        ready = list(self._ready)
+        fetched = await self._consumer.getmany(*ready, timeout_ms=timeout_ms, max_records=records_max)
+        return {key.partition: records for key, records in fetched.items() if records and key in self._ready}
+
+    def end_seen(self, partition: int) -> int:
+        """The end of a partition as the last fetch told it, or 2**63 - 1 where none has."""
+        end = self._consumer.highwater(TopicPartition(self._settings.topic, partition))
+        return int(end) if end is not None else 2**63 - 1
+
+    async def behind(self) -> dict[int, int]:
+        """How many offsets lie before the end of each partition that is ready, asked from the brokers now."""
+        ready = list(self._ready)
+        if not ready:
+            return {}
+        ends = await self._consumer.end_offsets(ready)
+        return {key.partition: ends[key] - await self._consumer.position(key) for key in ready if key in self._ready}
+
+    async def bounds(self, partitions: Sequence[int]) -> dict[int, tuple[int, int]]:
+        """The first offset that is there and the one after the last, by partition."""
+        keys = [TopicPartition(self._settings.topic, partition) for partition in partitions]
+        firsts = await self._consumer.beginning_offsets(keys)
+        ends = await self._consumer.end_offsets(keys)
+        return {key.partition: (firsts[key], ends[key]) for key in keys}
+
+    async def offsets_at(self, partitions: Sequence[int], instant: datetime) -> dict[int, int]:
+        """The first offset whose record is not older than `instant`, by partition; the end where there is none."""
+        keys = [TopicPartition(self._settings.topic, partition) for partition in partitions]
+        found = await self._consumer.offsets_for_times({key: int(instant.timestamp() * 1000) for key in keys})
+        ends = await self._consumer.end_offsets(keys)
+        return {key.partition: found[key].offset if found.get(key) else ends[key] for key in keys}
+
+    async def commit(self, offsets: Mapping[int, int]) -> None:
+        """Tells Kafka how far we are, for lag tools; the truth is in PostgreSQL. A refusal is of no consequence."""
+        try:
+            await self._consumer.commit(
+                {TopicPartition(self._settings.topic, partition): offset for partition, offset in offsets.items()}
+            )
+        except KAFKA_UNAVAILABLE:
+            return
+
+    async def digests_at(self, offsets: Mapping[int, int]) -> dict[int, bytes]:
+        """The digest of the record at an offset, by partition; a partition that has none there is left out."""
+        if not offsets:
+            return {}
+        consumer = AIOKafkaConsumer(
+            bootstrap_servers=self._settings.bootstrap,
+            enable_auto_commit=False,
+            auto_offset_reset="none",
+            isolation_level="read_committed",
+        )
+        await consumer.start()
+        try:
+            keys = {TopicPartition(self._settings.topic, partition): offset for partition, offset in offsets.items()}
+            consumer.assign(list(keys))
+            for key, offset in keys.items():
+                consumer.seek(key, offset)
+            found: dict[int, bytes] = {}
+            async with asyncio.timeout(20):
+                for key, offset in keys.items():
+                    record = await consumer.getone(key)
+                    if record.offset == offset:
+                        found[key.partition] = record_digest(record)
+            return found
+        finally:
+            await consumer.stop()
+
+
+def raw_record(record: Any) -> RawRecord:
+    """A record of the client as the rules read it."""
+    return RawRecord(
+        record.topic, record.partition, record.offset, record.timestamp, record.key, record.value, record.headers
+    )
+
+
+def record_digest(record: Any) -> bytes:
+    """What tells a record from another one that stands at its offset in a topic that was made again."""
+    return fingerprint(b"%d\0%b\0%b" % (record.timestamp, record.key or b"", record.value or b""))
+
+
+async def cluster_id(bootstrap: str) -> str:
+    """The id of the Kafka cluster."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    await admin.start()
+    try:
+        return str((await admin.describe_cluster())["cluster_id"])
+    finally:
+        await admin.close()
+
+
+async def partitions_of(bootstrap: str, topics: Sequence[str]) -> dict[str, list[int]]:
+    """The partitions of each topic; none where the topic is not there."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    await admin.start()
+    try:
+        described = await admin.describe_topics(list(topics))
+        return {
+            topic["topic"]: sorted(partition["partition"] for partition in topic["partitions"]) for topic in described
+        }
+    finally:
+        await admin.close()
+
+
+class RecordSink:
+    """Records out: acknowledged by all replicas, without duplicates from the client's own retries."""
+
+    def __init__(self, bootstrap: str) -> None:
+        self._producer = AIOKafkaProducer(
+            bootstrap_servers=bootstrap,
+            acks="all",
+            enable_idempotence=True,
+            linger_ms=5,
+            max_batch_size=256 * 1024,
+            compression_type="lz4",
+            request_timeout_ms=30_000,
+        )
+
+    async def start(self) -> None:
+        """Connects; raises KAFKA_UNAVAILABLE while Kafka is away."""
+        await self._producer.start()
+
+    async def stop(self) -> None:
+        """Sends what is under way and closes, after ten seconds without waiting."""
+        try:
+            async with asyncio.timeout(10):
+                await self._producer.stop()
+        except KAFKA_UNAVAILABLE:
+            return
+
+    async def send(
+        self, records: Sequence[tuple[str, bytes | None, Sequence[tuple[str, bytes]], bytes | None]]
+    ) -> None:
+        """Sends (topic, key, headers, value) in order and returns when all are acknowledged; raises if one was not."""
+        sent = [
+            await self._producer.send(topic, value=value, key=key, headers=list(headers))
+            for topic, key, headers, value in records
+        ]
+        for acknowledgement in sent:
+            await acknowledgement

@@ -1,0 +1,172 @@
+"""The whole decision of the intake: what is known, what arrived, the time → what to append.
+
+Every writer about rides decides here: the intake for its records, `keep` for deadlines and parked rides, an operator's
+correction. All of it is pure; deciding again on newer knowledge is calling it again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+
+import msgspec
+
+from service.billing.balances import Balance, BalanceUse, windows_of
+from service.billing.catalog import BalanceBook, Catalog, Operator
+from service.billing.events import RideEvent
+from service.billing.rating import rate
+from service.billing.rides import UNCHARGED, CapUse, Revision, Ride, StoredCharge, compose
+from service.billing.sessions import FINAL, Session, SessionState, Usage, take
+from service.billing.verdicts import Occasion, Terms, Verdict, judge
+
+
+class Arrival(msgspec.Struct, frozen=True, gc=False):
+    """An event at the door, with the ride (session key) and the operator it belongs to."""
+
+    key: bytes
+    operator: Operator
+    event: RideEvent
+
+
+class Advance(msgspec.Struct):
+    """What to append, and how many events said nothing new."""
+
+    revisions: list[Revision]
+    duplicates: int = 0
+
+
+class _Folding:
+    """A ride of the batch while its events are folded in."""
+
+    __slots__ = ("fresh", "ride", "session")
+
+    def __init__(self, ride: Ride) -> None:
+        self.ride = ride
+        self.session: Session = ride.session
+        self.fresh: list[RideEvent] = []
+
+
+def advance(
+    known: Mapping[bytes, Ride],
+    arrivals: Sequence[Arrival],
+    catalog: Catalog,
+    book: BalanceBook,
+    now: datetime,
+    mint: Callable[[], int],
+) -> Advance:
+    """Everything a batch of events decides: one revision for each ride that learnt something.
+
+    `known` holds each ride of the batch that exists; `mint` gives numbers for new rides. Arrivals of a ride may come
+    in any order and number. `book` tells afterwards which balances it was asked for.
+    """
+    foldings: dict[bytes, _Folding] = {}
+    duplicates = 0
+    for arrival in arrivals:
+        key = arrival.key
+        folding = foldings.get(key)
+        if folding is None:
+            folding = foldings[key] = _Folding(_ride(known.get(key), arrival, mint))
+        folding.session, taken = take(folding.session, arrival.event)
+        if taken == "duplicate":
+            duplicates += 1
+        else:
+            folding.fresh.append(arrival.event)
+    return Advance(
+        [
+            _revise(folding.ride, folding.session, tuple(folding.fresh), catalog, book, now, "events")
+            for folding in foldings.values()
+            if folding.fresh
+        ],
+        duplicates,
+    )
+
+
+def _ride(known: Ride | None, arrival: Arrival, mint: Callable[[], int]) -> Ride:
+    """The ride an event belongs to, under its operator's rules of today."""
+    if known is None:
+        return Ride(arrival.key, mint(), arrival.operator)
+    if known.operator is arrival.operator or known.operator == arrival.operator:
+        return known
+    return msgspec.structs.replace(known, operator=arrival.operator)
+
+
+def reconsider(ride: Ride, catalog: Catalog, book: BalanceBook, now: datetime, occasion: Occasion) -> Revision | None:
+    """The next revision of a ride to which nothing new happened, or None where it would say the same again."""
+    if ride.session.final:
+        return None
+    verdict = judge(ride.session, ride.operator, catalog, now, occasion)
+    if verdict.state == ride.state and verdict.reason == ride.reason:
+        return None
+    return _revise(ride, ride.session, (), catalog, book, now, occasion)
+
+
+def _revise(
+    ride: Ride,
+    session: Session,
+    fresh: tuple[RideEvent, ...],
+    catalog: Catalog,
+    book: BalanceBook,
+    now: datetime,
+    occasion: Occasion,
+) -> Revision:
+    """The next revision of a ride."""
+    if session.final and len(session.counted) == len(ride.session.counted):
+        same = Verdict(ride.state, ride.reason, assumed_end=session.assumed_end)
+        return compose(ride, session, fresh, same, None, now)
+    verdict = judge(session, ride.operator, catalog, now, occasion)
+    if verdict.usage is None or verdict.terms is None:
+        if session.final and verdict.state not in FINAL:
+            reason = verdict.reason or "correction_incomplete"
+            verdict = Verdict(SessionState.REVIEW, reason, verdict.terms, assumed_end=session.assumed_end)
+        gone = verdict.state in UNCHARGED and ride.charge is not None
+        cap_uses = _move_balances(ride, None, book) if gone else ()
+        return compose(ride, session, fresh, verdict, None, now, cap_uses)
+    balance = _balance(ride, verdict.usage, verdict.terms, book)
+    charge = StoredCharge(
+        verdict.usage, rate(verdict.usage, verdict.terms.version.tariff, balance), _owed(ride, verdict.usage)
+    )
+    moves = charge.charge.used or (ride.charge is not None and ride.charge.charge.used)
+    cap_uses = _move_balances(ride, (verdict.terms, charge), book) if moves else ()
+    return compose(ride, session, fresh, verdict, charge, now, cap_uses)
+
+
+def _owed(ride: Ride, used: Usage) -> bool:
+    """Whether the rider owes the charge: settled with the first one."""
+    if ride.charge is not None:
+        return ride.charge.owed
+    operator = ride.operator
+    return operator.live and (operator.bill_from is None or used.started_at >= operator.bill_from)
+
+
+def _balance(ride: Ride, used: Usage, terms: Terms, book: BalanceBook) -> Balance:
+    """What earlier rides used of the ride's windows: as it was at the first charge, so that a re-rate is the same."""
+    windows = windows_of(used, terms.version.tariff)
+    if not windows:
+        return Balance()
+    original = {use.window: use.used for use in ride.charge.charge.balance.uses} if ride.charge is not None else {}
+    operator_no, rider_no = ride.operator.operator_no, terms.agreement.rider_no
+    return Balance(
+        tuple(
+            BalanceUse(window, original[window] if window in original else book.read((operator_no, rider_no, window)))
+            for window in windows
+        )
+    )
+
+
+def _move_balances(ride: Ride, charged: tuple[Terms, StoredCharge] | None, book: BalanceBook) -> tuple[CapUse, ...]:
+    """Moves the rider's balances from what the standing charge used to what the new one does."""
+    operator_no = ride.operator.operator_no
+    moves = []
+    if ride.charge is not None and ride.agreement is not None:
+        moves += [((operator_no, ride.agreement.rider_no, use.window), -use.used) for use in ride.charge.charge.used]
+    if charged is not None:
+        terms, charge = charged
+        moves += [((operator_no, terms.agreement.rider_no, use.window), use.used) for use in charge.charge.used]
+    totals = {key: sum(amount for other, amount in moves if other == key) for key in dict.fromkeys(k for k, _ in moves)}
+    uses = []
+    for key, amount in totals.items():
+        if amount:
+            before = book.read(key)
+            book.write(key, before + amount)
+            uses.append(CapUse(key[1], key[2], before, before + amount))
+    return tuple(uses)

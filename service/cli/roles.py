@@ -1,0 +1,128 @@
+"""The roles: `migrate`, `intake`, `publish` … and `all`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+
+import rich_click as click
+
+from service.adapters.migrate import migrate as run_migrations
+from service.settings import Settings, SettingsError, read_settings, settings_table
+from service.telemetry import configure_logs
+from service.wiring import AWAY, STOPS, Process, run_intake, run_publish
+
+ROLES: dict[str, tuple[Callable[[Process], Awaitable[None]], str]] = {
+    "intake": (run_intake, "Ride events become charges."),
+    "publish": (run_publish, "Committed facts go to Kafka."),
+}
+ALL = tuple(ROLES)
+
+
+def register(group: click.Group) -> None:
+    """Adds the roles' commands."""
+    for name, (work, text) in ROLES.items():
+        group.add_command(_role(name, work, text))
+    for command in (migrate, run_all, settings):
+        group.add_command(command)
+
+
+def load_settings() -> Settings:
+    """The settings of the environment; a wrong one ends the command with one line and exit code 2."""
+    try:
+        return read_settings(os.environ)
+    except SettingsError as error:
+        raise click.UsageError(str(error)) from None
+
+
+def _role(name: str, work: Callable[[Process], Awaitable[None]], text: str) -> click.Command:
+    @click.command(name, help=text)
+    def command() -> None:
+        configured = load_settings()
+        configure_logs(configured.log_level, name)
+        run(name, configured, work)
+
+    return command
+
+
+def run(name: str, configured: Settings, work: Callable[[Process], Awaitable[None]]) -> None:
+    """Runs a role until it is told to stop; what stops it by itself is one line and exit code 2."""
+    import uvloop  # noqa: PLC0415  Not on every platform.
+
+    async def main() -> None:
+        await Process(name, configured).run(work)
+
+    try:
+        uvloop.run(main())
+    except STOPS as error:
+        fail(f"{name} stops: {error}")
+    except OSError as error:
+        fail(f"{name}: {error.strerror or error} (is another process using the port?)")
+
+
+def fail(message: str) -> None:
+    """One line on standard error, exit code 2."""
+    click.echo(f"farebox: {message}", err=True)
+    sys.exit(2)
+
+
+@click.command()
+def migrate() -> None:
+    """Brings the database to this release's schema; safe to run again."""
+    configured = load_settings()
+    try:
+        version = asyncio.run(
+            run_migrations(
+                configured.database_url,
+                datetime.now(UTC),
+                time_zone=configured.time_zone,
+                currency=configured.currency,
+            )
+        )
+    except AWAY as error:
+        fail(f"the database can't be reached: {type(error).__name__}: {error}")
+    click.echo(f"database at schema {version}")
+
+
+@click.command("all")
+def run_all() -> None:
+    """Every role, each a process of its own, until told to stop; ends when one of them does."""
+    load_settings()
+    children = {name: subprocess.Popen([sys.executable, "-m", "service", name]) for name in ALL}  # noqa: S603
+
+    def stop(*_: object) -> None:
+        for child in children.values():
+            child.terminate()
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    code = _first_end(children)
+    stop()
+    for child in children.values():
+        child.wait()
+    sys.exit(code)
+
+
+def _first_end(children: dict[str, subprocess.Popen[bytes]]) -> int:
+    """Waits for the first role that ends, and tells how."""
+    while True:
+        for name, child in children.items():
+            code = child.poll()
+            if code is not None:
+                if code:
+                    click.echo(f"farebox: {name} ended with {code}; stopping the others", err=True)
+                return code
+        time.sleep(0.2)
+
+
+@click.command()
+def settings() -> None:
+    """Every setting: its name, what it means, its default."""
+    for variable, meaning, default in settings_table():
+        click.echo(f"{variable:<34} {meaning} [{default}]")

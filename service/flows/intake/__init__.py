@@ -1,0 +1,359 @@
+"""The intake: records → one transaction → offsets. Every ride is charged once, whatever is killed or repeated.
+
+A batch is fetched, decoded and looked up while the one before it is being written; it is decided when that one is
+committed. PostgreSQL's compare-and-set on the offsets is the fence; Kafka's own committed offsets are never the truth.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import asyncpg
+import msgspec
+
+from service.adapters.kafka import KAFKA_UNAVAILABLE, RecordSource
+from service.adapters.postgres import RACES, UNAVAILABLE
+from service.adapters.postgres.batches import OutRecord
+from service.adapters.postgres.catalog import CatalogStore
+from service.adapters.postgres.intake import FenceLostError, IntakeStore, Stream, StreamBatch
+from service.adapters.postgres.rides import RideNumbers
+from service.billing.announcements import announce
+from service.billing.batch import Advance, advance
+from service.billing.catalog import BalanceBook, BalanceKey
+from service.billing.proofs import batch_no
+from service.billing.rides import Revision
+from service.flows.clock import machine_now
+from service.flows.intake.knowledge import Knowledge
+from service.flows.intake.reading import Work, condemn, halves, read
+from service.flows.intake.streams import Streams
+from service.telemetry import (
+    BATCH_FAILURES,
+    BATCH_SECONDS,
+    CHARGED,
+    EVENTS,
+    QUARANTINED,
+    REVISIONS,
+    TRACER,
+    logger,
+)
+
+LOG = logger("intake")
+REFRESH_SECONDS = 1.0
+SAME_FAILURES_MAX = 3
+SAME_RACES_MAX = 20
+"""After how many equal failures, or lost races, without a commit between them a batch is taken apart."""
+
+Connect = Callable[[str], Awaitable["asyncpg.Connection[asyncpg.Record]"]]
+
+
+class IntakeSettings(msgspec.Struct, frozen=True):
+    """How much at once: records per batch, milliseconds to wait for the first one."""
+
+    records_max: int = 10_000
+    wait_ms: int = 100
+
+
+class Intake:
+    """One member of the consumer group. `round` is one batch; a test or the simulation steps it."""
+
+    def __init__(
+        self, source: RecordSource, streams: Streams, knowledge: Knowledge, connect: Connect, settings: IntakeSettings
+    ) -> None:
+        self._source = source
+        self._streams = streams
+        self._knowledge = knowledge
+        self._connect = connect
+        self._settings = settings
+        self._numbers = RideNumbers()
+        self._writing: asyncio.Task[dict[int, Stream]] | None = None
+        self._written: Work | None = None
+        self._writer: IntakeStore | None = None
+        self._reader: IntakeStore | None = None
+        self._refreshed = self._marked = self._committed = 0.0
+        self._upcoming: dict[int, list[Any]] = {}
+        self._failures: tuple[str, int] = ("", 0)
+        self.progress_at = time.monotonic()
+        self.batches = 0
+
+    async def round(self) -> int:
+        """One batch; returns how many records it took up. Raises what `recover` understands."""
+        writer, reader = await self._stores()
+        if time.monotonic() - self._refreshed > REFRESH_SECONDS:
+            await self._knowledge.refresh(CatalogStore(reader.connection))
+            self._refreshed = time.monotonic()
+        if self._source.failure is not None:
+            raise self._source.failure
+        if self._source.waiting:
+            await self.settle()
+            self._knowledge.forget_rides()
+            await self._streams.open(writer, self._knowledge.clock.now())
+        fetched_at = self._knowledge.clock.now()
+        with BATCH_SECONDS.labels("fetch").time():
+            records = await self._source.fetch(self._settings.records_max, self._settings.wait_ms)
+        if not records:
+            await self.settle()
+            await self._rest(writer)
+            return 0
+        self._upcoming = records
+        with BATCH_SECONDS.labels("decode").time():
+            work = read(records, self._knowledge, fetched_at)
+        with BATCH_SECONDS.labels("look_up").time():
+            await self._look_up(work, reader)
+        await self.settle()
+        await self._take_on(work, writer)
+        return work.count
+
+    async def settle(self) -> None:
+        """Waits until the batch that is being written is committed; raises what stopped it."""
+        task, work = self._writing, self._written
+        if task is None or work is None:
+            return
+        with BATCH_SECONDS.labels("wait").time():
+            streams = await asyncio.shield(task)
+        if self._writing is task:
+            self._writing = self._written = None
+            self._failures = ("", 0)
+            self._streams.held.update(streams)
+            self._knowledge.land()
+            self.progress_at = time.monotonic()
+            self.batches += 1
+            await self._tell_kafka()
+
+    async def recover(self, error: Exception) -> None:
+        """Puts the process back to what PostgreSQL says after a failure: nothing is lost, nothing is done twice."""
+        suspect = await self._suspect()
+        await self._drop()
+        away = isinstance(error, UNAVAILABLE + KAFKA_UNAVAILABLE)
+        race = isinstance(error, (*RACES, FenceLostError))
+        BATCH_FAILURES.labels(type(error).__name__).inc()
+        LOG.warning("batch rolled back", error=f"{type(error).__name__}: {error}", away=away, race=race)
+        if away:
+            await asyncio.sleep(0.5)
+            return
+        if suspect and (is_about_data(error) or self._repeats(error, SAME_RACES_MAX if race else SAME_FAILURES_MAX)):
+            await self._reopen()
+            await self._take_apart(suspect)
+
+    async def close(self) -> None:
+        """Finishes the transaction under way, tells Kafka where we are, and lets go of the servers."""
+        try:
+            async with asyncio.timeout(20):
+                await self.settle()
+                await self._tell_kafka(force=True)
+        except (*UNAVAILABLE, *KAFKA_UNAVAILABLE, *RACES, FenceLostError) as error:
+            LOG.warning("last batch not committed; it will be read again", error=str(error))
+        await self._source.stop()
+        await self._drop()
+
+    async def on_revoked(self) -> None:
+        """Partitions are about to be given back: what is being written may end, then nothing is remembered."""
+        if self._writing is not None:
+            await asyncio.wait([self._writing], timeout=10)
+        self._knowledge.forget_rides()
+
+    async def _look_up(self, work: Work, reader: IntakeStore) -> None:
+        """Everything the decision needs that is not remembered."""
+        knowledge = self._knowledge
+        keys = dict.fromkeys(arrival.key for arrival in work.arrivals)
+        work.known, unknown = knowledge.recall(keys)
+        if unknown:
+            work.known |= await reader.find_rides(unknown, knowledge.operators)
+        agreements: set[tuple[int, str]] = set()
+        tariffs: set[tuple[int, str]] = set()
+        for arrival in work.arrivals:
+            event, number = arrival.event, arrival.operator.operator_no
+            if event.agreement_id is not None:
+                agreements.add((number, event.agreement_id))
+            if event.tariff_id is not None:
+                tariffs.add((number, event.tariff_id))
+        await knowledge.learn_agreements(reader, agreements)
+        if any(not knowledge.catalog.knows_tariff(*asked) for asked in tariffs):
+            await knowledge.refresh_tariffs(CatalogStore(reader.connection))
+        await self._numbers.reserve(reader, 2 * len(keys))
+
+    async def _take_on(self, work: Work, writer: IntakeStore) -> None:
+        """Decides a batch and begins to write it; one that needs balances is decided under their locks and written."""
+        now = self._knowledge.clock.now()
+        book = BalanceBook()
+        with BATCH_SECONDS.labels("decide").time():
+            decision = self._decide(work, book, now)
+        self._written = work
+        if not book.asked:
+            self._knowledge.fly(revision.ride for revision in decision.revisions)
+            self._writing = asyncio.create_task(self._write(writer, work, decision, now))
+            return
+        self._writing = asyncio.create_task(self._write_locked(writer, work, book.asked, now))
+        await self.settle()
+
+    def _decide(self, work: Work, book: BalanceBook, now: Any) -> Advance:
+        knowledge = self._knowledge
+        return advance(work.known, work.arrivals, knowledge.catalog, book, now, self._numbers.at(now))
+
+    async def _write_locked(
+        self, writer: IntakeStore, work: Work, asked: set[BalanceKey], now: Any
+    ) -> dict[int, Stream]:
+        """Caps and passes across rides: the balances are locked before the batch is decided again with them."""
+        async with writer.connection.transaction():
+            decision = self._decide(work, BalanceBook(await writer.lock_balances(asked)), now)
+            self._knowledge.fly(revision.ride for revision in decision.revisions)
+            return await self._append(writer, work, decision, now)
+
+    async def _write(self, writer: IntakeStore, work: Work, decision: Advance, now: Any) -> dict[int, Stream]:
+        with BATCH_SECONDS.labels("write").time(), TRACER.start_as_current_span("intake batch"):
+            async with writer.connection.transaction():
+                return await self._append(writer, work, decision, now)
+
+    async def _append(self, writer: IntakeStore, work: Work, decision: Advance, now: Any) -> dict[int, Stream]:
+        """One transaction: the decisions, the quarantine, the batches, and last the fence."""
+        revisions, held = decision.revisions, self._streams.held
+        homes = {id(revision): revision.events[0].position.partition for revision in revisions}
+        numbers = {partition: batch_no(held[partition].writer_no, held[partition].seq + 1) for partition in work.tails}
+        await writer.append_revisions(revisions, lambda revision: numbers[homes[id(revision)]])
+        await writer.hold_in_quarantine(work.quarantined, now)
+        by_partition: dict[int, list[Revision]] = {partition: [] for partition in work.tails}
+        for revision in revisions:
+            by_partition[homes[id(revision)]].append(revision)
+        batches = [self._batch(work, partition, own, now) for partition, own in sorted(by_partition.items())]
+        moved = await writer.move(self._streams.group, self._streams.topic, batches, now, machine_now())
+        _count(work, decision)
+        return moved
+
+    def _batch(self, work: Work, partition: int, revisions: Sequence[Revision], now: Any) -> StreamBatch:
+        """What one partition's batch carries."""
+        tail = work.tails[partition]
+        ordered = sorted(revisions, key=lambda revision: revision.ride.ride_no)
+        facts = [OutRecord("billing", *fact) for revision in ordered for fact in announce(revision, now)]
+        facts += [
+            OutRecord(
+                "quarantine",
+                item.record.key or b"",
+                [
+                    *item.record.headers,
+                    ("farebox_reason", item.reason.encode()),
+                    ("farebox_path", item.path.encode()),
+                    ("farebox_position", f"{item.record.topic}/{partition}/{item.record.offset}".encode()),
+                ],
+                item.record.value or b"",
+            )
+            for item in work.quarantined
+            if item.record.partition == partition
+        ]
+        caught_up = self._source.end_seen(partition) <= tail.next_offset
+        read_through_at = work.fetched_at if caught_up else self._knowledge.clock.at_ms(tail.timestamp_ms)
+        return StreamBatch(
+            self._streams.held[partition],
+            tail.next_offset,
+            tail.record_digest,
+            min(read_through_at, work.fetched_at),
+            [revision.ride.digest for revision in ordered],
+            [revision.ride.ride_no for revision in ordered if revision.owing_minor],
+            facts,
+        )
+
+    async def _take_apart(self, records: dict[int, list[Any]]) -> None:
+        """The slow path: halves a batch until the culprit stands alone, quarantines it, and takes the rest."""
+        writer, reader = await self._stores()
+        fetched_at = self._knowledge.clock.now()
+        try:
+            work = read(records, self._knowledge, fetched_at)
+            await self._look_up(work, reader)
+            await self._take_on(work, writer)
+            await self.settle()
+        except (*UNAVAILABLE, *KAFKA_UNAVAILABLE, *RACES, FenceLostError):
+            raise
+        except Exception as error:
+            await self._forget_batch()
+            if sum(map(len, records.values())) > 1:
+                for half in halves(records):
+                    await self._take_apart(half)
+                return
+            reason = f"{type(error).__name__}: {error}".splitlines()[0][:500]
+            LOG.exception("record quarantined as our error", reason=reason)
+            await self._take_on(condemn(records, reason, fetched_at), writer)
+            await self.settle()
+
+    async def _rest(self, writer: IntakeStore) -> None:
+        """Nothing to read: says how far quiet partitions were read, so that lost ends can be told from late ones."""
+        self.progress_at = time.monotonic()
+        if time.monotonic() - self._marked < REFRESH_SECONDS:
+            return
+        self._marked = time.monotonic()
+        at = self._knowledge.clock.now()
+        behind = await self._source.behind()
+        held = self._streams.held
+        quiet = {partition: held[partition].next_offset for partition, left in behind.items() if left <= 0}
+        if quiet:
+            await writer.mark_caught_up(self._streams.group, self._streams.topic, quiet, at)
+        await self._tell_kafka()
+
+    async def _tell_kafka(self, *, force: bool = False) -> None:
+        if force or time.monotonic() - self._committed > REFRESH_SECONDS:
+            self._committed = time.monotonic()
+            ready = set(self._source.ready)
+            offsets = {partition: stream.next_offset for partition, stream in self._streams.held.items()}
+            await self._source.commit({partition: at for partition, at in offsets.items() if partition in ready})
+
+    async def _stores(self) -> tuple[IntakeStore, IntakeStore]:
+        """The two dedicated connections, made anew when they are gone."""
+        if self._writer is None or self._reader is None:
+            self._writer = IntakeStore(await self._connect("intake writer"))
+            self._reader = IntakeStore(await self._connect("intake reader"))
+        return self._writer, self._reader
+
+    async def _drop(self) -> None:
+        """Forgets everything in the pipe; the offsets are read and sought again before the next batch."""
+        await self._forget_batch()
+        self._source.unready()
+        for store in (self._writer, self._reader):
+            if store is not None:
+                store.connection.terminate()
+        self._writer = self._reader = None
+
+    async def _forget_batch(self) -> None:
+        if self._writing is not None:
+            self._writing.cancel()
+            await asyncio.wait([self._writing], timeout=10)
+        self._writing = self._written = None
+        self._knowledge.forget_rides()
+
+    async def _reopen(self) -> None:
+        writer, _ = await self._stores()
+        await self._streams.open(writer, self._knowledge.clock.now())
+
+    async def _suspect(self) -> dict[int, list[Any]]:
+        """The records that a failure is about: those being written if that failed, else those that come next."""
+        task, work = self._writing, self._written
+        if task is not None and work is not None:
+            await asyncio.wait([task], timeout=10)
+            if not task.done() or task.cancelled() or task.exception() is not None:
+                return work.records
+        return self._upcoming
+
+    def _repeats(self, error: Exception, times: int) -> bool:
+        """Whether the same failure stopped us so many times in a row."""
+        name, count = self._failures
+        said = f"{type(error).__name__}: {error}"
+        self._failures = (said, count + 1 if said == name else 1)
+        return self._failures[1] >= times
+
+
+def is_about_data(error: Exception) -> bool:
+    """Whether PostgreSQL refused a value: one record of the batch is the culprit (SQLSTATE 22, 23502, 23514)."""
+    state = getattr(error, "sqlstate", None) or ""
+    return state.startswith("22") or state in ("23502", "23514")
+
+
+def _count(work: Work, decision: Advance) -> None:
+    EVENTS.labels("taken").inc(len(work.arrivals) - decision.duplicates)
+    EVENTS.labels("duplicate").inc(decision.duplicates)
+    EVENTS.labels("skipped").inc(work.skipped)
+    EVENTS.labels("quarantined").inc(len(work.quarantined))
+    for item in work.quarantined:
+        QUARANTINED.labels(item.fault).inc()
+    for revision in decision.revisions:
+        REVISIONS.labels(revision.ride.state).inc()
+        if revision.charge is not None:
+            CHARGED.labels(revision.charge.charge.currency).inc(revision.charge.charge.total_minor)

@@ -1,0 +1,89 @@
+"""What an intake process knows between batches: operators, tariffs, agreements, open rides. Bounded and droppable."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from service.adapters.postgres.catalog import CatalogStore
+from service.adapters.postgres.intake import IntakeStore
+from service.billing.catalog import AgreementRef, Catalog, Operator
+from service.billing.rides import Ride
+from service.flows.clock import BusinessClock
+from service.telemetry import CACHED_RIDES
+
+AGREEMENTS_MAX = 500_000
+
+
+class Knowledge:
+    """Caches in front of PostgreSQL. None is the truth: whoever decides on an old entry is refused and asks again."""
+
+    def __init__(self, clock: BusinessClock, rides_max: int) -> None:
+        self.catalog = Catalog()
+        self.operators: dict[int, Operator] = {}
+        self.clock = clock
+        self._rides_max = rides_max
+        self._rides: dict[bytes, Ride] = {}
+        self._flying: dict[bytes, Ride] = {}
+        self._sources: Mapping[tuple[str, str], int] = {}
+        self._default: int | None = None
+        self._change_no = 0
+
+    async def refresh(self, store: CatalogStore) -> None:
+        """Reads the clock, operators, sources and the tariff versions that are new."""
+        installation = await store.installation()
+        self.clock.read(installation)
+        self._default = installation.default_operator_no
+        self.operators = await store.operators()
+        self._sources = await store.sources()
+        await self.refresh_tariffs(store)
+
+    async def refresh_tariffs(self, store: CatalogStore) -> None:
+        """Reads the tariff versions that are new."""
+        self._change_no, versions = await store.tariffs_since(self._change_no)
+        self.catalog.add_tariffs(versions)
+
+    def operator_of(self, topic: str, source: str) -> Operator | None:
+        """Whose event it is, or None while nobody has mapped the source."""
+        number = self._sources.get((topic, source), self._default)
+        return self.operators.get(number) if number is not None else None
+
+    def recall(self, keys: Iterable[bytes]) -> tuple[dict[bytes, Ride], list[bytes]]:
+        """The rides among these keys that are remembered, and the keys to ask for."""
+        known: dict[bytes, Ride] = {}
+        unknown: list[bytes] = []
+        for key in keys:
+            ride = self._flying.get(key) or self._rides.get(key)
+            if ride is None:
+                unknown.append(key)
+            else:
+                known[key] = ride
+        return known, unknown
+
+    async def learn_agreements(self, store: IntakeStore, asked: set[tuple[int, str]]) -> None:
+        """Looks up agreements that are not remembered; what is kept of them never changes."""
+        unknown = sorted(asked - self.catalog.agreements.keys())
+        if unknown:
+            found: dict[tuple[int, str], AgreementRef] = await store.find_agreements(unknown)
+            if len(self.catalog.agreements) + len(found) > AGREEMENTS_MAX:
+                self.catalog.agreements.clear()
+            self.catalog.agreements.update(found)
+
+    def fly(self, rides: Iterable[Ride]) -> None:
+        """These were decided and are being written."""
+        self._flying = {ride.key: ride for ride in rides}
+
+    def land(self) -> None:
+        """What was being written is committed: open rides are remembered, decided ones are done."""
+        for key, ride in self._flying.items():
+            self._rides.pop(key, None)
+            if not ride.session.final:
+                self._rides[key] = ride
+        self._flying = {}
+        while len(self._rides) > self._rides_max:
+            del self._rides[next(iter(self._rides))]
+        CACHED_RIDES.set(len(self._rides))
+
+    def forget_rides(self) -> None:
+        """Somebody else may have decided about any of them."""
+        self._rides = {}
+        self._flying = {}

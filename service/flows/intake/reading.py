@@ -1,0 +1,93 @@
+"""From records to arrivals: decoded, mapped to their operator, the unusable ones set aside."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from service.adapters.kafka import raw_record, record_digest
+from service.adapters.postgres.intake import Quarantined
+from service.billing.batch import Arrival
+from service.billing.events import Malformed, RawRecord, RideEvent, decode
+from service.billing.keys import session_key_bytes
+from service.billing.rides import Ride
+from service.flows.intake.knowledge import Knowledge
+
+
+class Tail(msgspec.Struct, frozen=True):
+    """The end of what a batch took from a partition."""
+
+    next_offset: int
+    record_digest: bytes
+    timestamp_ms: int
+
+
+class Work(msgspec.Struct):
+    """One batch on its way: what was fetched, what it says, and what is known about it."""
+
+    records: dict[int, list[Any]]
+    fetched_at: datetime
+    tails: dict[int, Tail]
+    arrivals: list[Arrival]
+    quarantined: list[Quarantined]
+    skipped: int
+    known: dict[bytes, Ride]
+
+    @property
+    def count(self) -> int:
+        """How many records."""
+        return sum(len(records) for records in self.records.values())
+
+
+def read(records: dict[int, list[Any]], knowledge: Knowledge, fetched_at: datetime) -> Work:
+    """What the records say. `fetched_at` is the business time before they were fetched."""
+    work = Work(records, fetched_at, {}, [], [], 0, {})
+    for partition, fetched in records.items():
+        for record in fetched:
+            _take(work, raw_record(record), knowledge)
+        last = fetched[-1]
+        work.tails[partition] = Tail(last.offset + 1, record_digest(last), last.timestamp)
+    return work
+
+
+def condemn(records: dict[int, list[Any]], reason: str, fetched_at: datetime) -> Work:
+    """One record that this service can't take although it reads well: our fault, kept whole."""
+    (partition, (record,)) = next(iter(records.items()))
+    held = Quarantined(raw_record(record), "service", reason, "$")
+    tail = Tail(record.offset + 1, record_digest(record), record.timestamp)
+    return Work(records, fetched_at, {partition: tail}, [], [held], 0, {})
+
+
+def halves(records: Mapping[int, Sequence[Any]]) -> tuple[dict[int, list[Any]], dict[int, list[Any]]]:
+    """The first and the second half of a batch; a partition that is cut keeps its order across the two."""
+    flat = [record for partition in sorted(records) for record in records[partition]]
+    middle = len(flat) // 2
+    return _by_partition(flat[:middle]), _by_partition(flat[middle:])
+
+
+def _by_partition(records: Sequence[Any]) -> dict[int, list[Any]]:
+    grouped: dict[int, list[Any]] = {}
+    for record in records:
+        grouped.setdefault(record.partition, []).append(record)
+    return grouped
+
+
+def _take(work: Work, record: RawRecord, knowledge: Knowledge) -> None:
+    event = decode(record)
+    if isinstance(event, RideEvent):
+        operator = knowledge.operator_of(record.topic, event.source)
+        if operator is None:
+            reason = "no operator is mapped to this source: farebox operator map-source"
+            work.quarantined.append(
+                Quarantined(record, "unmapped_source", reason, "headers.ce_source", None, event.source)
+            )
+        else:
+            key = session_key_bytes(operator.operator_id, event.session_id)
+            work.arrivals.append(Arrival(key, operator, event))
+    elif isinstance(event, Malformed):
+        work.quarantined.append(Quarantined(record, "record", event.reason, event.path))
+    else:
+        work.skipped += 1

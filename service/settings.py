@@ -1,0 +1,126 @@
+"""Every knob, from the environment, read once. The table of the README is made from this one (`farebox settings`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Annotated, Any, Literal, get_type_hints
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import msgspec
+from msgspec import Meta
+
+PREFIX = "FAREBOX_"
+
+
+class SettingsError(ValueError):
+    """A setting is missing or wrong; the message has its name, its value and what is allowed."""
+
+
+def _knob(text: str, **limits: Any) -> Meta:
+    return Meta(description=text, **limits)
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """The settings of a process. Each is `FAREBOX_<NAME>` in the environment."""
+
+    database_url: Annotated[str, _knob("PostgreSQL ≥ 17, `postgresql://user:password@host:port/name`")]
+    kafka_bootstrap: Annotated[str, _knob("Kafka's first brokers, `host:port,host:port`")]
+    environment: Annotated[
+        Literal["sandbox", "production"], _knob("`sandbox` allows a virtual clock and the sandbox provider")
+    ] = "sandbox"
+    topic_sessions: Annotated[str, _knob("the topic ride events come from")] = "rental.sessions"
+    topic_billing: Annotated[str, _knob("the topic facts go to")] = "rental.billing"
+    topic_quarantine: Annotated[str, _knob("the topic unusable records go to")] = "rental.sessions.quarantine"
+    group: Annotated[str, _knob("the consumer group of the intake")] = "farebox"
+    start_from: Annotated[
+        str, _knob("where a partition that was never read begins: `earliest`, or an RFC 3339 instant")
+    ] = "earliest"
+    currency: Annotated[str, _knob("the default operator's currency, at the first `migrate`", pattern="^[A-Z]{3}$")] = (
+        "CNY"
+    )
+    time_zone: Annotated[str, _knob("the default operator's time zone, at the first `migrate`")] = "Asia/Shanghai"
+    http_host: Annotated[str, _knob("the address `serve` listens on")] = "127.0.0.1"
+    http_port: Annotated[int, _knob("the port of `serve`", ge=1, le=65535)] = 8080
+    http_workers: Annotated[int, _knob("processes of `serve`", ge=1, le=64)] = 1
+    health_host: Annotated[str, _knob("the address of probes and metrics of every other role")] = "127.0.0.1"
+    health_port: Annotated[
+        int, _knob("the port of probes and metrics of every other role; 0: none", ge=0, le=65535)
+    ] = 0
+    records_max: Annotated[int, _knob("records in one batch of the intake", ge=1, le=100_000)] = 10_000
+    rides_cached: Annotated[int, _knob("open rides an intake process remembers", ge=0, le=10_000_000)] = 100_000
+    session_timeout_ms: Annotated[
+        int, _knob("after this long without a heartbeat an intake process loses its partitions", ge=1000)
+    ] = 45_000
+    rebalance_timeout_ms: Annotated[int, _knob("how long a rebalance waits for a member", ge=1000)] = 60_000
+    stall_seconds: Annotated[
+        float, _knob("behind, nothing committed for so long, and both servers answer: the process exits", gt=0)
+    ] = 120.0
+    collect_batch: Annotated[int, _knob("debits claimed at once per merchant account", ge=1, le=10_000)] = 200
+    collect_concurrency: Annotated[int, _knob("calls under way per merchant account", ge=1, le=1000)] = 32
+    tariff_lead_seconds: Annotated[
+        float, _knob("a new tariff version must begin at least so far ahead of now", ge=0)
+    ] = 60.0
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], _knob("what is logged, as JSON lines")] = "info"
+
+
+def read_settings(environment: Mapping[str, str]) -> Settings:
+    """The settings of this environment; raises SettingsError for the first that is missing or wrong."""
+    known = {PREFIX + name.upper(): name for name in Settings.__struct_fields__}
+    hints = get_type_hints(Settings, include_extras=True)
+    values: dict[str, Any] = {}
+    for variable, text in environment.items():
+        if variable in known and text != "":
+            values[known[variable]] = _convert(variable, text, hints[known[variable]])
+    for required in ("database_url", "kafka_bootstrap"):
+        if required not in values:
+            raise SettingsError(
+                f"{PREFIX}{required.upper()} is not set: {_describe(hints[required])}. `farebox lab` starts both"
+                " servers and prints the two variables"
+            )
+    settings = Settings(**values)
+    _check(settings)
+    return settings
+
+
+def settings_table() -> list[tuple[str, str, str]]:
+    """(variable, what it means, its default) of every setting, in order."""
+    hints = get_type_hints(Settings, include_extras=True)
+    required = len(Settings.__struct_fields__) - len(Settings.__struct_defaults__)
+    defaults = ["required"] * required + [str(default) for default in Settings.__struct_defaults__]
+    return [
+        (PREFIX + name.upper(), _describe(hints[name]), default)
+        for name, default in zip(Settings.__struct_fields__, defaults, strict=True)
+    ]
+
+
+def _convert(variable: str, text: str, hint: Any) -> Any:
+    try:
+        return msgspec.convert(text, hint, strict=False)
+    except msgspec.ValidationError as error:
+        raise SettingsError(f"{variable} is {text!r}: {error}. It is {_describe(hint)}") from None
+
+
+def _describe(hint: Any) -> str:
+    return str(next(meta.description for meta in hint.__metadata__ if isinstance(meta, Meta)))
+
+
+def _check(settings: Settings) -> None:
+    if not settings.database_url.startswith(("postgresql://", "postgres://")):
+        raise SettingsError("FAREBOX_DATABASE_URL must begin with postgresql://, as postgresql://user@host:5432/name")
+    try:
+        ZoneInfo(settings.time_zone)
+    except (ZoneInfoNotFoundError, ValueError):
+        raise SettingsError(
+            f"FAREBOX_TIME_ZONE is {settings.time_zone!r}: allowed is a name of the tz database, as Asia/Shanghai"
+        ) from None
+    if settings.start_from != "earliest":
+        try:
+            aware = datetime.fromisoformat(settings.start_from).tzinfo is not None
+        except ValueError:
+            aware = False
+        if not aware:
+            raise SettingsError(
+                f"FAREBOX_START_FROM is {settings.start_from!r}: allowed is `earliest`, or an RFC 3339 instant with"
+                " its offset, as 2026-11-01T00:00:00+08:00"
+            )

@@ -1,0 +1,207 @@
+"""The composition root: settings become pools, consumers, clocks and running roles."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import TypeVar
+
+import asyncpg
+
+from service.adapters.kafka import (
+    KAFKA_UNAVAILABLE,
+    ConsumerSettings,
+    RecordSink,
+    RecordSource,
+    TopicMissingError,
+    cluster_id,
+    partitions_of,
+)
+from service.adapters.migrate import SchemaVersionError, check_version
+from service.adapters.postgres import UNAVAILABLE, Database, connect
+from service.flows.clock import BusinessClock
+from service.flows.intake import Intake, IntakeSettings
+from service.flows.intake.knowledge import Knowledge
+from service.flows.intake.streams import Streams, TopicChangedError
+from service.flows.intake.watchdog import StalledError, Watchdog
+from service.flows.publication import Publication
+from service.settings import Settings
+from service.telemetry import logger
+from service.web.health import Health, start_health
+
+LOG = logger("wiring")
+T = TypeVar("T")
+AWAY = (*UNAVAILABLE, *KAFKA_UNAVAILABLE)
+STOPS = (TopicChangedError, TopicMissingError, SchemaVersionError, StalledError)
+"""Why a role ends by itself: going on would lose or repeat something, and waiting won't help."""
+
+
+class Process:
+    """A role's process: its signal to stop, its health, its connections to be closed."""
+
+    def __init__(self, role: str, settings: Settings) -> None:
+        self.role = role
+        self.settings = settings
+        self.health = Health(role)
+        self.stopping = asyncio.Event()
+
+    async def run(self, work: Callable[[Process], Awaitable[None]]) -> None:
+        """Serves the probes, does the work until SIGTERM or SIGINT, and ends in good order."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stop)
+        runner = None
+        if self.settings.health_port:
+            runner = await start_health(self.health, self.settings.health_host, self.settings.health_port)
+        LOG.info("role starts", role=self.role)
+        try:
+            await work(self)
+        finally:
+            if runner is not None:
+                await runner.cleanup()
+        LOG.info("role ends", role=self.role)
+
+    def stop(self) -> None:
+        """Not ready from now on; the round under way is finished."""
+        self.health.wait("stopping")
+        self.stopping.set()
+
+    async def pause(self, seconds: float) -> None:
+        """Waits, or until it is told to stop."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self.stopping.wait()
+
+    async def until_there(self, what: str, attempt: Callable[[], Awaitable[T]]) -> T | None:
+        """Tries until a server answers; None when told to stop before."""
+        delay = 0.1
+        while not self.stopping.is_set():
+            try:
+                return await attempt()
+            except AWAY as error:
+                self.health.wait(f"{what}: {type(error).__name__}")
+                LOG.warning("waiting", what=what, error=f"{type(error).__name__}: {error}")
+            await self.pause(delay)
+            delay = min(delay * 2, 5)
+        return None
+
+    async def rounds(self, what: str, one_round: Callable[[], Awaitable[int]], idle_seconds: float) -> None:
+        """Round after round; an idle one is followed by a pause, a server that is away by a longer one."""
+        delay = 0.1
+        while not self.stopping.is_set():
+            try:
+                did = await one_round()
+            except AWAY as error:
+                self.health.wait(f"{what}: {type(error).__name__}")
+                LOG.warning("waiting", what=what, error=f"{type(error).__name__}: {error}")
+                await self.pause(delay)
+                delay = min(delay * 2, 5)
+                continue
+            delay = 0.1
+            self.health.ready()
+            if not did:
+                await self.pause(idle_seconds)
+
+
+async def open_database(process: Process, *, size_max: int = 10) -> Database | None:
+    """The pool of a role, once the database is there and of this release's schema."""
+
+    async def attempt() -> Database:
+        connection = await connect(process.settings.database_url, name=process.role)
+        try:
+            await check_version(connection)
+        finally:
+            await connection.close()
+        return await Database.open(process.settings.database_url, name=process.role, size_max=size_max)
+
+    return await process.until_there("PostgreSQL", attempt)
+
+
+async def run_intake(process: Process) -> None:
+    """The role `intake`: ride events become charges."""
+    settings = process.settings
+    database = await open_database(process, size_max=2)
+    cluster = await process.until_there("Kafka", lambda: cluster_id(settings.kafka_bootstrap))
+    if database is None or cluster is None:
+        return
+    clock = BusinessClock()
+    consumer = ConsumerSettings(
+        settings.kafka_bootstrap,
+        settings.topic_sessions,
+        settings.group,
+        settings.session_timeout_ms,
+        settings.rebalance_timeout_ms,
+    )
+    source = RecordSource(consumer)
+    streams = Streams(source, settings.group, settings.topic_sessions, cluster, settings.start_from)
+    knowledge = Knowledge(clock, settings.rides_cached)
+    intake = Intake(source, streams, knowledge, _hot_connection(settings), IntakeSettings(settings.records_max))
+    source.on_revoked = intake.on_revoked
+    watchdog = Watchdog(intake, source, database, settings.stall_seconds)
+    if await process.until_there("Kafka", lambda: _started(source)) is None:
+        return
+    guard = asyncio.create_task(watchdog.run())
+    try:
+        await _take_in(process, intake, guard)
+    finally:
+        guard.cancel()
+        await intake.close()
+        await database.close()
+
+
+async def _take_in(process: Process, intake: Intake, guard: asyncio.Task[None]) -> None:
+    while not process.stopping.is_set():
+        if guard.done():
+            guard.result()
+        try:
+            await intake.round()
+            process.health.ready()
+        except STOPS:
+            raise
+        except Exception as error:
+            if isinstance(error, AWAY):
+                process.health.wait(type(error).__name__)
+            LOG.exception("round failed")
+            try:
+                await intake.recover(error)
+            except AWAY:
+                LOG.warning("still away", error=f"{type(error).__name__}: {error}")
+
+
+async def run_publish(process: Process) -> None:
+    """The role `publish`: committed facts go to Kafka."""
+    settings = process.settings
+    topics = {
+        "billing": settings.topic_billing,
+        "quarantine": settings.topic_quarantine,
+        "sessions": settings.topic_sessions,
+    }
+    database = await open_database(process)
+    sink = RecordSink(settings.kafka_bootstrap)
+    if database is None or await process.until_there("Kafka", lambda: _topics_there(sink, settings, topics)) is None:
+        return
+    try:
+        await process.rounds("publication", Publication(database, sink, topics).round, 0.05)
+    finally:
+        await sink.stop()
+        await database.close()
+
+
+def _hot_connection(settings: Settings) -> Callable[[str], Awaitable[asyncpg.Connection[asyncpg.Record]]]:
+    return lambda name: connect(settings.database_url, name=name, hot=True)
+
+
+async def _started(source: RecordSource) -> bool:
+    await source.start()
+    return True
+
+
+async def _topics_there(sink: RecordSink, settings: Settings, topics: dict[str, str]) -> bool:
+    found = await partitions_of(settings.kafka_bootstrap, list(topics.values()))
+    missing = [topic for topic in topics.values() if not found.get(topic)]
+    if missing:
+        raise TopicMissingError(f"these topics are not there, create them: {', '.join(missing)}")
+    await sink.start()
+    return True
