@@ -15,6 +15,8 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from service.settings import read_settings, settings_table
+
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 BASE = DEPLOY / "base"
 EXAMPLE = DEPLOY / "overlays" / "example"
@@ -143,9 +145,8 @@ def test_each_role_runs_its_own_command_and_migrate_is_a_job(
 ) -> None:
     for role, deployment in deployments.items():
         assert [container["args"] for container in pod(deployment)["containers"]] == [[role]]
-    assert [container["args"] for container in pod(of_kind(manifests, "Job")["farebox-migrate"])["containers"]] == [
-        ["migrate"]
-    ]
+    (migrate,) = pod(of_kind(manifests, "Job")["farebox-migrate"])["containers"]
+    assert migrate["args"] == ["migrate"]
 
 
 def test_selectors_match_their_own_pods_and_no_others(deployments: dict[str, Manifest]) -> None:
@@ -175,6 +176,19 @@ def test_probes_ask_the_port_the_role_listens_on(deployments: dict[str, Manifest
         assert [port["containerPort"] for port in container["ports"] if port["name"] == name] == [int(data[setting])]
         for probe, path in (("startupProbe", "/livez"), ("livenessProbe", "/livez"), ("readinessProbe", "/readyz")):
             assert container[probe]["httpGet"] == {"path": path, "port": name}
+
+
+def test_every_variable_is_a_setting_with_an_allowed_value(manifests: list[Manifest]) -> None:
+    data = of_kind(manifests, "ConfigMap")["farebox-settings"]["data"]
+    known = {name for name, _, _ in settings_table()}
+    assert set(data) <= known
+    for container in containers(manifests):
+        secret = {item["name"] for item in container["env"]}
+        assert secret <= known
+        assert container["envFrom"] == [{"configMapRef": {"name": "farebox-settings"}}]
+    settings = read_settings({**data, "FAREBOX_DATABASE_URL": "postgresql://database/farebox"})
+    assert settings.environment == "production"
+    assert settings.http_host == settings.health_host == "0.0.0.0"  # noqa: S104  A pod's own address.
 
 
 def test_metrics_are_scraped_where_they_are_served(deployments: dict[str, Manifest]) -> None:
