@@ -1,1 +1,58 @@
-"""Payment providers behind one port."""
+"""Payment providers behind one port (`port.Provider`), opened by the name on the merchant account."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import aiohttp
+
+from service.adapters.providers.exchange import open_session
+from service.adapters.providers.port import MerchantAccount, Provider
+from service.adapters.providers.sandbox import SandboxProvider
+from service.adapters.providers.secrets import AccountSettingsError
+
+_OPENERS: dict[str, Callable[[MerchantAccount, aiohttp.ClientSession], Provider]] = {"sandbox": SandboxProvider}
+PROVIDER_NAMES = tuple(sorted(_OPENERS))
+
+
+def open_provider(account: MerchantAccount, session: aiohttp.ClientSession | None = None) -> Provider:
+    """The provider of an account, with connections of its own unless given some.
+
+    Raises AccountSettingsError for an unknown provider name and for settings that can't be used.
+    """
+    opener = _OPENERS.get(account.provider)
+    if opener is None:
+        known = ", ".join(PROVIDER_NAMES)
+        raise AccountSettingsError(
+            f"merchant account {account.account_id}: provider {account.provider!r} is not known; known are {known}"
+        )
+    return opener(account, session or open_session(account))
+
+
+class Providers:
+    """The open providers of a process, by account; each keeps its connections to itself, so none slows another."""
+
+    def __init__(self) -> None:
+        self._open: dict[int, Provider] = {}
+        self._replaced: list[Provider] = []
+
+    def of(self, account: MerchantAccount) -> Provider:
+        """The provider of an account, opened on first use, and anew when the account was changed.
+
+        Raises AccountSettingsError as `open_provider` does.
+        """
+        known = self._open.get(account.account_no)
+        if known is not None and known.account == account:
+            return known
+        opened = open_provider(account)
+        if known is not None:
+            self._replaced.append(known)  # Calls may still be under way on it.
+        self._open[account.account_no] = opened
+        return opened
+
+    async def close(self) -> None:
+        """Closes every connection."""
+        for provider in (*self._open.values(), *self._replaced):
+            await provider.close()
+        self._open.clear()
+        self._replaced.clear()

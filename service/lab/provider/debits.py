@@ -80,11 +80,12 @@ def get(books: Books, account: Account, key: str) -> Debit:
 def reduce(books: Books, account: Account, key: str, amount_minor: int, now: datetime) -> Debit:
     """Lowers an unpaid debit, down to nothing, which closes it."""
     debit = get(books, account, key)
-    if not account.terms.reduce:
-        raise RefusedError(403, "NOT_POSSIBLE", "this account's debits are not reduced")
     if debit.amount_minor == amount_minor:
         return debit
     _must_be_unpaid(debit)
+    terms = account.terms
+    if not (terms.reduce_pending if debit.state == "accepted" else terms.reduce_declined):
+        raise RefusedError(403, "NOT_POSSIBLE", f"this account's debits are not reduced while {debit.state}")
     if not debit.paid_minor <= amount_minor < debit.amount_minor:
         raise RefusedError(422, "INVALID_REQUEST", f"amount_minor is not within {debit.paid_minor} and the debit's")
     if amount_minor == debit.paid_minor:
@@ -141,7 +142,7 @@ def remembered(books: Books, account: Account, asked: AskDebit, now: datetime) -
         return known
     lower = _lowered(known, asked.amount_minor)
     less = lower.asked == asked and known.paid_minor < asked.amount_minor < known.amount_minor
-    if less and account.terms.reduce and _may_try_again(account, known):
+    if less and account.terms.reduce_declined and _may_try_again(account, known):
         return lower
     raise conflict("debit")
 

@@ -27,9 +27,10 @@ class Terms(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fiel
     amount_min_minor: int = 1
     partial: bool = False  # Takes what the wallet has and waits for the rest.
     further_debits: bool = True  # More than one debit on a hold.
-    reduce: bool = True
+    reduce_pending: bool = False  # An accepted debit can be lowered.
+    reduce_declined: bool = False  # A declined debit can be tried again for less.
     close: bool = True
-    new_key_after_decline: bool = False  # True: a declined key answers the same decline for ever.
+    new_key_after_decline: bool = True  # True: a declined key answers the same decline for ever.
     key_window_s: int | None = None  # How long a key is remembered; None: for ever. After it a key debits again.
     refund_window_s: int | None = None
     refund_s: float = 0.0  # A refund is decided this much later.

@@ -1,0 +1,86 @@
+"""One HTTP exchange with a provider: an answer, or an outcome that says what may have happened instead."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TypeVar
+
+import aiohttp
+import msgspec
+
+from service.adapters.providers.port import MerchantAccount
+from service.billing.outcomes import Rejected, Throttled, Unknown
+
+T = TypeVar("T")
+
+CONNECT_RETRY = timedelta(seconds=2)
+RETRY_AFTER_DEFAULT = timedelta(seconds=1)
+RETRY_AFTER_MAX = timedelta(hours=1)
+ANSWER_BYTES_MAX = 16 << 20
+REFUSED_UNREAD = frozenset({400, 401, 403, 404, 405, 406, 411, 413, 414, 415, 422, 426, 431})
+"""Statuses with which a server says that it did not even begin: any other one may have executed."""
+
+
+class Reply(msgspec.Struct, frozen=True):
+    """An answer that came whole. Its status is not 429, 3xx or 5xx."""
+
+    status: int
+    body: bytes
+
+
+def open_session(account: MerchantAccount) -> aiohttp.ClientSession:
+    """The connections of one account: bounded, and every call has an end.
+
+    Settings: `timeout_s` (10) for a whole call, `connect_timeout_s` (3), `connections_max` (64).
+    """
+    settings = account.settings
+    timeout = aiohttp.ClientTimeout(
+        total=float(settings.get("timeout_s", 10)), connect=float(settings.get("connect_timeout_s", 3))
+    )
+    connector = aiohttp.TCPConnector(limit=int(settings.get("connections_max", 64)), keepalive_timeout=30)
+    return aiohttp.ClientSession(connector=connector, timeout=timeout, raise_for_status=False)
+
+
+async def exchange(
+    session: aiohttp.ClientSession, method: str, url: str, headers: dict[str, str], data: bytes | None
+) -> Reply | Throttled | Rejected | Unknown:
+    """Sends a call. Throttled when it provably never left or was turned away, Rejected when it can't be sent at all."""
+    try:
+        async with session.request(method, url, headers=headers, data=data, allow_redirects=False) as answer:
+            body = await answer.content.read(ANSWER_BYTES_MAX)
+            if not answer.content.at_eof():
+                return Unknown("the answer is too long")
+            return _believed(answer, body)
+    except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
+        return Throttled(CONNECT_RETRY)  # A POST is never sent a second time by the client: nothing left.
+    except aiohttp.InvalidURL as error:
+        return Rejected("INVALID_URL", str(error))
+    except TimeoutError:
+        return Unknown("timeout")
+    except (aiohttp.ClientError, OSError) as error:
+        return Unknown(type(error).__name__)
+
+
+def _believed(answer: aiohttp.ClientResponse, body: bytes) -> Reply | Throttled | Rejected | Unknown:
+    if answer.status == 429:
+        return Throttled(_retry_after(answer.headers.get("Retry-After", "")))
+    if 300 <= answer.status < 400:
+        return Rejected(f"HTTP_{answer.status}", "redirected: the account's base_url is wrong")
+    if answer.status >= 500:
+        return Unknown(f"HTTP {answer.status}")
+    return Reply(answer.status, body)
+
+
+def _retry_after(text: str) -> timedelta:
+    try:
+        return min(max(timedelta(seconds=float(text)), timedelta(0)), RETRY_AFTER_MAX)
+    except (ValueError, OverflowError):
+        return RETRY_AFTER_DEFAULT
+
+
+def decoded(body: bytes, shape: msgspec.json.Decoder[T]) -> T | None:
+    """The body in its shape, or None: truncated, HTML, or something else."""
+    try:
+        return shape.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None

@@ -1,0 +1,292 @@
+"""The sandbox provider (`service.lab.provider`) behind the port: JSON over HTTP, a bearer key, HMAC notifications.
+
+Settings of an account: `api_key_env` or `api_key_file` or, only here, `api_key`; `notify_secret` in the same ways;
+`capabilities` (fields of `Capabilities`); and those of `exchange.open_session`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from datetime import date, datetime
+from typing import Any, Literal, TypeVar
+
+import aiohttp
+import msgspec
+
+from service.adapters.providers import sandbox_wire as wire
+from service.adapters.providers.exchange import REFUSED_UNREAD, Reply, decoded, exchange
+from service.adapters.providers.port import (
+    AgreementAnswer,
+    AgreementRef,
+    AgreementRequest,
+    BadNotification,
+    DebitRef,
+    DebitRequest,
+    HoldAnswer,
+    HoldRef,
+    HoldRequest,
+    MerchantAccount,
+    Notification,
+    RefundRef,
+    RefundRequest,
+    StatementAnswer,
+)
+from service.adapters.providers.sandbox_notices import read_notice
+from service.adapters.providers.secrets import AccountSettingsError, read_secret
+from service.billing.capabilities import Capabilities
+from service.billing.outcomes import (
+    Accepted,
+    AlreadyDone,
+    Declined,
+    NeedsRider,
+    OpenUrl,
+    Outcome,
+    Rejected,
+    Succeeded,
+    Throttled,
+    Unknown,
+)
+
+T = TypeVar("T")
+
+_ENCODE = msgspec.json.Encoder().encode
+_AGREEMENT = msgspec.json.Decoder(wire.AgreementView)
+_HOLD = msgspec.json.Decoder(wire.HoldView)
+_DEBIT = msgspec.json.Decoder(wire.DebitView)
+_REFUND = msgspec.json.Decoder(wire.RefundView)
+_PROBLEM = msgspec.json.Decoder(wire.ProblemBody)
+_LINES = msgspec.json.Decoder(list[wire.StatementLine])
+_ANYTHING = msgspec.json.Decoder(dict[str, Any])
+
+
+class SandboxProvider:
+    """One merchant account at the sandbox provider."""
+
+    def __init__(self, account: MerchantAccount, session: aiohttp.ClientSession) -> None:
+        """Raises AccountSettingsError for settings that can't be used."""
+        self.account = account
+        self.capabilities = _capabilities(account)
+        self._session = session
+        self._base = account.base_url.rstrip("/") + "/v1/"
+        self._api_key = self._secret("api_key")
+        named = any(name.startswith("notify_secret") for name in account.settings)
+        self._notify_secret = self._secret("notify_secret") if named else None
+
+    async def check(self) -> Outcome | None:
+        """See the port. Says so, too, when the provider's terms are not the capabilities of the settings."""
+        answer = await self._ask("GET", "account", None, _ANYTHING)
+        if not isinstance(answer, dict):
+            return answer
+        terms = answer.get("terms", {})
+        for name, ability in _TERMS.items():
+            told, believed = terms.get(name, False), getattr(self.capabilities, ability)
+            if name in terms and told != believed:
+                message = f"{ability} is {believed} in the settings, {told} at the provider"
+                return Rejected("CAPABILITIES_DIFFER", message)
+        return None
+
+    async def begin_agreement(self, request: AgreementRequest) -> AgreementAnswer:
+        """See the port."""
+        asked = {
+            "key": request.key,
+            "rider": request.rider,
+            "currency": request.currency,
+            "cap_minor": request.cap_minor,
+            "return_url": request.return_url,
+        }
+        return await self._agreement("POST", "agreements", asked, request.key)
+
+    async def get_agreement(self, agreement: AgreementRef) -> AgreementAnswer:
+        """See the port."""
+        return await self._agreement("GET", f"agreements/{agreement.key}", None, agreement.key)
+
+    async def revoke_agreement(self, agreement: AgreementRef) -> AgreementAnswer:
+        """See the port."""
+        return await self._agreement("POST", f"agreements/{agreement.key}/revoke", {}, agreement.key)
+
+    async def open_hold(self, request: HoldRequest) -> HoldAnswer:
+        """See the port."""
+        asked = {
+            "key": request.key,
+            "agreement": request.agreement.key,
+            "currency": request.currency,
+            "cap_minor": request.cap_minor,
+            "subject": request.subject,
+        }
+        return await self._hold("POST", "holds", asked, request.key)
+
+    async def get_hold(self, hold: HoldRef) -> HoldAnswer:
+        """See the port."""
+        return await self._hold("GET", f"holds/{hold.key}", None, hold.key)
+
+    async def release_hold(self, hold: HoldRef) -> HoldAnswer:
+        """See the port."""
+        return await self._hold("POST", f"holds/{hold.key}/release", {}, hold.key)
+
+    async def finish_hold(self, hold: HoldRef) -> HoldAnswer:
+        """See the port."""
+        return await self._hold("POST", f"holds/{hold.key}/finish", {}, hold.key)
+
+    async def debit(self, request: DebitRequest) -> Outcome:
+        """See the port. From a provider that retries by itself an answer is at best Accepted."""
+        outcome = await self._debit("POST", "debits", _debit_asked(request), request.key)
+        if self.capabilities.provider_retries and isinstance(outcome, Succeeded):
+            return Accepted(outcome.provider_ref)
+        return outcome
+
+    async def get_debit(self, debit: DebitRef) -> Outcome:
+        """See the port."""
+        return await self._debit("GET", f"debits/{debit.key}", None, debit.key)
+
+    async def reduce_debit(self, debit: DebitRef, amount_minor: int) -> Outcome:
+        """See the port."""
+        outcome = await self._debit("POST", f"debits/{debit.key}/reduce", {"amount_minor": amount_minor}, debit.key)
+        return Accepted() if isinstance(outcome, Declined) else outcome
+
+    async def settle_elsewhere(self, debit: DebitRef, paid_at: datetime) -> Outcome:
+        """See the port."""
+        return await self._debit("POST", f"debits/{debit.key}/settle_elsewhere", {}, debit.key)
+
+    async def close_debit(self, debit: DebitRef) -> Outcome:
+        """See the port."""
+        return await self._debit("POST", f"debits/{debit.key}/close", {}, debit.key)
+
+    async def request_payment(self, request: DebitRequest) -> Outcome:
+        """See the port."""
+        answer = await self._ask("POST", "payments", _debit_asked(request), _DEBIT)
+        if not isinstance(answer, wire.DebitView):
+            return answer
+        if answer.state in ("accepted", "declined") and answer.action_url:
+            return NeedsRider(wire.RIDER_MUST_PAY, OpenUrl(answer.action_url))
+        outcome = wire.debit_outcome(answer)
+        return AlreadyDone() if isinstance(outcome, Succeeded) else outcome
+
+    async def refund(self, request: RefundRequest) -> Outcome:
+        """See the port."""
+        asked = {
+            "key": request.key,
+            "debit": request.debit.key,
+            "amount_minor": request.amount_minor,
+            "reason": request.reason,
+        }
+        return await self._refund("POST", "refunds", asked, request.key)
+
+    async def get_refund(self, refund: RefundRef) -> Outcome:
+        """See the port."""
+        return await self._refund("GET", f"refunds/{refund.key}", None, refund.key)
+
+    async def report_performance(self, debit: DebitRef, record: Literal["completed", "violated"], key: str) -> Outcome:
+        """See the port."""
+        asked = {"debit": debit.key, "record": record, "key": key}
+        answer = await self._ask("POST", "reports", asked, _ANYTHING)
+        return Accepted() if isinstance(answer, dict) else answer
+
+    def parse_notification(
+        self, headers: Mapping[str, str], body: bytes, now: datetime
+    ) -> Notification | BadNotification:
+        """See the port."""
+        return read_notice(self.account.account_id, self._notify_secret, headers, body, now)
+
+    async def statement(self, day: date) -> StatementAnswer:
+        """See the port."""
+        lines = await self._ask("GET", f"statements/{day.isoformat()}", None, _LINES)
+        return wire.statement(day, lines) if isinstance(lines, list) else wire.of_query(lines)
+
+    async def close(self) -> None:
+        """See the port."""
+        await self._session.close()
+
+    async def _ask(
+        self, method: str, path: str, asked: dict[str, Any] | None, shape: msgspec.json.Decoder[T]
+    ) -> T | Outcome:
+        """A call and its answer in `shape`, or an Outcome. A key that was rotated is read again, once."""
+        data = None if asked is None else _ENCODE(asked)
+        used = self._api_key
+        reply = await self._send(method, path, data)
+        if isinstance(reply, Reply) and reply.status == 401:
+            self._api_key = await asyncio.to_thread(self._secret_or, used)
+            if self._api_key != used:
+                reply = await self._send(method, path, data)
+        if not isinstance(reply, Reply):
+            return reply
+        if reply.status == 200 or (reply.status == 402 and shape is _DEBIT):
+            answer = decoded(reply.body, shape)
+            if answer is not None:
+                return answer
+        problem = decoded(reply.body, _PROBLEM)
+        unread = reply.status in REFUSED_UNREAD
+        if problem is None and unread:
+            return Rejected(f"HTTP_{reply.status}")
+        if problem is None or reply.status < 400:
+            return Unknown(f"HTTP {reply.status} with a body that can't be read")
+        return wire.refusal(problem.error, refused_unread=unread)
+
+    async def _send(self, method: str, path: str, data: bytes | None) -> Reply | Throttled | Rejected | Unknown:
+        headers = {"Authorization": f"Bearer {self._api_key}", "Content-Type": "application/json"}
+        return await exchange(self._session, method, self._base + path, headers, data)
+
+    async def _agreement(self, method: str, path: str, asked: dict[str, Any] | None, key: str) -> AgreementAnswer:
+        answer = await self._ask(method, path, asked, _AGREEMENT)
+        if isinstance(answer, wire.AgreementView):
+            return wire.agreement_status(answer) if answer.key == key else wire.ANOTHER_KEY
+        return wire.of_query(answer) if method == "GET" else answer
+
+    async def _hold(self, method: str, path: str, asked: dict[str, Any] | None, key: str) -> HoldAnswer:
+        answer = await self._ask(method, path, asked, _HOLD)
+        if isinstance(answer, wire.HoldView):
+            return wire.hold_status(answer) if answer.key == key else wire.ANOTHER_KEY
+        return wire.of_query(answer) if method == "GET" else answer
+
+    async def _debit(self, method: str, path: str, asked: dict[str, Any] | None, key: str) -> Outcome:
+        answer = await self._ask(method, path, asked, _DEBIT)
+        if isinstance(answer, wire.DebitView):
+            return wire.debit_outcome(answer) if answer.key == key else wire.ANOTHER_KEY
+        return wire.of_query(answer) if method == "GET" else answer
+
+    async def _refund(self, method: str, path: str, asked: dict[str, Any] | None, key: str) -> Outcome:
+        answer = await self._ask(method, path, asked, _REFUND)
+        if isinstance(answer, wire.RefundView):
+            return wire.refund_outcome(answer) if answer.key == key else wire.ANOTHER_KEY
+        return wire.of_query(answer) if method == "GET" else answer
+
+    def _secret(self, name: str) -> str:
+        return read_secret(self.account.account_id, self.account.settings, name, literal=True)
+
+    def _secret_or(self, used: str) -> str:
+        try:
+            return self._secret("api_key")
+        except AccountSettingsError:
+            return used
+
+
+_TERMS = {
+    "provider_retries": "provider_retries",
+    "hold_needed": "hold_needed",
+    "confirm_hold": "hold_confirmed_by_rider",
+    "partial": "partial_debit",
+    "further_debits": "further_debit",
+    "reduce_pending": "reduces_pending",
+    "reduce_declined": "reduces_declined",
+    "close": "closes_unpaid",
+    "new_key_after_decline": "new_key_after_decline",
+}
+"""What the provider calls the abilities that we declare."""
+
+
+def _capabilities(account: MerchantAccount) -> Capabilities:
+    try:
+        return msgspec.convert(account.settings.get("capabilities", {}), Capabilities)
+    except msgspec.ValidationError as error:
+        raise AccountSettingsError(f"merchant account {account.account_id}: settings.capabilities: {error}") from None
+
+
+def _debit_asked(request: DebitRequest) -> dict[str, Any]:
+    return {
+        "key": request.key,
+        "agreement": request.agreement.key,
+        "amount_minor": request.amount_minor,
+        "currency": request.currency,
+        "hold": request.hold.key if request.hold else None,
+        "subject": request.subject,
+    }
