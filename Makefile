@@ -62,7 +62,7 @@ kubernetes-check: .venv/.farebox-test
 	@command -v kubectl >/dev/null || { echo "farebox: kubernetes-check needs kubectl on the PATH" >&2; exit 2; }
 	@mkdir -p $(dir $(RENDERED))
 	@kubectl kustomize deploy/overlays/example > $(RENDERED)
-	@RENDERED=$(RENDERED) $(BIN)/pytest tests/deploy
+	@RENDERED=$(RENDERED) $(BIN)/pytest tests/deploy/test_manifests.py
 
 constraints: | .venv/bin/pip
 	@rm -rf .lab/constraints && $(BIN)/python -m venv .lab/constraints
