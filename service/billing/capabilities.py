@@ -24,8 +24,10 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """A debit may be collected in parts."""
     further_debit: bool = True
     """A second debit for the same ride is allowed without the rider's approval."""
-    reduces_unpaid: bool = False
-    """A debit that was refused may be tried again, under the same key, with a smaller amount."""
+    reduces_pending: bool = False
+    """An accepted debit that is not paid yet can be lowered."""
+    reduces_declined: bool = False
+    """A declined debit may be tried again, under the same key, with a smaller amount."""
     closes_unpaid: bool = True
     """A debit that is not paid yet can be closed, and the provider says when it is."""
     same_key_window: timedelta = timedelta(hours=24)

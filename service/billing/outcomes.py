@@ -10,7 +10,7 @@ import msgspec
 class SignString(msgspec.Struct, frozen=True, tag="sign_string", tag_field="kind"):
     """The rider's app hands this string to the Alipay SDK."""
 
-    value: str
+    order_string: str
 
 
 class MiniProgram(msgspec.Struct, frozen=True, tag="mini_program", tag_field="kind"):
@@ -24,7 +24,7 @@ class MiniProgram(msgspec.Struct, frozen=True, tag="mini_program", tag_field="ki
 class ClientSecret(msgspec.Struct, frozen=True, tag="client_secret", tag_field="kind"):
     """The rider's app confirms with Stripe by this secret."""
 
-    value: str
+    client_secret: str
 
 
 class OpenUrl(msgspec.Struct, frozen=True, tag="url", tag_field="kind"):

@@ -1,0 +1,106 @@
+"""When a debit is looked at again: questions, polls, retries, due days, in the rider's civil days."""
+
+from __future__ import annotations
+
+from datetime import datetime, time, timedelta
+from functools import lru_cache
+from zoneinfo import ZoneInfo
+
+import msgspec
+
+QUERY_AFTER = tuple(timedelta(seconds=seconds) for seconds in (1, 2, 5, 10, 30, 60, 300))
+"""Steps between questions about an unknown outcome; the last one repeats."""
+POLL_AFTER = tuple(timedelta(minutes=minutes) for minutes in (1, 5, 15, *[60] * 24, 1440))
+"""Steps between polls of an accepted debit: soon, hourly for a day, then daily."""
+NOT_FOUND_APART = timedelta(seconds=60)
+"""Two answers NOT_FOUND this far apart mean that the request never arrived."""
+RETRY_AFTER = (
+    timedelta(hours=6),
+    timedelta(days=1),
+    timedelta(days=3),
+    timedelta(days=5),
+    timedelta(days=7),
+    timedelta(days=10),
+    timedelta(days=14),
+)
+"""From the first attempt to each retry; stays inside Alipay's 15 days (providers.md, 1.2)."""
+
+
+class Calendar(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An operator's collection calendar; durations are ISO 8601, hours are those of the rider's day."""
+
+    debit_delay: timedelta = timedelta()
+    """From the charge to the first attempt: time to object."""
+    due_days: int = msgspec.field(default=15)
+    """A debit that is not paid after this many days is overdue."""
+    write_off_days: int = 180
+    """An undisputed debt is written off this many days after it became overdue."""
+    retry_from: time = time(10)
+    retry_until: time = time(20)
+    retry_after: tuple[timedelta, ...] = RETRY_AFTER
+
+
+@lru_cache(maxsize=1024)
+def calendar(settings: str) -> Calendar:
+    """The calendar an operator's settings (JSON) say; raises msgspec.ValidationError naming the field."""
+    return msgspec.json.decode(settings.encode(), type=Calendar)
+
+
+def first_attempt_at(owed_at: datetime, rules: Calendar) -> datetime:
+    """When a debit is first tried."""
+    return owed_at + rules.debit_delay
+
+
+def pay_by(owed_at: datetime, rules: Calendar) -> datetime:
+    """The instant from which an unpaid debit is overdue."""
+    return owed_at + timedelta(days=rules.due_days)
+
+
+def write_off_at(pay_by_at: datetime, rules: Calendar) -> datetime:
+    """The instant from which an undisputed overdue debit is written off."""
+    return pay_by_at + timedelta(days=rules.write_off_days)
+
+
+def query_at(queries: int, now: datetime) -> datetime:
+    """When to ask again after `queries` questions that told nothing."""
+    return now + QUERY_AFTER[min(queries, len(QUERY_AFTER) - 1)]
+
+
+def poll_at(polls: int, now: datetime) -> datetime:
+    """When to ask again after an accepted debit was asked about `polls` times."""
+    return now + POLL_AFTER[min(polls, len(POLL_AFTER) - 1)]
+
+
+def retry_at(begun_at: datetime, attempts: int, now: datetime, zone: ZoneInfo, rules: Calendar) -> datetime | None:
+    """When a debit that was declined `attempts` times is tried again; None when the calendar is used up.
+
+    Steps count from the first attempt in the rider's civil days; those that an outage let pass are skipped, so that
+    no two attempts follow each other in a hurry.
+    """
+    for step in rules.retry_after[attempts - 1 :]:
+        at = _step(begun_at, step, zone, rules)
+        if at > now:
+            return at
+    return None
+
+
+def in_hours(at: datetime, zone: ZoneInfo, rules: Calendar) -> datetime:
+    """`at`, or the next instant after it at which a rider may be charged again."""
+    local = at.astimezone(zone)
+    if local.time() < rules.retry_from:
+        return _on(local, rules.retry_from)
+    if local.time() >= rules.retry_until:
+        return _on(local + timedelta(days=1), rules.retry_from)
+    return at
+
+
+def _step(begun_at: datetime, step: timedelta, zone: ZoneInfo, rules: Calendar) -> datetime:
+    if step < timedelta(days=1):
+        return in_hours(begun_at + step, zone, rules)
+    # Wall-clock arithmetic: the same hour of a later civil day, whatever the offset does in between.
+    return in_hours((begun_at.astimezone(zone) + step).astimezone(begun_at.tzinfo), zone, rules)
+
+
+def _on(local: datetime, hour: time) -> datetime:
+    at = datetime.combine(local.date(), hour, tzinfo=local.tzinfo)
+    return at.astimezone(ZoneInfo("UTC"))

@@ -1,0 +1,159 @@
+"""Double entry: the transfers of every fact that moves money or says that it is owed (collection.md, the ledger).
+
+A transfer moves a positive amount from a credit account to a debit account, so that imbalance can't be written. An
+account is `kind * 10**15 + number`; what the number counts is the kind's.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import NamedTuple
+
+KIND = 10**15
+"""Room for the numbers of one kind of account."""
+
+
+class Account(IntEnum):
+    """The kinds of accounts, each with what its number is."""
+
+    RECEIVABLE = 1
+    """By agreement: what riders owe."""
+    REVENUE = 2
+    """By tariff."""
+    TAX = 3
+    """By operator: tax payable."""
+    CLEARING = 4
+    """By merchant account: what the provider holds for the operator."""
+    FEES = 5
+    """By merchant account: what the provider keeps."""
+    REFUNDS = 6
+    """By operator: goodwill, and what else was given back of a charge that stands."""
+    WRITE_OFFS = 7
+    """By operator: given up, less what came after all."""
+    WAIVED = 8
+    """By operator: too little for a debit."""
+    ELSEWHERE = 9
+    """By operator: paid to the operator outside."""
+    CHARGEBACKS = 10
+    """By operator: taken back by banks."""
+    EXTRAS = 11
+    """By operator: extra charges (damage, fines, tolls)."""
+
+
+class Fact(IntEnum):
+    """What a transfer's ordinal counts depends on the fact; both are part of its primary key."""
+
+    CHARGE = 1
+    """The revision of the ride that charged, corrected or voided."""
+    SETTLEMENT = 2
+    """The transition of the debit, as all facts of a debit: debit ordinal * 1,000,000 + transition."""
+    REFUND = 3
+    """Debit ordinal * 1,000,000 + number of the refund."""
+    WRITE_OFF = 4
+    RECOVERY = 5
+    ELSEWHERE = 6
+    WAIVER = 7
+    CHARGEBACK = 8
+    CHARGEBACK_WON = 9
+    WRITE_OFF_BACK = 10
+    WAIVER_BACK = 11
+
+
+class Transfer(NamedTuple):
+    """`amount_minor` > 0 moves from `credit_account` to `debit_account`."""
+
+    debit_account: int
+    credit_account: int
+    amount_minor: int
+    currency: str
+
+
+def account(kind: Account, number: int) -> int:
+    """The account of a kind with a number."""
+    return kind * KIND + number
+
+
+def account_name(account_no: int) -> str:
+    """`receivable:17`; raises ValueError for what is no account."""
+    kind, number = divmod(account_no, KIND)
+    return f"{Account(kind).name.lower()}:{number}"
+
+
+def charge_transfers(
+    agreement_no: int, tariff_no: int, operator_no: int, amount_minor: int, tax_minor: int, currency: str
+) -> tuple[Transfer, ...]:
+    """A charge, or the signed difference of a correction: the part that is tax goes beside the revenue.
+
+    Both amounts are signed; a negative one runs in the other direction; nothing is posted for 0.
+    """
+    receivable = _RECEIVABLE + agreement_no
+    net_minor = amount_minor - tax_minor
+    if not tax_minor:
+        if net_minor > 0:
+            return (Transfer(receivable, _REVENUE + tariff_no, net_minor, currency),)
+        return () if not net_minor else (Transfer(_REVENUE + tariff_no, receivable, -net_minor, currency),)
+    return (
+        *_signed(receivable, _REVENUE + tariff_no, net_minor, currency),
+        *_signed(receivable, _TAX + operator_no, tax_minor, currency),
+    )
+
+
+def extra_transfers(agreement_no: int, operator_no: int, amount_minor: int, currency: str) -> tuple[Transfer, ...]:
+    """An extra charge (positive), or goodwill (negative), beside the ride's own charge."""
+    receivable = account(Account.RECEIVABLE, agreement_no)
+    against = account(Account.EXTRAS if amount_minor > 0 else Account.REFUNDS, operator_no)
+    return _signed(receivable, against, amount_minor, currency)
+
+
+def settlement_transfers(agreement_no: int, account_no: int, amount_minor: int, currency: str) -> tuple[Transfer, ...]:
+    """The provider has taken money from the rider."""
+    return (Transfer(_CLEARING + account_no, _RECEIVABLE + agreement_no, amount_minor, currency),)
+
+
+def refund_transfers(agreement_no: int, account_no: int, amount_minor: int, currency: str) -> tuple[Transfer, ...]:
+    """The provider has given money back."""
+    return (Transfer(_RECEIVABLE + agreement_no, _CLEARING + account_no, amount_minor, currency),)
+
+
+def forgone_transfers(
+    fact: Fact, agreement_no: int, operator_no: int, amount_minor: int, currency: str
+) -> tuple[Transfer, ...]:
+    """Something is no longer asked of the rider: written off, waived, paid elsewhere; the _BACK facts reverse that."""
+    receivable, given_up = account(Account.RECEIVABLE, agreement_no), account(_FORGONE[fact], operator_no)
+    if fact in (Fact.WRITE_OFF_BACK, Fact.WAIVER_BACK):
+        return (Transfer(receivable, given_up, amount_minor, currency),)
+    return (Transfer(given_up, receivable, amount_minor, currency),)
+
+
+def recovery_transfers(operator_no: int, account_no: int, amount_minor: int, currency: str) -> tuple[Transfer, ...]:
+    """Money came for a debt that was written off."""
+    return (Transfer(_CLEARING + account_no, account(Account.WRITE_OFFS, operator_no), amount_minor, currency),)
+
+
+def chargeback_transfers(
+    operator_no: int, account_no: int, amount_minor: int, currency: str, *, won: bool
+) -> tuple[Transfer, ...]:
+    """A bank has taken money back, or returned it."""
+    lost, held = account(Account.CHARGEBACKS, operator_no), _CLEARING + account_no
+    return (Transfer(held, lost, amount_minor, currency) if won else Transfer(lost, held, amount_minor, currency),)
+
+
+_RECEIVABLE = account(Account.RECEIVABLE, 0)
+_REVENUE = account(Account.REVENUE, 0)
+_TAX = account(Account.TAX, 0)
+_CLEARING = account(Account.CLEARING, 0)
+_FORGONE = {
+    Fact.WRITE_OFF: Account.WRITE_OFFS,
+    Fact.WAIVER: Account.WAIVED,
+    Fact.ELSEWHERE: Account.ELSEWHERE,
+    Fact.WRITE_OFF_BACK: Account.WRITE_OFFS,
+    Fact.WAIVER_BACK: Account.WAIVED,
+}
+
+
+def _signed(debit_account: int, credit_account: int, amount_minor: int, currency: str) -> tuple[Transfer, ...]:
+    if not amount_minor:
+        return ()
+    if amount_minor < 0:
+        return (Transfer(credit_account, debit_account, -amount_minor, currency),)
+    return (Transfer(debit_account, credit_account, amount_minor, currency),)
