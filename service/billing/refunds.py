@@ -72,12 +72,11 @@ REFUND_FINAL = frozenset({RefundState.SUCCEEDED, RefundState.FAILED})
 
 
 def refund_after(refund: Refund, event: RefundEvent, now: datetime) -> Refund:
-    """The refund once `event` has happened; total. A refund that was final stays as it is, unless money was given
-    back after all."""
+    """The refund once `event` has happened; total. A refund that is final stays as it is."""
     match event:
         case Due() | LeaseOver():
             return _due(refund, event, now)
-        case _ if event.key != refund.provider_key:
+        case _ if event.key != refund.provider_key or refund.state in REFUND_FINAL:
             return refund
         case _ if isinstance(event.outcome, Succeeded):
             return _succeeded(refund, event.outcome, now)
@@ -112,11 +111,9 @@ def _due(refund: Refund, event: Due | LeaseOver, now: datetime) -> Refund:
 
 def _succeeded(refund: Refund, outcome: Succeeded, now: datetime) -> Refund:
     if outcome.amount_minor != refund.amount_minor:  # Not what was asked: only a person can tell; it stays visible.
-        if refund.state in REFUND_FINAL:
-            return refund
-        return _unknown(refund, f"the provider says {outcome.amount_minor} were given back", now)
-    if refund.state is RefundState.SUCCEEDED:
-        return refund
+        said = f"the provider says {outcome.amount_minor} were given back"
+        again = dunning.query_at(refund.queries + 1, now)
+        return replace(refund, state=RefundState.UNKNOWN, code=said, queries=refund.queries + 1, due_at=again)
     return replace(
         refund,
         state=RefundState.SUCCEEDED,

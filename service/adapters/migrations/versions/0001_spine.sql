@@ -319,8 +319,9 @@ CREATE TABLE hold (
 CREATE INDEX hold_due ON hold (due_at) WHERE due_at IS NOT NULL;
 CREATE INDEX hold_running ON hold (agreement_no) WHERE state IN ('requested', 'open', 'completing');
 
--- A debit and where it stands; every change is also a row of debit_transition.
--- due_at is when somebody must act next (NULL: nothing to do); lease_until is machine time.
+-- A debit and where it stands; every change is also a row of debit_transition (its columns: service.billing.debit_state).
+-- due_at is when the provider must be called next, policy_at when the calendar looks (NULL: nothing to do);
+-- lease_until is machine time. receipts: what was taken under which key; paid_minor is their sum.
 CREATE TABLE debit (
   ride_no bigint NOT NULL,
   ordinal smallint NOT NULL,
@@ -333,33 +334,48 @@ CREATE TABLE debit (
   currency text NOT NULL,
   amount_minor bigint NOT NULL CHECK (amount_minor >= 0),
   paid_minor bigint NOT NULL DEFAULT 0 CHECK (paid_minor >= 0),
-  refunded_minor bigint NOT NULL DEFAULT 0 CHECK (refunded_minor BETWEEN 0 AND paid_minor),
+  refunding_minor bigint NOT NULL DEFAULT 0 CHECK (refunding_minor >= 0),
+  refunded_minor bigint NOT NULL DEFAULT 0 CHECK (refunded_minor >= 0),
+  forgone_minor bigint NOT NULL DEFAULT 0 CHECK (forgone_minor >= 0),
+  disputed_minor bigint NOT NULL DEFAULT 0 CHECK (disputed_minor >= 0),
+  lowering_to bigint CHECK (lowering_to BETWEEN paid_minor AND amount_minor),
+  receipts jsonb NOT NULL DEFAULT '[]',
+  refunds smallint NOT NULL DEFAULT 0,
   state text NOT NULL CHECK (state IN ('new', 'submitting', 'pending', 'unknown', 'retry_wait', 'needs_rider', 'manual',
     'settled', 'settled_elsewhere', 'settled_twice', 'waived', 'written_off', 'cancelled')),
   overdue boolean NOT NULL DEFAULT false,
   suspended boolean NOT NULL DEFAULT false,
+  net_again boolean NOT NULL DEFAULT false,
+  capped boolean NOT NULL DEFAULT false,
+  dispute text CHECK (dispute IN ('complaint', 'chargeback', 'won', 'lost', 'resolved')),
   provider_key text NOT NULL,
   provider_ref text,
+  action jsonb,
   reason text,
   attempts integer NOT NULL DEFAULT 0,
   queries integer NOT NULL DEFAULT 0,
-  not_found integer NOT NULL DEFAULT 0,
+  begun_at timestamptz,
   submitted_at timestamptz,
   not_found_at timestamptz,
+  settled_at timestamptz,
   due_at timestamptz,
   pay_by timestamptz,
+  policy_at timestamptz,
   lease_until timestamptz,
   transitions integer NOT NULL DEFAULT 0,
   created_at timestamptz NOT NULL,
   updated_at timestamptz NOT NULL,
-  CHECK (paid_minor <= amount_minor OR state = 'settled_twice'),
+  CHECK (paid_minor + forgone_minor <= amount_minor OR state = 'settled_twice'),
+  CHECK (refunding_minor + refunded_minor <= paid_minor),
   PRIMARY KEY (ride_no, ordinal, slot)
 ) PARTITION BY RANGE (ride_no);
 CREATE INDEX debit_due ON debit (account_no, due_at) WHERE due_at IS NOT NULL;
+CREATE INDEX debit_policy ON debit (policy_at) WHERE policy_at IS NOT NULL;
+-- What a rider still owes: a debt that was written off stays one.
 CREATE INDEX debit_owed ON debit (agreement_no)
-  WHERE state NOT IN ('settled', 'settled_elsewhere', 'waived', 'written_off', 'cancelled');
-CREATE INDEX debit_by_provider_key ON debit (provider_key)
-  WHERE state NOT IN ('settled', 'settled_elsewhere', 'waived', 'written_off', 'cancelled');
+  WHERE state NOT IN ('settled', 'settled_elsewhere', 'settled_twice', 'waived', 'cancelled');
+-- Money that comes too late is still found by its key; what is settled is not asked for again.
+CREATE INDEX debit_by_provider_key ON debit (provider_key) WHERE state NOT IN ('settled', 'waived');
 
 -- The whole life of a debit, appended: from, to, why, and what the provider said.
 CREATE TABLE debit_transition (
@@ -391,8 +407,13 @@ CREATE TABLE refund (
   state text NOT NULL CHECK (state IN ('new', 'submitting', 'pending', 'unknown', 'succeeded', 'failed')),
   provider_key text NOT NULL,
   provider_ref text,
+  debit_key text NOT NULL,
+  debit_ref text,
   reason text NOT NULL,
+  code text,
   attempts integer NOT NULL DEFAULT 0,
+  queries integer NOT NULL DEFAULT 0,
+  not_found_at timestamptz,
   due_at timestamptz,
   lease_until timestamptz,
   created_at timestamptz NOT NULL,
@@ -402,7 +423,8 @@ CREATE TABLE refund (
 CREATE INDEX refund_due ON refund (account_no, due_at) WHERE due_at IS NOT NULL;
 
 -- Double entry: a row moves amount_minor from credit_account to debit_account, so that imbalance can't be written.
--- fact: 1 charge (ordinal = revision), 2 settlement, 3 refund (ordinal = debit ordinal * 1000 + count).
+-- fact: 1 charge (ordinal = revision), 2 settlement … (service.billing.ledger.Fact): what follows a debit has
+-- ordinal = debit ordinal * 1000000 + its transition, a refund debit ordinal * 1000000 + its own ordinal.
 CREATE TABLE transfer (
   ride_no bigint NOT NULL,
   fact smallint NOT NULL,
