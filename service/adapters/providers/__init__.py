@@ -6,12 +6,11 @@ from collections.abc import Callable
 
 import aiohttp
 
-from service.adapters.providers.exchange import open_session
 from service.adapters.providers.port import MerchantAccount, Provider
 from service.adapters.providers.sandbox import SandboxProvider
 from service.adapters.providers.secrets import AccountSettingsError
 
-_OPENERS: dict[str, Callable[[MerchantAccount, aiohttp.ClientSession], Provider]] = {"sandbox": SandboxProvider}
+_OPENERS: dict[str, Callable[[MerchantAccount, aiohttp.ClientSession | None], Provider]] = {"sandbox": SandboxProvider}
 PROVIDER_NAMES = tuple(sorted(_OPENERS))
 
 
@@ -26,7 +25,7 @@ def open_provider(account: MerchantAccount, session: aiohttp.ClientSession | Non
         raise AccountSettingsError(
             f"merchant account {account.account_id}: provider {account.provider!r} is not known; known are {known}"
         )
-    return opener(account, session or open_session(account))
+    return opener(account, session)
 
 
 class Providers:

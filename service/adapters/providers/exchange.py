@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import aiohttp
 import msgspec
 
 from service.adapters.providers.port import MerchantAccount
+from service.adapters.providers.secrets import AccountSettingsError
 from service.billing.outcomes import Rejected, Throttled, Unknown
 
 T = TypeVar("T")
@@ -21,6 +22,17 @@ REFUSED_UNREAD = frozenset({400, 401, 403, 404, 405, 406, 411, 413, 414, 415, 42
 """Statuses with which a server says that it did not even begin: any other one may have executed."""
 
 
+class Limits(msgspec.Struct, frozen=True):
+    """Settings of an account: how long a whole call may last, how long connecting, how many connections at once."""
+
+    timeout_s: Annotated[float, msgspec.Meta(gt=0)] = 10.0
+    connect_timeout_s: Annotated[float, msgspec.Meta(gt=0)] = 3.0
+    connections_max: Annotated[int, msgspec.Meta(gt=0)] = 64
+
+
+_LIMITS = set(Limits.__struct_fields__)
+
+
 class Reply(msgspec.Struct, frozen=True):
     """An answer that came whole. Its status is not 429, 3xx or 5xx."""
 
@@ -31,13 +43,14 @@ class Reply(msgspec.Struct, frozen=True):
 def open_session(account: MerchantAccount) -> aiohttp.ClientSession:
     """The connections of one account: bounded, and every call has an end.
 
-    Settings: `timeout_s` (10) for a whole call, `connect_timeout_s` (3), `connections_max` (64).
+    Raises AccountSettingsError.
     """
-    settings = account.settings
-    timeout = aiohttp.ClientTimeout(
-        total=float(settings.get("timeout_s", 10)), connect=float(settings.get("connect_timeout_s", 3))
-    )
-    connector = aiohttp.TCPConnector(limit=int(settings.get("connections_max", 64)), keepalive_timeout=30)
+    try:
+        limits = msgspec.convert({name: account.settings[name] for name in _LIMITS & account.settings.keys()}, Limits)
+    except msgspec.ValidationError as error:
+        raise AccountSettingsError(f"merchant account {account.account_id}: settings: {error}") from None
+    timeout = aiohttp.ClientTimeout(total=limits.timeout_s, connect=limits.connect_timeout_s)
+    connector = aiohttp.TCPConnector(limit=limits.connections_max, keepalive_timeout=30)
     return aiohttp.ClientSession(connector=connector, timeout=timeout, raise_for_status=False)
 
 

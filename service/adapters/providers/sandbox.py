@@ -15,7 +15,7 @@ import aiohttp
 import msgspec
 
 from service.adapters.providers import sandbox_wire as wire
-from service.adapters.providers.exchange import REFUSED_UNREAD, Reply, decoded, exchange
+from service.adapters.providers.exchange import REFUSED_UNREAD, Reply, decoded, exchange, open_session
 from service.adapters.providers.port import (
     AgreementAnswer,
     AgreementRef,
@@ -63,15 +63,15 @@ _ANYTHING = msgspec.json.Decoder(dict[str, Any])
 class SandboxProvider:
     """One merchant account at the sandbox provider."""
 
-    def __init__(self, account: MerchantAccount, session: aiohttp.ClientSession) -> None:
-        """Raises AccountSettingsError for settings that can't be used."""
+    def __init__(self, account: MerchantAccount, session: aiohttp.ClientSession | None = None) -> None:
+        """Connections are its own unless given some. Raises AccountSettingsError for settings that can't be used."""
         self.account = account
         self.capabilities = _capabilities(account)
-        self._session = session
         self._base = account.base_url.rstrip("/") + "/v1/"
         self._api_key = self._secret("api_key")
         named = any(name.startswith("notify_secret") for name in account.settings)
         self._notify_secret = self._secret("notify_secret") if named else None
+        self._session = session or open_session(account)
 
     async def check(self) -> Outcome | None:
         """See the port. Says so, too, when the provider's terms are not the capabilities of the settings."""

@@ -1,0 +1,82 @@
+"""Credentials by reference, and accounts that can't be used."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sandbox_peer import API_KEY, Peer, debit_request, peer, provider_at, sign
+
+from service.adapters.providers import Providers, open_provider
+from service.adapters.providers.port import MerchantAccount
+from service.adapters.providers.secrets import AccountSettingsError
+from service.billing.outcomes import Rejected, Succeeded, Throttled
+from service.lab.provider.rows import Account, Terms
+
+
+@pytest.fixture(scope="module")
+async def sandbox() -> AsyncIterator[Peer]:
+    async with peer() as it:
+        yield it
+
+
+@pytest.mark.parametrize(
+    ("provider", "settings", "told"),
+    [
+        ("paypal", {}, "provider 'paypal' is not known; known are sandbox"),
+        ("sandbox", {}, "exactly one of api_key_env or api_key_file or api_key"),
+        ("sandbox", {"api_key": "a", "api_key_env": "B"}, "exactly one of"),
+        (
+            "sandbox",
+            {"api_key_env": "NOT_SET_ANYWHERE"},
+            "settings.api_key_env names NOT_SET_ANYWHERE, which is not set",
+        ),
+        ("sandbox", {"api_key_file": "/nowhere/key"}, "settings.api_key_file /nowhere/key"),
+        ("sandbox", {"api_key": "a", "capabilities": {"flies": True}}, "settings.capabilities"),
+        ("sandbox", {"api_key": "a", "timeout_s": 0}, "settings: .*timeout_s"),
+        ("sandbox", {"api_key": 7}, "settings.api_key is not a text"),
+    ],
+)
+async def test_an_account_that_cannot_be_used_says_why(provider: str, settings: dict[str, Any], told: str) -> None:
+    with pytest.raises(AccountSettingsError, match=f"merchant account acc: .*{told}"):
+        open_provider(MerchantAccount(1, "acc", provider, "http://127.0.0.1:1", settings))
+
+
+async def test_wrong_credentials_and_wrong_abilities_are_found_by_a_call_that_moves_nothing(sandbox: Peer) -> None:
+    async with provider_at(sandbox, "checked", hold_needed=True) as provider:
+        assert await provider.check() is None
+        settings = provider.account.settings
+        for changed, code in (({"api_key": "wrong"}, "UNAUTHORIZED"), ({"capabilities": {}}, "CAPABILITIES_DIFFER")):
+            other = open_provider(MerchantAccount(1, "checked", "sandbox", sandbox.url, settings | changed))
+            found = await other.check()
+            assert isinstance(found, Rejected) and found.code == code
+            await other.close()
+        gone = open_provider(MerchantAccount(1, "checked", "sandbox", "http://127.0.0.1:9", settings))
+        assert isinstance(await gone.check(), Throttled)
+        await gone.close()
+
+
+async def test_a_key_rotated_in_its_file_is_used_without_a_restart(sandbox: Peer, tmp_path: Path) -> None:
+    secret = tmp_path / "key"
+    secret.write_text(f"{API_KEY}-1\n")
+    terms = Terms(confirm_agreement=False)
+    await sandbox.call("PUT", "/accounts", Account("rotated", f"{API_KEY}-1", terms))
+    account = MerchantAccount(1, "rotated", "sandbox", sandbox.url, {"api_key_file": str(secret)})
+    provider = open_provider(account)
+    agreement = await sign(sandbox, provider, "ag")
+    await sandbox.call("PUT", "/accounts", Account("rotated", f"{API_KEY}-2", terms))
+    assert isinstance(await provider.debit(debit_request("early", agreement)), Rejected)
+    secret.write_text(f"{API_KEY}-2")
+    assert isinstance(await provider.debit(debit_request("late", agreement)), Succeeded)
+    await provider.close()
+
+
+async def test_providers_are_opened_once_and_anew_when_their_account_changed() -> None:
+    providers = Providers()
+    account = MerchantAccount(1, "acc", "sandbox", "http://127.0.0.1:1", {"api_key": "a"})
+    first = providers.of(account)
+    assert providers.of(MerchantAccount(1, "acc", "sandbox", "http://127.0.0.1:1", {"api_key": "a"})) is first
+    assert providers.of(MerchantAccount(1, "acc", "sandbox", "http://127.0.0.1:1", {"api_key": "b"})) is not first
+    await providers.close()
