@@ -44,6 +44,8 @@ def cap_days(
     fare: Fare, days: Sequence[date], amounts: list[Decimal], lines: list[Line], balance: Balance
 ) -> list[Decimal]:
     """The day cap, then the month cap: civil, over all rides of the rider; `balance` knows the earlier ones."""
+    if not days:
+        return amounts
     tariff, rules = fare.tariff, fare.tariff.rules
     for code, cap, window_of in (
         ("day_cap", amount_of(rules.day_cap), day_window),
@@ -71,6 +73,8 @@ def cap_ride(fare: Fare, amounts: list[Decimal], lines: list[Line]) -> list[Deci
 
 def used_by(fare: Fare, days: Sequence[date], amounts: Sequence[Decimal]) -> tuple[BalanceUse, ...]:
     """What the ride adds to the rider's caps: what it is charged in each civil day and month, after all caps."""
+    if not days:
+        return ()
     rules, used = fare.tariff.rules, dict[str, Decimal]()
     for day, amount in zip(days, amounts, strict=False):
         for cap, window_of in ((rules.day_cap, day_window), (rules.month_cap, month_window)):

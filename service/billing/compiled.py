@@ -33,6 +33,7 @@ class Fare(msgspec.Struct, frozen=True, eq=False, weakref=True, kw_only=True):
     price_window: str | None
     free_abort_us: int
     free_us: int
+    free_minutes: Decimal
     price_kept: bool
     grace_us: int
     completed: bool
@@ -72,6 +73,7 @@ def compiled(tariff: Tariff) -> Fare:
     placed = capping is not None and any(meter.clock == "distance" for meter in meters)
     special = minutes or placed or rules.per_night or rules.discounts or rules.pause_rate is not None
     free = rules.free_minutes
+    free_minutes = free.minutes if isinstance(free, FreeMinutes) else free or Decimal(0)
     return Fare(
         tariff=tariff,
         meters=meters,
@@ -79,7 +81,8 @@ def compiled(tariff: Tariff) -> Fare:
         price_spans=price_spans,
         price_window=hours_label(price_windows),
         free_abort_us=-1 if rules.free_abort_seconds is None else int(rules.free_abort_seconds * 1_000_000),
-        free_us=int((free.minutes if isinstance(free, FreeMinutes) else free or 0) * MINUTE_US),
+        free_us=int(free_minutes * MINUTE_US),
+        free_minutes=free_minutes,
         price_kept=isinstance(free, FreeMinutes) and free.price == "kept",
         grace_us=int((rules.grace_seconds or 0) * 1_000_000),
         completed=rules.count == "completed",
@@ -89,6 +92,13 @@ def compiled(tariff: Tariff) -> Fare:
         plain=not special,
         memo={},
     )
+
+
+def depends_on_start(tariff: Tariff) -> bool:
+    """Whether equal rides cost differently at different times: hours, nights, or caps over civil days."""
+    rules = tariff.rules
+    hours = any(discount.hours for discount in rules.discounts)
+    return bool(compiled(tariff).cut_minutes) or rules.per_night is not None or hours
 
 
 def _taxes(tariff: Tariff) -> Taxes | None:

@@ -53,8 +53,13 @@ class _Placement:
 
     def __init__(self, usage: Usage, fare: Fare, held: Pass | None) -> None:
         self.usage, self.fare, self.zone = usage, fare, fare.tariff.zone
-        self.held_us = int(held.free_minutes * MINUTE_US) if held is not None and held.free_minutes is not None else 0
-        self.free_us = max(fare.free_us, self.held_us)
+        self.held_us = 0
+        self.free_us, self.free_minutes, self.free_path = fare.free_us, fare.free_minutes, "/rules/free_minutes"
+        if held is not None and held.free_minutes is not None:
+            self.held_us = int(held.free_minutes * MINUTE_US)
+            if self.held_us > self.free_us:
+                self.free_us, self.free_minutes = self.held_us, held.free_minutes
+                self.free_path = f"pass:{held.pass_id}"
         self.pauses = pauses_of(usage) if fare.tariff.rules.pause_rate is not None else ()
         self.starts = cuts(usage, self.zone, fare.cut_minutes, fare.cap_us)
         self.ends = [*self.starts[1:], usage.duration_us]
@@ -88,10 +93,10 @@ class _Placement:
         return max(0, bisect_right(self.starts, at) - 1)
 
     def _clock(self, meter: Meter, at: int) -> int:
-        paused = paused_before(self.pauses, at)
-        if meter.clock == "pause":
-            return paused
-        return self.usage.meters * 1000 if meter.clock == "distance" else max(0, at - paused - self.free_us)
+        if meter.clock == "distance":
+            return self.usage.meters * 1000
+        paused = paused_before(self.pauses, at) if self.pauses else 0
+        return paused if meter.clock == "pause" else max(0, at - paused - self.free_us)
 
     def _begun(self, meter: Meter, at: int) -> int:
         """Charges before an instant within the ride; the distance is placed at uniform speed, exactly."""
@@ -124,9 +129,7 @@ def _metered(place: _Placement) -> tuple[list[Line], list[Decimal], bool]:
     if fare.tariff.rules.per_night is not None and not free:
         _add_nights(place, amounts, lines)
     if place.free_us:
-        path = "/rules/free_minutes" if fare.free_us >= place.held_us else "/passes"
-        minutes = Decimal(place.free_us) / MINUTE_US
-        lines.append(fare.line("free_minutes", minutes, "min", ZERO, path))
+        lines.append(fare.line("free_minutes", place.free_minutes, "min", ZERO, place.free_path))
     elif not lines:
         lines.append(fare.line("price", ONE, "ride", plan.price * 0, "/plan/price", fare.price_window))
     return lines, amounts, free

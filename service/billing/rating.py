@@ -109,8 +109,10 @@ def _settled(
 ) -> Charge:
     """The charge with one pass or without, and with the coupon that takes most off it."""
     tariff = fare.tariff
-    used = ride.used + _counted(None if held is None else pass_window(held, usage, tariff))
+    used = ride.used if held is None else ride.used + _counted(pass_window(held, usage, tariff))
     lines = _discounted(usage, fare, [*ride.lines, *fees])
+    if benefits is NO_BENEFITS:
+        return settle(lines, tariff.currency, fare.taxes, balance, used)
     owed = sum((line.amount for line in lines), ZERO)
     usable = [
         coupon
@@ -170,6 +172,8 @@ def _reservation(usage: Usage, fare: Fare) -> list[Line]:
 def _penalties(usage: Usage, fare: Fare) -> list[Line]:
     """Fees by code, each a line that can be refunded by itself; a code the tariff does not know costs nothing."""
     rules = fare.tariff.rules
+    if not usage.zone_fees and usage.parking_category is None:
+        return []
     lines = []
     for code, count in Counter(usage.zone_fees).items():
         price, known = rules.zone_fees.get(code, ZERO), code in rules.zone_fees

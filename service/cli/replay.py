@@ -1,0 +1,79 @@
+"""`farebox replay`: the price of a trips export, offline."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+from zoneinfo import ZoneInfo
+
+import msgspec
+import rich_click as click
+from rich.console import Console
+from rich.progress import Progress
+
+from service.billing.money import format_amount
+from service.billing.tariffs import Tariff
+from service.cli.tariff_files import FILE, one_tariff, refused, zone_of
+from service.lab.replay import PricedTrip, TripsError, price_trip, read_trips
+
+
+@click.command()
+@click.argument("file", type=FILE)
+@click.option("--plan", "plan_file", type=FILE, required=True, help="A tariff document, a GBFS plan or a whole feed.")
+@click.option("--plan-id", help="Which plan of the file.")
+@click.option("--time-zone", required=True, help="The zone of the file's local times, and of a plan that names none.")
+@click.option("--json-lines", "out", type=FILE, help="Where to write one JSON line per trip.  [default: stdout]")
+def replay(file: Path, plan_file: Path, plan_id: str | None, time_zone: str, out: Path | None) -> None:
+    """Price a trips export offline; a row that can't be read stops it before anything is written."""
+    terms = one_tariff(plan_file, plan_id, time_zone)
+    zone = zone_of(time_zone)
+    try:
+        count = sum(1 for _ in read_trips(file, zone))
+        with _output(out) as lines:
+            counts, total_minor = _price_all(file, zone, terms, count, lines)
+    except TripsError as error:
+        raise refused(f"{error}; nothing was written") from error
+    except OSError as error:
+        raise refused(f"{error.filename}: {error.strerror}; nothing was written") from error
+    reviewed = {name: number for name, number in counts.items() if name != "priced"}
+    reasons = "".join(f", {number} {name}" for name, number in sorted(reviewed.items()))
+    total = f"{format_amount(total_minor, terms.currency)} {terms.currency}"
+    summary = f"{count} trips, {counts['priced']} priced, {sum(reviewed.values())} to review{reasons}, total {total}"
+    click.echo(f"replay: {summary}", err=True)
+
+
+def _price_all(file: Path, zone: ZoneInfo, terms: Tariff, count: int, lines: IO[bytes]) -> tuple[Counter[str], int]:
+    """Writes a line per trip; returns how many were priced or went to review by reason, and the sum of all prices."""
+    counts: Counter[str] = Counter()
+    total_minor = 0
+    encoder = msgspec.json.Encoder()
+    console = Console(stderr=True)
+    with Progress(console=console, disable=not console.is_terminal) as progress:
+        for trip in progress.track(read_trips(file, zone), total=count, description="pricing"):
+            priced: PricedTrip = price_trip(trip, terms)
+            counts[priced.reason or "priced"] += 1
+            total_minor += priced.amount_minor or 0
+            lines.write(encoder.encode(priced) + b"\n")
+    return counts, total_minor
+
+
+@contextmanager
+def _output(out: Path | None) -> Iterator[IO[bytes]]:
+    """Standard output, or a file that appears under its name only when it is complete."""
+    if out is None:
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+        return
+    handle, name = tempfile.mkstemp(dir=out.parent, prefix=f".{out.name}.")
+    try:
+        with os.fdopen(handle, "wb") as lines:
+            yield lines
+        Path(name).replace(out)
+    finally:
+        Path(name).unlink(missing_ok=True)

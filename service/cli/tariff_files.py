@@ -1,0 +1,68 @@
+"""What the tariff commands read: documents of tariffs, zones; and how they refuse what they can't use."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import rich_click as click
+
+from service.billing.tariffs import Tariff, TariffDraft, TariffError, build, import_document
+
+BEGINNING = datetime(2020, 1, 1, tzinfo=UTC)
+"""When a plan without a start of its own is taken to hold from, offline."""
+
+FILE = click.Path(path_type=Path, dir_okay=False)
+
+
+def refused(message: str) -> SystemExit:
+    """Says on standard error, in one line, what input can't be used; raise what it returns (exit 2)."""
+    click.echo(f"farebox: {' '.join(message.split())}", err=True)
+    return SystemExit(2)
+
+
+def one_tariff(file: Path, plan_id: str | None, time_zone: str | None) -> Tariff:
+    """The tariff of a file, or the one of the given id."""
+    drafts = drafts_of(file)
+    names = [draft.tariff_id for draft in drafts]
+    if plan_id is None and len(drafts) != 1:
+        raise refused(f"{file} holds {len(drafts)} plans; add --plan-id, one of {', '.join(names)}")
+    chosen = [draft for draft in drafts if plan_id in (None, draft.tariff_id)]
+    if not chosen:
+        raise refused(f"{file} has no plan {plan_id!r}; --plan-id is one of {', '.join(names)}")
+    if time_zone is not None:
+        zone_of(time_zone)
+    return built(file, chosen[0], time_zone or "UTC")
+
+
+def drafts_of(file: Path) -> list[TariffDraft]:
+    """The tariffs in a file; refused when it is none of the kinds of document."""
+    try:
+        return import_document(read(file))
+    except TariffError as error:
+        raise refused(f"{file}: {error}") from error
+
+
+def built(file: Path, draft: TariffDraft, time_zone: str) -> Tariff:
+    """A draft of a file as a tariff, in the zone where it names none; refused with what is wrong with it."""
+    try:
+        return build(draft, valid_from=BEGINNING, time_zone=time_zone)
+    except TariffError as error:
+        raise refused(f"{file}: {error}") from error
+
+
+def read(file: Path) -> bytes:
+    """A file's content, or a refusal."""
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise refused(f"{file}: {error.strerror}; give a file that can be read") from error
+
+
+def zone_of(name: str) -> ZoneInfo:
+    """The zone of `--time-zone`, or a refusal."""
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        raise refused(f"--time-zone {name!r} is unknown; give an IANA name such as America/New_York") from error

@@ -1,0 +1,219 @@
+"""Tariffs on the command line, offline: worked fares, quotes, lint, diff, and the price of a trips export."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+
+import msgspec
+import rich_click as click
+
+from service.billing.compiled import depends_on_start
+from service.billing.money import MoneyError, format_amount, from_minor, parse_decimal
+from service.billing.rating import Charge, Line, rate
+from service.billing.sessions import Usage
+from service.billing.tariff_diff import changes, fare_changes
+from service.billing.tariff_lint import lint_document
+from service.billing.tariffs import Tariff, TariffDraft, TariffError, build, has_balance_rules
+from service.cli.replay import replay
+from service.cli.tariff_files import BEGINNING, FILE, built, drafts_of, one_tariff, read, refused
+
+
+class FareCase(msgspec.Struct, frozen=True):
+    """A worked fare: plan and rules, what was used, and what it must come to in major units."""
+
+    id: str
+    plan: msgspec.Raw
+    expected: Decimal
+    duration_s: Decimal
+    distance_m: int = 0
+    rules: msgspec.Raw = msgspec.Raw(b"{}")
+    started_at: datetime = BEGINNING
+    time_zone: str = "UTC"
+    reserved_s: Decimal | None = None
+
+
+class FareCases(msgspec.Struct, frozen=True):
+    """A file of worked fares."""
+
+    fares: list[FareCase]
+
+
+def register(group: click.Group) -> None:
+    """Adds the tariff commands to the command line."""
+    group.add_command(fares)
+    group.add_command(quote)
+    group.add_command(replay)
+    group.add_command(tariff)
+
+
+@click.group()
+def tariff() -> None:
+    """Tariffs: check them, compare them."""
+
+
+@click.command()
+@click.argument("file", type=FILE)
+def fares(file: Path) -> None:
+    """Check worked fares: each case of FILE is rated and compared; exit 1 when one disagrees."""
+    try:
+        cases = msgspec.json.decode(read(file), type=FareCases).fares
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise refused(f'{file}: {error}; give {{"fares": [...]}} with id, plan, duration_s, expected') from error
+    failed = sum(not _fare_holds(case) for case in cases)
+    click.echo(f"{len(cases) - failed} passed, {failed} failed")
+    sys.exit(1 if failed else 0)
+
+
+@click.command()
+@click.option("--plan", "file", type=FILE, required=True, help="A tariff document, a GBFS plan or a whole feed.")
+@click.option("--plan-id", help="Which plan of the file.")
+@click.option("--seconds", required=True, help="How long the ride lasts.")
+@click.option("--meters", type=int, default=0, show_default=True, help="How far it goes.")
+@click.option("--at", help="When it starts (RFC 3339); needed where the time of day matters.")
+@click.option("--time-zone", help="The zone of a plan that names none.  [default: UTC]")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def quote(
+    file: Path, plan_id: str | None, seconds: str, meters: int, at: str | None, time_zone: str | None, as_json: bool
+) -> None:
+    """What a ride costs, line by line, for a rider without earlier rides, passes or coupons."""
+    terms = one_tariff(file, plan_id, time_zone)
+    length = _microseconds(seconds)
+    if meters < 0:
+        raise refused(f"--meters {meters} is negative; give 0 or more")
+    if at is None and depends_on_start(terms):
+        raise refused(f"{terms.tariff_id} depends on when the ride starts; add --at, such as 2026-11-22T18:30:00Z")
+    start = terms.valid_from if at is None else _instant(at)
+    charge = rate(_usage(start, length, meters), terms)
+    click.echo(_quote_json(terms, charge) if as_json else _receipt(charge))
+    if has_balance_rules(terms) and not as_json:
+        click.echo("assumed: nothing used of day and month caps before this ride")
+
+
+@tariff.command()
+@click.argument("file", type=FILE)
+@click.option("--debit-max", help="The most that may be debited for a ride, in major units.")
+def lint(file: Path, debit_max: str | None) -> None:
+    """Say what is wrong or odd in FILE, and where; exit 1 when a tariff would be refused."""
+    try:
+        highest = None if debit_max is None else parse_decimal(debit_max)
+    except MoneyError as error:
+        raise refused(f"--debit-max: {error}; give an amount such as 100.00") from error
+    findings = lint_document(read(file), highest)
+    for finding in findings:
+        about = f" ({finding.tariff_id})" if finding.tariff_id else ""
+        click.echo(f"{finding.severity}: {finding.path or '/'}{about}: {finding.message} [{finding.code}]")
+    severities = Counter(finding.severity for finding in findings)
+    click.echo(f"{severities['error']} errors, {severities['warning']} warnings")
+    sys.exit(1 if severities["error"] else 0)
+
+
+@tariff.command()
+@click.argument("file", type=FILE)
+@click.argument("other", type=FILE)
+def diff(file: Path, other: Path) -> None:
+    """What changes from FILE to OTHER: the fields, and what example rides cost."""
+    before = {draft.tariff_id: built(file, draft, "UTC") for draft in drafts_of(file)}
+    after = {draft.tariff_id: built(other, draft, "UTC") for draft in drafts_of(other)}
+    if len(before) == len(after) == 1:
+        _print_changes(next(iter(before.values())), next(iter(after.values())))
+        return
+    for tariff_id in [*before, *(name for name in after if name not in before)]:
+        if tariff_id not in after:
+            click.echo(f"{tariff_id}: removed")
+        elif tariff_id not in before:
+            click.echo(f"{tariff_id}: added")
+        else:
+            _print_changes(before[tariff_id], after[tariff_id])
+
+
+def _fare_holds(case: FareCase) -> bool:
+    """Rates a worked fare; says what is wrong with it when it disagrees."""
+    draft = TariffDraft(tariff_id=case.id, plan=bytes(case.plan), rules=bytes(case.rules))
+    try:
+        terms = build(draft, valid_from=BEGINNING, time_zone=case.time_zone)
+    except TariffError as error:
+        click.echo(f"FAILED {case.id}: {error}")
+        return False
+    length, reserved = _microseconds(str(case.duration_s)), case.reserved_s
+    start = case.started_at if case.started_at.tzinfo else case.started_at.replace(tzinfo=terms.zone).astimezone(UTC)
+    usage = _usage(start, length, case.distance_m, None if reserved is None else _microseconds(str(reserved)))
+    charge = rate(usage, terms)
+    if from_minor(charge.total_minor, charge.currency) == case.expected:
+        return True
+    got = format_amount(charge.total_minor, charge.currency)
+    click.echo(f"FAILED {case.id}: expected {case.expected} {charge.currency}, got {got}")
+    click.echo(_receipt(charge))
+    return False
+
+
+def _usage(start: datetime, length_us: int, meters: int, reserved_us: int | None = None) -> Usage:
+    return Usage(
+        started_at=start,
+        ended_at=start + timedelta(microseconds=length_us),
+        duration_us=length_us,
+        meters=meters,
+        reserved_us=reserved_us,
+    )
+
+
+def _receipt(charge: Charge) -> str:
+    """The lines of a charge for people, and its total."""
+    rows = [_row(line) for line in charge.lines]
+    total = f"total {format_amount(charge.total_minor, charge.currency)} {charge.currency}"
+    tax = f" (tax {format_amount(charge.tax_minor, charge.currency)})" if charge.tax_minor else ""
+    return "\n".join([*rows, f"  {total}{tax}"])
+
+
+def _row(line: Line) -> str:
+    window = f" [{line.window}]" if line.window else ""
+    price = f"{line.quantity:f} {line.unit} x {line.unit_price:f}"
+    return f"  {line.code:<16} {price:<28} {line.amount:>12f}  {line.path}{window}"
+
+
+def _quote_json(terms: Tariff, charge: Charge) -> str:
+    shown = {
+        "tariff_id": terms.tariff_id,
+        "currency": charge.currency,
+        "amount_minor": charge.total_minor,
+        "tax_minor": charge.tax_minor,
+        "lines": charge.lines,
+        "balance": charge.balance.uses,
+    }
+    return msgspec.json.encode(shown).decode()
+
+
+def _print_changes(before: Tariff, after: Tariff) -> None:
+    changed, rides = changes(before, after), fare_changes(before, after)
+    click.echo(f"{after.tariff_id}: {len(changed)} changes")
+    for change in changed:
+        click.echo(f"  {change.path}: {change.before or 'nothing'} -> {change.after or 'nothing'}")
+    for ride in rides:
+        distance = f", {ride.kilometres} km" if ride.kilometres else ""
+        was = f"{format_amount(ride.before_minor, before.currency)} {before.currency}"
+        will = f"{format_amount(ride.after_minor, after.currency)} {after.currency}"
+        click.echo(f"  ride of {ride.minutes} min{distance}: {was} -> {will}")
+
+
+def _instant(text: str) -> datetime:
+    try:
+        instant = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise refused(f"--at {text!r} is no instant; give RFC 3339, such as 2026-11-22T18:30:00+08:00") from error
+    if instant.tzinfo is None:
+        raise refused(f"--at {text!r} has no offset; give RFC 3339, such as {text}Z")
+    return instant.astimezone(UTC)
+
+
+def _microseconds(seconds: str) -> int:
+    """Seconds as exact microseconds, 0 or more and less than a hundred years."""
+    try:
+        length = parse_decimal(seconds) * 1_000_000
+    except MoneyError as error:
+        raise refused(f"seconds: {error}; give a number of seconds") from error
+    if not 0 <= length <= 100 * 366 * 86_400_000_000 or length % 1:
+        raise refused(f"seconds: {seconds} is out of range; give 0 or more, with at most 6 decimal places")
+    return int(length)
