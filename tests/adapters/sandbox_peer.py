@@ -13,7 +13,6 @@ from service.adapters.providers import open_provider
 from service.adapters.providers.port import (
     AgreementRef,
     AgreementRequest,
-    AgreementStatus,
     DebitRef,
     DebitRequest,
     HoldRef,
@@ -21,6 +20,7 @@ from service.adapters.providers.port import (
     Provider,
 )
 from service.billing.capabilities import Capabilities
+from service.billing.standing import AgreementStatus
 from service.lab.provider.mirror import terms_of
 from service.lab.provider.rows import Account
 from service.lab.provider.server import Plan, simulator

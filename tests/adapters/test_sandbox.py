@@ -12,10 +12,8 @@ from service.adapters.providers import open_provider
 from service.adapters.providers.port import (
     AgreementRef,
     AgreementRequest,
-    AgreementStatus,
     HoldRef,
     HoldRequest,
-    HoldStatus,
     MerchantAccount,
     RefundRef,
     RefundRequest,
@@ -36,6 +34,7 @@ from service.billing.outcomes import (
     Throttled,
     Unknown,
 )
+from service.billing.standing import AgreementStatus, HoldStatus
 
 AT = datetime(2026, 11, 22, 10, tzinfo=UTC)
 

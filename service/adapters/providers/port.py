@@ -14,10 +14,8 @@ from typing import Any, Literal, Protocol, TypeAlias
 import msgspec
 
 from service.billing.capabilities import Capabilities
-from service.billing.outcomes import Outcome, RiderAction
-
-AgreementState = Literal["pending", "active", "refused", "revoked", "expired"]
-HoldState = Literal["pending", "open", "refused", "expired", "completed", "released"]
+from service.billing.outcomes import Outcome
+from service.billing.standing import AgreementAnswer, HoldAnswer
 
 
 class MerchantAccount(msgspec.Struct, frozen=True):
@@ -49,17 +47,6 @@ class AgreementRef(msgspec.Struct, frozen=True):
     provider_ref: str | None = None
 
 
-class AgreementStatus(msgspec.Struct, frozen=True, tag=True):
-    """How an agreement stands at the provider. `action` is what the rider must do while it is pending."""
-
-    state: AgreementState
-    provider_ref: str | None = None
-    cap_minor: int | None = None
-    valid_until: datetime | None = None
-    action: RiderAction | None = None
-    code: str | None = None
-
-
 class HoldRequest(msgspec.Struct, frozen=True):
     """Open an order with a cap, before the ride. `subject` is shown to the rider."""
 
@@ -76,17 +63,6 @@ class HoldRef(msgspec.Struct, frozen=True):
 
     key: str
     provider_ref: str | None = None
-
-
-class HoldStatus(msgspec.Struct, frozen=True, tag=True):
-    """How a hold stands at the provider; pending with an `action`: the rider must confirm it."""
-
-    state: HoldState
-    provider_ref: str | None = None
-    cap_minor: int | None = None
-    expires_at: datetime | None = None
-    action: RiderAction | None = None
-    code: str | None = None
 
 
 class DebitItem(msgspec.Struct, frozen=True):
@@ -159,9 +135,6 @@ class Statement(msgspec.Struct, frozen=True, tag=True):
     rows: tuple[StatementRow, ...]
 
 
-AgreementAnswer: TypeAlias = AgreementStatus | Outcome
-"""A status, or why there is none: Rejected, Conflict, Throttled, Unknown, NotFound, NeedsRider, Declined."""
-HoldAnswer: TypeAlias = HoldStatus | Outcome
 StatementAnswer: TypeAlias = Statement | Outcome
 
 

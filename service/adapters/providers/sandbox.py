@@ -17,13 +17,11 @@ import msgspec
 from service.adapters.providers import sandbox_wire as wire
 from service.adapters.providers.exchange import REFUSED_UNREAD, Reply, decoded, exchange, open_session
 from service.adapters.providers.port import (
-    AgreementAnswer,
     AgreementRef,
     AgreementRequest,
     BadNotification,
     DebitRef,
     DebitRequest,
-    HoldAnswer,
     HoldRef,
     HoldRequest,
     MerchantAccount,
@@ -47,6 +45,7 @@ from service.billing.outcomes import (
     Throttled,
     Unknown,
 )
+from service.billing.standing import AgreementAnswer, HoldAnswer
 
 T = TypeVar("T")
 

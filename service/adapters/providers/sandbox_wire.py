@@ -7,14 +7,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from service.adapters.providers.port import (
-    AgreementState,
-    AgreementStatus,
-    HoldState,
-    HoldStatus,
-    Statement,
-    StatementRow,
-)
+from service.adapters.providers.port import Statement, StatementRow
 from service.billing.outcomes import (
     Accepted,
     AlreadyDone,
@@ -31,6 +24,7 @@ from service.billing.outcomes import (
     Throttled,
     Unknown,
 )
+from service.billing.standing import AgreementState, AgreementStatus, HoldStatus, HoldStatusState
 
 Instant = Annotated[datetime, msgspec.Meta(tz=True)]
 
@@ -41,7 +35,7 @@ AGREEMENT_STATES: dict[str, AgreementState] = {
     "revoked": "revoked",
     "expired": "expired",
 }
-HOLD_STATES: dict[str, HoldState] = {
+HOLD_STATES: dict[str, HoldStatusState] = {
     "pending": "pending",
     "open": "open",
     "refused": "refused",

@@ -23,6 +23,7 @@ CREATE TABLE operator (
   ride_hours_max integer NOT NULL DEFAULT 720 CHECK (ride_hours_max > 0),
   exposure_max_minor bigint CHECK (exposure_max_minor >= 0),
   calendar jsonb NOT NULL DEFAULT '{}',
+  hold_policy jsonb NOT NULL DEFAULT '{}',
   created_at timestamptz NOT NULL
 );
 
@@ -86,6 +87,7 @@ CREATE TABLE agreement (
   account_no integer NOT NULL REFERENCES merchant_account,
   state text NOT NULL CHECK (state IN ('pending', 'active', 'suspended', 'refused', 'revoked', 'expired')),
   currency text NOT NULL,
+  cap_asked_minor bigint CHECK (cap_asked_minor >= 0),
   cap_minor bigint CHECK (cap_minor >= 0),
   time_zone text NOT NULL,
   language text NOT NULL,
@@ -94,12 +96,16 @@ CREATE TABLE agreement (
   action jsonb,
   reason text,
   valid_until timestamptz,
+  asks integer NOT NULL DEFAULT 0,
+  due_at timestamptz,
+  lease_until timestamptz,
   version integer NOT NULL DEFAULT 1,
   created_at timestamptz NOT NULL,
   updated_at timestamptz NOT NULL,
   UNIQUE (operator_no, agreement_id)
 );
 CREATE INDEX agreement_by_rider ON agreement (rider_no);
+CREATE INDEX agreement_due ON agreement (account_no, due_at) WHERE due_at IS NOT NULL;
 
 CREATE TABLE tariff (
   tariff_no integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -290,7 +296,8 @@ CREATE INDEX quarantine_held ON quarantine (operator_no, quarantine_no) WHERE st
 
 ------------------------------------------------------------------------------ money
 
--- A hold is for a session id: its keys derive from it, so no ride can use another's.
+-- A hold is for a session id: its keys derive from it, so no ride can use another's. due_at is when its provider is
+-- to be called next (NULL: nothing to do), lease_until is machine time; asks counts calls without an answer.
 CREATE TABLE hold (
   session_key uuid NOT NULL,
   slot smallint NOT NULL,
@@ -301,7 +308,7 @@ CREATE TABLE hold (
   tariff_id text NOT NULL,
   vehicle_id text,
   state text NOT NULL
-    CHECK (state IN ('requested', 'open', 'refused', 'rider_action', 'expired', 'completing', 'completed', 'released')),
+    CHECK (state IN ('requested', 'open', 'refused', 'expired', 'completing', 'completed', 'released')),
   cap_minor bigint NOT NULL CHECK (cap_minor >= 0),
   currency text NOT NULL,
   provider_key text NOT NULL,
@@ -310,13 +317,15 @@ CREATE TABLE hold (
   reason text,
   requested_at timestamptz NOT NULL,
   opened_at timestamptz,
+  expires_at timestamptz,
+  asks integer NOT NULL DEFAULT 0,
   due_at timestamptz,
   lease_until timestamptz,
   version integer NOT NULL DEFAULT 1,
   updated_at timestamptz NOT NULL,
   PRIMARY KEY (session_key, slot)
 );
-CREATE INDEX hold_due ON hold (due_at) WHERE due_at IS NOT NULL;
+CREATE INDEX hold_due ON hold (account_no, due_at) WHERE due_at IS NOT NULL;
 CREATE INDEX hold_running ON hold (agreement_no) WHERE state IN ('requested', 'open', 'completing');
 
 -- A debit and where it stands; every change is also a row of debit_transition (its columns: service.billing.debit_state).

@@ -1,0 +1,41 @@
+"""How an agreement or a hold stands at the provider, as its answers say."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal, TypeAlias
+
+import msgspec
+
+from service.billing.outcomes import Outcome, RiderAction
+
+AgreementState = Literal["pending", "active", "refused", "revoked", "expired"]
+HoldStatusState = Literal["pending", "open", "refused", "expired", "completed", "released"]
+
+
+class AgreementStatus(msgspec.Struct, frozen=True, tag=True):
+    """How an agreement stands. `action` is what the rider must do while it is pending."""
+
+    state: AgreementState
+    provider_ref: str | None = None
+    cap_minor: int | None = None
+    valid_until: datetime | None = None
+    action: RiderAction | None = None
+    code: str | None = None
+
+
+class HoldStatus(msgspec.Struct, frozen=True, tag=True):
+    """How a hold stands; pending with an `action`: the rider must confirm it."""
+
+    state: HoldStatusState
+    provider_ref: str | None = None
+    cap_minor: int | None = None
+    expires_at: datetime | None = None
+    action: RiderAction | None = None
+    code: str | None = None
+
+
+AgreementAnswer: TypeAlias = AgreementStatus | Outcome
+"""A status, or why there is none."""
+HoldAnswer: TypeAlias = HoldStatus | Outcome
+"""A status, or why there is none."""
