@@ -162,5 +162,6 @@ def _with_pass(held: Pass, fare: Fare, amounts: list[Decimal], lines: list[Line]
     otherwise = ONE if held.free_minutes is None else ZERO
     share = otherwise if held.share is None else held.share
     taken = sum(amounts, ZERO) * share
-    lines.append(fare.line("pass", ONE, "ride", -taken, f"pass:{held.pass_id}"))
+    if taken:
+        lines.append(fare.line("pass", ONE, "ride", -taken, f"pass:{held.pass_id}"))
     return [amount - amount * share for amount in amounts]

@@ -73,7 +73,7 @@ def fares(file: Path) -> None:
 @click.option("--plan-id", help="Which plan of the file.")
 @click.option("--seconds", required=True, help="How long the ride lasts.")
 @click.option("--meters", type=int, default=0, show_default=True, help="How far it goes.")
-@click.option("--at", help="When it starts (RFC 3339); needed where the time of day matters.")
+@click.option("--at", help="When it starts (RFC 3339).  [default: when the tariff begins]")
 @click.option("--time-zone", help="The zone of a plan that names none.  [default: UTC]")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def quote(
@@ -84,13 +84,13 @@ def quote(
     length = _microseconds(seconds)
     if meters < 0:
         raise refused(f"--meters {meters} is negative; give 0 or more")
-    if at is None and depends_on_start(terms):
-        raise refused(f"{terms.tariff_id} depends on when the ride starts; add --at, such as 2026-11-22T18:30:00Z")
     start = terms.valid_from if at is None else _instant(at)
     charge = rate(_usage(start, length, meters), terms)
-    click.echo(_quote_json(terms, charge) if as_json else _receipt(charge))
-    if has_balance_rules(terms) and not as_json:
-        click.echo("assumed: nothing used of day and month caps before this ride")
+    click.echo(_quote_json(terms, charge, start) if as_json else _receipt(charge))
+    if at is None and depends_on_start(terms):
+        click.echo(f"assumed: the ride starts at {start.isoformat()}; say when with --at", err=True)
+    if has_balance_rules(terms):
+        click.echo("assumed: nothing used of day and month caps before this ride", err=True)
 
 
 @tariff.command()
@@ -174,13 +174,14 @@ def _row(line: Line) -> str:
     return f"  {line.code:<16} {price:<28} {line.amount:>12f}  {line.path}{window}"
 
 
-def _quote_json(terms: Tariff, charge: Charge) -> str:
+def _quote_json(terms: Tariff, charge: Charge, start: datetime) -> str:
     shown = {
         "tariff_id": terms.tariff_id,
         "currency": charge.currency,
         "amount_minor": charge.total_minor,
         "tax_minor": charge.tax_minor,
         "lines": charge.lines,
+        "started_at": start,
         "balance": charge.balance.uses,
     }
     return msgspec.json.encode(shown).decode()

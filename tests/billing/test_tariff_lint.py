@@ -1,0 +1,102 @@
+"""Lint finds the oddities of real feeds, with their paths; and a diff says what a new tariff changes."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+from tariff_makers import per_min, tariff
+
+from service.billing.tariff_diff import changes, fare_changes
+from service.billing.tariff_lint import lint, lint_document
+from service.billing.tariffs import load
+
+DATA = Path(__file__).parent.parent / "data"
+
+
+@pytest.mark.parametrize(
+    ("plan", "severity", "code", "path"),
+    [
+        ("gap", "warning", "gap", "/data/plans/0/per_km_pricing/1/start"),
+        ("night", "warning", "nothing_after_end", "/data/plans/1/per_min_pricing/0/end"),
+        ("night", "warning", "time_of_day", "/data/plans/1/name"),
+        ("faked-cap", "warning", "free_after_end", "/data/plans/2/per_min_pricing/1/end"),
+        ("prose", "warning", "prose_amount", "/data/plans/3/description"),
+        ("prose", "warning", "prose_duration", "/data/plans/3/description"),
+        ("odd-end", "warning", "end_off_interval", "/data/plans/4/per_min_pricing/0/end"),
+        ("odd-end", "warning", "cap_by_free_segment", "/data/plans/4/per_min_pricing/1"),
+        ("once", "warning", "interval_zero", "/data/plans/5/per_min_pricing/0/interval"),
+        ("falls", "warning", "fare_falls", "/data/plans/6/per_min_pricing/1/rate"),
+        ("twice", "warning", "overlap", "/data/plans/7/per_min_pricing/1/start"),
+        ("backwards", "error", "refused", "/data/plans/8/per_min_pricing/0/end"),
+        ("both", "error", "refused", "/data/plans/9/reservation_price_flat_rate"),
+        ("taxable", "error", "refused", "/data/plans/10/is_taxable"),
+    ],
+)
+def test_each_oddity_is_found_where_it_is(plan: str, severity: str, code: str, path: str) -> None:
+    findings = lint_document((DATA / "plans/odd_v2.3.json").read_bytes())
+    assert (severity, code, path) in [(f.severity, f.code, f.path) for f in findings if f.tariff_id == plan]
+
+
+@pytest.mark.parametrize("file", ["plans/bike_v2.2.json", "tariff_bike.json"])
+def test_a_tariff_in_order_is_left_in_peace(file: str) -> None:
+    assert lint_document((DATA / file).read_bytes()) == []
+
+
+@pytest.mark.parametrize("data", [b"", b"[]", b"\xff\xfe", b'{"plan_id": "p"}', b'{"data": 1}'])
+def test_an_unusable_document_is_a_finding_and_no_exception(data: bytes) -> None:
+    assert [finding.severity for finding in lint_document(data)] == ["error"]
+
+
+def test_segments_with_hours_of_their_own_neither_gap_nor_overlap() -> None:
+    segments = [{"start": 0, "rate": rate, "interval": 1} for rate in (1, 2)]
+    windows = [
+        {"segment": "/plan/per_min_pricing/0", "from": "22:00", "to": "06:00"},
+        {"segment": "/plan/per_min_pricing/1", "from": "06:00", "to": "22:00"},
+    ]
+    assert lint(tariff({"per_min_pricing": segments}, {"windows": windows})) == []
+
+
+@pytest.mark.parametrize(
+    ("rules", "debit_max", "found"),
+    [
+        ({"ride_max": "30.01"}, 3000, [("error", "maximum_above_debit")]),
+        ({"ride_max": "30.00"}, 3000, []),
+        ({}, 3000, [("warning", "no_maximum")]),
+        ({}, None, []),
+    ],
+)
+def test_a_maximum_above_what_may_be_debited_refuses_the_tariff(
+    rules: dict[str, str], debit_max: int | None, found: list[tuple[str, str]]
+) -> None:
+    assert [(f.severity, f.code) for f in lint(tariff({"price": 1}, rules), debit_max)] == found
+
+
+def test_a_maximum_is_compared_in_the_tariffs_own_currency() -> None:
+    document = b'{"tariff_id": "t", "plan": {"currency": "JPY", "price": 1}, "rules": {"ride_max": 3001}}'
+    assert [finding.code for finding in lint_document(document, Decimal(3000))] == ["maximum_above_debit"]
+
+
+def test_a_negative_rate_that_never_makes_a_fare_fall_is_no_finding() -> None:
+    segments = [{"start": 0, "rate": "0.5", "interval": 1}, {"start": 10, "rate": "-0.25", "interval": 1, "end": 20}]
+    assert [f.code for f in lint(tariff({"per_min_pricing": segments})) if f.code == "fare_falls"] == []
+
+
+def test_a_diff_names_fields_and_what_rides_cost() -> None:
+    before = load((DATA / "tariff_bike.json").read_bytes(), 1)
+    after = load((DATA / "tariff_bike_dearer.json").read_bytes(), 2)
+    assert [change.path for change in changes(before, after)] == [
+        "/valid_from",
+        "/plan/per_min_pricing/0/rate",
+        "/rules/day_cap",
+    ]
+    fares = {fare.minutes: (fare.before_minor, fare.after_minor) for fare in fare_changes(before, after)}
+    assert (fares[30], fares[480]) == ((250, 270), (3000, 2000))
+    assert 15 not in fares
+
+
+def test_writing_a_number_otherwise_changes_nothing() -> None:
+    before, after = tariff({"price": "1.50", **per_min("1.0", 1)}), tariff({"price": 1.5, **per_min(1, 1)})
+    assert changes(before, after) == []
+    assert fare_changes(before, after) == []

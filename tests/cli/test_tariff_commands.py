@@ -1,0 +1,225 @@
+"""The offline tariff commands, run as a user runs them."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+from zoneinfo import ZoneInfo
+
+import pytest
+import rich_click as click
+from click.testing import CliRunner
+
+from service.cli.tariffs import register
+
+DATA = Path(__file__).parent.parent / "data"
+BIKES = str(DATA / "plans/bike_v2.2.json")
+TRIPS = str(DATA / "trips/small.csv")
+
+
+class Done(NamedTuple):
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def farebox(*arguments: str) -> Done:
+    group = click.Group("farebox")
+    register(group)
+    result = CliRunner().invoke(group, arguments)
+    assert result.exception is None or isinstance(result.exception, SystemExit)
+    return Done(result.exit_code, result.stdout, result.stderr)
+
+
+def test_the_projects_own_worked_fares_agree() -> None:
+    command = [sys.executable, "-m", "service", "fares", str(DATA / "fares.json")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.stdout == "12 passed, 0 failed\n"
+    assert done.returncode == 0
+
+
+def test_a_fare_that_disagrees_shows_its_lines_and_fails(tmp_path: Path) -> None:
+    plan = {"currency": "EUR", "price": "2.00", "per_min_pricing": [{"start": 0, "rate": "1.475", "interval": 15}]}
+    fares = [
+        {"id": "right", "plan": plan, "duration_s": 0, "distance_m": 0, "expected": "2.00"},
+        {"id": "wrong", "plan": plan, "duration_s": 60, "distance_m": 0, "expected": "3.47"},
+        {"id": "broken", "plan": {**plan, "price": "x"}, "duration_s": 60, "distance_m": 0, "expected": "3.47"},
+    ]
+    file = tmp_path / "fares.json"
+    file.write_text(json.dumps({"fares": fares}))
+    done = farebox("fares", str(file))
+    assert done.returncode == 1
+    assert "FAILED wrong: expected 3.47 EUR, got 3.48" in done.stdout
+    assert "/plan/per_min_pricing/0" in done.stdout
+    assert "FAILED broken: /plan/price" in done.stdout
+    assert done.stdout.endswith("1 passed, 2 failed\n")
+
+
+def test_a_quote_is_lines_and_a_total_in_minor_units() -> None:
+    done = farebox("quote", "--plan", BIKES, "--plan-id", "ebike", "--seconds", "61", "--json")
+    told = json.loads(done.stdout)
+    assert (told["currency"], told["amount_minor"]) == ("CNY", 295)
+    assert [(line["code"], line["quantity"], line["unit_price"], line["amount"]) for line in told["lines"]] == [
+        ("price", "1", "2", "2"),
+        ("per_min", "2", "0.475", "0.950"),
+    ]
+    assert done.returncode == 0
+
+
+def test_a_quote_for_people_names_rule_and_total() -> None:
+    done = farebox(
+        "quote", "--plan", str(DATA / "tariff_bike.json"), "--seconds", "30", "--at", "2026-11-22T12:00:00+08:00"
+    )
+    assert "free_abort" in done.stdout
+    assert done.stdout.endswith("total 0.00 CNY\n")
+
+
+def test_a_quote_counts_distance_and_hours_of_the_day(tmp_path: Path) -> None:
+    plan = {"plan_id": "p", "currency": "EUR", "price": 0, "per_km_pricing": [{"start": 0, "rate": 1, "interval": 1}]}
+    rules = {"windows": [{"segment": "/plan/per_km_pricing/0", "from": "22:00", "to": "06:00"}]}
+    file = tmp_path / "night.json"
+    file.write_text(json.dumps({"tariff_id": "p", "plan": plan, "rules": rules}))
+    common = (
+        "quote",
+        "--plan",
+        str(file),
+        "--seconds",
+        "60",
+        "--meters",
+        "1500",
+        "--json",
+        "--time-zone",
+        "Europe/Berlin",
+    )
+    night = json.loads(farebox(*common, "--at", "2026-11-22T23:00:00+01:00").stdout)
+    day = json.loads(farebox(*common, "--at", "2026-11-22T23:00:00+09:00").stdout)
+    assert (night["amount_minor"], day["amount_minor"]) == (200, 0)
+
+
+def replayed(*arguments: str) -> list[dict[str, Any]]:
+    done = farebox("replay", *arguments)
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_a_replay_agrees_with_a_few_lines_of_arithmetic() -> None:
+    zone = ZoneInfo("America/New_York")
+    with Path(TRIPS).open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    trips = replayed(TRIPS, "--plan", BIKES, "--plan-id", "bike", "--time-zone", "America/New_York")
+    assert [trip["session_id"] for trip in trips] == [row["ride_id"] for row in rows]
+    for row, trip in zip(rows, trips, strict=True):
+        start, end = (
+            datetime.fromisoformat(row[name]).replace(tzinfo=zone).timestamp() for name in ("started_at", "ended_at")
+        )
+        seconds = end - start
+        assert trip["seconds"] == seconds
+        assert (trip["meters"], trip["currency"]) == (0, "CNY")
+        if seconds < 0:
+            assert (trip["amount_minor"], trip["reason"]) == (None, "ended_before_start")
+        elif seconds > 720 * 3600:
+            assert (trip["amount_minor"], trip["reason"]) == (None, "longer_than_ride_hours_max")
+        else:
+            begun = sum(1 for block in range(3000) if 900 + block * 900 < seconds)
+            assert trip["amount_minor"] == 150 + 100 * begun
+
+
+def test_a_replay_counts_metres_where_the_file_has_them() -> None:
+    car = str(DATA / "plans/car_v3.1.json")
+    trips = replayed(str(DATA / "trips/distances.csv"), "--plan", car, "--time-zone", "Europe/Berlin")
+    assert [(trip["meters"], trip["amount_minor"], trip.get("reason")) for trip in trips] == [
+        (5000, 725, None),
+        (0, 600, None),
+        (-1, None, "negative_distance"),
+    ]
+
+
+def test_a_replay_writes_its_file_whole_or_not_at_all(tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    common = ("--plan", BIKES, "--plan-id", "bike", "--time-zone", "America/New_York", "--json-lines", str(out))
+    done = farebox("replay", TRIPS, *common)
+    assert (done.returncode, done.stdout, len(out.read_text().splitlines())) == (0, "", 9)
+    assert "9 trips, 7 priced, 2 to review" in done.stderr
+    bad = tmp_path / "bad.csv"
+    bad.write_text(Path(TRIPS).read_text() + "R1,bike,2026-03-02 25:00:00,2026-03-02 09:00:00,,,,,,,,,\n")
+    before = out.read_text()
+    done = farebox("replay", str(bad), *common)
+    assert done.returncode == 2
+    assert f"{bad}:11: started_at '2026-03-02 25:00:00'" in done.stderr
+    assert "nothing was written" in done.stderr
+    assert (out.read_text(), sorted(path.name for path in tmp_path.iterdir())) == (before, ["bad.csv", "out.jsonl"])
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ("R1,2026-03-02 08:00:00", "not as many cells"),
+        ("R1,2026-03-02 08:00:00,2026-03-02 09:00:00,1,2", "not as many cells"),
+        (",2026-03-02 08:00:00,2026-03-02 09:00:00,1", "ride_id is empty"),
+        ("R1,2026-03-02 08:00:00,,1", "ended_at ''"),
+        ("R1,2026-03-02 08:00:00,2026-03-02 09:00:00,far", "distance_m 'far'"),
+    ],
+)
+def test_a_row_that_cant_be_read_is_named_by_line_and_column(tmp_path: Path, row: str, words: str) -> None:
+    file = tmp_path / "trips.csv"
+    file.write_text(f"ride_id,started_at,ended_at,distance_m\n{row}\n")
+    done = farebox("replay", str(file), "--plan", BIKES, "--plan-id", "bike", "--time-zone", "UTC")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"{file}:2" in done.stderr
+    assert words in done.stderr
+
+
+def test_lint_says_what_is_odd_and_fails_only_for_errors() -> None:
+    odd = farebox("tariff", "lint", str(DATA / "plans/odd_v2.3.json"))
+    assert odd.returncode == 1
+    assert odd.stdout.endswith("3 errors, 12 warnings\n")
+    assert "warning: /data/plans/0/per_km_pricing/1/start (gap): nothing is charged from km 100 to km 101" in odd.stdout
+    fine = farebox("tariff", "lint", BIKES)
+    assert (fine.returncode, fine.stdout) == (0, "0 errors, 0 warnings\n")
+    dear = farebox("tariff", "lint", str(DATA / "tariff_bike.json"), "--debit-max", "20.00")
+    assert (dear.returncode, "/rules/ride_max" in dear.stdout) == (1, True)
+
+
+def test_a_diff_says_what_changes() -> None:
+    done = farebox("tariff", "diff", str(DATA / "tariff_bike.json"), str(DATA / "tariff_bike_dearer.json"))
+    assert done.returncode == 0
+    assert '/plan/per_min_pricing/0/rate: "1" -> "1.2"' in done.stdout
+    assert "ride of 30 min: 2.50 CNY -> 2.70 CNY" in done.stdout
+    other = farebox("tariff", "diff", BIKES, str(DATA / "plans/car_v3.1.json"))
+    assert other.stdout == "bike: removed\nebike: removed\ncar: added\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("fares", "missing.json"), "missing.json"),
+        (("fares", TRIPS), "fares"),
+        (("quote", "--plan", "missing.json", "--seconds", "1"), "missing.json"),
+        (("quote", "--plan", BIKES, "--seconds", "1"), "one of bike, ebike"),
+        (("quote", "--plan", BIKES, "--plan-id", "boat", "--seconds", "1"), "no plan 'boat'"),
+        (("quote", "--plan", TRIPS, "--seconds", "1"), "not JSON"),
+        (("quote", "--plan", BIKES, "--plan-id", "bike", "--seconds", "-1"), "out of range"),
+        (("quote", "--plan", BIKES, "--plan-id", "bike", "--seconds", "1e99"), "out of range"),
+        (("quote", "--plan", BIKES, "--plan-id", "bike", "--seconds", "NaN"), "not a number"),
+        (("quote", "--plan", BIKES, "--plan-id", "bike", "--seconds", "1", "--meters", "-1"), "negative"),
+        (("quote", "--plan", BIKES, "--plan-id", "bike", "--seconds", "1", "--at", "noon"), "RFC 3339"),
+        (("quote", "--plan", BIKES, "--plan-id", "bike", "--seconds", "1", "--at", "2026-11-22T12:00:00"), "no offset"),
+        (("quote", "--plan", BIKES, "--plan-id", "bike", "--seconds", "1", "--time-zone", "Mars"), "unknown"),
+        (("replay", "missing.csv", "--plan", BIKES, "--plan-id", "bike", "--time-zone", "UTC"), "missing.csv"),
+        (("replay", BIKES, "--plan", BIKES, "--plan-id", "bike", "--time-zone", "UTC"), "no column ride_id"),
+        (("replay", TRIPS, "--plan", BIKES, "--plan-id", "bike", "--time-zone", "Mars"), "unknown"),
+        (("tariff", "lint", "missing.json"), "missing.json"),
+        (("tariff", "lint", BIKES, "--debit-max", "much"), "--debit-max"),
+        (("tariff", "diff", BIKES, "missing.json"), "missing.json"),
+    ],
+)
+def test_input_that_cant_be_used_is_one_line_and_exit_2(arguments: tuple[str, ...], words: str) -> None:
+    done = farebox(*arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert words in done.stderr
+    assert done.stderr.count("\n") == 1
