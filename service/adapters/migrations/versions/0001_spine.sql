@@ -105,6 +105,7 @@ CREATE TABLE agreement (
   UNIQUE (operator_no, agreement_id)
 );
 CREATE INDEX agreement_by_rider ON agreement (rider_no);
+CREATE INDEX agreement_by_provider_key ON agreement (provider_key);
 CREATE INDEX agreement_due ON agreement (account_no, due_at) WHERE due_at IS NOT NULL;
 
 CREATE TABLE tariff (
@@ -141,6 +142,20 @@ CREATE TABLE stream_offset (
   record_digest bytea,
   read_through_at timestamptz NOT NULL,
   PRIMARY KEY (consumer_group, topic, partition)
+);
+
+-- Who let a partition be read from another place, and why.
+CREATE TABLE stream_restart (
+  restart_no bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  consumer_group text NOT NULL,
+  topic text NOT NULL,
+  partition integer NOT NULL,
+  old_offset bigint NOT NULL,
+  new_offset bigint NOT NULL,
+  old_cluster_id text NOT NULL,
+  new_cluster_id text NOT NULL,
+  reason text NOT NULL,
+  restarted_at timestamptz NOT NULL
 );
 
 -- Everyone else who writes about rides, one row per writer and slot group.
@@ -326,6 +341,7 @@ CREATE TABLE hold (
   PRIMARY KEY (session_key, slot)
 );
 CREATE INDEX hold_due ON hold (account_no, due_at) WHERE due_at IS NOT NULL;
+CREATE INDEX hold_by_provider_key ON hold (provider_key) WHERE state IN ('requested', 'open', 'completing');
 CREATE INDEX hold_running ON hold (agreement_no) WHERE state IN ('requested', 'open', 'completing');
 
 -- A debit and where it stands; every change is also a row of debit_transition (its columns: service.billing.debit_state).
@@ -474,6 +490,8 @@ CREATE TRIGGER append_only BEFORE UPDATE OR DELETE ON ride_revision FOR EACH ROW
 CREATE TRIGGER append_only BEFORE UPDATE OR DELETE ON obligation FOR EACH ROW EXECUTE FUNCTION refuse_change();
 CREATE TRIGGER append_only BEFORE UPDATE OR DELETE ON debit_transition FOR EACH ROW EXECUTE FUNCTION refuse_change();
 CREATE TRIGGER append_only BEFORE UPDATE OR DELETE ON cap_use FOR EACH ROW EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER append_only BEFORE UPDATE OR DELETE ON stream_restart FOR EACH ROW EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER append_only BEFORE UPDATE OR DELETE ON tariff_version FOR EACH ROW EXECUTE FUNCTION refuse_change();
 CREATE TRIGGER never_emptied BEFORE TRUNCATE ON transfer FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 CREATE TRIGGER never_emptied BEFORE TRUNCATE ON ride_revision FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 CREATE TRIGGER never_emptied BEFORE TRUNCATE ON obligation FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();

@@ -1,0 +1,82 @@
+"""Operators and their sources in PostgreSQL, for those who set them up."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import asyncpg
+import msgspec
+
+from service.adapters.postgres import Store
+
+
+class NewOperator(msgspec.Struct, frozen=True, kw_only=True):
+    """What an operator is when it is added; `ride_hours_max` is in hours."""
+
+    operator_id: str
+    name: str
+    time_zone: str
+    currency: str
+    contact: str = ""
+    ride_hours_max: int = 720
+
+
+class KnownOperator(msgspec.Struct, frozen=True):
+    """An operator as the set-up needs it."""
+
+    operator_no: int
+    operator_id: str
+    time_zone: str
+    currency: str
+
+
+class ListedOperator(msgspec.Struct, frozen=True, kw_only=True):
+    """An operator for people; `sources` are "topic source"."""
+
+    operator_id: str
+    name: str
+    time_zone: str
+    currency: str
+    mode: str
+    ride_hours_max: int
+    contact: str
+    is_default: bool
+    sources: list[str]
+
+
+class OperatorStore(Store):
+    """Operators and the map of their sources, which only grows."""
+
+    async def add(self, operator: NewOperator, now: datetime) -> bool:
+        """Adds an operator; False when its id is taken."""
+        fields = (operator.operator_id, operator.name, operator.time_zone, operator.currency)
+        return await self.value("add_operator", *fields, operator.contact, operator.ride_hours_max, now) is not None
+
+    async def find(self, operator_id: str) -> KnownOperator | None:
+        """The operator of this id."""
+        return _known(await self.one("operator_by_id", operator_id))
+
+    async def default(self) -> KnownOperator | None:
+        """The operator that takes the events of unmapped sources."""
+        return _known(await self.one("default_operator"))
+
+    async def set_default(self, operator_no: int | None) -> None:
+        """Says who takes the events of unmapped sources; None: nobody."""
+        await self.run("set_default_operator", operator_no)
+
+    async def map_source(self, topic: str, source: str, operator_no: int, now: datetime) -> bool:
+        """Maps a source for ever; False when it was mapped before, to whomever."""
+        return await self.run("map_source", topic, source, operator_no, now) == 1
+
+    async def source_owner(self, topic: str, source: str) -> str | None:
+        """The id of the operator a source is mapped to."""
+        owner: str | None = await self.value("source_owner", topic, source)
+        return owner
+
+    async def list(self) -> list[ListedOperator]:
+        """Every operator, oldest first."""
+        return [ListedOperator(**dict(row)) for row in await self.all("list_operators")]
+
+
+def _known(row: asyncpg.Record | None) -> KnownOperator | None:
+    return None if row is None else KnownOperator(**dict(row))

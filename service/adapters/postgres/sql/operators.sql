@@ -1,0 +1,33 @@
+-- name: add_operator
+-- A new operator; nothing where the id is taken.
+INSERT INTO operator (operator_id, name, time_zone, currency, contact, ride_hours_max, created_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (operator_id) DO NOTHING RETURNING operator_no;
+
+-- name: operator_by_id
+-- One operator by the id that people use.
+SELECT operator_no, operator_id, time_zone, currency FROM operator WHERE operator_id = $1;
+
+-- name: default_operator
+-- The operator that takes the events of unmapped sources, if there is one.
+SELECT o.operator_no, o.operator_id, o.time_zone, o.currency
+FROM installation i JOIN operator o ON o.operator_no = i.default_operator_no;
+
+-- name: set_default_operator
+-- Who takes the events of unmapped sources from now on; NULL: nobody, they are held.
+UPDATE installation SET default_operator_no = $1;
+
+-- name: map_source
+-- The map only grows: a source that has an operator keeps it.
+INSERT INTO operator_source (topic, source, operator_no, created_at) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING;
+
+-- name: source_owner
+-- Whose a source is.
+SELECT o.operator_id FROM operator_source s JOIN operator o USING (operator_no) WHERE s.topic = $1 AND s.source = $2;
+
+-- name: list_operators
+-- Every operator for people, with its sources.
+SELECT o.operator_id, o.name, o.time_zone, o.currency, o.mode, o.ride_hours_max, o.contact,
+       o.operator_no IS NOT DISTINCT FROM i.default_operator_no AS is_default,
+       ARRAY(SELECT s.topic || ' ' || s.source FROM operator_source s WHERE s.operator_no = o.operator_no
+             ORDER BY s.topic, s.source) AS sources
+FROM operator o LEFT JOIN installation i ON true ORDER BY o.operator_no;

@@ -1,0 +1,64 @@
+"""What a command that works on the servers needs: a database of this release's schema, the business clock, one line
+for whatever is in the way."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from datetime import datetime
+from typing import Any, TypeVar
+
+from service.adapters.migrate import SchemaVersionError, check_version
+from service.adapters.postgres import Database, connect
+from service.adapters.postgres.catalog import CatalogStore
+from service.cli.roles import fail
+from service.flows.clock import BusinessClock
+from service.settings import Settings
+from service.wiring import AWAY
+
+Answer = TypeVar("Answer")
+
+
+def carry_out(work: Coroutine[Any, Any, Answer], *refusals: type[Exception]) -> Answer:
+    """Runs a command's work; one of `refusals`, or a server that is away, is one line and exit code 2."""
+    expected: tuple[type[Exception], ...] = (SchemaVersionError, *refusals)
+    try:
+        return asyncio.run(work)
+    except expected as error:
+        fail(str(error))
+    except AWAY as error:
+        fail(f"a server can't be reached: {type(error).__name__}: {error}".rstrip(": "))
+    raise AssertionError  # `fail` has ended the process.
+
+
+@asynccontextmanager
+async def database_of(settings: Settings) -> AsyncIterator[Database]:
+    """The installation's database; raises SchemaVersionError where it is not of this release's schema."""
+    connection = await connect(settings.database_url, name="command")
+    try:
+        await check_version(connection)
+    finally:
+        await connection.close()
+    database = await Database.open(settings.database_url, name="command", size_max=2)
+    try:
+        yield database
+    finally:
+        await database.close()
+
+
+async def business_now(database: Database) -> datetime:
+    """The installation's business time."""
+    clock = BusinessClock()
+    async with database.reading(CatalogStore) as store:
+        clock.read(await store.installation())
+    return clock.now()
+
+
+def instant_of(text: str) -> datetime | None:
+    """The instant of an RFC 3339 text with its offset, or None."""
+    try:
+        instant = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return instant if instant.tzinfo is not None else None

@@ -1,0 +1,91 @@
+"""`farebox tariff import`: a document becomes the next version of its tariffs."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import msgspec
+import rich_click as click
+
+from service.adapters.postgres import Database
+from service.adapters.postgres.operators import KnownOperator, OperatorStore
+from service.billing.tariffs import TariffDraft, TariffError
+from service.cli.connections import business_now, carry_out, database_of, instant_of
+from service.cli.roles import load_settings
+from service.cli.tariff_files import FILE, drafts_of, refused, zone_of
+from service.flows.operators import OperatorError, operator_of
+from service.flows.tariffs import PublishedTariff, publish_tariffs
+
+
+@click.command("import")
+@click.argument("file", type=FILE)
+@click.option("--operator", "operator_id", help="Whose tariffs they are.  [default: the default operator]")
+@click.option("--plan-id", help="Only this plan of a feed.")
+@click.option("--tariff-id", help="The id to know the one tariff by.  [default: its own]")
+@click.option("--valid-from", help="From when it holds (RFC 3339), whatever the document says.")
+@click.option("--time-zone", help="The zone of a plan that names none.  [default: the operator's]")
+def import_command(
+    file: Path,
+    operator_id: str | None,
+    plan_id: str | None,
+    tariff_id: str | None,
+    valid_from: str | None,
+    time_zone: str | None,
+) -> None:
+    """Publish the tariffs in FILE (a tariff document, a GBFS plan or a whole feed): all of them or none.
+
+    A first version may begin in the past; a later one only ahead of now, so that every process knows it by then. A
+    document that the newest version holds already changes nothing.
+    """
+    settings = load_settings()
+    drafts = _chosen(file, plan_id, tariff_id, valid_from)
+    if time_zone is not None:
+        zone_of(time_zone)
+    lead = timedelta(seconds=settings.tariff_lead_seconds)
+
+    async def work() -> list[PublishedTariff]:
+        async with database_of(settings) as database:
+            operator = await _operator(database, operator_id)
+            now = await business_now(database)
+            return await publish_tariffs(database, operator, drafts, now=now, lead=lead, time_zone=time_zone)
+
+    try:
+        published = carry_out(work(), OperatorError)
+    except TariffError as error:
+        start = error.path == "/valid_from" and valid_from is None
+        raise refused(f"{file}: {error}{' (--valid-from)' if start else ''}; nothing was imported") from error
+    for item in published:
+        found = "published" if item.created else "there already"
+        tariff = item.tariff
+        click.echo(
+            f"{tariff.tariff_id}: version {tariff.version} {found}, {tariff.currency},"
+            f" from {tariff.valid_from.astimezone(tariff.zone).isoformat()}"
+        )
+
+
+async def _operator(database: Database, operator_id: str | None) -> KnownOperator:
+    async with database.reading(OperatorStore) as store:
+        return await operator_of(store, operator_id)
+
+
+def _chosen(file: Path, plan_id: str | None, tariff_id: str | None, valid_from: str | None) -> list[TariffDraft]:
+    """The drafts of the file that are meant, under the id and start that were asked for."""
+    drafts = [draft for draft in drafts_of(file) if plan_id in (None, draft.tariff_id)]
+    if not drafts:
+        names = ", ".join(draft.tariff_id for draft in drafts_of(file))
+        raise refused(f"{file} has no plan {plan_id!r}; --plan-id is one of {names}" if plan_id else f"{file} is empty")
+    if tariff_id is not None and len(drafts) > 1:
+        raise refused(f"{file} holds {len(drafts)} plans; --tariff-id names one: choose it with --plan-id")
+    start = None if valid_from is None else _instant(valid_from)
+    return [
+        msgspec.structs.replace(draft, tariff_id=tariff_id or draft.tariff_id, valid_from=start or draft.valid_from)
+        for draft in drafts
+    ]
+
+
+def _instant(text: str) -> datetime:
+    instant = instant_of(text)
+    if instant is None:
+        raise refused(f"--valid-from {text!r} is no instant; give RFC 3339, such as 2026-12-01T00:00:00+08:00")
+    return instant

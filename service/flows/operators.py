@@ -1,0 +1,93 @@
+"""Setting up operators: who there is, and whose the events of a source are."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from service.adapters.postgres import Database
+from service.adapters.postgres.operators import KnownOperator, NewOperator, OperatorStore
+from service.billing.money import MoneyError, exponent
+
+OPERATOR_ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+SOURCE_CHARACTERS_MAX = 1024
+
+
+class OperatorError(ValueError):
+    """What was asked of the set-up can't be done; the message says why and what to do."""
+
+
+async def add_operator(database: Database, operator: NewOperator, now: datetime) -> None:
+    """Adds an operator; raises OperatorError when a value is unusable or the id is taken."""
+    _check(operator)
+    async with database.transaction(OperatorStore) as store:
+        if not await store.add(operator, now):
+            raise OperatorError(f"operator {operator.operator_id!r} is there already; `farebox operator list` shows it")
+
+
+async def map_source(database: Database, operator_id: str, topic: str, source: str, now: datetime) -> bool:
+    """Gives the events of `source` on `topic` to an operator for ever; False when they were its own before.
+
+    Raises OperatorError when there is no such operator, or the source is another's: it never changes hands, since the
+    rides that are billed already would not follow.
+    """
+    if not source or len(source) > SOURCE_CHARACTERS_MAX or not source.isprintable():
+        raise OperatorError(f"{source[:40]!r} is no CloudEvents source; give a URI such as urn:mds:provider:<id>")
+    async with database.transaction(OperatorStore) as store:
+        operator = await _find(store, operator_id)
+        if await store.map_source(topic, source, operator.operator_no, now):
+            return True
+        owner = await store.source_owner(topic, source)
+    if owner != operator_id:
+        raise OperatorError(
+            f"{source} on {topic} is mapped to operator {owner!r}, and a source never changes hands: have"
+            f" {operator_id!r} write with a source of its own, or to a topic of its own"
+        )
+    return False
+
+
+async def set_default_operator(database: Database, operator_id: str | None) -> None:
+    """Says who takes the events of unmapped sources; None: nobody, they are held until the source is mapped."""
+    async with database.transaction(OperatorStore) as store:
+        await store.set_default(None if operator_id is None else (await _find(store, operator_id)).operator_no)
+
+
+async def operator_of(store: OperatorStore, operator_id: str | None) -> KnownOperator:
+    """The operator of an id, or the default one; raises OperatorError when there is none."""
+    if operator_id is not None:
+        return await _find(store, operator_id)
+    operator = await store.default()
+    if operator is None:
+        raise OperatorError("this installation has no default operator: name one with --operator")
+    return operator
+
+
+async def _find(store: OperatorStore, operator_id: str) -> KnownOperator:
+    operator = await store.find(operator_id)
+    if operator is None:
+        raise OperatorError(f"there is no operator {operator_id!r}: `farebox operator list` shows them all")
+    return operator
+
+
+def _check(operator: NewOperator) -> None:
+    if not OPERATOR_ID.fullmatch(operator.operator_id):
+        raise OperatorError(
+            f"{operator.operator_id!r} is no operator id: allowed are 1 to 63 of a-z, 0-9, _ and -, a letter or digit"
+            " first"
+        )
+    try:
+        ZoneInfo(operator.time_zone)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise OperatorError(
+            f"time zone {operator.time_zone!r} is unknown: allowed is a name of the tz database, such as Asia/Shanghai"
+        ) from None
+    try:
+        exponent(operator.currency)
+    except MoneyError as error:
+        raise OperatorError(str(error)) from None
+    for name in ("name", "contact"):
+        if not str(getattr(operator, name)).isprintable():
+            raise OperatorError(f"{name} has characters that can't be printed")
+    if not 1 <= operator.ride_hours_max <= 24 * 366:
+        raise OperatorError(f"ride_hours_max {operator.ride_hours_max}: allowed are 1 to {24 * 366} hours")

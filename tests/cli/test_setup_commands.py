@@ -1,0 +1,98 @@
+"""The set-up on the command line: what it prints, and how it refuses."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+DATA = Path(__file__).resolve().parents[1] / "data"
+
+Farebox = Callable[..., Awaitable[tuple[int, str, str]]]
+
+
+@pytest.fixture(scope="module")
+def farebox(database_url: str, kafka_bootstrap: str) -> Farebox:
+    """Runs `farebox ARGUMENTS`: exit code, standard output, standard error."""
+    settings = {
+        "FAREBOX_DATABASE_URL": database_url,
+        "FAREBOX_KAFKA_BOOTSTRAP": kafka_bootstrap,
+        "FAREBOX_TOPIC_SESSIONS": f"rides-{database_url[-8:]}",
+        "FAREBOX_TOPIC_BILLING": f"facts-{database_url[-8:]}",
+        "FAREBOX_TOPIC_QUARANTINE": f"held-{database_url[-8:]}",
+    }
+
+    async def run(*arguments: str, **more: str) -> tuple[int, str, str]:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "service", *arguments),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env=os.environ | settings | more,
+        )
+        out, err = await process.communicate()
+        return process.returncode or 0, out.decode(), err.decode()
+
+    return run
+
+
+async def test_an_operator_is_added_mapped_and_listed(farebox: Farebox) -> None:
+    added = await farebox("operator", "add", "oslo", "--time-zone", "Europe/Oslo", "--currency", "NOK")
+    mapped = await farebox("operator", "map-source", "oslo", "urn:mds:provider:1", "--topic", "rides")
+    refused = await farebox("operator", "map-source", "default", "urn:mds:provider:1", "--topic", "rides")
+    listed = await farebox("operator", "list")
+    assert (added[0], mapped[0], refused[0], listed[0]) == (0, 0, 2, 0)
+    assert refused[2].startswith("farebox: urn:mds:provider:1 on rides is mapped to operator 'oslo'")
+    assert refused[2].count("\n") == 1
+    assert listed[1].splitlines()[0].startswith("* default  ")
+    assert listed[1].splitlines()[1:] == [
+        "  oslo  oslo  Europe/Oslo  NOK  live  rides up to 720 h",
+        "    rides urn:mds:provider:1",
+    ]
+
+
+async def test_topics_are_made_once(farebox: Farebox) -> None:
+    _, first, _ = await farebox("topics", "--partitions", "2")
+    code, again, _ = await farebox("topics", "--partitions", "3")
+    assert code == 0
+    assert [line.partition(": ")[2] for line in first.splitlines()] == ["made, 2 partitions"] * 3
+    assert [line.partition(": ")[2] for line in again.splitlines()] == ["there already, 2 partitions"] * 3
+
+
+async def test_a_tariff_document_is_imported_once(farebox: Farebox) -> None:
+    document = str(DATA / "tariff_bike.json")
+    _, first, _ = await farebox("tariff", "import", document)
+    _, again, _ = await farebox("tariff", "import", document)
+    assert first.startswith("bike-std: version 1 published, CNY, from ")
+    assert again.startswith("bike-std: version 1 there already, CNY, from ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["tariff", "import", str(DATA / "plans" / "bike_v2.2.json")], "/valid_from: no start of validity"),
+        (["tariff", "import", "nowhere.json"], "nowhere.json"),
+        (["tariff", "import", str(DATA / "tariff_bike.json"), "--operator", "nobody"], "no operator 'nobody'"),
+        (["tariff", "import", str(DATA / "tariff_bike.json"), "--valid-from", "tomorrow"], "'tomorrow' is no instant"),
+        (["stream", "restart", "--partition", "9", "--from", "earliest", "--reason", "x"], "is not there"),
+        (["stream", "restart", "--partition", "0", "--from", "soon", "--reason", "x"], "allowed are earliest, latest"),
+        (["operator", "default"], "give either the ID"),
+    ],
+)
+async def test_what_cannot_be_done_is_told_without_a_traceback(
+    farebox: Farebox, arguments: list[str], said: str
+) -> None:
+    code, out, err = await farebox(*arguments, COLUMNS="400")
+    assert (code, out) == (2, "")
+    assert said in err
+    assert "Traceback" not in err
+
+
+async def test_a_database_that_is_away_is_told_in_one_line(farebox: Farebox) -> None:
+    code, _, err = await farebox("operator", "list", FAREBOX_DATABASE_URL="postgresql://nobody@127.0.0.1:1/none")
+    assert code == 2
+    assert err.startswith("farebox: a server can't be reached: ")
+    assert err.count("\n") == 1
