@@ -230,6 +230,8 @@ CREATE TABLE ride_revision (
   PRIMARY KEY (ride_no, revision, slot)
 ) PARTITION BY RANGE (ride_no);
 CREATE INDEX ride_revision_by_agreement ON ride_revision (agreement_no, ride_no) WHERE agreement_no IS NOT NULL;
+-- The few rides that somebody must look at, found among millions.
+CREATE INDEX ride_revision_to_attend ON ride_revision (operator_no, state, ride_no) WHERE state IN ('parked', 'review');
 
 -- What a ride owes, signed; one row for each revision that changed it.
 CREATE TABLE obligation (

@@ -1,0 +1,274 @@
+"""What is asked about rides, debits and riders: each answer one statement, so one snapshot.
+
+PostgreSQL makes the JSON and msgspec reads it into the rows below: one round trip, no row objects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from decimal import Decimal
+from uuid import UUID
+
+import asyncpg
+import msgspec
+
+from service.adapters.postgres import Store
+from service.billing.outcomes import RiderAction
+from service.billing.rides import StoredRevision
+
+SCAN_MAX = 2000
+"""How many rides or debits one page looks at, at most; a page may come short and the next one goes on."""
+BIGINT_MAX = 2**63 - 1
+
+
+class AgreementRow(msgspec.Struct, frozen=True):
+    """An agreement as a ride needs it; `rider_ref` is None once the rider was erased."""
+
+    agreement_no: int
+    rider_no: int
+    currency: str
+    agreement_id: str
+    rider_ref: str | None
+
+
+class ObligationRow(msgspec.Struct, frozen=True):
+    """What one revision made the ride owe more, or less."""
+
+    revision: int
+    kind: str
+    amount_minor: int
+    currency: str
+    occurred_at: datetime
+
+
+class DebitRow(msgspec.Struct, frozen=True):
+    """A debit as it stands."""
+
+    ride_no: int
+    ordinal: int
+    operator_no: int
+    session_id: str
+    agreement_id: str
+    currency: str
+    amount_minor: int
+    paid_minor: int
+    refunding_minor: int
+    refunded_minor: int
+    forgone_minor: int
+    state: str
+    overdue: bool
+    suspended: bool
+    dispute: str | None
+    provider_key: str
+    provider_ref: str | None
+    action: RiderAction | None
+    reason: str | None
+    attempts: int
+    submitted_at: datetime | None
+    settled_at: datetime | None
+    due_at: datetime | None
+    pay_by: datetime | None
+    created_at: datetime
+    updated_at: datetime
+
+
+class TransitionRow(msgspec.Struct, frozen=True):
+    """One change of a debit."""
+
+    ordinal: int
+    transition: int
+    from_state: str | None
+    to_state: str
+    why: str
+    amount_minor: int
+    provider_key: str
+    provider_ref: str | None
+    business_at: datetime
+
+
+class RefundRow(msgspec.Struct, frozen=True):
+    """A refund of a debit."""
+
+    ordinal: int
+    refund_ordinal: int
+    amount_minor: int
+    currency: str
+    state: str
+    provider_key: str
+    provider_ref: str | None
+    reason: str
+    code: str | None
+    created_at: datetime
+    updated_at: datetime
+
+
+class HoldRow(msgspec.Struct, frozen=True):
+    """The hold of a session."""
+
+    state: str
+    cap_minor: int
+    currency: str
+    provider_key: str
+    provider_ref: str | None
+    action: RiderAction | None
+    reason: str | None
+    requested_at: datetime
+    opened_at: datetime | None
+    expires_at: datetime | None
+
+
+class RideRows(msgspec.Struct, frozen=True):
+    """Everything stored about one ride; None where there is nothing."""
+
+    revisions: list[StoredRevision] | None
+    agreement: AgreementRow | None
+    obligations: list[ObligationRow] | None = None
+    debits: list[DebitRow] | None = None
+    transitions: list[TransitionRow] | None = None
+    refunds: list[RefundRow] | None = None
+    hold: HoldRow | None = None
+
+
+class Numbers(msgspec.Struct, frozen=True):
+    """The rides of a page; `through_no` is where the next page goes on, None where there is nothing more."""
+
+    ride_nos: list[int]
+    through_no: int | None
+
+
+class DebitPage(msgspec.Struct, frozen=True):
+    """The debits of a page; `through` is (ride number, ordinal) where the next page goes on."""
+
+    debits: list[DebitRow]
+    through: tuple[int, int] | None
+
+
+class AgreementOfRider(msgspec.Struct, frozen=True):
+    """One of a rider's agreements."""
+
+    agreement_id: str
+    state: str
+    currency: str
+    cap_minor: int | None
+    time_zone: str
+    language: str
+    valid_until: datetime | None
+    reason: str | None
+
+
+class HoldOfRider(msgspec.Struct, frozen=True):
+    """A hold under way on one of a rider's agreements."""
+
+    session_id: str
+    agreement_id: str
+    state: str
+    cap_minor: int
+    currency: str
+
+
+class RiderRows(msgspec.Struct, frozen=True):
+    """A rider: agreements, what is not settled of at most 100 debits, at most 100 holds under way."""
+
+    rider_no: int
+    agreements: list[AgreementOfRider] | None
+    debits: list[DebitRow] | None
+    holds: list[HoldOfRider] | None
+
+
+class ReadingStore(Store):
+    """Read-only questions about rides and money."""
+
+    async def ride_no(self, session_key: bytes) -> int | None:
+        """The number of a ride, by its key."""
+        number: int | None = await self.value("ride_number_of", UUID(bytes=session_key))
+        return number
+
+    async def ride(self, ride_no: int, session_key: bytes | None = None, slot: int = 0) -> RideRows:
+        """Everything about a ride; the hold only where the key is given."""
+        key = None if session_key is None else UUID(bytes=session_key)
+        return _RIDE.decode(await self.value("session_status", ride_no, key, slot))
+
+    async def rides(self, ride_nos: Sequence[int]) -> list[RideRows]:
+        """The revisions of some rides, newest ride first."""
+        return _RIDES.decode(await self.value("session_revisions", ride_nos)) if ride_nos else []
+
+    async def newest_sessions(self, operator_no: int, before: int, state: str | None, limit: int) -> Numbers:
+        """An operator's newest rides."""
+        if state in ("parked", "review"):
+            row = await self.one("newest_sessions_to_attend", operator_no, before, state, limit + 1, SCAN_MAX)
+        else:
+            row = await self.one("newest_sessions", operator_no, before, state, limit + 1, SCAN_MAX)
+        return _numbers(row, limit)
+
+    async def newest_sessions_of(
+        self, agreement_nos: Sequence[int], before: int, state: str | None, limit: int
+    ) -> Numbers:
+        """The newest rides of some agreements."""
+        row = await self.one("newest_sessions_of_agreements", agreement_nos, before, state, limit + 1, SCAN_MAX)
+        return _numbers(row, limit)
+
+    async def agreement_numbers(self, operator_no: int, agreement_id: str | None, rider_ref: str | None) -> list[int]:
+        """An operator's agreements by id, by rider, or both."""
+        rows = await self.all("agreement_numbers", operator_no, agreement_id, rider_ref)
+        return [row["agreement_no"] for row in rows]
+
+    async def agreement(self, operator_no: int, agreement_id: str) -> AgreementRow | None:
+        """What of an agreement never changes, and whose it is."""
+        row = await self.one("rider_of_agreement", operator_no, agreement_id)
+        return None if row is None else AgreementRow(**dict(row))
+
+    async def rider_no(self, operator_no: int, rider_ref: str) -> int | None:
+        """The rider of an operator's reference."""
+        number: int | None = await self.value("rider_number", operator_no, rider_ref)
+        return number
+
+    async def rider(self, operator_no: int, rider_ref: str) -> RiderRows | None:
+        """A rider's agreements, debts and holds."""
+        text = await self.value("rider_status", operator_no, rider_ref)
+        return None if text is None else _RIDER.decode(text)
+
+    async def balances(self, operator_no: int, rider_no: int, windows: Sequence[str]) -> dict[str, Decimal]:
+        """What earlier rides used of these windows."""
+        rows = await self.all("balances_used", operator_no, rider_no, windows)
+        return {row["balance_window"]: row["used"] for row in rows}
+
+    async def newest_debits(
+        self, operator_no: int, before: tuple[int, int], state: str | None, overdue: bool | None, limit: int
+    ) -> DebitPage:
+        """An operator's newest debits."""
+        return _debits(
+            await self.one("newest_debits", operator_no, *before, state, overdue, limit + 1, SCAN_MAX), limit
+        )
+
+    async def newest_debits_of(
+        self, agreement_nos: Sequence[int], before: tuple[int, int], state: str | None, overdue: bool | None, limit: int
+    ) -> DebitPage:
+        """The newest debits of some agreements."""
+        asked = (agreement_nos, *before, state, overdue, limit + 1, SCAN_MAX)
+        return _debits(await self.one("newest_debits_of_agreements", *asked), limit)
+
+
+def _numbers(row: asyncpg.Record | None, limit: int) -> Numbers:
+    assert row is not None
+    found: list[int] = row["ride_nos"]
+    if len(found) > limit:
+        return Numbers(found[:limit], found[limit - 1])
+    return Numbers(found, row["through_no"] if row["scanned"] == SCAN_MAX else None)
+
+
+def _debits(row: asyncpg.Record | None, limit: int) -> DebitPage:
+    assert row is not None
+    found = _DEBITS.decode(row["debits"]) if row["debits"] else []
+    if len(found) > limit:
+        return DebitPage(found[:limit], (found[limit - 1].ride_no, found[limit - 1].ordinal))
+    if row["scanned"] < SCAN_MAX:
+        return DebitPage(found, None)
+    ride_no, _, ordinal = row["through"].partition("-")
+    return DebitPage(found, (int(ride_no), int(ordinal)))
+
+
+_RIDE = msgspec.json.Decoder(RideRows)
+_RIDES = msgspec.json.Decoder(list[RideRows])
+_RIDER = msgspec.json.Decoder(RiderRows)
+_DEBITS = msgspec.json.Decoder(list[DebitRow])

@@ -1,0 +1,41 @@
+-- name: claim_answer
+-- Somebody works on this write from now on; nothing where the key is known.
+INSERT INTO idempotency (operator_no, route, idempotency_key, request_digest, machine_at)
+VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING;
+
+-- name: kept_answer
+-- What was answered under the key; status is NULL while it is being worked on.
+SELECT request_digest, status, body, machine_at FROM idempotency
+WHERE operator_no = $1 AND route = $2 AND idempotency_key = $3;
+
+-- name: take_over_answer
+-- Whoever worked on it died: the first to notice goes on.
+UPDATE idempotency SET machine_at = $5
+WHERE operator_no = $1 AND route = $2 AND idempotency_key = $3 AND status IS NULL AND machine_at = $4;
+
+-- name: keep_answer
+-- The answer, for whoever asks again.
+UPDATE idempotency SET status = $4, body = $5 WHERE operator_no = $1 AND route = $2 AND idempotency_key = $3;
+
+-- name: drop_claim
+-- Nothing was done: the key may be used again.
+DELETE FROM idempotency WHERE operator_no = $1 AND route = $2 AND idempotency_key = $3 AND status IS NULL;
+
+-- name: held_records
+-- A page of quarantined records, newest first. Records whose operator nobody could tell are the default operator's.
+SELECT quarantine_no, q.operator_no, topic, partition, record_offset, record_timestamp_ms, record_key, record_headers,
+       record_value, fault, reason, path, source, state, decision_reason, created_at, decided_at
+FROM quarantine q
+WHERE (q.operator_no = $1 OR (q.operator_no IS NULL AND $2)) AND quarantine_no < $3
+  AND ($4::text IS NULL OR state = $4) ORDER BY quarantine_no DESC LIMIT $5;
+
+-- name: held_record
+-- One of them.
+SELECT quarantine_no, q.operator_no, topic, partition, record_offset, record_timestamp_ms, record_key, record_headers,
+       record_value, fault, reason, path, source, state, decision_reason, created_at, decided_at
+FROM quarantine q
+WHERE quarantine_no = $3 AND (q.operator_no = $1 OR (q.operator_no IS NULL AND $2));
+
+-- name: decide_held_record
+-- Compare-and-set: a record is replayed or discarded once.
+UPDATE quarantine SET state = $2, decision_reason = $3, decided_at = $4 WHERE quarantine_no = $1 AND state = 'held';

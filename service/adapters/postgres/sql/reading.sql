@@ -1,0 +1,185 @@
+-- name: ride_number_of
+-- A ride's number by its key; it never changes, so whoever has asked once need not ask again.
+SELECT ride_no FROM session_key WHERE session_key = $1;
+
+-- name: session_status
+-- Everything about one ride in one statement, so in one snapshot and one round trip; $1 prunes every partitioned table.
+SELECT json_build_object(
+  'revisions', (
+    SELECT json_agg(r ORDER BY r.revision) FROM (
+      SELECT ride_no, revision, slot, operator_no, state, agreement_no, tariff_no, tariff_version, reason, events, charge,
+             amount_minor, currency, decided_at, batch_no, encode(digest, 'base64') AS digest
+      FROM ride_revision WHERE ride_no = $1) r),
+  'agreement', (
+    SELECT row_to_json(a) FROM (
+      SELECT agreement_no, rider_no, currency, agreement_id, rider_ref
+      FROM agreement LEFT JOIN rider USING (rider_no)
+      WHERE agreement_no = (
+        SELECT agreement_no FROM ride_revision
+        WHERE ride_no = $1 AND agreement_no IS NOT NULL ORDER BY revision DESC LIMIT 1)) a),
+  'obligations', (
+    SELECT json_agg(o ORDER BY o.revision) FROM (
+      SELECT revision, kind, amount_minor, currency, occurred_at FROM obligation WHERE ride_no = $1) o),
+  'debits', (
+    SELECT json_agg(d ORDER BY d.ordinal) FROM (
+      SELECT ride_no, ordinal, operator_no, session_id, agreement_id, currency, amount_minor, paid_minor, refunding_minor,
+             refunded_minor, forgone_minor, debit.state, overdue, suspended, dispute, debit.provider_key,
+             debit.provider_ref, debit.action, debit.reason, attempts, submitted_at, settled_at, debit.due_at, pay_by,
+             debit.created_at, debit.updated_at
+      FROM debit JOIN agreement USING (agreement_no) WHERE ride_no = $1) d),
+  'transitions', (
+    SELECT json_agg(t ORDER BY t.ordinal, t.transition) FROM (
+      SELECT ordinal, transition, from_state, to_state, why, amount_minor, provider_key, provider_ref, business_at
+      FROM debit_transition WHERE ride_no = $1) t),
+  'refunds', (
+    SELECT json_agg(f ORDER BY f.ordinal, f.refund_ordinal) FROM (
+      SELECT ordinal, refund_ordinal, amount_minor, currency, state, provider_key, provider_ref, reason, code, created_at,
+             updated_at
+      FROM refund WHERE ride_no = $1) f),
+  'hold', (
+    SELECT row_to_json(h) FROM (
+      SELECT state, cap_minor, currency, provider_key, provider_ref, action, reason, requested_at, opened_at, expires_at
+      FROM hold WHERE session_key = $2 AND slot = $3) h)
+)::text;
+
+-- name: newest_sessions
+-- A page of an operator's rides, newest first. At most $5 rides are looked at: a rare state costs more pages, not more time.
+WITH scanned AS MATERIALIZED (
+  SELECT ride_no, operator_no FROM ride_revision
+  WHERE revision = 1 AND ride_no < $2 ORDER BY ride_no DESC LIMIT $5
+)
+SELECT (SELECT count(*) FROM scanned) AS scanned, (SELECT min(ride_no) FROM scanned) AS through_no, ARRAY(
+  SELECT ride_no FROM scanned
+  WHERE operator_no = $1 AND ($3::text IS NULL OR $3 = (
+    SELECT state::text FROM ride_revision r WHERE r.ride_no = scanned.ride_no ORDER BY revision DESC LIMIT 1))
+  ORDER BY ride_no DESC LIMIT $4) AS ride_nos;
+
+-- name: newest_sessions_of_agreements
+-- The same for the rides of some agreements.
+WITH scanned AS MATERIALIZED (
+  SELECT DISTINCT ride_no FROM ride_revision
+  WHERE agreement_no = ANY($1::bigint[]) AND ride_no < $2 ORDER BY ride_no DESC LIMIT $5
+)
+SELECT (SELECT count(*) FROM scanned) AS scanned, (SELECT min(ride_no) FROM scanned) AS through_no, ARRAY(
+  SELECT ride_no FROM scanned
+  WHERE $3::text IS NULL OR $3 = (
+    SELECT state::text FROM ride_revision r WHERE r.ride_no = scanned.ride_no ORDER BY revision DESC LIMIT 1)
+  ORDER BY ride_no DESC LIMIT $4) AS ride_nos;
+
+-- name: newest_sessions_to_attend
+-- The same for rides that were ever in a state that somebody looks for among millions; it has an index of its own.
+WITH scanned AS MATERIALIZED (
+  SELECT DISTINCT ride_no FROM ride_revision
+  WHERE operator_no = $1 AND state = $3::text::session_state AND state IN ('parked', 'review') AND ride_no < $2
+  ORDER BY ride_no DESC LIMIT $5
+)
+SELECT (SELECT count(*) FROM scanned) AS scanned, (SELECT min(ride_no) FROM scanned) AS through_no, ARRAY(
+  SELECT ride_no FROM scanned
+  WHERE $3 = (SELECT state::text FROM ride_revision r WHERE r.ride_no = scanned.ride_no ORDER BY revision DESC LIMIT 1)
+  ORDER BY ride_no DESC LIMIT $4) AS ride_nos;
+
+-- name: session_revisions
+-- The revisions of a page of rides with the agreement each was last decided under.
+SELECT json_agg(s ORDER BY s.ride_no DESC)::text FROM (
+  SELECT ride_no,
+    (SELECT json_agg(r ORDER BY r.revision) FROM (
+       SELECT ride_no, revision, slot, operator_no, state, agreement_no, tariff_no, tariff_version, reason, events, charge,
+              amount_minor, currency, decided_at, batch_no, encode(digest, 'base64') AS digest
+       FROM ride_revision r WHERE r.ride_no = asked.ride_no) r) AS revisions,
+    (SELECT row_to_json(a) FROM (
+       SELECT agreement_no, rider_no, currency, agreement_id, rider_ref
+       FROM agreement LEFT JOIN rider USING (rider_no)
+       WHERE agreement_no = (
+         SELECT agreement_no FROM ride_revision n
+         WHERE n.ride_no = asked.ride_no AND agreement_no IS NOT NULL ORDER BY revision DESC LIMIT 1)) a) AS agreement
+  FROM unnest($1::bigint[]) AS asked(ride_no)
+) s;
+
+-- name: agreement_numbers
+-- An operator's agreements by id, by rider, or both.
+SELECT agreement_no FROM agreement JOIN rider USING (rider_no)
+WHERE agreement.operator_no = $1 AND ($2::text IS NULL OR agreement_id = $2) AND ($3::text IS NULL OR rider_ref = $3);
+
+-- name: rider_number
+-- A rider by the operator's reference.
+SELECT rider_no FROM rider WHERE operator_no = $1 AND rider_ref = $2;
+
+-- name: rider_of_agreement
+-- Whose an agreement is, and what of it never changes.
+SELECT agreement_no, rider_no, currency, agreement_id, rider_ref
+FROM agreement LEFT JOIN rider USING (rider_no) WHERE agreement.operator_no = $1 AND agreement_id = $2;
+
+-- name: balances_used
+-- What a rider's earlier rides used of some windows, for a fare that is only shown: nothing is locked.
+SELECT balance_window, used FROM balance
+WHERE operator_no = $1 AND rider_no = $2 AND balance_window = ANY($3::text[]);
+
+-- name: newest_debits
+-- A page of an operator's debits, newest first, looking at no more than $7 of them.
+WITH scanned AS MATERIALIZED (
+  SELECT ride_no, ordinal, operator_no, session_id, agreement_no, currency, amount_minor, paid_minor, refunding_minor,
+         refunded_minor, forgone_minor, state, overdue, suspended, dispute, provider_key, provider_ref, action, reason,
+         attempts, submitted_at, settled_at, due_at, pay_by, created_at, updated_at
+  FROM debit WHERE (ride_no, ordinal) < ($2::bigint, $3::smallint) ORDER BY ride_no DESC, ordinal DESC LIMIT $7
+)
+SELECT (SELECT count(*) FROM scanned) AS scanned,
+  (SELECT ride_no || '-' || ordinal FROM scanned ORDER BY ride_no, ordinal LIMIT 1) AS through,
+  (SELECT json_agg(d)::text FROM (
+    SELECT scanned.*, agreement_id FROM scanned JOIN agreement USING (agreement_no)
+    WHERE scanned.operator_no = $1 AND ($4::text IS NULL OR scanned.state = $4)
+      AND ($5::boolean IS NULL OR scanned.overdue = $5)
+    ORDER BY ride_no DESC, ordinal DESC LIMIT $6) d) AS debits;
+
+-- name: newest_debits_of_agreements
+-- The same for the debits of some agreements: by their rides, since a debit that is settled stands in no index but its key.
+WITH rides AS MATERIALIZED (
+  SELECT DISTINCT ride_no FROM ride_revision
+  WHERE agreement_no = ANY($1::bigint[]) AND ride_no <= $2 ORDER BY ride_no DESC LIMIT $7
+)
+SELECT (SELECT count(*) FROM rides) AS scanned, (SELECT min(ride_no) || '-0' FROM rides) AS through,
+  (SELECT json_agg(d)::text FROM (
+    SELECT ride_no, ordinal, debit.operator_no, session_id, agreement_id, debit.currency, amount_minor, paid_minor,
+           refunding_minor, refunded_minor, forgone_minor, debit.state, overdue, suspended, dispute, debit.provider_key,
+           debit.provider_ref, debit.action, debit.reason, attempts, submitted_at, settled_at, debit.due_at, pay_by,
+           debit.created_at, debit.updated_at
+    FROM rides JOIN debit USING (ride_no) JOIN agreement USING (agreement_no)
+    WHERE agreement_no = ANY($1::bigint[]) AND (ride_no, ordinal) < ($2::bigint, $3::smallint)
+      AND ($4::text IS NULL OR debit.state = $4) AND ($5::boolean IS NULL OR overdue = $5)
+    ORDER BY ride_no DESC, ordinal DESC LIMIT $6) d) AS debits;
+
+-- name: rider_status
+-- A rider's agreements, what he owes on any of them, and the holds under way, in one statement.
+SELECT json_build_object(
+  'rider_no', rider_no,
+  'agreements', (
+    SELECT json_agg(a ORDER BY a.agreement_id) FROM (
+      SELECT agreement_id, state, currency, cap_minor, time_zone, language, valid_until, reason
+      FROM agreement WHERE agreement.rider_no = rider.rider_no) a),
+  'debits', (
+    SELECT json_agg(d ORDER BY d.ride_no DESC, d.ordinal) FROM (
+      SELECT ride_no, ordinal, debit.operator_no, session_id, agreement_id, debit.currency, amount_minor, paid_minor,
+             refunding_minor, refunded_minor, forgone_minor, debit.state, overdue, suspended, dispute, debit.provider_key,
+             debit.provider_ref, debit.action, debit.reason, attempts, submitted_at, settled_at, debit.due_at, pay_by,
+             debit.created_at, debit.updated_at
+      FROM debit JOIN agreement USING (agreement_no)
+      WHERE agreement.rider_no = rider.rider_no
+        AND debit.state NOT IN ('settled', 'settled_elsewhere', 'settled_twice', 'waived', 'cancelled')
+      ORDER BY ride_no DESC, ordinal LIMIT 100) d),
+  'holds', (
+    SELECT json_agg(h ORDER BY h.session_id) FROM (
+      SELECT session_id, agreement_id, hold.state, hold.cap_minor, hold.currency
+      FROM hold JOIN agreement USING (agreement_no)
+      WHERE agreement.rider_no = rider.rider_no AND hold.state IN ('requested', 'open', 'completing') LIMIT 100) h)
+)::text
+FROM rider WHERE operator_no = $1 AND rider_ref = $2;
+
+-- name: tariff_versions
+-- Every version of one tariff, or the newest of each where no id is given, by id from $3 on.
+SELECT tariff_id, version, valid_from, document, digest, created_at FROM (
+  SELECT t.tariff_id, v.version, v.valid_from, v.document, v.digest, v.created_at,
+         row_number() OVER (PARTITION BY t.tariff_no ORDER BY v.version DESC) AS age
+  FROM tariff t JOIN tariff_version v USING (tariff_no)
+  WHERE t.operator_no = $1 AND ($2::text IS NULL OR t.tariff_id = $2) AND ($3::text IS NULL OR t.tariff_id > $3)
+) versions
+WHERE $2::text IS NOT NULL OR age = 1
+ORDER BY tariff_id, version DESC LIMIT $4;
