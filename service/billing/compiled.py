@@ -15,7 +15,7 @@ from service.billing.rules import FreeMinutes
 from service.billing.tariffs import Tariff
 from service.billing.timeline import Span, span_of
 
-TARIFFS_MAX = 4096
+TARIFFS_MAX = 1024
 """How many compiled tariffs are kept."""
 
 

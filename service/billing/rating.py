@@ -35,7 +35,7 @@ from service.billing.timeline import span_of
 
 __all__ = ["Charge", "Line", "rate"]
 
-MEMO_MAX = 4096
+MEMO_MAX = 1024
 """How many charges a tariff keeps ready; it starts anew when it is full."""
 
 
