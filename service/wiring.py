@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -143,12 +144,20 @@ async def run_intake(process: Process) -> None:
     if await process.until_there("Kafka", lambda: _started(source)) is None:
         return
     guard = asyncio.create_task(watchdog.run())
+    _spare_collector()
     try:
         await _take_in(process, intake, guard)
     finally:
         guard.cancel()
         await intake.close()
         await database.close()
+
+
+def _spare_collector() -> None:
+    """A batch makes a hundred thousand objects that die by themselves: the cycle collector looks seldom."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
 
 
 async def _take_in(process: Process, intake: Intake, guard: asyncio.Task[None]) -> None:

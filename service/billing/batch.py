@@ -16,8 +16,8 @@ from service.billing.catalog import BalanceBook, Catalog, Operator
 from service.billing.events import RideEvent
 from service.billing.rating import rate
 from service.billing.rides import UNCHARGED, CapUse, Revision, Ride, StoredCharge, compose
-from service.billing.sessions import FINAL, Session, SessionState, Usage, take
-from service.billing.verdicts import Occasion, Terms, Verdict, judge
+from service.billing.sessions import FINAL, Session, SessionState, Usage, first, take
+from service.billing.verdicts import Occasion, Terms, Verdict, deadline, judge
 
 
 class Arrival(msgspec.Struct, frozen=True, gc=False):
@@ -92,7 +92,7 @@ def _ride(known: Ride | None, arrival: Arrival, mint: Callable[[], int]) -> Ride
 
 def reconsider(ride: Ride, catalog: Catalog, book: BalanceBook, now: datetime, occasion: Occasion) -> Revision | None:
     """The next revision of a ride to which nothing new happened, or None where it would say the same again."""
-    if ride.session.final:
+    if ride.session.final or ride.state is SessionState.REVIEW:
         return None
     verdict = judge(ride.session, ride.operator, catalog, now, occasion)
     if verdict.state == ride.state and verdict.reason == ride.reason:
@@ -111,13 +111,15 @@ def _revise(
 ) -> Revision:
     """The next revision of a ride."""
     if session.final and len(session.counted) == len(ride.session.counted):
-        same = Verdict(ride.state, ride.reason, assumed_end=session.assumed_end)
-        return compose(ride, session, fresh, same, None, now)
-    verdict = judge(session, ride.operator, catalog, now, occasion)
+        return compose(ride, session, fresh, Verdict(ride.state, ride.reason), None, now)
+    verdict = _watched(
+        ride, session, catalog, judge(session, ride.operator, catalog, now, _again(ride, session, occasion))
+    )
+    if _stays_in_review(ride, session, verdict):
+        verdict = Verdict(SessionState.REVIEW, ride.reason, verdict.terms)
     if verdict.usage is None or verdict.terms is None:
         if session.final and verdict.state not in FINAL:
-            reason = verdict.reason or "correction_incomplete"
-            verdict = Verdict(SessionState.REVIEW, reason, verdict.terms, assumed_end=session.assumed_end)
+            verdict = Verdict(SessionState.REVIEW, verdict.reason or _unfinished(session), verdict.terms)
         gone = verdict.state in UNCHARGED and ride.charge is not None
         cap_uses = _move_balances(ride, None, book) if gone else ()
         return compose(ride, session, fresh, verdict, None, now, cap_uses)
@@ -128,6 +130,35 @@ def _revise(
     moves = charge.charge.used or (ride.charge is not None and ride.charge.charge.used)
     cap_uses = _move_balances(ride, (verdict.terms, charge), book) if moves else ()
     return compose(ride, session, fresh, verdict, charge, now, cap_uses)
+
+
+def _again(ride: Ride, session: Session, occasion: Occasion) -> Occasion:
+    """A ride that is in review because its time was over stays there until the half that is missing comes."""
+    waiting = ride.state is SessionState.REVIEW and (
+        ride.reason == "end_missing" or (ride.reason == "start_missing" and first(session, "started") is None)
+    )
+    return "deadline" if waiting else occasion
+
+
+def _stays_in_review(ride: Ride, session: Session, verdict: Verdict) -> bool:
+    """What lay far in the future is not charged by itself because that time has come meanwhile."""
+    return (
+        ride.state is SessionState.REVIEW
+        and ride.reason == "time_in_the_future"
+        and verdict.usage is not None
+        and first(session, "corrected") is None
+    )
+
+
+def _watched(ride: Ride, session: Session, catalog: Catalog, verdict: Verdict) -> Verdict:
+    """A ride that becomes open late may have been passed over by the sweep: it is watched from here on."""
+    if verdict.state is not SessionState.OPEN or not ride.revision or ride.state is SessionState.OPEN:
+        return verdict
+    return msgspec.structs.replace(verdict, watch_at=deadline(session, ride.operator, catalog))
+
+
+def _unfinished(session: Session) -> str:
+    return "ride_after_reservation" if session.reserved_only else "correction_incomplete"
 
 
 def _owed(ride: Ride, used: Usage) -> bool:

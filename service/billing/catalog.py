@@ -32,7 +32,7 @@ class AgreementRef(msgspec.Struct, frozen=True, gc=False):
     currency: str
 
 
-class TariffVersion(msgspec.Struct, frozen=True):
+class TariffVersion(msgspec.Struct, frozen=True, gc=False):
     """A version of a tariff, in force from `valid_from` until the next one is."""
 
     tariff_no: int

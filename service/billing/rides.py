@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import lru_cache
 
 import msgspec
 
@@ -30,7 +31,7 @@ class StoredCharge(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     owed: bool = True
 
 
-class Ride(msgspec.Struct, frozen=True):
+class Ride(msgspec.Struct, frozen=True, gc=False):
     """What a writer knows of a ride: its session and its last revision. `charge` is the one that stands, if any."""
 
     key: bytes
@@ -55,7 +56,7 @@ class CapUse(msgspec.Struct, frozen=True, gc=False):
     after: Decimal
 
 
-class Revision(msgspec.Struct, frozen=True):
+class Revision(msgspec.Struct, frozen=True, gc=False):
     """One decision about a ride, and all that is appended with it.
 
     `ride` is the ride after it, `before` the one it was decided on. `row` is the canonical text that the digest is
@@ -117,7 +118,9 @@ def compose(
     terms, state = verdict.terms, verdict.state
     agreement, tariff = ride.agreement, ride.tariff
     named: tuple[int | None, int | None, int | None] = (None, None, None)
-    if terms is not None and (agreement is None or (terms.version.tariff_no, terms.version.version) != tariff):
+    if terms is not None and (
+        agreement != terms.agreement or (terms.version.tariff_no, terms.version.version) != tariff
+    ):
         agreement, tariff = terms.agreement, (terms.version.tariff_no, terms.version.version)
         named = (agreement.agreement_no, *tariff)
     standing = None if state in UNCHARGED else charge or ride.charge
@@ -140,7 +143,7 @@ def compose(
         ride.key,
         ride.ride_no,
         ride.operator,
-        decided(session, state, assumed_end=verdict.assumed_end),
+        decided(session, state, standing.usage if standing is not None else None),
         ride.revision + 1,
         state,
         verdict.reason,
@@ -149,7 +152,8 @@ def compose(
         tariff,
         standing,
     )
-    transfers = _transfers(after, ride.charge, owing_minor) if owing_minor else ()
+    tax_minor = _owed_tax(standing) - _owed_tax(ride.charge)
+    transfers = _transfers(after, ride.charge, owing_minor, tax_minor) if owing_minor or tax_minor else ()
     conflicts = session.conflicts[len(ride.session.conflicts) :] if session.conflicts else ()
     return Revision(ride, after, slot, row, verdict, fresh, charge, owing_minor, transfers, cap_uses, conflicts)
 
@@ -217,7 +221,7 @@ def restore(
         if stored.charge is not None:
             charge = _STORED_CHARGE.decode(stored.charge)
         charge = None if state in UNCHARGED else charge
-        session = decided(session, state, assumed_end=charge is not None and charge.usage.lost_end is not None)
+        session = decided(session, state, charge.usage if charge is not None else None)
     last = revisions[-1]
     return Ride(
         key,
@@ -249,16 +253,16 @@ def owed_minor(charge: StoredCharge | None) -> int:
     return charge.charge.total_minor if charge is not None and charge.owed else 0
 
 
+@lru_cache(maxsize=256)
 def instant_text(instant: datetime) -> str:
     """An instant in UTC to the microsecond, always in the same 27 characters."""
     return instant.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
-def _transfers(after: Ride, before: StoredCharge | None, owing_minor: int) -> tuple[Transfer, ...]:
+def _transfers(after: Ride, before: StoredCharge | None, owing_minor: int, tax_minor: int) -> tuple[Transfer, ...]:
     assert after.agreement is not None and after.tariff is not None
     charge = after.charge or before
     assert charge is not None
-    tax_minor = _owed_tax(after.charge) - _owed_tax(before)
     return charge_transfers(
         after.agreement.agreement_no,
         after.tariff[0],

@@ -63,13 +63,15 @@ class Usage(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 class Session(msgspec.Struct, frozen=True, gc=False):
     """What is known of a ride: the events that count and the ones that contradict them, in order of arrival.
 
-    `final` is True once the ride was decided; `assumed_end` while the decision stands on an end that nobody reported.
+    `final` is True once the ride was decided; `assumed_end` while its charge stands on an end that nobody reported,
+    `reserved_only` while it is for a reservation that no ride had followed.
     """
 
     counted: tuple[RideEvent, ...] = ()
     conflicts: tuple[RideEvent, ...] = ()
     final: bool = False
     assumed_end: bool = False
+    reserved_only: bool = False
 
     def events(self) -> Iterable[RideEvent]:
         """Every event that was recorded; one that counts and contradicts comes once."""
@@ -85,18 +87,19 @@ def take(session: Session, event: RideEvent) -> tuple[Session, Taken]:
 
     Depends on nothing but the session and the event, so that folding the stored events again gives the same session.
     """
-    twin = False
+    same_id = twin = False
     for known in session.events() if session.conflicts else session.counted:
         if known.id == event.id and known.source == event.source:
             if same_content(known, event):
                 return session, "duplicate"
-            return _with_conflict(session, event), "conflict"
-        if known.kind == event.kind and event.kind in _ONCE:
+            same_id = True
+        elif known.kind == event.kind and event.kind in _ONCE:
             if same_content(known, event):
                 return session, "duplicate"
             twin = True
-    if session.final and not _counts_after_decision(session, event):
-        return _with_conflict(session, event), "conflict"
+    if same_id or (session.final and not _counts_after_decision(session, event)):
+        conflicts = (*session.conflicts, event)
+        return msgspec.structs.replace(session, conflicts=conflicts), "conflict"
     counted = (*session.counted, event)
     if twin or _differs_in_contract(session, event):
         return msgspec.structs.replace(session, counted=counted, conflicts=(*session.conflicts, event)), "conflict"
@@ -105,12 +108,17 @@ def take(session: Session, event: RideEvent) -> tuple[Session, Taken]:
     return msgspec.structs.replace(session, counted=counted), "counted"
 
 
-def decided(session: Session, state: SessionState, *, assumed_end: bool) -> Session:
-    """The session once a revision with this state was appended."""
-    final = state in FINAL
-    if session.final == final and session.assumed_end == assumed_end:
-        return session
-    return Session(session.counted, session.conflicts, final, assumed_end)
+def decided(session: Session, state: SessionState, charged: Usage | None) -> Session:
+    """The session once a revision with this state was appended; `charged` is what the charge that stands is for.
+
+    A ride with a charge stays decided whatever its state: only an operator's correction, or the half that was assumed,
+    moves its money.
+    """
+    if charged is None:
+        final = state in FINAL
+        same = session.final == final and not session.assumed_end and not session.reserved_only
+        return session if same else Session(session.counted, session.conflicts, final)
+    return Session(session.counted, session.conflicts, True, charged.lost_end is not None, not charged.rode)
 
 
 def first(session: Session, kind: str) -> RideEvent | None:
@@ -140,7 +148,7 @@ class Course(msgspec.Struct, frozen=True, gc=False):
 
 
 def course(session: Session) -> Course:
-    """The events that count, each kind once, with the operator's last correction laid over them."""
+    """The events that count, each kind once, with the operator's corrections laid over them, the last on top."""
     start = end = cancellation = reservation = reservation_end = correction = None
     voided = False
     billable, purpose = True, None
@@ -157,7 +165,7 @@ def course(session: Session) -> Course:
             case "reservation_cancelled":
                 reservation_end = event if reservation_end is None else min(reservation_end, event, key=_rank)
             case "corrected":
-                correction = event
+                correction = event if correction is None else _laid_over(correction, event)
             case "voided":
                 voided = True
         if not event.billable:
@@ -199,7 +207,7 @@ def usage(session: Session, told: Course, ended_at: datetime, lost_end: LostEndC
         vehicle_type=told.start.vehicle_type if told.start else None,
         parking_category=(fix and fix.parking_category) or (end.parking_category if end else None),
         zone_fees=(fix.zone_fees if fix else ()) or (end.zone_fees if end else ()),
-        reserved_us=microseconds(told.reservation.time, started_at) if told.reservation else None,
+        reserved_us=_reserved_us(told, started_at) if told.reservation else None,
         lost_end=lost_end,
     )
 
@@ -246,7 +254,15 @@ _ONCE = frozenset({"started", "ended", "cancelled", "reservation_started", "rese
 
 
 def _counts_after_decision(session: Session, event: RideEvent) -> bool:
-    return event.kind in ("corrected", "voided") or (session.assumed_end and event.kind == "ended")
+    """Whether an event of a decided ride still says something: a correction, the true end instead of an assumed one,
+    the ride after its reservation was charged, or anything about a ride that will never be charged."""
+    if event.kind in ("corrected", "voided"):
+        return True
+    if session.assumed_end:
+        return event.kind == "ended"
+    if session.reserved_only:
+        return event.kind not in ("reservation_started", "reservation_cancelled")
+    return any(known.kind == "voided" or not known.billable for known in session.counted)
 
 
 def _differs_in_contract(session: Session, event: RideEvent) -> bool:
@@ -259,12 +275,28 @@ def _differs_in_contract(session: Session, event: RideEvent) -> bool:
     return False
 
 
-def _with_conflict(session: Session, event: RideEvent) -> Session:
-    return Session(session.counted, (*session.conflicts, event), session.final, session.assumed_end)
-
-
 def _rank(event: RideEvent) -> tuple[datetime, str, str, bytes]:
     return event.time, event.source, event.id, content_digest(event)
+
+
+def _laid_over(earlier: RideEvent, later: RideEvent) -> RideEvent:
+    """Two corrections as one: what the later one does not say stays as the earlier one left it."""
+    return msgspec.structs.replace(
+        later,
+        corrected_start=later.corrected_start or earlier.corrected_start,
+        corrected_end=later.corrected_end or earlier.corrected_end,
+        distance=earlier.distance if later.distance is None else later.distance,
+        parking_category=later.parking_category or earlier.parking_category,
+        zone_fees=later.zone_fees or earlier.zone_fees,
+    )
+
+
+def _reserved_us(told: Course, started_at: datetime) -> int:
+    """How long the vehicle was reserved before the ride: until it began, or the reservation was given up."""
+    assert told.reservation is not None
+    ended = told.reservation_end
+    until = started_at if ended is None else min(started_at, ended.time)
+    return max(0, microseconds(told.reservation.time, until))
 
 
 def _pauses(session: Session, started_at: datetime, ended_at: datetime) -> tuple[tuple[datetime, datetime], ...]:

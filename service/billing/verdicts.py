@@ -32,14 +32,14 @@ RECHECK_AFTER = timedelta(minutes=5)
 """How soon a parked ride is looked at again, in business time."""
 
 
-class Terms(msgspec.Struct, frozen=True):
+class Terms(msgspec.Struct, frozen=True, gc=False):
     """The agreement and the tariff version that a ride is decided under."""
 
     agreement: AgreementRef
     version: TariffVersion
 
 
-class Verdict(msgspec.Struct, frozen=True):
+class Verdict(msgspec.Struct, frozen=True, gc=False):
     """What a ride's events come to. `usage` stands where the ride is to be charged; `watch_at` where it must be looked
     at again by itself."""
 
@@ -48,7 +48,6 @@ class Verdict(msgspec.Struct, frozen=True):
     terms: Terms | None = None
     usage: Usage | None = None
     watch_at: datetime | None = None
-    assumed_end: bool = False
 
 
 def judge(session: Session, operator: Operator, catalog: Catalog, now: datetime, occasion: Occasion) -> Verdict:
@@ -57,7 +56,7 @@ def judge(session: Session, operator: Operator, catalog: Catalog, now: datetime,
     if told.voided:
         return Verdict(SessionState.VOIDED)
     if not told.billable:
-        return Verdict(SessionState.NOT_BILLABLE, told.purpose)
+        return Verdict(SessionState.NOT_BILLABLE, told.purpose and _plain(told.purpose))
     if told.started_at is None:
         return _without_start(session, told, operator, catalog, now, occasion)
     terms = find_terms(told, operator, catalog, told.started_at)
@@ -72,6 +71,21 @@ def judge(session: Session, operator: Operator, catalog: Catalog, now: datetime,
     if terms.agreement.currency != terms.version.tariff.currency:
         return Verdict(SessionState.REVIEW, "currency_differs", terms)
     return _with_start(session, told, terms, operator, now, occasion)
+
+
+def deadline(session: Session, operator: Operator, catalog: Catalog) -> datetime | None:
+    """When a ride has waited long enough for its end or start, or its reservation runs out.
+
+    None while it is not known by which tariff. Whoever acts on it must know that nothing from before it is unread.
+    """
+    told = course(session)
+    if told.started_at is not None:
+        terms = find_terms(told, operator, catalog, told.started_at)
+        return None if isinstance(terms, str) else told.started_at + lost_end_rule(terms.version.tariff).after
+    if told.reservation is not None and told.end is None:
+        terms = find_terms(told, operator, catalog, told.reservation.time)
+        return None if isinstance(terms, str) else told.reservation.time + longest_reservation(terms.version.tariff)
+    return _start_awaited_until(session, told, operator, catalog)
 
 
 def find_terms(told: Course, operator: Operator, catalog: Catalog, at: datetime) -> Terms | str:
@@ -103,11 +117,12 @@ def _with_start(
     if ended_at is None and told.cancellation is not None:
         ended_at = told.cancellation.time
         abort = free_abort(tariff)
-        if abort is not None and ended_at - told.started_at <= abort:
+        if abort is not None and timedelta(0) <= ended_at - told.started_at <= abort:
             return Verdict(SessionState.CANCELLED, "within_free_abort", terms)
     if ended_at is None:
         rule = lost_end_rule(tariff)
-        if occasion != "deadline" or now < told.started_at + rule.after:
+        over = occasion == "deadline" or session.assumed_end
+        if not over or now < told.started_at + rule.after:
             return Verdict(SessionState.OPEN, terms=terms)
         if rule.charge == "review":
             return Verdict(SessionState.REVIEW, "end_missing", terms)
@@ -117,26 +132,35 @@ def _with_start(
     if reason is not None:
         return Verdict(SessionState.REVIEW, reason, terms)
     used = usage(session, told, ended_at, lost_end)
-    return Verdict(SessionState.CLOSED, lost_end and "end_missing", terms, used, assumed_end=lost_end is not None)
+    return Verdict(SessionState.CLOSED, lost_end and "end_missing", terms, used)
 
 
 def _without_start(
     session: Session, told: Course, operator: Operator, catalog: Catalog, now: datetime, occasion: Occasion
 ) -> Verdict:
     if told.reservation is not None and told.end is None:
-        return _reservation(told, told.reservation, operator, catalog, now)
-    since = min(event.time for event in session.counted)
-    terms = find_terms(told, operator, catalog, since)
-    wait = LOST_END_DEFAULT if isinstance(terms, str) else lost_end_rule(terms.version.tariff).after
-    if now < since + wait or occasion != "deadline":
-        return Verdict(SessionState.INCOMPLETE, "start_missing", watch_at=since + wait)
+        return _reservation(told, told.reservation, operator, catalog, now, occasion)
+    until = _start_awaited_until(session, told, operator, catalog)
+    if now < until or occasion != "deadline":
+        return Verdict(SessionState.INCOMPLETE, "start_missing", watch_at=until)
     if told.end is None and told.cancellation is not None:
         return Verdict(SessionState.CANCELLED, "start_missing")
     return Verdict(SessionState.REVIEW, "start_missing")
 
 
+def _start_awaited_until(session: Session, told: Course, operator: Operator, catalog: Catalog) -> datetime:
+    since = min(event.time for event in session.counted)
+    terms = find_terms(told, operator, catalog, since)
+    return since + (LOST_END_DEFAULT if isinstance(terms, str) else lost_end_rule(terms.version.tariff).after)
+
+
+def _plain(words: str) -> str:
+    """A producer's own words as a reason: they stand between tabs in the row that a digest is over."""
+    return "".join(letter if letter.isprintable() and letter != "\\" else " " for letter in words)
+
+
 def _reservation(
-    told: Course, reservation: RideEvent, operator: Operator, catalog: Catalog, now: datetime
+    told: Course, reservation: RideEvent, operator: Operator, catalog: Catalog, now: datetime, occasion: Occasion
 ) -> Verdict:
     """A reservation that no ride followed is charged when it is cancelled or runs out."""
     terms = find_terms(told, operator, catalog, reservation.time)
@@ -144,7 +168,7 @@ def _reservation(
         return Verdict(SessionState.PARKED, terms, watch_at=now + RECHECK_AFTER)
     runs_out_at = reservation.time + longest_reservation(terms.version.tariff)
     ended = told.reservation_end or told.cancellation
-    if ended is None and now < runs_out_at:
+    if ended is None and (occasion != "deadline" or now < runs_out_at):
         return Verdict(SessionState.RESERVED, terms=terms, watch_at=runs_out_at)
     ended_at = min(ended.time, runs_out_at) if ended is not None else runs_out_at
     if microseconds(reservation.time, ended_at) < 0:

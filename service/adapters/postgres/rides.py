@@ -118,8 +118,9 @@ class RideStore(BatchStore):
         await self._copy("session_key", ("session_key", "ride_no", "slot"), _identity_rows(revisions))
         await self._copy("ride_revision", REVISION_COLUMNS, _revision_rows(revisions, batch_no))
         owing = [revision for revision in revisions if revision.owing_minor]
-        await self._copy("obligation", _OBLIGATION_COLUMNS, _obligation_rows(owing))
-        await self._copy("transfer", _TRANSFER_COLUMNS, _transfer_rows(owing))
+        await self._copy("obligation", OBLIGATION_COLUMNS, _obligation_rows(owing))
+        posting = [revision for revision in revisions if revision.transfers]
+        await self._copy("transfer", TRANSFER_COLUMNS, _transfer_rows(posting))
         await self._move_balances([revision for revision in revisions if revision.cap_uses])
         await self._watch([revision for revision in revisions if revision.verdict.watch_at is not None])
 
@@ -208,7 +209,7 @@ def _copy_row(row: str) -> str:
     return "\t".join(field if field == "\\N" else field.replace("\\", "\\\\") for field in fields)
 
 
-_OBLIGATION_COLUMNS = (
+OBLIGATION_COLUMNS = (
     "ride_no",
     "revision",
     "slot",
@@ -236,7 +237,7 @@ def _obligation_rows(revisions: Sequence[Revision]) -> list[str]:
     return rows
 
 
-_TRANSFER_COLUMNS = (
+TRANSFER_COLUMNS = (
     "ride_no",
     "fact",
     "ordinal",

@@ -23,7 +23,9 @@ from service.adapters.postgres.rides import RideNumbers
 from service.billing.announcements import announce
 from service.billing.batch import Advance, advance
 from service.billing.catalog import BalanceBook, BalanceKey
+from service.billing.events import Malformed
 from service.billing.proofs import batch_no
+from service.billing.quarantine import encode_quarantined
 from service.billing.rides import Revision
 from service.flows.clock import machine_now
 from service.flows.intake.knowledge import Knowledge
@@ -227,17 +229,7 @@ class Intake:
         ordered = sorted(revisions, key=lambda revision: revision.ride.ride_no)
         facts = [OutRecord("billing", *fact) for revision in ordered for fact in announce(revision, now)]
         facts += [
-            OutRecord(
-                "quarantine",
-                item.record.key or b"",
-                [
-                    *item.record.headers,
-                    ("farebox_reason", item.reason.encode()),
-                    ("farebox_path", item.path.encode()),
-                    ("farebox_position", f"{item.record.topic}/{partition}/{item.record.offset}".encode()),
-                ],
-                item.record.value or b"",
-            )
+            OutRecord("quarantine", *encode_quarantined(item.record, Malformed(item.reason, item.path)))
             for item in work.quarantined
             if item.record.partition == partition
         ]
