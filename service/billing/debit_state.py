@@ -119,3 +119,13 @@ class Terms(msgspec.Struct, frozen=True):
     capabilities: Capabilities
     calendar: Calendar
     zone: ZoneInfo
+
+
+def debit_id(ride_no: int, ordinal: int) -> str:
+    """How a debit is called outside."""
+    return f"{ride_no}-{ordinal}"
+
+
+def refund_id(ride_no: int, ordinal: int, refund_ordinal: int) -> str:
+    """How a refund is called outside: it begins like its debit."""
+    return f"{ride_no}-{ordinal}-{refund_ordinal}"

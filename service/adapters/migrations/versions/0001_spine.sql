@@ -397,7 +397,7 @@ CREATE TABLE debit (
   PRIMARY KEY (ride_no, ordinal, slot)
 ) PARTITION BY RANGE (ride_no);
 CREATE INDEX debit_due ON debit (account_no, due_at) WHERE due_at IS NOT NULL;
-CREATE INDEX debit_policy ON debit (policy_at) WHERE policy_at IS NOT NULL;
+CREATE INDEX debit_policy ON debit (account_no, policy_at) WHERE policy_at IS NOT NULL;
 -- What a rider still owes: a debt that was written off stays one.
 CREATE INDEX debit_owed ON debit (agreement_no)
   WHERE state NOT IN ('settled', 'settled_elsewhere', 'settled_twice', 'waived', 'cancelled');

@@ -1,0 +1,281 @@
+"""Collection's queries: batches that owe, debits and refunds claimed, locked and written, their ledger rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from operator import attrgetter
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import msgspec
+
+from service.adapters.postgres.batches import BatchStore
+from service.billing.collecting import Posted, Transition
+from service.billing.debit_state import Debit, Receipt, State
+from service.billing.outcomes import RiderAction
+from service.billing.refunds import Refund, RefundState
+
+DebitKey = tuple[int, int]
+"""(ride number, ordinal)."""
+RefundKey = tuple[int, int, int]
+"""(ride number, debit ordinal, refund ordinal)."""
+
+
+class DebitRow(msgspec.Struct, frozen=True):
+    """A debit with who holds it and the names that a request and a fact need."""
+
+    debit: Debit
+    lease_until: datetime | None
+    operator_id: str
+    operator_calendar: str
+    agreement_id: str
+    time_zone: str
+    agreement_key: str
+    agreement_ref: str | None
+    hold_key: str | None
+    hold_ref: str | None
+
+
+class RefundRow(msgspec.Struct, frozen=True):
+    """A refund with who holds it."""
+
+    refund: Refund
+    lease_until: datetime | None
+
+
+class OwingRow(msgspec.Struct, frozen=True):
+    """A ride's obligations summed, with its agreement."""
+
+    ride_no: int
+    slot: int
+    operator_no: int
+    currency: str
+    owed_minor: int
+    agreement_no: int
+    events: str
+    operator_id: str
+    operator_calendar: str
+    agreement_id: str
+    account_no: int
+    cap_minor: int | None
+    time_zone: str
+
+
+class CollectionStore(BatchStore):
+    """One method per named query of `collection.sql`."""
+
+    async def lock_cursors(self) -> dict[int, int]:
+        """The cursors this transaction may move: writer number → last sequence number read."""
+        await self.run("ensure_collection_cursors")
+        return {row["writer_no"]: row["seq"] for row in await self.all("lock_collection_cursors")}
+
+    async def batches_owing(self, cursors: Mapping[int, int], batches_max: int) -> Sequence[asyncpg.Record]:
+        """(writer_no, seq, owing) of the next batches of each writer."""
+        return await self.all("batches_owing", list(cursors), list(cursors.values()), batches_max)
+
+    async def move_cursors(self, before: Mapping[int, int], after: Mapping[int, int]) -> bool:
+        """Moves the cursors in `after`; False when one was not where `before` says."""
+        expected = [before[writer_no] for writer_no in after]
+        return await self.run("move_collection_cursors", list(after), expected, list(after.values())) == len(after)
+
+    async def claim_debits(
+        self, account_no: int, now: datetime, machine_at: datetime, claim_max: int, *, submitting: bool
+    ) -> list[DebitRow]:
+        """Due debits of an account that nobody holds, locked until commit."""
+        rows = await self.all("claim_debits", account_no, now, machine_at, claim_max, submitting)
+        return list(map(_debit_row, rows))
+
+    async def claim_refunds(
+        self, account_no: int, now: datetime, machine_at: datetime, claim_max: int, *, submitting: bool
+    ) -> list[RefundRow]:
+        """Due refunds of an account that nobody holds, locked until commit."""
+        rows = await self.all("claim_refunds", account_no, now, machine_at, claim_max, submitting)
+        return list(map(_refund_row, rows))
+
+    async def claim_policies(self, account_no: int, now: datetime, claim_max: int) -> list[DebitRow]:
+        """Debits of an account whose calendar has come, locked until commit."""
+        return list(map(_debit_row, await self.all("claim_policies", account_no, now, claim_max)))
+
+    async def lock_debits(self, ride_nos: Iterable[int]) -> dict[DebitKey, DebitRow]:
+        """Every debit of the rides, locked until commit."""
+        return await self._debits("lock_debits", ride_nos)
+
+    async def read_debits(self, ride_nos: Iterable[int]) -> dict[DebitKey, DebitRow]:
+        """Every debit of the rides as it is now."""
+        return await self._debits("read_debits", ride_nos)
+
+    async def _debits(self, query: str, ride_nos: Iterable[int]) -> dict[DebitKey, DebitRow]:
+        rides = sorted(set(ride_nos))
+        rows = map(_debit_row, await self.all(query, rides, rides[0], rides[-1])) if rides else ()
+        return {(row.debit.ride_no, row.debit.ordinal): row for row in rows}
+
+    async def lock_refunds(self, ride_nos: Iterable[int]) -> dict[RefundKey, RefundRow]:
+        """Every refund of the rides, locked until commit; their debits are locked before."""
+        rides = sorted(set(ride_nos))
+        rows = map(_refund_row, await self.all("lock_refunds", rides, rides[0], rides[-1])) if rides else ()
+        return {(row.refund.ride_no, row.refund.ordinal, row.refund.refund_ordinal): row for row in rows}
+
+    async def rides_owing(self, ride_nos: Iterable[int]) -> list[OwingRow]:
+        """What the rides owe in all."""
+        rides = sorted(set(ride_nos))
+        rows = await self.all("rides_owing", rides, rides[0], rides[-1]) if rides else ()
+        return [OwingRow(**dict(row)) for row in rows]
+
+    async def hold_caps(self, session_keys: Sequence[UUID]) -> dict[UUID, int]:
+        """Session key → the cap of its hold, where one was opened."""
+        return {row["session_key"]: row["cap_minor"] for row in await self.all("hold_caps", session_keys)}
+
+    async def finish_holds(self, reasons: Mapping[UUID, str], now: datetime) -> int:
+        """Session key → "waived" or "settled": the holds are to be completed. Keys are sorted."""
+        ordered = sorted(reasons.items())
+        return await self.run("finish_holds", [key for key, _ in ordered], [reason for _, reason in ordered], now)
+
+    async def paused(self, account_no: int) -> bool:
+        """Whether nothing new may be submitted for the account."""
+        return bool(await self.value("collection_paused", account_no))
+
+    async def debits_by_provider_key(self, provider_key: str, account_no: int) -> list[DebitKey]:
+        """The debits that news about a key concern: one, or none that still matters."""
+        rows = await self.all("debits_by_provider_key", provider_key, account_no)
+        return [(row["ride_no"], row["ordinal"]) for row in rows]
+
+    async def insert_debits(self, debits: Sequence[Debit], now: datetime) -> None:
+        """New debits; raises UniqueViolationError when somebody else opened one first."""
+        if debits:
+            columns = [*_DEBIT_FIELDS, "updated_at"]
+            await self.connection.copy_records_to_table(
+                "debit", records=[(*_debit_values(debit), now) for debit in debits], columns=columns
+            )
+
+    async def insert_refunds(self, refunds: Sequence[Refund], now: datetime) -> None:
+        """New refunds; raises UniqueViolationError when somebody else opened one first."""
+        if refunds:
+            columns = [*_REFUND_FIELDS, "updated_at"]
+            await self.connection.copy_records_to_table(
+                "refund", records=[(*_REFUND_VALUES(refund), now) for refund in refunds], columns=columns
+            )
+
+    async def update_debits(self, leased: Sequence[tuple[Debit, datetime | None]], now: datetime) -> None:
+        """Writes what was decided about debits that this transaction holds, each with its new lease."""
+        if not leased:
+            return
+        columns = list(zip(*(_update_values(debit, lease) for debit, lease in leased), strict=True))
+        ride_nos = columns[0]
+        touched = await self.run("update_debits", now, *columns, min(ride_nos), max(ride_nos))
+        assert touched == len(leased), "a debit vanished while it was locked"
+
+    async def update_refunds(self, leased: Sequence[tuple[Refund, datetime | None]], now: datetime) -> None:
+        """Writes what was decided about refunds that this transaction holds, each with its new lease."""
+        if leased:
+            rows = [(*_REFUND_UPDATE(refund), lease) for refund, lease in leased]
+            await self.run("update_refunds", now, *map(list, zip(*rows, strict=True)))
+
+    async def append_transitions(self, transitions: Sequence[Transition], now: datetime, machine_at: datetime) -> None:
+        """Rows of the debits' lives."""
+        if transitions:
+            await self.connection.copy_records_to_table(
+                "debit_transition",
+                records=[_transition_values(transition, now, machine_at) for transition in transitions],
+                columns=_TRANSITION_COLUMNS,
+            )
+
+    async def append_transfers(self, posted: Sequence[Posted], now: datetime) -> None:
+        """Rows of the ledger."""
+        if posted:
+            await self.connection.copy_records_to_table(
+                "transfer", records=[_transfer_values(row, now) for row in posted], columns=_TRANSFER_COLUMNS
+            )
+
+
+_DEBIT_FIELDS = Debit.__struct_fields__
+_REFUND_FIELDS = Refund.__struct_fields__
+_REFUND_VALUES = attrgetter(*_REFUND_FIELDS)
+_REFUND_UPDATE = attrgetter(
+    *("ride_no", "ordinal", "refund_ordinal", "state", "provider_ref", "code"),
+    *("attempts", "queries", "not_found_at", "due_at"),
+)
+_UPDATED = (
+    *("ride_no", "ordinal", "amount_minor", "paid_minor", "refunding_minor", "refunded_minor", "forgone_minor"),
+    *("disputed_minor", "lowering_to", "receipts", "refunds", "state", "overdue", "suspended", "net_again", "capped"),
+    *("dispute", "provider_key", "provider_ref", "action", "reason", "attempts", "queries", "begun_at"),
+    *("submitted_at", "not_found_at", "settled_at", "due_at", "pay_by", "policy_at"),
+)
+_TRANSITION_COLUMNS = (
+    *("ride_no", "ordinal", "transition", "slot", "from_state", "to_state", "why"),
+    *("amount_minor", "provider_key", "provider_ref", "business_at", "machine_at"),
+)
+_TRANSFER_COLUMNS = (
+    *("ride_no", "fact", "ordinal", "line", "slot", "operator_no"),
+    *("debit_account", "credit_account", "amount_minor", "currency", "posted_at"),
+)
+_RECEIPTS = msgspec.json.Decoder(tuple[Receipt, ...])
+_ACTION = msgspec.json.Decoder(RiderAction)
+_ENCODER = msgspec.json.Encoder()
+
+
+def _debit_row(row: asyncpg.Record) -> DebitRow:
+    values: dict[str, Any] = {name: row[name] for name in _DEBIT_FIELDS}
+    values["state"] = State(values["state"])
+    values["receipts"] = _RECEIPTS.decode(values["receipts"]) if values["receipts"] != "[]" else ()
+    if values["action"] is not None:
+        values["action"] = _ACTION.decode(values["action"])
+    names = {name: row[name] for name in DebitRow.__struct_fields__[1:]}
+    return DebitRow(Debit(**values), **names)
+
+
+def _refund_row(row: asyncpg.Record) -> RefundRow:
+    values: dict[str, Any] = {name: row[name] for name in _REFUND_FIELDS}
+    values["state"] = RefundState(values["state"])
+    return RefundRow(Refund(**values), row["lease_until"])
+
+
+def _stored(debit: Debit, name: str) -> Any:
+    value = getattr(debit, name)
+    if name == "receipts" or (name == "action" and value is not None):
+        return _ENCODER.encode(value).decode()
+    return value
+
+
+def _debit_values(debit: Debit) -> tuple[Any, ...]:
+    return tuple(_stored(debit, name) for name in _DEBIT_FIELDS)
+
+
+def _update_values(debit: Debit, lease_until: datetime | None) -> tuple[Any, ...]:
+    return (*(_stored(debit, name) for name in _UPDATED), lease_until, debit.transitions)
+
+
+def _transition_values(transition: Transition, now: datetime, machine_at: datetime) -> tuple[Any, ...]:
+    debit = transition.debit
+    return (
+        debit.ride_no,
+        debit.ordinal,
+        debit.transitions,
+        debit.slot,
+        transition.from_state,
+        debit.state,
+        transition.why,
+        debit.amount_minor,
+        debit.provider_key,
+        debit.provider_ref,
+        now,
+        machine_at,
+    )
+
+
+def _transfer_values(posted: Posted, now: datetime) -> tuple[Any, ...]:
+    move = posted.transfer
+    return (
+        posted.ride_no,
+        posted.fact,
+        posted.ordinal,
+        posted.line,
+        posted.slot,
+        posted.operator_no,
+        move.debit_account,
+        move.credit_account,
+        move.amount_minor,
+        move.currency,
+        now,
+    )

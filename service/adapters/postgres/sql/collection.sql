@@ -1,0 +1,164 @@
+-- name: ensure_collection_cursors
+-- Every writer of obligations has a cursor of collection's; nothing is written when all are there.
+INSERT INTO batch_reader (reader, writer_no, seq)
+SELECT 'collection', known.writer_no, 0
+FROM (SELECT writer_no FROM stream_offset UNION ALL SELECT writer_no FROM writer WHERE name NOT LIKE 'collection/%') known
+WHERE NOT EXISTS (SELECT FROM batch_reader r WHERE r.reader = 'collection' AND r.writer_no = known.writer_no)
+ON CONFLICT DO NOTHING;
+
+-- name: lock_collection_cursors
+-- Collectors divide the writers among themselves: what another one is reading is skipped.
+SELECT writer_no, seq FROM batch_reader WHERE reader = 'collection' ORDER BY writer_no FOR UPDATE SKIP LOCKED;
+
+-- name: batches_owing
+-- The next batches of each writer ($1) after its cursor ($2), at most $3 of each.
+SELECT cursors.writer_no, next.seq, next.owing
+FROM unnest($1::integer[], $2::bigint[]) AS cursors (writer_no, seq)
+CROSS JOIN LATERAL (
+  SELECT b.seq, b.owing FROM batch b WHERE b.writer_no = cursors.writer_no AND b.seq > cursors.seq ORDER BY b.seq LIMIT $3
+) next
+ORDER BY cursors.writer_no, next.seq;
+
+-- name: move_collection_cursors
+-- By compare-and-set: from $2 to $3.
+UPDATE batch_reader r SET seq = moved.seq
+FROM unnest($1::integer[], $2::bigint[], $3::bigint[]) AS moved (writer_no, expected, seq)
+WHERE r.reader = 'collection' AND r.writer_no = moved.writer_no AND r.seq = moved.expected;
+
+-- name: claim_debits
+-- Debits of account $1 that are due at $2 (business) and that nobody holds at $3 (machine), the longest waiting first;
+-- without $5, only those of which something must be asked.
+SELECT d.*, o.operator_id, o.calendar AS operator_calendar, a.agreement_id, a.time_zone,
+  a.provider_key AS agreement_key, a.provider_ref AS agreement_ref, h.provider_key AS hold_key, h.provider_ref AS hold_ref
+FROM debit d
+JOIN agreement a ON a.agreement_no = d.agreement_no
+JOIN operator o ON o.operator_no = d.operator_no
+LEFT JOIN hold h ON h.session_key = d.session_key AND h.slot = d.slot AND h.opened_at IS NOT NULL
+WHERE d.account_no = $1 AND d.due_at <= $2 AND (d.lease_until IS NULL OR d.lease_until <= $3)
+  AND ($5 OR d.state NOT IN ('new', 'retry_wait', 'submitting'))
+ORDER BY d.due_at LIMIT $4
+FOR UPDATE OF d SKIP LOCKED;
+
+-- name: claim_refunds
+-- Refunds of account $1, as claim_debits.
+SELECT r.* FROM refund r
+WHERE r.account_no = $1 AND r.due_at <= $2 AND (r.lease_until IS NULL OR r.lease_until <= $3)
+  AND ($5 OR r.state NOT IN ('new', 'submitting'))
+ORDER BY r.due_at LIMIT $4
+FOR UPDATE OF r SKIP LOCKED;
+
+-- name: claim_policies
+-- Debits of account $1 that the calendar must look at, $3 at most.
+SELECT d.*, o.operator_id, o.calendar AS operator_calendar, a.agreement_id, a.time_zone,
+  a.provider_key AS agreement_key, a.provider_ref AS agreement_ref, NULL AS hold_key, NULL AS hold_ref
+FROM debit d
+JOIN agreement a ON a.agreement_no = d.agreement_no
+JOIN operator o ON o.operator_no = d.operator_no
+WHERE d.account_no = $1 AND d.policy_at <= $2
+ORDER BY d.policy_at LIMIT $3
+FOR UPDATE OF d SKIP LOCKED;
+
+-- name: lock_debits
+-- All debits of the rides $1 (between $2 and $3, for the partitions), locked in their order.
+SELECT d.*, o.operator_id, o.calendar AS operator_calendar, a.agreement_id, a.time_zone,
+  a.provider_key AS agreement_key, a.provider_ref AS agreement_ref, h.provider_key AS hold_key, h.provider_ref AS hold_ref
+FROM debit d
+JOIN agreement a ON a.agreement_no = d.agreement_no
+JOIN operator o ON o.operator_no = d.operator_no
+LEFT JOIN hold h ON h.session_key = d.session_key AND h.slot = d.slot AND h.opened_at IS NOT NULL
+WHERE d.ride_no = ANY($1::bigint[]) AND d.ride_no BETWEEN $2 AND $3
+ORDER BY d.ride_no, d.ordinal
+FOR UPDATE OF d;
+
+-- name: lock_refunds
+-- All refunds of the rides $1, after their debits.
+SELECT r.* FROM refund r
+WHERE r.ride_no = ANY($1::bigint[]) AND r.ride_no BETWEEN $2 AND $3
+ORDER BY r.ride_no, r.ordinal, r.refund_ordinal
+FOR UPDATE OF r;
+
+-- name: rides_owing
+-- What each ride owes in all, on its latest agreement, with the events that name its session.
+SELECT owed.*, ride.events, o.operator_id, o.calendar AS operator_calendar, a.agreement_id, a.account_no, a.cap_minor, a.time_zone
+FROM (
+  SELECT ride_no, slot, operator_no, max(currency) AS currency, sum(amount_minor)::bigint AS owed_minor,
+    (array_agg(agreement_no ORDER BY revision DESC))[1] AS agreement_no
+  FROM obligation WHERE ride_no = ANY($1::bigint[]) AND ride_no BETWEEN $2 AND $3
+  GROUP BY ride_no, slot, operator_no
+) owed
+JOIN ride_revision ride ON ride.ride_no = owed.ride_no AND ride.revision = 1 AND ride.slot = owed.slot
+  AND ride.ride_no BETWEEN $2 AND $3
+JOIN agreement a ON a.agreement_no = owed.agreement_no
+JOIN operator o ON o.operator_no = owed.operator_no
+ORDER BY owed.ride_no;
+
+-- name: hold_caps
+-- The caps of the holds that were opened for these sessions.
+SELECT h.session_key, h.cap_minor FROM hold h
+WHERE h.session_key = ANY($1::uuid[]) AND h.opened_at IS NOT NULL AND h.state <> 'released';
+
+-- name: finish_holds
+-- Every debit of the session is final: the hold is to be completed, or given up where nothing was taken.
+UPDATE hold h SET state = 'completing', reason = done.reason, due_at = $3, updated_at = $3, version = version + 1
+FROM unnest($1::uuid[], $2::text[]) AS done (session_key, reason)
+WHERE h.session_key = done.session_key AND h.state = 'open';
+
+-- name: update_debits
+-- What the rules decided; identity, names and the instant of creation never change.
+UPDATE debit d SET
+  amount_minor = new.amount_minor, paid_minor = new.paid_minor, refunding_minor = new.refunding_minor,
+  refunded_minor = new.refunded_minor, forgone_minor = new.forgone_minor, disputed_minor = new.disputed_minor,
+  lowering_to = new.lowering_to, receipts = new.receipts::jsonb, refunds = new.refunds, state = new.state,
+  overdue = new.overdue, suspended = new.suspended, net_again = new.net_again, capped = new.capped,
+  dispute = new.dispute, provider_key = new.provider_key, provider_ref = new.provider_ref, action = new.action::jsonb,
+  reason = new.reason, attempts = new.attempts, queries = new.queries, begun_at = new.begun_at,
+  submitted_at = new.submitted_at, not_found_at = new.not_found_at, settled_at = new.settled_at, due_at = new.due_at,
+  pay_by = new.pay_by, policy_at = new.policy_at, lease_until = new.lease_until, transitions = new.transitions,
+  updated_at = $1
+FROM unnest(
+  $2::bigint[], $3::smallint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[], $9::bigint[],
+  $10::bigint[], $11::text[], $12::smallint[], $13::text[], $14::boolean[], $15::boolean[], $16::boolean[],
+  $17::boolean[], $18::text[], $19::text[], $20::text[], $21::text[], $22::text[], $23::integer[], $24::integer[],
+  $25::timestamptz[], $26::timestamptz[], $27::timestamptz[], $28::timestamptz[], $29::timestamptz[],
+  $30::timestamptz[], $31::timestamptz[], $32::timestamptz[], $33::integer[]
+) AS new (
+  ride_no, ordinal, amount_minor, paid_minor, refunding_minor, refunded_minor, forgone_minor, disputed_minor,
+  lowering_to, receipts, refunds, state, overdue, suspended, net_again,
+  capped, dispute, provider_key, provider_ref, action, reason, attempts, queries,
+  begun_at, submitted_at, not_found_at, settled_at, due_at,
+  pay_by, policy_at, lease_until, transitions
+)
+WHERE d.ride_no = new.ride_no AND d.ordinal = new.ordinal AND d.ride_no BETWEEN $34 AND $35;
+
+-- name: update_refunds
+-- What the rules decided about refunds.
+UPDATE refund r SET
+  state = new.state, provider_ref = new.provider_ref, code = new.code, attempts = new.attempts, queries = new.queries,
+  not_found_at = new.not_found_at, due_at = new.due_at, lease_until = new.lease_until, updated_at = $1
+FROM unnest(
+  $2::bigint[], $3::smallint[], $4::smallint[], $5::text[], $6::text[], $7::text[], $8::integer[], $9::integer[],
+  $10::timestamptz[], $11::timestamptz[], $12::timestamptz[]
+) AS new (
+  ride_no, ordinal, refund_ordinal, state, provider_ref, code, attempts, queries, not_found_at, due_at, lease_until
+)
+WHERE r.ride_no = new.ride_no AND r.ordinal = new.ordinal AND r.refund_ordinal = new.refund_ordinal;
+
+-- name: collection_paused
+-- Whether new submissions of a merchant account are stopped, by its own switch or its operator's mode.
+SELECT m.paused OR o.mode <> 'live' FROM merchant_account m JOIN operator o USING (operator_no) WHERE m.account_no = $1;
+
+-- name: debits_by_provider_key
+-- Which debits a provider's news is about.
+SELECT d.ride_no, d.ordinal FROM debit d
+WHERE d.provider_key = $1 AND d.account_no = $2 AND d.state NOT IN ('settled', 'waived');
+
+-- name: read_debits
+-- As lock_debits, without locks: what a refund's call needs to know of its debit.
+SELECT d.*, o.operator_id, o.calendar AS operator_calendar, a.agreement_id, a.time_zone,
+  a.provider_key AS agreement_key, a.provider_ref AS agreement_ref, h.provider_key AS hold_key, h.provider_ref AS hold_ref
+FROM debit d
+JOIN agreement a ON a.agreement_no = d.agreement_no
+JOIN operator o ON o.operator_no = d.operator_no
+LEFT JOIN hold h ON h.session_key = d.session_key AND h.slot = d.slot AND h.opened_at IS NOT NULL
+WHERE d.ride_no = ANY($1::bigint[]) AND d.ride_no BETWEEN $2 AND $3
+ORDER BY d.ride_no, d.ordinal;

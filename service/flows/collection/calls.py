@@ -1,0 +1,140 @@
+"""One call to a provider: what was claimed becomes a request, what comes back an event."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import datetime
+
+import msgspec
+
+from service.adapters.postgres.collection import DebitRow
+from service.adapters.providers.port import (
+    AgreementRef,
+    DebitRef,
+    DebitRequest,
+    HoldRef,
+    Provider,
+    RefundRef,
+    RefundRequest,
+)
+from service.billing.collecting import Work
+from service.billing.debit_events import DebitEvent, LowerAnswered, Notified, Queried, Submitted
+from service.billing.debit_state import Debit, State
+from service.billing.debits import request_minor
+from service.billing.outcomes import Outcome, Unknown
+from service.billing.refunds import Refund, RefundEvent
+
+CALL_SECONDS = 20.0
+"""How long a provider may take before its answer counts as lost (machine's clock)."""
+
+
+class Claim(msgspec.Struct, frozen=True):
+    """A call that this process may make until its lease is over; `row` is the debit as it was when it was claimed."""
+
+    work: Work
+    row: DebitRow
+    lease_until: datetime
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """What a claim's call brought."""
+
+    claim: Claim
+    outcome: Outcome
+
+
+async def call(provider: Provider, claim: Claim) -> Answer:
+    """Makes the call. No answer in time is Unknown: the money may have moved."""
+    try:
+        async with asyncio.timeout(CALL_SECONDS):
+            return Answer(claim, await _ask(provider, claim))
+    except TimeoutError:
+        return Answer(claim, Unknown("no answer in time"))
+
+
+def debit_event(answer: Answer, *, ours: bool) -> DebitEvent:
+    """The answer as something that happens to its debit; after the lease (`ours` is False) it is but a rumour."""
+    key, outcome = answer.claim.work.debit.provider_key, answer.outcome
+    if not ours:
+        return Notified(key, outcome)
+    match answer.claim.work.what:
+        case "submit":
+            return Submitted(key, outcome)
+        case "lower":
+            return LowerAnswered(key, outcome)
+        case _:
+            return Queried(key, outcome)
+
+
+def refund_event(answer: Answer, refund: Refund, *, ours: bool) -> RefundEvent:
+    """The answer as something that happens to its refund."""
+    if not ours:
+        return Notified(refund.provider_key, answer.outcome)
+    event = Submitted if answer.claim.work.what == "refund" else Queried
+    return event(refund.provider_key, answer.outcome)
+
+
+async def _ask(provider: Provider, claim: Claim) -> Outcome:
+    debit, refund = claim.work.debit, claim.work.refund
+    match claim.work.what:
+        case "submit":
+            return await provider.debit(_request(claim, debit))
+        case "query" if debit.state is State.UNKNOWN and provider.capabilities.same_key_is_query:
+            return await provider.debit(_request(claim, debit))
+        case "query":
+            return await provider.get_debit(_ref(claim, debit))
+        case "lower":
+            return await _lower(provider, claim, debit)
+        case "refund":
+            assert refund is not None
+            paid = _paid_ref(claim, debit, refund)
+            request = RefundRequest(refund.provider_key, paid, refund.amount_minor, refund.currency, refund.reason)
+            return await provider.refund(request)
+        case "query_refund":
+            assert refund is not None
+            paid = _paid_ref(claim, debit, refund)
+            return await provider.get_refund(RefundRef(refund.provider_key, paid, refund.provider_ref))
+
+
+async def _lower(provider: Provider, claim: Claim, debit: Debit) -> Outcome:
+    assert debit.lowering_to is not None
+    ref = _ref(claim, debit)
+    if debit.state is State.SETTLED_ELSEWHERE:
+        assert debit.settled_at is not None
+        return await provider.settle_elsewhere(ref, debit.settled_at)
+    if debit.lowering_to == debit.paid_minor:
+        return await provider.close_debit(ref)
+    elsewhere = debit.amount_minor - request_minor(debit)
+    return await provider.reduce_debit(ref, debit.lowering_to - elsewhere)
+
+
+def _request(claim: Claim, debit: Debit) -> DebitRequest:
+    """The same for the same key, always: nothing in it may depend on when it is sent."""
+    return DebitRequest(
+        key=debit.provider_key,
+        agreement=_agreement(claim.row),
+        amount_minor=request_minor(debit),
+        currency=debit.currency,
+        subject=f"Ride {debit.session_id}",
+        hold=_hold(claim.row),
+    )
+
+
+def _ref(claim: Claim, debit: Debit) -> DebitRef:
+    agreement, hold = _agreement(claim.row), _hold(claim.row)
+    return DebitRef(debit.provider_key, request_minor(debit), debit.currency, debit.provider_ref, agreement, hold)
+
+
+def _paid_ref(claim: Claim, debit: Debit, refund: Refund) -> DebitRef:
+    """The payment that a refund gives back, which need not be under the debit's present key."""
+    taken = next((receipt.amount_minor for receipt in debit.receipts if receipt.key == refund.debit_key), 0)
+    agreement, hold = _agreement(claim.row), _hold(claim.row)
+    return DebitRef(refund.debit_key, taken, refund.currency, refund.debit_ref, agreement, hold)
+
+
+def _agreement(row: DebitRow) -> AgreementRef:
+    return AgreementRef(row.agreement_key, row.agreement_ref)
+
+
+def _hold(row: DebitRow) -> HoldRef | None:
+    return None if row.hold_key is None else HoldRef(row.hold_key, row.hold_ref)

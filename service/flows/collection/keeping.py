@@ -1,0 +1,152 @@
+"""Loading what a decision needs, and writing what was decided: debits, refunds, ledger, facts, in one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+from service.adapters.postgres.batches import OutRecord
+from service.adapters.postgres.collection import CollectionStore, DebitKey, DebitRow, OwingRow, RefundKey, RefundRow
+from service.adapters.providers.port import Provider
+from service.billing.collecting import Book, Context, RideOwing
+from service.billing.debit_facts import Naming
+from service.billing.debit_state import FINAL, Debit, State, Terms
+from service.billing.dunning import calendar
+from service.billing.events import decode_events
+from service.billing.facts import EncodedFact
+from service.billing.keys import session_key
+
+Providers = Mapping[int, Provider]
+"""By account number; it may grow meanwhile."""
+
+
+class UnknownAccountError(Exception):
+    """A debit is on a merchant account that this process has not opened: it must read the accounts again."""
+
+
+def context(providers: Providers, row: DebitRow | OwingRow) -> Context:
+    """What the rules look at beside a debit. Raises UnknownAccountError."""
+    account_no = row.debit.account_no if isinstance(row, DebitRow) else row.account_no
+    provider = providers.get(account_no)
+    if provider is None:
+        raise UnknownAccountError(f"merchant account number {account_no} is not open in this process")
+    terms = Terms(provider.capabilities, calendar(row.operator_calendar), ZoneInfo(row.time_zone))
+    return Context(terms, Naming(row.operator_id, row.agreement_id, provider.account.provider))
+
+
+async def net_rides(
+    store: CollectionStore, providers: Providers, book: Book, ride_nos: Iterable[int]
+) -> dict[DebitKey, DebitRow]:
+    """Nets the rides' obligations against their debits, which stay locked; returns those."""
+    rides = sorted(set(ride_nos))
+    rows = await store.lock_debits(rides)
+    owing = await store.rides_owing(rides)
+    sessions = {row.ride_no: decode_events(row.events.encode())[0].session_id for row in owing}
+    keys = {row.ride_no: session_key(row.operator_id, sessions[row.ride_no]) for row in owing}
+    caps = await store.hold_caps(sorted(keys.values()))
+    debits: dict[int, list[Debit]] = {}
+    for row in rows.values():
+        debits.setdefault(row.debit.ride_no, []).append(row.debit)
+    for ride in owing:
+        no = ride.ride_no
+        known = _owing(ride, keys[no], sessions[no], caps.get(keys[no]), debits.get(no, ()), context(providers, ride))
+        book.net_ride(known)
+    return rows
+
+
+async def keep(
+    store: CollectionStore,
+    providers: Providers,
+    book: Book,
+    rows: Mapping[DebitKey, DebitRow],
+    refund_rows: Mapping[RefundKey, RefundRow],
+    machine_at: datetime,
+    writer: str,
+    leases: Mapping[DebitKey | RefundKey, datetime | None],
+    *,
+    whole_rides: bool = True,
+) -> None:
+    """Writes a book. `leases` is what changes of who holds what; with `whole_rides`, `rows` are all debits of the
+    rides that the book is about, and holds of which nothing can be collected any more are completed.
+
+    Obligations that waited for one of its debits are netted once more, in the same transaction.
+    """
+    await _write(store, book, rows, refund_rows, machine_at, leases)
+    facts = book.facts
+    known = {key: row.debit for key, row in rows.items()} | book.changed
+    if book.net_again:
+        again = Book(book.now)
+        again_rows = await net_rides(store, providers, again, book.net_again)
+        await _write(store, again, again_rows, {}, machine_at, {})
+        facts = facts + again.facts
+        known |= again.changed | {(debit.ride_no, debit.ordinal): debit for debit in again.opened}
+    known |= {(debit.ride_no, debit.ordinal): debit for debit in book.opened}
+    finished = _finished(book, known.values()) if whole_rides else {}
+    if finished:
+        await store.finish_holds(finished, book.now)
+    await _publish(store, facts, book.now, machine_at, writer)
+
+
+async def _write(
+    store: CollectionStore,
+    book: Book,
+    rows: Mapping[DebitKey, DebitRow],
+    refund_rows: Mapping[RefundKey, RefundRow],
+    machine_at: datetime,
+    leases: Mapping[DebitKey | RefundKey, datetime | None],
+) -> None:
+    debits = {key: row.debit for key, row in rows.items() if key in leases} | book.changed
+    held = [(debit, leases.get(key, rows[key].lease_until)) for key, debit in sorted(debits.items())]
+    refunds = {key: row.refund for key, row in refund_rows.items() if key in leases} | book.refunds_changed
+    held_refunds = [(refund, leases.get(key, refund_rows[key].lease_until)) for key, refund in sorted(refunds.items())]
+    await store.update_debits(held, book.now)
+    await store.insert_debits(book.opened, book.now)
+    await store.update_refunds(held_refunds, book.now)
+    await store.insert_refunds(book.refunds_opened, book.now)
+    await store.append_transitions(book.transitions, book.now, machine_at)
+    await store.append_transfers(book.posted, book.now)
+
+
+async def _publish(
+    store: CollectionStore, facts: list[EncodedFact], now: datetime, machine_at: datetime, writer: str
+) -> None:
+    if facts:
+        batch = await store.take_batch(writer)
+        records = [OutRecord("billing", fact.key, fact.headers, fact.value) for fact in facts]
+        await store.seal_batch(batch, records, now, machine_at)
+
+
+def _owing(
+    row: OwingRow, key: UUID, session_id: str, hold_cap: int | None, debits: Iterable[Debit], about: Context
+) -> RideOwing:
+    caps = [cap for cap in (hold_cap, row.cap_minor) if cap is not None]
+    return RideOwing(
+        ride_no=row.ride_no,
+        slot=row.slot,
+        operator_no=row.operator_no,
+        agreement_no=row.agreement_no,
+        account_no=row.account_no,
+        session_key=key,
+        session_id=session_id,
+        currency=row.currency,
+        owed_minor=row.owed_minor,
+        cap_minor=min(caps, default=None),
+        debits=tuple(debits),
+        context=about,
+    )
+
+
+def _finished(book: Book, debits: Iterable[Debit]) -> dict[UUID, str]:
+    """Sessions of this book with no debit left that could still be collected, and how their holds end."""
+    touched = {ride_no for ride_no, _ in book.changed} | {debit.ride_no for debit in book.opened}
+    rides: dict[UUID, list[Debit]] = {}
+    for debit in debits:
+        if debit.ride_no in touched:
+            rides.setdefault(debit.session_key, []).append(debit)
+    return {
+        key: "settled" if any(debit.paid_minor for debit in ride) else "waived"
+        for key, ride in rides.items()
+        if all(debit.state in FINAL and debit.state is not State.WRITTEN_OFF for debit in ride)
+    }

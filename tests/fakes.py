@@ -1,0 +1,123 @@
+"""Fakes of what is not ours: a payment provider with its own books, honest but for what it is told to do wrong."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Literal
+
+from service.adapters.providers.port import DebitRef, DebitRequest, MerchantAccount, RefundRef, RefundRequest
+from service.billing.capabilities import Capabilities
+from service.billing.outcomes import (
+    Accepted,
+    AlreadyDone,
+    Closed,
+    Conflict,
+    Declined,
+    NotFound,
+    Outcome,
+    Succeeded,
+    Throttled,
+    Unknown,
+)
+
+Fault = Literal["lost_before", "lost_after", "killed_before", "killed_after", "throttled", "short", "accepted", "slow"]
+
+THROTTLE = timedelta(seconds=30)
+
+
+class KilledError(BaseException):
+    """The process dies here; nothing catches it, as nothing catches a SIGKILL."""
+
+
+class FakeProvider:
+    """Takes money once per key, remembers everything. `faults` are used up one by one, by key, else by "*".
+
+    lost: the answer is lost, before or after the money moved · killed: our process dies then · short: no balance ·
+    accepted: pending until `collect` · slow: waits for `gate`.
+    """
+
+    def __init__(self, account_no: int, capabilities: Capabilities | None = None) -> None:
+        self.account = MerchantAccount(account_no, "main", "fake", "http://provider.invalid", {})
+        self.capabilities = capabilities or Capabilities()
+        self.taken: dict[str, int] = {}
+        self.asked: dict[str, DebitRequest] = {}
+        self.pending: dict[str, int] = {}
+        self.given_back: dict[str, int] = {}
+        self.calls: list[tuple[str, str]] = []
+        self.faults: dict[str, list[Fault]] = {}
+        self.gate = asyncio.Event()
+        self.on_call: Callable[[str, str], None] = lambda _what, _key: None
+
+    async def debit(self, request: DebitRequest) -> Outcome:
+        self._called("debit", request.key)
+        fault = self._fault(request.key)
+        if request.key in self.asked and self.asked[request.key] != request:
+            return Conflict("OTHER_PARAMETERS")
+        early = await self._early(fault)
+        if early is not None:
+            return early
+        if fault == "short":
+            return Declined(retryable=True, code="BALANCE_NOT_ENOUGH")
+        self.asked[request.key] = request
+        if fault == "accepted":
+            self.pending[request.key] = request.amount_minor
+            return Accepted(f"ref-{request.key}")
+        self.taken.setdefault(request.key, request.amount_minor)
+        return self._late(fault, Succeeded(self.taken[request.key], f"ref-{request.key}"))
+
+    async def get_debit(self, debit: DebitRef) -> Outcome:
+        self._called("get_debit", debit.key)
+        if debit.key in self.taken:
+            return Succeeded(self.taken[debit.key], f"ref-{debit.key}")
+        return Accepted(f"ref-{debit.key}") if debit.key in self.pending else NotFound()
+
+    async def close_debit(self, debit: DebitRef) -> Outcome:
+        self._called("close_debit", debit.key)
+        if debit.key in self.taken:
+            return AlreadyDone()
+        self.pending.pop(debit.key, None)
+        return Closed()
+
+    async def refund(self, request: RefundRequest) -> Outcome:
+        self._called("refund", request.key)
+        fault = self._fault(request.key)
+        early = await self._early(fault)
+        if early is not None:
+            return early
+        assert self.taken[request.debit.key] >= self.given_back.get(request.key, 0)
+        self.given_back.setdefault(request.key, request.amount_minor)
+        return self._late(fault, Succeeded(self.given_back[request.key], f"ref-{request.key}"))
+
+    async def get_refund(self, refund: RefundRef) -> Outcome:
+        self._called("get_refund", refund.key)
+        if refund.key in self.given_back:
+            return Succeeded(self.given_back[refund.key], f"ref-{refund.key}")
+        return NotFound()
+
+    def collect(self, key: str) -> None:
+        """The provider's own retry has worked."""
+        self.taken[key] = self.pending.pop(key)
+
+    def _called(self, what: str, key: str) -> None:
+        self.calls.append((what, key))
+        self.on_call(what, key)
+
+    def _fault(self, key: str) -> Fault | None:
+        waiting = self.faults.get(key) or self.faults.get("*")
+        return waiting.pop(0) if waiting else None
+
+    async def _early(self, fault: Fault | None) -> Outcome | None:
+        if fault == "killed_before":
+            raise KilledError
+        if fault == "slow":
+            await self.gate.wait()
+        if fault == "throttled":
+            return Throttled(THROTTLE)
+        return Unknown("lost before") if fault == "lost_before" else None
+
+    def _late(self, fault: Fault | None, outcome: Outcome) -> Outcome:
+        if fault == "killed_after":
+            raise KilledError
+        return Unknown("lost after") if fault == "lost_after" else outcome

@@ -1,0 +1,112 @@
+"""A workbench for tests of collection: one database, one provider, clocks that move by hand."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
+from itertools import count
+from typing import Any, cast
+
+import asyncpg
+from builders import MIGRATED_AT, Party, Ride, add_account, add_party, add_ride, owe
+from fakes import FakeProvider
+
+from service.adapters.postgres import Database
+from service.adapters.providers.port import Provider
+from service.billing.capabilities import Capabilities
+from service.flows.collection import Collection
+
+_COUNTER = count(1)
+
+
+class Bench:
+    """Rides go in, rounds are stepped, books are compared. `now` is business time, `machine` the machine's."""
+
+    def __init__(
+        self, database: Database, connection: asyncpg.Connection[asyncpg.Record], provider: FakeProvider
+    ) -> None:
+        self.connection = connection
+        self.provider = provider
+        self.now = MIGRATED_AT
+        self.machine = MIGRATED_AT
+        self._database = database
+        self.collection = self.collector()
+
+    def collector(self) -> Collection:
+        """Another process that collects."""
+        providers = {self.account_no: cast(Provider, self.provider)}
+        return Collection(self._database, providers, lambda: self.now, lambda: self.machine, concurrency=8)
+
+    @property
+    def account_no(self) -> int:
+        return self.provider.account.account_no
+
+    async def party(self, *, cap_minor: int | None = None) -> Party:
+        return await add_party(self.connection, self.account_no, str(next(_COUNTER)), cap_minor=cap_minor)
+
+    async def ride(self, party: Party, amount_minor: int) -> Ride:
+        """A ride that owes, planned."""
+        number = next(_COUNTER)
+        ride = await add_ride(self.connection, party, f"session-{number}", amount_minor, number)
+        await self.collection.plan_round()
+        return ride
+
+    async def owe(self, ride: Ride, revision: int, amount_minor: int) -> None:
+        """A correction, planned."""
+        await owe(self.connection, [(ride, revision, amount_minor)])
+        await self.collection.plan_round()
+
+    def pass_time(self, step: timedelta) -> None:
+        """Both clocks move."""
+        self.now += step
+        self.machine += step
+
+    async def settle_down(self, rounds: int = 30, step: timedelta = timedelta(seconds=61)) -> None:
+        """Steps rounds and time until nothing is due any more, `rounds` at most."""
+        for _ in range(rounds):
+            await self.collection.submit_round(self.account_no)
+            self.pass_time(step)
+
+    async def debits(self, ride: Ride) -> list[dict[str, Any]]:
+        rows = await self.connection.fetch("SELECT * FROM debit WHERE ride_no = $1 ORDER BY ordinal", ride.ride_no)
+        return [dict(row) for row in rows]
+
+    async def states(self, ride: Ride) -> list[tuple[str, int, int]]:
+        """(state, amount, paid) of each debit."""
+        return [(row["state"], row["amount_minor"], row["paid_minor"]) for row in await self.debits(ride)]
+
+    async def transitions(self, ride: Ride) -> list[str]:
+        rows = await self.connection.fetch(
+            "SELECT to_state FROM debit_transition WHERE ride_no = $1 ORDER BY ordinal, transition", ride.ride_no
+        )
+        return [row["to_state"] for row in rows]
+
+    async def balance(self, kind: int, number: int) -> int:
+        """What stands on an account: debits less credits."""
+        account = kind * 10**15 + number
+        value = await self.connection.fetchval(
+            "SELECT coalesce(sum(CASE WHEN debit_account = $1 THEN amount_minor ELSE -amount_minor END), 0)::bigint"
+            " FROM transfer WHERE $1 IN (debit_account, credit_account)",
+            account,
+        )
+        assert isinstance(value, int)
+        return value
+
+
+@asynccontextmanager
+async def open_bench(url: str, capabilities: Capabilities | None = None) -> AsyncIterator[Bench]:
+    """A bench on a migrated database, with an account of its own."""
+    connection = await asyncpg.connect(url)
+    database = await Database.open(url, name="test", size_max=4)
+    try:
+        account_no = await add_account(connection, f"account-{next(_COUNTER)}")
+        yield Bench(database, connection, FakeProvider(account_no, capabilities))
+    finally:
+        await database.close()
+        await connection.close()
+
+
+def later(start: datetime, **step: float) -> datetime:
+    """`start` and a while."""
+    return start + timedelta(**step)
