@@ -1,4 +1,4 @@
-"""`farebox replay`: the price of a trips export, offline."""
+"""`farebox replay`: the price of a trips export, offline, or its trips as events on Kafka."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -19,7 +19,8 @@ from rich.progress import Progress
 
 from service.billing.money import format_amount
 from service.billing.tariffs import Tariff
-from service.cli.tariff_files import FILE, one_tariff, refused, zone_of
+from service.cli.replay_kafka import Delivery, publish_trips
+from service.cli.tariff_files import FILE, one_draft, one_tariff, refused, zone_of
 from service.lab.replay import PricedTrip, TripsError, price_trip, read_trips
 
 
@@ -29,18 +30,43 @@ from service.lab.replay import PricedTrip, TripsError, price_trip, read_trips
 @click.option("--plan-id", help="Which plan of the file.")
 @click.option("--time-zone", required=True, help="The zone of the file's local times, and of a plan that names none.")
 @click.option("--json-lines", "out", type=FILE, help="Where to write one JSON line per trip.  [default: stdout]")
-def replay(file: Path, plan_file: Path, plan_id: str | None, time_zone: str, out: Path | None) -> None:
-    """Price a trips export offline; a row that can't be read stops it before anything is written."""
-    terms = one_tariff(plan_file, plan_id, time_zone)
+@click.option("--kafka", is_flag=True, help="Publish the trips as events for a running intake instead.")
+@click.option("--agreement", "agreement_id", help="Who pays.  [default: sandbox agreements, made if need be]")
+@click.option(
+    "--speed", type=click.FloatRange(min=0, min_open=True), help="× real time.  [default: as fast as possible]"
+)
+@click.option("--twice", is_flag=True, help="Deliver every event a second time.")
+@click.option("--shuffle", type=int, metavar="SEED", help="Deliver in another order.")
+def replay(
+    file: Path, plan_file: Path, plan_id: str | None, time_zone: str, out: Path | None, kafka: bool, **how: Any
+) -> None:
+    """Price a trips export offline, or publish its trips as events with --kafka.
+
+    A row that can't be read stops it before anything is written or published. The events of the same file have the
+    same ids: publishing it again is a second delivery.
+    """
     zone = zone_of(time_zone)
+    delivery = Delivery(**how)
+    if kafka and (out is not None or (delivery.speed and delivery.shuffle is not None)):
+        raise refused("--kafka takes no --json-lines, and no --speed with --shuffle")
+    if not kafka and delivery != Delivery():
+        raise refused("--agreement, --speed, --twice and --shuffle are about --kafka: add it")
     try:
-        count = sum(1 for _ in read_trips(file, zone))
-        with _output(out) as lines:
-            counts, total_minor = _price_all(file, zone, terms, count, lines)
+        if kafka:
+            publish_trips(file, zone, one_draft(plan_file, plan_id), delivery)
+        else:
+            _price(file, zone, one_tariff(plan_file, plan_id, time_zone), out)
     except TripsError as error:
         raise refused(f"{error}; nothing was written") from error
     except OSError as error:
         raise refused(f"{error.filename}: {error.strerror}; nothing was written") from error
+
+
+def _price(file: Path, zone: ZoneInfo, terms: Tariff, out: Path | None) -> None:
+    """Prices the trips, and says in one line what they come to."""
+    count = sum(1 for _ in read_trips(file, zone))
+    with _output(out) as lines:
+        counts, total_minor = _price_all(file, zone, terms, count, lines)
     reviewed = {name: number for name, number in counts.items() if name != "priced"}
     reasons = "".join(f", {number} {name}" for name, number in sorted(reviewed.items()))
     total = f"{format_amount(total_minor, terms.currency)} {terms.currency}"

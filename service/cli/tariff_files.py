@@ -24,6 +24,14 @@ def refused(message: str) -> SystemExit:
 
 def one_tariff(file: Path, plan_id: str | None, time_zone: str | None) -> Tariff:
     """The tariff of a file, or the one of the given id."""
+    draft = one_draft(file, plan_id)
+    if time_zone is not None:
+        zone_of(time_zone)
+    return built(file, draft, time_zone or "UTC")
+
+
+def one_draft(file: Path, plan_id: str | None) -> TariffDraft:
+    """The tariff of a file, or the one of the given id, not yet checked."""
     drafts = drafts_of(file)
     names = [draft.tariff_id for draft in drafts]
     if plan_id is None and len(drafts) != 1:
@@ -31,9 +39,7 @@ def one_tariff(file: Path, plan_id: str | None, time_zone: str | None) -> Tariff
     chosen = [draft for draft in drafts if plan_id in (None, draft.tariff_id)]
     if not chosen:
         raise refused(f"{file} has no plan {plan_id!r}; --plan-id is one of {', '.join(names)}")
-    if time_zone is not None:
-        zone_of(time_zone)
-    return built(file, chosen[0], time_zone or "UTC")
+    return chosen[0]
 
 
 def drafts_of(file: Path) -> list[TariffDraft]:

@@ -126,7 +126,7 @@ async def test_a_plan_without_a_start_is_the_same_as_the_newest_version_of_it(
     plan = TariffDraft(tariff_id="feed", plan=draft("feed", "2020-01-01T00:00:00Z").plan)
     with pytest.raises(TariffError, match=r"^/valid_from: no start of validity"):
         await publish_tariff(database, operator, plan, now=NOW, lead=LEAD)
-    await publish_tariff(database, operator, plan, now=NOW, lead=LEAD, valid_from=NOW)
+    await publish_tariff(database, operator, plan, now=NOW, lead=LEAD, first_valid_from=NOW)
     assert not (await publish_tariff(database, operator, plan, now=NOW, lead=LEAD)).created
 
 

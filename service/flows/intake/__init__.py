@@ -91,7 +91,7 @@ class Intake:
         if self._source.waiting:
             await self.settle()
             self._knowledge.forget_rides()
-            await self._streams.open(writer, self._knowledge.clock.now())
+            await self._streams.open(writer)
         fetched_at = self._knowledge.clock.now()
         with BATCH_SECONDS.labels("fetch").time():
             records = await self._source.fetch(self._settings.records_max, self._settings.wait_ms)
@@ -313,7 +313,7 @@ class Intake:
 
     async def _reopen(self) -> None:
         writer, _ = await self._stores()
-        await self._streams.open(writer, self._knowledge.clock.now())
+        await self._streams.open(writer)
 
     async def _suspect(self) -> dict[int, list[Any]]:
         """The records that a failure is about: those being written if that failed, else those that come next."""

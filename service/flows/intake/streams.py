@@ -7,6 +7,7 @@ from datetime import datetime
 
 from service.adapters.kafka import RecordSource
 from service.adapters.postgres.intake import IntakeStore, Stream
+from service.adapters.postgres.streams import NOTHING_READ
 
 EARLIEST = "earliest"
 
@@ -27,14 +28,14 @@ class Streams:
         self._verified: set[int] = set()
         self.held: dict[int, Stream] = {}
 
-    async def open(self, store: IntakeStore, now: datetime) -> None:
+    async def open(self, store: IntakeStore) -> None:
         """Reads where each waiting partition stands, checks that the topic is the same, and seeks."""
         waiting = self._source.waiting
         streams = await store.read_offsets(self.group, self.topic, waiting)
         missing = [partition for partition in waiting if partition not in streams]
         bounds = await self._source.bounds(waiting)
         if missing:
-            await self._begin(store, missing, {partition: bounds[partition][0] for partition in missing}, now)
+            await self._begin(store, missing, {partition: bounds[partition][0] for partition in missing})
             streams = await store.read_offsets(self.group, self.topic, waiting)
         for partition, stream in streams.items():
             self._check_bounds(stream, *bounds[partition])
@@ -43,15 +44,13 @@ class Streams:
             self._source.seek(partition, streams[partition].next_offset)
         self.held = {partition: streams[partition] for partition in waiting}
 
-    async def _begin(
-        self, store: IntakeStore, partitions: Sequence[int], firsts: Mapping[int, int], now: datetime
-    ) -> None:
+    async def _begin(self, store: IntakeStore, partitions: Sequence[int], firsts: Mapping[int, int]) -> None:
         """The explicit first start: from the earliest record, or from an instant."""
         offsets = firsts
         if self._start_from != EARLIEST:
             offsets = await self._source.offsets_at(partitions, datetime.fromisoformat(self._start_from))
         for partition in sorted(partitions):
-            await store.begin_stream(self.group, self.topic, partition, offsets[partition], self._cluster, now)
+            await store.begin_stream(self.group, self.topic, partition, offsets[partition], self._cluster, NOTHING_READ)
 
     def _check_bounds(self, stream: Stream, first: int, end: int) -> None:
         place = f"{self.topic}/{stream.partition}"
