@@ -110,14 +110,16 @@ def answered(hold: Hold, answer: HoldAnswer, now: datetime, policy: HoldPolicy) 
     """The hold once the provider has answered a question about it, or a call that opens, releases or finishes it."""
     if not isinstance(answer, HoldStatus):
         return _told_nothing(hold, answer, now)
-    hold = replace(hold, provider_ref=answer.provider_ref or hold.provider_ref, asks=0, action=None)
+    hold = replace(hold, provider_ref=answer.provider_ref or hold.provider_ref, action=None)
     match answer.state:
         case "open" if hold.state is HoldState.REQUESTED:
             cap = hold.cap_minor if answer.cap_minor is None else min(answer.cap_minor, hold.cap_minor)
             due_at, expires_at = now + policy.release_after, answer.expires_at or hold.expires_at
-            hold = replace(hold, cap_minor=cap, opened_at=now, expires_at=expires_at, due_at=due_at, reason=None)
-            return replace(hold, state=HoldState.OPEN)
-        case "open":  # It was not released or finished: something at the provider is not done yet.
+            hold = replace(hold, cap_minor=cap, opened_at=now, expires_at=expires_at, due_at=due_at, asks=0)
+            return replace(hold, state=HoldState.OPEN, reason=None)
+        case "open" | "pending" if (
+            hold.state is not HoldState.REQUESTED
+        ):  # It was not released or finished: something at the provider is not done yet.
             return _again(hold, now)
         case "pending":
             return replace(_again(hold, now), action=answer.action)
@@ -127,7 +129,7 @@ def answered(hold: Hold, answer: HoldAnswer, now: datetime, policy: HoldPolicy) 
             return _ended(hold, HoldState.COMPLETED, hold.reason)
         case "expired":
             return _ended(hold, HoldState.EXPIRED, "expired at the provider")
-        case "released" | "refused":
+        case _:
             return _ended(hold, HoldState.RELEASED, hold.reason or answer.code)
 
 
@@ -136,7 +138,9 @@ def next_step(hold: Hold, ride: RideSeen, now: datetime, policy: HoldPolicy) -> 
     if hold.state is HoldState.REQUESTED:
         return ("ask", None) if _wanted(hold, ride, now, policy) else ("release", "not answered in time")
     if hold.state is HoldState.COMPLETING:
-        return "finish", None
+        if ride.debits_final < ride.debits:
+            return "wait", None
+        return ("finish", hold.reason) if ride.paid_minor else ("release", hold.reason)
     if hold.expires_at is not None and hold.expires_at <= now:
         return "ask", None
     if ride.state is None:
@@ -151,9 +155,9 @@ def waiting(hold: Hold, now: datetime) -> Hold:
     return replace(hold, due_at=now + LOOK_AGAIN)
 
 
-def completing(hold: Hold, now: datetime) -> Hold:
-    """The hold whose debits are final: it is being finished, and no debit is possible on it any more."""
-    return replace(hold, state=HoldState.COMPLETING, due_at=now)
+def completing(hold: Hold, reason: str | None, now: datetime) -> Hold:
+    """The hold that is being finished or given up: no debit is begun on it any more."""
+    return replace(hold, state=HoldState.COMPLETING, reason=reason, action=None, due_at=now)
 
 
 def refused_by_us(hold: Hold, reason: str) -> Hold:

@@ -69,10 +69,12 @@ def answered(agreement: Agreement, answer: AgreementAnswer, now: datetime) -> Ag
     agreement = replace(agreement, provider_ref=answer.provider_ref or agreement.provider_ref)
     match answer.state:
         case "active" if agreement.state == "suspended":
-            return _again(agreement, now) if agreement.reason == REVOKING else agreement
+            return _again(agreement, now) if agreement.reason == REVOKING else replace(agreement, due_at=None)
         case "active":
             cap = answer.cap_minor if answer.cap_minor is not None else agreement.cap_minor
             end = answer.valid_until
+            if end is not None and end <= now:
+                return _ended(agreement, "expired", None)
             agreement = replace(agreement, cap_minor=cap, valid_until=end, due_at=end, asks=0)
             return replace(agreement, state="active", action=None, reason=None)
         case "pending" if agreement.state == "suspended":

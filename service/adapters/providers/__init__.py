@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import aiohttp
 
@@ -48,6 +48,11 @@ class Providers:
             self._replaced.append(known)  # Calls may still be under way on it.
         self._open[account.account_no] = opened
         return opened
+
+    @property
+    def by_number(self) -> Mapping[int, Provider]:
+        """The providers that are open, by account number; it grows as accounts are opened."""
+        return self._open
 
     async def close(self) -> None:
         """Closes every connection."""

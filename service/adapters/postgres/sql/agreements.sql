@@ -1,0 +1,96 @@
+-- name: add_account
+-- A merchant account of an operator; nothing where the id is taken.
+INSERT INTO merchant_account (operator_no, account_id, provider, base_url, settings, created_at)
+VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (operator_no, account_id) DO NOTHING RETURNING account_no;
+
+-- name: merchant_accounts
+-- Every merchant account, for whoever opens its provider.
+SELECT m.account_no, m.operator_no, o.operator_id, m.account_id, m.provider, m.base_url, m.settings, m.paused
+FROM merchant_account m JOIN operator o ON o.operator_no = m.operator_no ORDER BY m.account_no;
+
+-- name: agreement_setting
+-- What a new agreement is decided against: the operator, and the account it names or the only one there is.
+SELECT o.operator_id, o.time_zone, o.currency, m.account_no, m.account_id, m.provider, m.base_url, m.settings,
+       (SELECT count(*) FROM merchant_account c WHERE c.operator_no = o.operator_no) AS accounts
+FROM operator o
+LEFT JOIN merchant_account m ON m.operator_no = o.operator_no
+  AND CASE WHEN $2::text IS NULL THEN
+    m.account_no = (SELECT min(s.account_no) FROM merchant_account s WHERE s.operator_no = o.operator_no)
+    ELSE m.account_id = $2 END
+WHERE o.operator_no = $1;
+
+-- name: ensure_rider
+-- The only place a rider's reference stands.
+INSERT INTO rider (operator_no, rider_ref) VALUES ($1, $2) ON CONFLICT (operator_no, rider_ref) DO NOTHING;
+
+-- name: rider_no
+-- The number by which everything else knows a rider.
+SELECT rider_no FROM rider WHERE operator_no = $1 AND rider_ref = $2;
+
+-- name: add_agreement
+-- The intent, before the provider is called; nothing where the id is taken.
+INSERT INTO agreement (operator_no, agreement_id, rider_no, account_no, state, currency, cap_asked_minor, cap_minor,
+                       time_zone, language, provider_key, due_at, lease_until, created_at, updated_at)
+VALUES ($1, $2, $3, $4, 'pending', $5, $6, $6, $7, $8, $9, $10, $11, $10, $10)
+ON CONFLICT (operator_no, agreement_id) DO NOTHING RETURNING agreement_no;
+
+-- name: agreement_by_id
+-- An agreement with its rider, its operator and its account.
+SELECT a.*, r.rider_ref, o.operator_id, m.account_id, m.provider, m.base_url, m.settings
+FROM agreement a
+JOIN rider r ON r.rider_no = a.rider_no
+JOIN operator o ON o.operator_no = a.operator_no
+JOIN merchant_account m ON m.account_no = a.account_no
+WHERE a.operator_no = $1 AND a.agreement_id = $2;
+
+-- name: agreement_by_provider_key
+-- The agreement a provider's notification is about.
+SELECT a.*, r.rider_ref, o.operator_id, m.account_id, m.provider, m.base_url, m.settings
+FROM agreement a
+JOIN rider r ON r.rider_no = a.rider_no
+JOIN operator o ON o.operator_no = a.operator_no
+JOIN merchant_account m ON m.account_no = a.account_no
+WHERE a.account_no = $1 AND a.provider_key = $2;
+
+-- name: list_agreements
+-- A page of an operator's agreements after $2 (agreement number), all or those of a rider or in a state.
+SELECT a.*, r.rider_ref, o.operator_id, m.account_id, m.provider, m.base_url, m.settings
+FROM agreement a
+JOIN rider r ON r.rider_no = a.rider_no
+JOIN operator o ON o.operator_no = a.operator_no
+JOIN merchant_account m ON m.account_no = a.account_no
+WHERE a.operator_no = $1 AND a.agreement_no > $2 AND ($3::text IS NULL OR r.rider_ref = $3)
+  AND ($4::text IS NULL OR a.state = $4)
+ORDER BY a.agreement_no LIMIT $5;
+
+-- name: claim_agreements
+-- Agreements of account $1 that are due at $2 (business) and that nobody holds at $3 (machine).
+WITH due AS (
+  SELECT agreement_no FROM agreement
+  WHERE account_no = $1 AND due_at <= $2 AND (lease_until IS NULL OR lease_until <= $3)
+  ORDER BY due_at LIMIT $5 FOR UPDATE SKIP LOCKED
+), claimed AS (
+  UPDATE agreement a SET lease_until = $4, version = version + 1 FROM due WHERE a.agreement_no = due.agreement_no
+  RETURNING a.*
+)
+SELECT a.*, r.rider_ref, o.operator_id, m.account_id, m.provider, m.base_url, m.settings
+FROM claimed a
+JOIN rider r ON r.rider_no = a.rider_no
+JOIN operator o ON o.operator_no = a.operator_no
+JOIN merchant_account m ON m.account_no = a.account_no
+ORDER BY a.agreement_no;
+
+-- name: save_agreement
+-- What was decided, by compare-and-set on the version; the lease is over, unless a new one is given.
+UPDATE agreement SET state = $3, cap_minor = $4, provider_ref = $5, action = $6, reason = $7, valid_until = $8, asks = $9,
+  due_at = $10, lease_until = $11, updated_at = $12, version = version + 1
+WHERE agreement_no = $1 AND version = $2;
+
+-- name: rider_debts
+-- What a rider owes over all his agreements, by currency: debits not paid, and of those what is overdue.
+SELECT d.currency, count(*) FILTER (WHERE d.overdue) AS overdue,
+  coalesce(sum(d.amount_minor - d.paid_minor) FILTER (WHERE d.overdue), 0)::bigint AS overdue_minor,
+  sum(d.amount_minor - d.paid_minor)::bigint AS open_minor
+FROM agreement a JOIN debit d ON d.agreement_no = a.agreement_no
+WHERE a.rider_no = $1 AND d.state NOT IN ('settled', 'settled_elsewhere', 'settled_twice', 'waived', 'cancelled')
+GROUP BY d.currency;

@@ -1,0 +1,71 @@
+"""Merchant accounts: added by an operator, opened as providers by every process that calls them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+from urllib.parse import urlsplit
+
+from service.adapters.postgres import Database
+from service.adapters.postgres.agreements import AccountRow, AgreementStore, OwnedAccount
+from service.adapters.providers import PROVIDER_NAMES, open_provider
+from service.adapters.providers.port import MerchantAccount
+from service.billing.asking import ConflictingAskError, InvalidAskError
+from service.billing.outcomes import Outcome
+
+ACCOUNT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
+
+
+def merchant_account(row: AccountRow) -> MerchantAccount:
+    """An account as the port takes it."""
+    return MerchantAccount(row.account_no, row.account_id, row.provider, row.base_url, row.settings)
+
+
+async def list_accounts(database: Database) -> Sequence[OwnedAccount]:
+    """Every merchant account of the installation."""
+    async with database.reading(AgreementStore) as store:
+        return await store.accounts()
+
+
+async def add_account(
+    database: Database,
+    operator_no: int,
+    *,
+    account_id: str,
+    provider: str,
+    base_url: str,
+    settings: dict[str, Any],
+    now: datetime,
+    secrets_elsewhere: bool = False,
+) -> MerchantAccount:
+    """Adds a merchant account after a look at its settings; the provider is not called.
+
+    `secrets_elsewhere`: what the settings refer to is not on this machine, so they are not tried. Raises AskError
+    naming the field, or AccountSettingsError for settings that can't be used.
+    """
+    if not ACCOUNT_ID.fullmatch(account_id):
+        raise InvalidAskError("account_id", "allowed are 1 to 63 of A-Z, a-z, 0-9, _, . and -, a letter or digit first")
+    if provider not in PROVIDER_NAMES:
+        raise InvalidAskError("provider", f"{provider} is not known; allowed are {', '.join(PROVIDER_NAMES)}")
+    address = urlsplit(base_url)
+    if address.scheme not in ("http", "https") or not address.netloc:
+        raise InvalidAskError("base_url", f"{base_url} is no http or https address")
+    account = MerchantAccount(0, account_id, provider, base_url, settings)
+    if not secrets_elsewhere:
+        await open_provider(account).close()
+    async with database.transaction(AgreementStore) as store:
+        number = await store.add_account(operator_no, account_id, provider, base_url, settings, now)
+    if number is None:
+        raise ConflictingAskError("account_id", f"the operator has a merchant account {account_id} already")
+    return MerchantAccount(number, account_id, provider, base_url, settings)
+
+
+async def check_account(account: MerchantAccount) -> Outcome | None:
+    """Asks the provider, by a call that moves nothing, whether credentials and settings are good: None, they are."""
+    provider = open_provider(account)
+    try:
+        return await provider.check()
+    finally:
+        await provider.close()

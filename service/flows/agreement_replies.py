@@ -1,0 +1,189 @@
+"""What is asked and told about agreements, and what is published about them."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import msgspec
+
+from service.adapters.postgres.agreements import AgreementRow, AgreementSetting
+from service.billing.asking import ConflictingAskError, InvalidAskError, UnknownAskError
+from service.billing.fact_data import AgreementActive, AgreementExpired, AgreementRevoked, Fact
+from service.billing.keys import provider_key, session_key_bytes
+from service.billing.money import MoneyError, exponent
+from service.billing.outcomes import RiderAction
+from service.billing.signing import Agreement
+
+ID_MAX = 64
+LANGUAGE_DEFAULT = "zh"
+LANGUAGES = ("zh", "en")
+INT8_MAX = (1 << 63) - 1
+
+
+class NewAgreement(msgspec.Struct, frozen=True, kw_only=True):
+    """What an app says about an agreement to be signed; what it leaves out is the operator's, or the provider's.
+
+    `rider_ref` is opaque: never a name, a phone number, an identity number. `cap_minor` is in minor units.
+    """
+
+    agreement_id: str
+    rider_ref: str
+    account_id: str | None = None
+    currency: str | None = None
+    cap_minor: int | None = None
+    time_zone: str | None = None
+    language: str | None = None
+    return_url: str | None = None
+
+
+class AgreementView(msgspec.Struct, frozen=True, kw_only=True):
+    """An agreement as its operator sees it; `action` is what the rider must do while it is pending."""
+
+    agreement_no: int
+    agreement_id: str
+    rider_ref: str
+    account_id: str
+    provider: str
+    state: str
+    currency: str
+    cap_minor: int | None
+    time_zone: str
+    language: str
+    action: RiderAction | None
+    reason: str | None
+    valid_until: datetime | None
+    created_at: datetime
+    version: int
+
+
+class EligibilityAsk(msgspec.Struct, frozen=True, kw_only=True):
+    """May this agreement's rider begin a ride, on this tariff if one is named; the operator is the token's."""
+
+    operator_no: int
+    agreement_id: str
+    tariff_id: str | None = None
+
+
+class Eligibility(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer, why not, what the rider must do to sign; what he has ridden and not paid, how many debits overdue."""
+
+    eligible: bool
+    reason: str | None
+    action: RiderAction | None
+    currency: str
+    cap_minor: int | None
+    open_minor: int
+    overdue: int
+
+
+def check(new: NewAgreement, setting: AgreementSetting | None) -> AgreementSetting:
+    """Everything named can be used; raises AskError naming the field."""
+    if setting is None:
+        raise UnknownAskError("operator", "there is no such operator")
+    for field in ("agreement_id", "rider_ref"):
+        text = getattr(new, field)
+        if not 1 <= len(text) <= ID_MAX or not text.isprintable() or " " in text:
+            raise InvalidAskError(field, f"allowed are 1 to {ID_MAX} visible characters")
+    if setting.account is None and new.account_id is not None:
+        raise UnknownAskError("account_id", f"the operator has no merchant account {new.account_id}")
+    if setting.account is None:
+        raise UnknownAskError("account_id", "the operator has no merchant account: `farebox account add` makes one")
+    if new.account_id is None and setting.accounts > 1:
+        raise InvalidAskError("account_id", "the operator has several merchant accounts: name one")
+    if new.language not in (None, *LANGUAGES):
+        raise InvalidAskError("language", f"allowed are {', '.join(LANGUAGES)}")
+    if new.cap_minor is not None and not 0 < new.cap_minor <= INT8_MAX:
+        raise InvalidAskError("cap_minor", "allowed is a whole number of minor units above 0")
+    _check_zone_and_currency(new)
+    return setting
+
+
+def same_content(new: NewAgreement, row: AgreementRow) -> None:
+    """What is said about an agreement that is there is what was said before; raises ConflictingAskError."""
+    known = row.agreement
+    said = {
+        "rider_ref": (new.rider_ref, known.rider_ref),
+        "account_id": (new.account_id, row.account.account_id),
+        "currency": (new.currency, known.currency),
+        "cap_minor": (new.cap_minor, known.cap_asked_minor),
+        "time_zone": (new.time_zone, known.time_zone),
+        "language": (new.language, known.language),
+    }
+    for field, (now, before) in said.items():
+        if now not in (None, before):
+            raise ConflictingAskError(field, f"agreement {new.agreement_id} was made with another {field}")
+
+
+def intended(operator_no: int, new: NewAgreement, setting: AgreementSetting, rider_no: int, now: datetime) -> Agreement:
+    """The agreement that is to be signed; its number is not known yet."""
+    assert setting.account is not None
+    return Agreement(
+        agreement_no=0,
+        operator_no=operator_no,
+        agreement_id=new.agreement_id,
+        rider_no=rider_no,
+        rider_ref=new.rider_ref,
+        account_no=setting.account.account_no,
+        state="pending",
+        currency=new.currency or setting.currency,
+        cap_asked_minor=new.cap_minor,
+        cap_minor=new.cap_minor,
+        time_zone=new.time_zone or setting.time_zone,
+        language=new.language or LANGUAGE_DEFAULT,
+        provider_key=provider_key(session_key_bytes(setting.operator_id, new.agreement_id), "agreement", 0),
+        created_at=now,
+        due_at=now,
+    )
+
+
+def view(row: AgreementRow) -> AgreementView:
+    """What an operator sees of an agreement."""
+    agreement = row.agreement
+    return AgreementView(
+        agreement_no=agreement.agreement_no,
+        agreement_id=agreement.agreement_id,
+        rider_ref=agreement.rider_ref,
+        account_id=row.account.account_id,
+        provider=row.account.provider,
+        state=agreement.state,
+        currency=agreement.currency,
+        cap_minor=agreement.cap_minor,
+        time_zone=agreement.time_zone,
+        language=agreement.language,
+        action=agreement.action,
+        reason=agreement.reason,
+        valid_until=agreement.valid_until,
+        created_at=agreement.created_at,
+        version=agreement.version,
+    )
+
+
+def fact_of(row: AgreementRow) -> Fact | None:
+    """What the agreement's state is published as; what is under way or was refused is not."""
+    agreement = row.agreement
+    about = {
+        "operator_id": row.operator_id,
+        "agreement_id": agreement.agreement_id,
+        "rider_ref": agreement.rider_ref,
+        "provider": row.account.provider,
+    }
+    match agreement.state:
+        case "active":
+            return AgreementActive(**about)
+        case "revoked":
+            return AgreementRevoked(**about, reason=agreement.reason)
+        case "expired":
+            return AgreementExpired(**about)
+    return None
+
+
+def _check_zone_and_currency(new: NewAgreement) -> None:
+    try:
+        ZoneInfo(new.time_zone or "UTC")
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise InvalidAskError("time_zone", f"{new.time_zone} is no name of the tz database") from None
+    try:
+        exponent(new.currency or "CNY")
+    except MoneyError as error:
+        raise InvalidAskError("currency", str(error)) from None

@@ -1,0 +1,247 @@
+"""Agreements: begun with the provider, signed by the rider, looked after until they are over.
+
+The intent to sign is committed before the provider is called; its key derives from operator and agreement id, so that
+asking again gives the same agreement. `refresh_round` asks about what is not decided, ends what is to end, and sees
+when an agreement's time is over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from msgspec.structs import replace
+
+from service.adapters.postgres import Database
+from service.adapters.postgres.agreements import AgreementRow, AgreementSetting, AgreementStore
+from service.adapters.postgres.batches import OutRecord, writer_name
+from service.adapters.postgres.holds import HoldStore
+from service.adapters.providers import Providers
+from service.adapters.providers.port import AgreementRef, AgreementRequest, Provider
+from service.billing.agreements import exposure_minor, refusal
+from service.billing.asking import UnknownAskError
+from service.billing.facts import encode_fact
+from service.billing.keys import session_key_bytes, slot_of
+from service.billing.outcomes import NotFound, Unknown
+from service.billing.signing import REVOKING, Agreement, answered, never_signed, overslept, revoking
+from service.billing.standing import AgreementAnswer
+from service.flows.accounts import merchant_account
+from service.flows.admission import Admission
+from service.flows.agreement_replies import (
+    AgreementView,
+    Eligibility,
+    EligibilityAsk,
+    NewAgreement,
+    check,
+    fact_of,
+    intended,
+    same_content,
+    view,
+)
+from service.flows.clock import Clock
+
+LEASE = timedelta(seconds=30)
+"""Machine time after which another process may ask about an agreement that this one was working on."""
+CALL_WITHIN = timedelta(seconds=10)
+AGREEMENTS_MAX = 200
+AT_ONCE = 16
+PAGE_MAX = 200
+
+
+class Agreements:
+    """Agreements of every operator. `now` is the business clock, `machine_now` rules leases."""
+
+    def __init__(self, database: Database, providers: Providers, now: Clock, machine_now: Clock) -> None:
+        self._database = database
+        self._providers = providers
+        self._now = now
+        self._machine_now = machine_now
+        self._admission = Admission()
+
+    async def create(self, operator_no: int, new: NewAgreement) -> AgreementView:
+        """Begins an agreement, or gives the one that was begun with the same content.
+
+        Raises AskError naming the field: InvalidAskError, UnknownAskError (merchant account), ConflictingAskError (the
+        id was used with other content).
+        """
+        async with self._database.transaction(AgreementStore) as store:
+            setting = check(new, await store.setting(operator_no, new.account_id))
+            row = await store.find(operator_no, new.agreement_id)
+            if row is None:
+                row = await self._intend(store, operator_no, new, setting)
+            else:
+                same_content(new, row)
+        return view(await self._refresh(row, new.return_url))
+
+    async def get(self, operator_no: int, agreement_id: str) -> AgreementView:
+        """The agreement; one that is not decided is asked about first. Raises UnknownAskError."""
+        return view(await self._refresh(await self._find(operator_no, agreement_id)))
+
+    async def page(
+        self,
+        operator_no: int,
+        *,
+        after: int = 0,
+        rider_ref: str | None = None,
+        state: str | None = None,
+        limit: int = PAGE_MAX,
+    ) -> Sequence[AgreementView]:
+        """Agreements as they are known, by number; `after` is the last number of the page before."""
+        async with self._database.reading(AgreementStore) as store:
+            rows = await store.page(operator_no, after, rider_ref, state, min(limit, PAGE_MAX))
+        return [view(row) for row in rows]
+
+    async def revoke(self, operator_no: int, agreement_id: str) -> AgreementView:
+        """Ends the agreement: no new ride from now on, whatever the provider answers. Raises UnknownAskError."""
+        row = await self._find(operator_no, agreement_id)
+        ending = revoking(row.agreement, self._now())
+        if ending is row.agreement:
+            return view(row)
+        begun = await self._save(row, ending, self._lease())
+        if begun is None:
+            return await self.revoke(operator_no, agreement_id)
+        return view(await self._ask(begun, None))
+
+    async def noticed(self, account_no: int, key: str, answer: AgreementAnswer) -> bool:
+        """Takes in what a verified notification says; False when it is about no agreement of ours."""
+        async with self._database.reading(AgreementStore) as store:
+            row = await store.find_by_provider_key(account_no, key)
+        if row is None:
+            return False
+        await self._keep(row, answer)
+        return True
+
+    async def refresh_round(self, account_no: int) -> int:
+        """Asks about one account's agreements whose time has come; returns how many there were."""
+        now, machine_at = self._now(), self._machine_now()
+        async with self._database.transaction(AgreementStore) as store:
+            rows = await store.claim(account_no, now, machine_at, machine_at + LEASE, AGREEMENTS_MAX)
+        room = asyncio.Semaphore(AT_ONCE)
+
+        async def look_at(row: AgreementRow) -> None:
+            async with room:
+                await self._ask(row, None)
+
+        async with asyncio.TaskGroup() as tasks:
+            for row in rows:
+                tasks.create_task(look_at(row))
+        return len(rows)
+
+    async def eligibility(self, ask: EligibilityAsk) -> Eligibility:
+        """Whether the rider of an agreement may begin a ride on a tariff now. Raises UnknownAskError."""
+        now = self._now()
+        async with self._database.transaction(HoldStore, snapshot=True) as store:
+            setting = await store.hold_setting(ask.operator_no, ask.agreement_id, ask.tariff_id, now)
+            if setting is None or setting.agreement is None:
+                raise UnknownAskError("agreement_id", f"there is no agreement {ask.agreement_id}")
+            if ask.tariff_id is not None and setting.tariff is None:
+                raise UnknownAskError("tariff_id", f"there is no tariff {ask.tariff_id} in force")
+            standing = await self._admission.standing(store, setting, now)
+            row = await store.find(ask.operator_no, ask.agreement_id)
+        assert row is not None
+        why = refusal(standing, now)
+        return Eligibility(
+            eligible=why is None,
+            reason=why,
+            action=row.agreement.action if standing.state == "pending" else None,
+            currency=standing.currency,
+            cap_minor=standing.cap_minor,
+            open_minor=exposure_minor(standing),
+            overdue=sum(debt.overdue for debt in standing.debts),
+        )
+
+    # -------------------------------------------------------------- asking the provider
+
+    async def _intend(
+        self, store: AgreementStore, operator_no: int, new: NewAgreement, setting: AgreementSetting
+    ) -> AgreementRow:
+        """The agreement as it is to be signed, written; where somebody was faster, his."""
+        assert setting.account is not None
+        rider_no = await store.rider(operator_no, new.rider_ref)
+        agreement = intended(operator_no, new, setting, rider_no, self._now())
+        self._providers.of(
+            merchant_account(setting.account)
+        )  # An account that can't be used is found before anything is kept.
+        lease_until = self._lease()
+        number = await store.add(agreement, lease_until)
+        if number is None:
+            row = await store.find(operator_no, new.agreement_id)
+            assert row is not None
+            same_content(new, row)
+            return row
+        agreement = replace(agreement, agreement_no=number)
+        return AgreementRow(agreement, setting.operator_id, setting.account, None)
+
+    async def _refresh(self, row: AgreementRow, return_url: str | None = None) -> AgreementRow:
+        """Asks the provider about an agreement that is not decided, unless somebody is at it."""
+        undecided = row.agreement.state == "pending" or row.agreement.reason == REVOKING
+        at_it = row.leased_until is not None and row.leased_until > self._machine_now()
+        return await self._ask(row, return_url) if undecided and not at_it else row
+
+    async def _ask(self, row: AgreementRow, return_url: str | None) -> AgreementRow:
+        provider = self._providers.of(merchant_account(row.account))
+        try:
+            async with asyncio.timeout(CALL_WITHIN.total_seconds()):
+                answer = await _call(provider, row, return_url)
+        except TimeoutError:
+            answer = Unknown("timeout")
+        return await self._keep(row, answer)
+
+    async def _keep(self, row: AgreementRow, answer: AgreementAnswer) -> AgreementRow:
+        """Keeps what the provider answered; where somebody was faster, what he kept stands."""
+        now = self._now()
+        agreement = answered(row.agreement, answer, now)
+        if overslept(agreement, now):
+            agreement = never_signed(agreement)
+        kept = await self._save(row, agreement)
+        return kept or await self._find(row.agreement.operator_no, row.agreement.agreement_id)
+
+    async def _save(
+        self, row: AgreementRow, agreement: Agreement, lease_until: datetime | None = None
+    ) -> AgreementRow | None:
+        """Keeps a decision and publishes it; None when somebody was faster."""
+        now = self._now()
+        changed = agreement.state != row.agreement.state
+        saved = replace(row, agreement=replace(agreement, version=agreement.version + 1), leased_until=lease_until)
+        async with self._database.transaction(AgreementStore) as store:
+            if not await store.save(agreement, now, lease_until):
+                return None
+            fact = fact_of(saved) if changed else None
+            if fact is not None:
+                slot = slot_of(session_key_bytes(row.operator_id, agreement.agreement_id))
+                batch = await store.take_batch(writer_name("agreements", slot))
+                record = OutRecord("billing", *encode_fact(fact, ordinal=saved.agreement.version, at=now))
+                await store.seal_batch(batch, [record], now, self._machine_now())
+        return saved
+
+    async def _find(self, operator_no: int, agreement_id: str) -> AgreementRow:
+        async with self._database.reading(AgreementStore) as store:
+            row = await store.find(operator_no, agreement_id)
+        if row is None:
+            raise UnknownAskError("agreement_id", f"there is no agreement {agreement_id}")
+        return row
+
+    def _lease(self) -> datetime:
+        return self._machine_now() + LEASE
+
+
+async def _call(provider: Provider, row: AgreementRow, return_url: str | None) -> AgreementAnswer:
+    """Ends, begins or asks about an agreement. What was asked for before is looked for first."""
+    agreement = row.agreement
+    ref = AgreementRef(agreement.provider_key, agreement.provider_ref)
+    if agreement.reason == REVOKING:
+        return await provider.revoke_agreement(ref)
+    if agreement.version > 1 or agreement.state != "pending":
+        answer = await provider.get_agreement(ref)
+        if agreement.state != "pending" or not isinstance(answer, NotFound):
+            return answer
+    request = AgreementRequest(
+        agreement.provider_key,
+        agreement.rider_ref,
+        agreement.currency,
+        agreement.cap_asked_minor,
+        agreement.language,
+        return_url,
+    )
+    return await provider.begin_agreement(request)

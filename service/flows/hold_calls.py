@@ -1,0 +1,65 @@
+"""The calls about one hold: what is asked of the provider, and what counts as the answer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from datetime import timedelta
+
+from service.adapters.postgres.holds import HoldRow
+from service.adapters.providers.port import AgreementRef, HoldRef, HoldRequest, Provider
+from service.billing.holds import Hold, HoldState, Step
+from service.billing.outcomes import NotFound, Unknown
+from service.billing.standing import HoldAnswer, HoldStatus
+
+LOCAL: dict[Step, HoldStatus] = {
+    "ask": HoldStatus("open"),
+    "release": HoldStatus("released"),
+    "finish": HoldStatus("completed"),
+}
+"""The answers where the provider has no holds and is not called."""
+
+
+async def call(provider: Provider, row: HoldRow, step: Step, within: timedelta) -> HoldAnswer:
+    """Takes the step at the provider; Unknown when it takes longer than `within` (machine time).
+
+    A hold that may have been asked for before is looked for first, and opened under the same key when it is not there.
+    """
+    if not provider.capabilities.hold_needed:
+        return LOCAL[step]
+    ref = HoldRef(row.hold.provider_key, row.hold.provider_ref)
+    match step:
+        case "release":
+            return await _bounded(provider.release_hold(ref), within)
+        case "finish":
+            return await _bounded(provider.finish_hold(ref), within)
+        case "ask" if row.hold.state is HoldState.REQUESTED:
+            return await _bounded(_look_or_open(provider, row, ref), within)
+    return await _bounded(provider.get_hold(ref), within)
+
+
+async def open_first(provider: Provider, row: HoldRow, within: timedelta) -> HoldAnswer:
+    """Opens a hold that nobody has asked for before."""
+    if not provider.capabilities.hold_needed:
+        return LOCAL["ask"]
+    return await _bounded(provider.open_hold(_request(row)), within)
+
+
+async def _look_or_open(provider: Provider, row: HoldRow, ref: HoldRef) -> HoldAnswer:
+    answer = await provider.get_hold(ref)
+    return await provider.open_hold(_request(row)) if isinstance(answer, NotFound) else answer
+
+
+async def _bounded(answer: Awaitable[HoldAnswer], within: timedelta) -> HoldAnswer:
+    try:
+        async with asyncio.timeout(within.total_seconds()):
+            return await answer
+    except TimeoutError:
+        return Unknown("timeout")
+
+
+def _request(row: HoldRow) -> HoldRequest:
+    hold: Hold = row.hold
+    agreement = AgreementRef(row.agreement_key, row.agreement_ref)
+    subject = f"ride {hold.session_id}"
+    return HoldRequest(hold.provider_key, agreement, hold.cap_minor, hold.currency, subject, hold.requested_at)

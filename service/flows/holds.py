@@ -1,0 +1,225 @@
+"""A hold asked for before the unlock → the provider → allowed, refused, a rider's action, or pending.
+
+The intent is committed before the provider is called; what he answers is kept by compare-and-set. A call without an
+answer leaves the hold requested, and `resolve_round` asks what became of it. `release_round` gives up holds whose ride
+never started and completes those whose debits are final. Every round is bounded and safe to kill at any line.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from msgspec.structs import replace
+
+from service.adapters.postgres import Database
+from service.adapters.postgres.batches import OutRecord, writer_name
+from service.adapters.postgres.holds import HoldRow, HoldStore, Setting
+from service.adapters.providers import Providers
+from service.billing.agreements import refusal
+from service.billing.asking import ConflictingAskError, UnknownAskError
+from service.billing.facts import encode_fact
+from service.billing.holds import (
+    Hold,
+    HoldState,
+    RideSeen,
+    Step,
+    answered,
+    completing,
+    next_step,
+    refused_by_us,
+    waiting,
+)
+from service.billing.keys import session_key, slot_of
+from service.billing.standing import HoldAnswer
+from service.flows.accounts import merchant_account
+from service.flows.admission import Admission
+from service.flows.clock import Clock
+from service.flows.hold_calls import LOCAL, call, open_first
+from service.flows.hold_replies import HoldAsk, HoldReply, check, fact_of, reply, requested_row, same_content
+
+LEASE = timedelta(seconds=30)
+"""Machine time after which another process may ask about a hold that this one was working on."""
+CALL_WITHIN = timedelta(seconds=10)
+HOLDS_MAX = 200
+AT_ONCE = 16
+
+
+class Holds:
+    """Holds of every operator. `now` is the business clock, `machine_now` rules leases."""
+
+    def __init__(self, database: Database, providers: Providers, now: Clock, machine_now: Clock) -> None:
+        self._database = database
+        self._providers = providers
+        self._now = now
+        self._machine_now = machine_now
+        self._admission = Admission()
+
+    async def ask(self, ask: HoldAsk) -> HoldReply:
+        """Opens the session's hold, by one call to the provider; asking again gives the same hold.
+
+        A hold that was refused is decided anew. Raises AskError naming the field: UnknownAskError for an agreement or
+        tariff that is not there, ConflictingAskError when the session's hold is for something else.
+        """
+        async with self._database.transaction(HoldStore) as store:
+            row, first = await self._intend(store, ask)
+        if row is None:
+            async with self._database.reading(HoldStore) as store:
+                return reply(await self._find(store, ask.operator_no, ask.session_id))
+        if row.lease_until is None:
+            return reply(row)
+        provider = self._providers.of(merchant_account(row.account))
+        within = row.policy.answer_within
+        answer = await (open_first(provider, row, within) if first else call(provider, row, "ask", within))
+        return reply(await self._keep(row, answer))
+
+    async def get(self, operator_no: int, session_id: str) -> HoldReply:
+        """The session's hold as it is known. Raises UnknownAskError."""
+        async with self._database.reading(HoldStore) as store:
+            return reply(await self._find(store, operator_no, session_id))
+
+    async def release(self, operator_no: int, session_id: str, reason: str = "released by the app") -> HoldReply:
+        """Gives up a hold whose ride has not started. Raises UnknownAskError, or ConflictingAskError once it has."""
+        async with self._database.transaction(HoldStore) as store:
+            row = await self._find(store, operator_no, session_id)
+            if row.hold.state not in (HoldState.REQUESTED, HoldState.OPEN):
+                return reply(row)
+            ride = (await store.rides_of_holds([row.hold.session_key]))[row.hold.session_key]
+            if ride.state is not None:
+                raise ConflictingAskError("session_id", f"the ride of {session_id} has begun: its hold is needed")
+            hold = await store.save_hold(completing(row.hold, reason, self._now()), self._now(), self._lease())
+        return reply(row if hold is None else await self._step(replace(row, hold=hold), "release"))
+
+    async def noticed(self, account_no: int, key: str, answer: HoldAnswer) -> bool:
+        """Takes in what a verified notification says; False when it is about no hold that is under way."""
+        async with self._database.reading(HoldStore) as store:
+            row = await store.find_hold_by_provider_key(account_no, key)
+        if row is None:
+            return False
+        await self._keep(row, answer)
+        return True
+
+    async def resolve_round(self, account_no: int) -> int:
+        """Asks what became of one account's holds that are not answered; returns how many were looked at."""
+        return await self._round(account_no, [HoldState.REQUESTED])
+
+    async def release_round(self, account_no: int) -> int:
+        """Gives up what nobody used and completes what is paid, of one account; returns how many were looked at."""
+        return await self._round(account_no, [HoldState.OPEN, HoldState.COMPLETING])
+
+    # -------------------------------------------------------------- before the call
+
+    async def _intend(self, store: HoldStore, ask: HoldAsk) -> tuple[HoldRow | None, bool]:
+        """The hold as it is to be, written; whether its provider was never asked. No row: somebody was faster.
+
+        A row with a lease is this caller's to ask the provider about.
+        """
+        setting = await store.hold_setting(ask.operator_no, ask.agreement_id, ask.tariff_id, self._now())
+        setting, agreement = check(ask, setting)
+        key = session_key(setting.operator_id, ask.session_id)
+        known = await store.find_hold(key, slot_of(key.bytes))
+        if known is not None:
+            same_content(ask, agreement, known)
+            if known.hold.state is not HoldState.REFUSED:
+                return await self._take_up(store, known), False
+        row = await self._decide(store, requested_row(ask, setting, agreement, self._now(), known), setting)
+        if known is None:
+            written = row if await store.request(row.hold, row.lease_until) else None
+        else:
+            saved = await store.save_hold(row.hold, self._now(), row.lease_until)
+            written = None if saved is None else replace(row, hold=saved)
+        if written is not None and written.lease_until is None:
+            await self._announce(store, written)
+        return written, True
+
+    async def _take_up(self, store: HoldStore, known: HoldRow) -> HoldRow | None:
+        """A hold that nobody has answered yet is asked about, unless somebody is at it."""
+        at_it = known.lease_until is not None and known.lease_until > self._machine_now()
+        if known.hold.state is not HoldState.REQUESTED or at_it:
+            return replace(known, lease_until=None)
+        lease_until = self._lease()
+        saved = await store.save_hold(known.hold, self._now(), lease_until)
+        return None if saved is None else replace(known, hold=saved, lease_until=lease_until)
+
+    async def _decide(self, store: HoldStore, row: HoldRow, setting: Setting) -> HoldRow:
+        """Refused by our own rules, open where the provider has no holds, or to be asked for."""
+        why = refusal(await self._admission.standing(store, setting, self._now()), self._now())
+        if why is not None:
+            return replace(row, hold=refused_by_us(row.hold, why), lease_until=None)
+        provider = self._providers.of(merchant_account(row.account))
+        if setting.mode == "shadow" or not provider.capabilities.hold_needed:
+            opened = answered(row.hold, LOCAL["ask"], self._now(), row.policy)
+            return replace(row, hold=opened, lease_until=None)
+        return replace(row, lease_until=self._lease())
+
+    # -------------------------------------------------------------- the rounds
+
+    async def _round(self, account_no: int, states: Sequence[HoldState]) -> int:
+        now, machine_at = self._now(), self._machine_now()
+        async with self._database.transaction(HoldStore) as store:
+            rows = await store.claim_holds(account_no, states, now, machine_at, machine_at + LEASE, HOLDS_MAX)
+            seen = await store.rides_of_holds([row.hold.session_key for row in rows]) if rows else {}
+        room = asyncio.Semaphore(AT_ONCE)
+        async with asyncio.TaskGroup() as tasks:
+            for row in rows:
+                tasks.create_task(self._look_at(row, seen[row.hold.session_key], room))
+        return len(rows)
+
+    async def _look_at(self, row: HoldRow, ride: RideSeen, room: asyncio.Semaphore) -> None:
+        async with room:
+            step, why = next_step(row.hold, ride, self._now(), row.policy)
+            if step == "wait":
+                await self._save(row, waiting(row.hold, self._now()))
+                return
+            if step in ("release", "finish") and row.hold.state is not HoldState.COMPLETING:
+                begun = await self._save(row, completing(row.hold, why, self._now()), self._lease())
+                if begun is None:
+                    return
+                row = begun
+            await self._step(row, step)
+
+    async def _step(self, row: HoldRow, step: Step) -> HoldRow:
+        provider = self._providers.of(merchant_account(row.account))
+        return await self._keep(row, await call(provider, row, step, CALL_WITHIN))
+
+    # -------------------------------------------------------------- after the call
+
+    async def _keep(self, row: HoldRow, answer: HoldAnswer) -> HoldRow:
+        """Keeps what the provider answered; where somebody was faster, what he kept stands."""
+        kept = await self._save(row, answered(row.hold, answer, self._now(), row.policy))
+        if kept is not None:
+            return kept
+        async with self._database.reading(HoldStore) as store:
+            return await self._find(store, row.hold.operator_no, row.hold.session_id)
+
+    async def _save(self, row: HoldRow, hold: Hold, lease_until: datetime | None = None) -> HoldRow | None:
+        async with self._database.transaction(HoldStore) as store:
+            saved = await store.save_hold(hold, self._now(), lease_until)
+            if saved is None:
+                return None
+            changed = replace(row, hold=saved, lease_until=lease_until)
+            if saved.state is not row.hold.state:
+                await self._announce(store, changed)
+            return changed
+
+    async def _announce(self, store: HoldStore, row: HoldRow) -> None:
+        """Publishes what became true with this version of the hold, in its transaction."""
+        fact = fact_of(row)
+        if fact is None:
+            return
+        now = self._now()
+        batch = await store.take_batch(writer_name("holds", row.hold.slot))
+        record = OutRecord("billing", *encode_fact(fact, ordinal=row.hold.version, at=now))
+        await store.seal_batch(batch, [record], now, self._machine_now())
+
+    async def _find(self, store: HoldStore, operator_no: int, session_id: str) -> HoldRow:
+        operator_id = await store.operator_id(operator_no)
+        key = session_key(operator_id, session_id)
+        row = await store.find_hold(key, slot_of(key.bytes))
+        if row is None:
+            raise UnknownAskError("session_id", f"no hold was asked for session {session_id}")
+        return row
+
+    def _lease(self) -> datetime:
+        return self._machine_now() + LEASE
