@@ -176,12 +176,8 @@ def _balance(ride: Ride, used: Usage, terms: Terms, book: BalanceBook) -> Balanc
         return Balance()
     original = {use.window: use.used for use in ride.charge.charge.balance.uses} if ride.charge is not None else {}
     operator_no, rider_no = ride.operator.operator_no, terms.agreement.rider_no
-    return Balance(
-        tuple(
-            BalanceUse(window, original[window] if window in original else book.read((operator_no, rider_no, window)))
-            for window in windows
-        )
-    )
+    held = {window: book.read((operator_no, rider_no, window)) for window in windows}  # All are asked: all are locked.
+    return Balance(tuple(BalanceUse(window, original.get(window, held[window])) for window in windows))
 
 
 def _move_balances(ride: Ride, charged: tuple[Terms, StoredCharge] | None, book: BalanceBook) -> tuple[CapUse, ...]:
@@ -196,8 +192,8 @@ def _move_balances(ride: Ride, charged: tuple[Terms, StoredCharge] | None, book:
     totals = {key: sum(amount for other, amount in moves if other == key) for key in dict.fromkeys(k for k, _ in moves)}
     uses = []
     for key, amount in totals.items():
+        before = book.read(key)
         if amount:
-            before = book.read(key)
             book.write(key, before + amount)
             uses.append(CapUse(key[1], key[2], before, before + amount))
     return tuple(uses)

@@ -15,6 +15,8 @@ import asyncpg
 
 from service.adapters.postgres.batches import BatchStore
 from service.billing.catalog import AgreementRef, BalanceKey, Operator
+from service.billing.events import decode_events
+from service.billing.keys import session_key_bytes
 from service.billing.rides import Revision, Ride, StoredRevision, restore
 
 REVISION_COLUMNS = (
@@ -81,19 +83,23 @@ class RideStore(BatchStore):
     async def find_rides(self, keys: Sequence[bytes], operators: Mapping[int, Operator]) -> dict[bytes, Ride]:
         """The rides that exist among these session keys."""
         rows = await self.all("find_session_keys", [UUID(bytes=key) for key in sorted(keys)])
-        return await self.read_rides({row["ride_no"]: row["session_key"].bytes for row in rows}, operators)
+        found = {row["ride_no"]: row["session_key"].bytes for row in rows}
+        return await self.read_rides(found, operators, found)
 
-    async def read_rides(self, numbers: Mapping[int, bytes], operators: Mapping[int, Operator]) -> dict[bytes, Ride]:
-        """The rides with these numbers, by session key; the mapping gives each one's key."""
-        rows = await self.all("find_revisions", list(numbers)) if numbers else ()
+    async def read_rides(
+        self, numbers: Iterable[int], operators: Mapping[int, Operator], keys: Mapping[int, bytes] | None = None
+    ) -> dict[bytes, Ride]:
+        """The rides with these numbers, by session key; `keys` gives those that are known already."""
+        asked = list(numbers)
+        rows = await self.all("find_revisions", asked) if asked else ()
         agreements = await self._agreements({row["agreement_no"] for row in rows} - {None})
         rides = {}
         for ride_no, revisions in groupby(map(stored_revision, rows), key=lambda stored: stored.ride_no):
             told = list(revisions)
+            operator = operators[told[-1].operator_no]
             named = [stored.agreement_no for stored in told if stored.agreement_no is not None]
-            agreement = agreements[named[-1]] if named else None
-            key = bytes(numbers[ride_no])
-            rides[key] = restore(key, operators[told[-1].operator_no], agreement, told)
+            key = keys[ride_no] if keys is not None else _key_of(operator, told[0])
+            rides[key] = restore(key, operator, agreements[named[-1]] if named else None, told)
         return rides
 
     async def find_agreements(self, asked: Sequence[tuple[int, str]]) -> dict[tuple[int, str], AgreementRef]:
@@ -170,6 +176,11 @@ class RideStore(BatchStore):
 def stored_revision(row: asyncpg.Record) -> StoredRevision:
     """A row of `ride_revision` as the rules read it."""
     return StoredRevision(**{name: row[name] for name in REVISION_COLUMNS})
+
+
+def _key_of(operator: Operator, first: StoredRevision) -> bytes:
+    """A ride's session key, from what its first event says."""
+    return session_key_bytes(operator.operator_id, decode_events(first.events.encode())[0].session_id)
 
 
 def _columns(rows: Iterable[Sequence[Any]], width: int) -> list[list[Any]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from service.adapters.postgres.catalog import CatalogStore
-from service.adapters.postgres.intake import IntakeStore
+from service.adapters.postgres.rides import RideStore
 from service.billing.catalog import AgreementRef, Catalog, Operator
 from service.billing.rides import Ride
 from service.flows.clock import BusinessClock
@@ -59,7 +59,7 @@ class Knowledge:
                 known[key] = ride
         return known, unknown
 
-    async def learn_agreements(self, store: IntakeStore, asked: set[tuple[int, str]]) -> None:
+    async def learn_agreements(self, store: RideStore, asked: set[tuple[int, str]]) -> None:
         """Looks up agreements that are not remembered; what is kept of them never changes."""
         unknown = sorted(asked - self.catalog.agreements.keys())
         if unknown:
