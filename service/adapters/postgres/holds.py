@@ -176,7 +176,8 @@ class HoldStore(AgreementStore):
         seen = {key: RideSeen(read_through_at=read_through_at) for key in keys}
         for row in await self.all("rides_of_holds", list(keys)):
             ride = dict(row)
-            seen[ride.pop("session_key")] = RideSeen(**ride, read_through_at=read_through_at)
+            key = ride.pop("session_key")
+            seen[key] = RideSeen(**ride, read_through_at=read_through_at)
         return seen
 
 

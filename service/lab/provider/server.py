@@ -24,6 +24,7 @@ from service.lab.provider.rows import Account
 from service.lab.provider.workshop import DOORS, rider_page
 
 TICK_S = 0.02
+SHUTDOWN_S = 0.5
 JOURNAL = "books.jsonl"
 
 
@@ -48,7 +49,7 @@ async def simulator(plan: Plan) -> AsyncIterator[str]:
     books.notice_of = notices_of(books, desk.clock.now, desk.view)
     for account in plan.accounts:
         books.put(account)
-    runner = web.ServerRunner(web.Server(_doors(desk), access_log=None))
+    runner = web.ServerRunner(web.Server(_doors(desk), access_log=None), shutdown_timeout=SHUTDOWN_S)
     await runner.setup()
     try:
         site = web.TCPSite(runner, plan.host, plan.port, backlog=1024)

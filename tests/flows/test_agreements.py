@@ -1,0 +1,174 @@
+"""Agreements: signed at the provider, the same for the same id, ended by either side."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from rider_world import World, world
+from sandbox_peer import rider_path
+
+from service.billing.asking import AskError, ConflictingAskError, InvalidAskError, UnknownAskError
+from service.billing.outcomes import OpenUrl
+from service.billing.standing import AgreementStatus
+from service.flows.agreement_replies import EligibilityAsk, NewAgreement
+
+SOON = timedelta(seconds=5)
+
+
+@pytest.fixture
+async def it(database_url: str) -> AsyncIterator[World]:
+    async with world(database_url) as it:
+        yield it
+
+
+def new(**fields: Any) -> NewAgreement:
+    return NewAgreement(**({"agreement_id": "ag", "rider_ref": "rider"} | fields))
+
+
+async def test_an_agreement_waits_for_the_rider_and_is_active_once_he_signed(it: World) -> None:
+    begun = await it.agreements.create(it.operator_no, new())
+    assert (begun.state, begun.currency, begun.time_zone) == ("pending", "CNY", "Asia/Shanghai")
+    assert isinstance(begun.action, OpenUrl)
+    eligible = await it.agreements.eligibility(EligibilityAsk(operator_no=it.operator_no, agreement_id="ag"))
+    assert (eligible.eligible, eligible.reason, eligible.action) == (False, "agreement_pending", begun.action)
+    await it.sandbox.call("POST", rider_path(it.sandbox, begun.action) + "&answer=confirm")
+    signed = await it.agreements.get(it.operator_no, "ag")
+    assert (signed.state, signed.action, signed.cap_minor) == ("active", None, 100_000)
+    assert await it.facts("ag") == ["agreement.active"]
+    asked = EligibilityAsk(operator_no=it.operator_no, agreement_id="ag", tariff_id="bike")
+    assert (await it.agreements.eligibility(asked)).eligible
+
+
+async def test_the_round_finds_out_by_itself_that_the_rider_signed(it: World) -> None:
+    begun = await it.agreements.create(it.operator_no, new())
+    await it.sandbox.call("POST", rider_path(it.sandbox, begun.action) + "&answer=confirm")
+    it.pass_time(SOON)
+    assert await it.agreements.refresh_round(it.account_no) == 1
+    assert [view.state for view in await it.agreements.page(it.operator_no)] == ["active"]
+    assert await it.agreements.refresh_round(it.account_no) == 0
+
+
+async def test_the_same_id_with_the_same_content_gives_the_same_agreement(it: World) -> None:
+    signed = await it.sign(cap_minor=5_000, language="en")
+    assert await it.agreements.create(it.operator_no, new(cap_minor=5_000, language="en")) == signed
+    assert await it.agreements.create(it.operator_no, new()) == signed
+    for field, value in {
+        "rider_ref": "another",
+        "currency": "EUR",
+        "cap_minor": 5_001,
+        "time_zone": "Europe/Oslo",
+        "language": "zh",
+    }.items():
+        with pytest.raises(ConflictingAskError) as told:
+            await it.agreements.create(it.operator_no, new(**{field: value}))
+        assert told.value.field == field
+
+
+@pytest.mark.parametrize(
+    ("fields", "error", "field"),
+    [
+        ({"agreement_id": ""}, InvalidAskError, "agreement_id"),
+        ({"rider_ref": "a b"}, InvalidAskError, "rider_ref"),
+        ({"rider_ref": "r" * 65}, InvalidAskError, "rider_ref"),
+        ({"account_id": "nowhere"}, UnknownAskError, "account_id"),
+        ({"currency": "XXQ"}, InvalidAskError, "currency"),
+        ({"cap_minor": 0}, InvalidAskError, "cap_minor"),
+        ({"cap_minor": 1 << 63}, InvalidAskError, "cap_minor"),
+        ({"time_zone": "Mars/Olympus"}, InvalidAskError, "time_zone"),
+        ({"time_zone": "../etc/passwd"}, InvalidAskError, "time_zone"),
+        ({"language": "tlh"}, InvalidAskError, "language"),
+    ],
+)
+async def test_unusable_values_are_refused_by_field(
+    it: World, fields: dict[str, Any], error: type[AskError], field: str
+) -> None:
+    with pytest.raises(error) as told:
+        await it.agreements.create(it.operator_no, new(**fields))
+    assert told.value.field == field
+    assert await it.agreements.page(it.operator_no) == []
+
+
+async def test_with_several_accounts_one_must_be_named(it: World) -> None:
+    await it.open_account("second")
+    with pytest.raises(InvalidAskError) as told:
+        await it.agreements.create(it.operator_no, new())
+    assert told.value.field == "account_id"
+    assert (await it.agreements.create(it.operator_no, new(account_id="second"))).account_id == "second"
+
+
+@pytest.mark.parametrize("fault", ["lost", "drop", "error_after", "truncated"])
+async def test_a_lost_answer_to_signing_leads_to_one_agreement(it: World, fault: str) -> None:
+    await it.sandbox.script(fault, on="rider", op="agreement.begin")
+    begun = await it.agreements.create(it.operator_no, new())
+    assert (begun.state, begun.action) == ("pending", None)
+    it.pass_time(SOON)
+    await it.agreements.refresh_round(it.account_no)
+    assert (await it.sign()).state == "active"
+    assert (await it.sandbox.books())["agreements"] == {"active": 1}
+
+
+async def test_a_refusal_at_signing_says_what_the_provider_says(it: World) -> None:
+    await it.sandbox.script("refuse", on="rider", op="agreement.begin", code="NAME_NOT_VERIFIED")
+    refused = await it.agreements.create(it.operator_no, new())
+    assert (refused.state, refused.reason) == ("refused", "NAME_NOT_VERIFIED")
+    assert await it.facts("ag") == []
+
+
+async def test_an_agreement_nobody_signs_expires(it: World) -> None:
+    await it.agreements.create(it.operator_no, new())
+    it.pass_time(timedelta(days=1))
+    await it.agreements.refresh_round(it.account_no)
+    view = (await it.agreements.page(it.operator_no))[0]
+    assert (view.state, view.reason) == ("expired", "never signed")
+    assert await it.facts("ag") == ["agreement.expired"]
+
+
+async def test_revoking_counts_at_once_and_is_repeated_until_the_provider_has_heard(it: World) -> None:
+    await it.sign()
+    await it.sandbox.script("drop", on="rider", op="agreement.revoke")
+    ending = await it.agreements.revoke(it.operator_no, "ag")
+    assert (ending.state, ending.reason) == ("suspended", "revoking")
+    asked = EligibilityAsk(operator_no=it.operator_no, agreement_id="ag")
+    assert (await it.agreements.eligibility(asked)).reason == "agreement_suspended"
+    it.pass_time(SOON)
+    await it.agreements.refresh_round(it.account_no)
+    assert (await it.agreements.get(it.operator_no, "ag")).state == "revoked"
+    assert (await it.agreements.revoke(it.operator_no, "ag")).state == "revoked"
+    assert await it.facts("ag") == ["agreement.active", "agreement.revoked"]
+
+
+async def test_the_riders_own_revocation_comes_by_notification_and_older_ones_change_nothing(it: World) -> None:
+    await it.sign()
+    row = "SELECT provider_key FROM agreement WHERE operator_no = $1"
+    key = await it.connection.fetchval(row, it.operator_no)
+    assert await it.agreements.noticed(it.account_no, key, AgreementStatus("revoked", code="RIDER"))
+    assert await it.agreements.noticed(it.account_no, key, AgreementStatus("active"))
+    assert (await it.agreements.get(it.operator_no, "ag")).state == "revoked"
+    assert not await it.agreements.noticed(it.account_no, "nobody", AgreementStatus("revoked"))
+
+
+async def test_the_day_an_agreement_ends_is_seen(it: World) -> None:
+    await it.sign()
+    key = await it.connection.fetchval("SELECT provider_key FROM agreement WHERE operator_no = $1", it.operator_no)
+    end = it.now() + timedelta(days=30)
+    await it.agreements.noticed(it.account_no, key, AgreementStatus("active", valid_until=end, cap_minor=7_000))
+    assert (await it.agreements.get(it.operator_no, "ag")).cap_minor == 7_000
+    assert await it.agreements.refresh_round(it.account_no) == 0
+    it.pass_time(timedelta(days=31))
+    limit = {"account_id": it.account_id, "key": key, "valid_until": "2020-01-01T00:00:00Z"}
+    await it.sandbox.call("POST", "/agreements", limit)
+    assert await it.agreements.refresh_round(it.account_no) == 1
+    assert (await it.agreements.get(it.operator_no, "ag")).state == "expired"
+
+
+async def test_eligibility_names_what_is_unknown(it: World) -> None:
+    await it.sign()
+    for agreement_id, tariff_id, field in (("nobody", None, "agreement_id"), ("ag", "plane", "tariff_id")):
+        with pytest.raises(UnknownAskError) as told:
+            await it.agreements.eligibility(
+                EligibilityAsk(operator_no=it.operator_no, agreement_id=agreement_id, tariff_id=tariff_id)
+            )
+        assert told.value.field == field
