@@ -15,9 +15,16 @@ import pytest
 from service.adapters.migrate import migrate
 from service.lab.kafka import create_topics
 from service.lab.servers import Servers, lab
+from service.telemetry import configure_logs
 
 MIGRATED_AT = datetime(2026, 11, 22, 10, tzinfo=UTC)
 """Business time at which a test's database was migrated: there are partitions for this month and the three after it."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def logs() -> None:
+    """Logs as a role writes them, errors alone."""
+    configure_logs("error", "test")
 
 
 @pytest.fixture(scope="session")

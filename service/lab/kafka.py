@@ -8,7 +8,7 @@ import re
 import shutil
 import signal
 import subprocess
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -83,6 +83,16 @@ async def create_topics(bootstrap: str, topics: Mapping[str, int], *, timeout_s:
                 raise error(f"{name}: {message}")
         while True:
             if all(map(_has_leaders, await admin.describe_topics(list(topics)))):
+                return
+            await asyncio.sleep(POLL_S)
+
+
+async def delete_topics(bootstrap: str, topics: Sequence[str], *, timeout_s: float = 30.0) -> None:
+    """Delete the topics and return when they are gone; TimeoutError if it takes too long."""
+    async with asyncio.timeout(timeout_s), _admin(bootstrap) as admin:
+        await admin.delete_topics(list(topics))
+        while True:
+            if not set(topics) & set(await admin.list_topics()):
                 return
             await asyncio.sleep(POLL_S)
 

@@ -145,10 +145,11 @@ class Intake:
             async with asyncio.timeout(20):
                 await self.settle()
                 await self._tell_kafka(force=True)
-        except (*UNAVAILABLE, *KAFKA_UNAVAILABLE, *RACES, FenceLostError) as error:
+        except (asyncpg.PostgresError, *UNAVAILABLE, *KAFKA_UNAVAILABLE, FenceLostError) as error:
             LOG.warning("last batch not committed; it will be read again", error=str(error))
-        await self._source.stop()
-        await self._drop()
+        finally:
+            await self._source.stop()
+            await self._drop()
 
     async def on_revoked(self) -> None:
         """Partitions are about to be given back: what is being written may end, then nothing is remembered."""
@@ -286,7 +287,9 @@ class Intake:
             self._committed = time.monotonic()
             ready = set(self._source.ready)
             offsets = {partition: stream.next_offset for partition, stream in self._streams.held.items()}
-            await self._source.commit({partition: at for partition, at in offsets.items() if partition in ready})
+            own = {partition: at for partition, at in offsets.items() if partition in ready}
+            if own:
+                await self._source.commit(own)
 
     async def _stores(self) -> tuple[IntakeStore, IntakeStore]:
         """The two dedicated connections, made anew when they are gone."""
