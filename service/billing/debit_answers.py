@@ -27,13 +27,6 @@ from service.billing.outcomes import (
 )
 
 
-def request_minor(debit: Debit) -> int:
-    """The amount to ask for under the present key: all that other keys have not brought."""
-    return debit.amount_minor - sum(
-        receipt.amount_minor for receipt in debit.receipts if receipt.key != debit.provider_key
-    )
-
-
 def asked_about(debit: Debit, terms: Terms) -> bool:
     """Whether the debit's number may still be paid at the provider after a decline, so that it is polled and closed."""
     return debit.submitted_at is not None and not terms.capabilities.new_key_after_decline
@@ -88,8 +81,10 @@ def on_lower_answered(debit: Debit, outcome: Outcome, now: datetime, terms: Term
         case NotFound() if debit.state is not State.PENDING:
             return close_confirmed(debit), ()
         case Accepted() if debit.lowering_to > debit.paid_minor and debit.state not in ENDED:
-            lowered = replace(debit, amount_minor=debit.lowering_to, lowering_to=None, net_again=True)
-            return replace(lowered, queries=0, due_at=dunning.poll_at(0, now)), ()
+            less = debit.amount_minor - debit.lowering_to
+            lowered = replace(debit, amount_minor=debit.lowering_to, asked_minor=debit.asked_minor - less)
+            polled = replace(lowered, lowering_to=None, net_again=True, queries=0, due_at=dunning.poll_at(0, now))
+            return polled, ()
         case Throttled():
             return replace(debit, due_at=now + outcome.retry_after), ()
         case Unknown() | Accepted() | NotFound():
@@ -239,11 +234,11 @@ def _ended(debit: Debit, reason: str, now: datetime, terms: Terms) -> Debit:
 
 def _cut(debit: Debit, cap_minor: int | None, now: datetime, terms: Terms) -> Debit:
     """Over the cap: the cap is debited, the ride's remainder is for the rider to approve."""
-    if cap_minor is None or cap_minor >= request_minor(debit):
+    if cap_minor is None or cap_minor >= debit.asked_minor:
         return manual(debit, "over a cap that the provider does not name")
     if cap_minor <= 0:
         return needs_rider(debit, "cap_exceeded", None, now, terms)
-    amount_minor = cap_minor + debit.amount_minor - request_minor(debit)
+    amount_minor = cap_minor + debit.amount_minor - debit.asked_minor
     return replace(
         debit,
         state=State.RETRY_WAIT,

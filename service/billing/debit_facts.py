@@ -77,7 +77,7 @@ def _debit_fact(debit: Debit, publish: Publish, naming: Naming) -> Fact:
         "provider": naming.provider,
         "provider_reference": debit.provider_ref,
     }
-    unpaid = debit.amount_minor - debit.paid_minor
+    unpaid = debit.amount_minor - debit.paid_minor - debit.excess_minor
     match publish.fact:
         case "debit.submitted":
             return DebitSubmitted(**common)

@@ -34,7 +34,7 @@ def take_money(debit: Debit, key: str, total_minor: int, provider_ref: str | Non
         excess = more if debit.state in ENDED else debit.paid_minor - debit.amount_minor
         twice, refunds = _twice(debit, excess, now, terms)
         return twice, (posted, *refunds)
-    return _received(debit, key, now, terms), (posted,)
+    return _received(debit, now, terms), (posted,)
 
 
 def give_back(debit: Debit, amount_minor: int, reason: str, now: datetime, terms: Terms) -> Step:
@@ -65,23 +65,21 @@ def close_confirmed(debit: Debit) -> Debit:
     if debit.state in ENDED:
         return replace(debit, lowering_to=None, due_at=None)
     state = State.SETTLED if debit.paid_minor else State.CANCELLED
-    return replace(
-        debit, state=state, amount_minor=debit.paid_minor or debit.amount_minor, lowering_to=None, net_again=True
-    )
+    amount_minor = debit.paid_minor or debit.amount_minor
+    return replace(debit, state=state, amount_minor=amount_minor, lowering_to=None, excess_minor=0, net_again=True)
 
 
-def _received(debit: Debit, key: str, now: datetime, terms: Terms) -> Debit:
-    """Money came, not more than asked for."""
+def _received(debit: Debit, now: datetime, terms: Terms) -> Debit:
+    """Money came, not more than is owed. The order in which it came under several keys makes no difference."""
     whole = debit.paid_minor == debit.amount_minor
-    if key != debit.provider_key and debit.state in LIVE:
-        # The present key's fate decides; it must not bring the same money again.
-        if whole and debit.state is State.PENDING and terms.capabilities.closes_unpaid:
-            return replace(debit, lowering_to=debit.paid_minor, queries=0, due_at=now)
-        return debit
-    if whole:
-        return replace(debit, state=State.SETTLED)
-    if debit.state in LIVE:
-        return replace(debit, state=State.PENDING, queries=0, due_at=dunning.poll_at(0, now))
+    brought = sum(receipt.amount_minor for receipt in debit.receipts if receipt.key == debit.provider_key)
+    if debit.state not in LIVE or (whole and brought >= debit.asked_minor):
+        return replace(debit, state=State.SETTLED) if whole else debit
+    if brought and debit.state is not State.PENDING:
+        debit = replace(debit, state=State.PENDING, queries=0, due_at=dunning.poll_at(0, now))
+    if whole and debit.state is State.PENDING and terms.capabilities.closes_unpaid:
+        # The present key could bring the same money again: it is closed before the debit is settled.
+        return replace(debit, lowering_to=debit.paid_minor, queries=0, due_at=now)
     return debit
 
 

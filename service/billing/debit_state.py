@@ -68,8 +68,10 @@ class Debit(msgspec.Struct, frozen=True, kw_only=True):
     written off, cancelled by an operator, paid elsewhere). `due_at` is when the provider is next to be called,
     `policy_at` when the calendar next looks at it; None: nothing to do. `net_again` says that obligations of the
     ride wait for this debit; `lowering_to`, that the provider is being asked to lower it, or to close it when
-    no more than what was paid is left. `capped`: it was cut to a cap.
-    `attempts` and `begun_at` count over all keys, `submitted_at` and `not_found_at` are of the present one.
+    no more than what was paid is left; `excess_minor` is what is owed no longer of a debit that can't be lowered: it is
+    given back when it settles, and nobody is dunned for it. `capped`: it was cut to a cap.
+    `attempts` and `begun_at` count over all keys, `submitted_at`, `not_found_at` and `asked_minor` (what is asked for)
+    are of the present one.
     """
 
     ride_no: int
@@ -94,10 +96,12 @@ class Debit(msgspec.Struct, frozen=True, kw_only=True):
     overdue: bool = False
     suspended: bool = False
     lowering_to: int | None = None
+    excess_minor: int = 0
     net_again: bool = False
     capped: bool = False
     dispute: DisputeKind | DisputeResult | None = None
     disputed_minor: int = 0
+    asked_minor: int = 0
     provider_ref: str | None = None
     action: RiderAction | None = None
     reason: str | None = None

@@ -7,7 +7,7 @@ from datetime import datetime
 from msgspec.structs import replace
 
 from service.billing import dunning
-from service.billing.debit_answers import asked_about, request_minor
+from service.billing.debit_answers import asked_about
 from service.billing.debit_events import (
     DisputeClosed,
     DisputeOpened,
@@ -48,7 +48,7 @@ def operator_decided(debit: Debit, event: OperatorDecided, now: datetime, terms:
         raise ImpossibleEventError(debit, event)
     debit = replace(debit, reason=event.reason)
     if event.decision == "settled":
-        return take_money(debit, debit.provider_key, request_minor(debit), event.provider_ref, now, terms)
+        return take_money(debit, debit.provider_key, debit.asked_minor, event.provider_ref, now, terms)
     if event.decision == "submit_again":
         return replace(debit, state=State.SUBMITTING, submitted_at=now, not_found_at=None, due_at=now), ()
     rest = debit.amount_minor - debit.paid_minor
@@ -83,20 +83,21 @@ def owed_changed(debit: Debit, event: OwedChanged, now: datetime, terms: Terms) 
         return replace(debit, net_again=True), ()
     wanted = max(event.amount_minor, debit.paid_minor)
     if wanted == debit.amount_minor:
-        return debit, ()
+        return replace(debit, excess_minor=0, net_again=False), ()
     able = terms.capabilities
     pending = debit.state is State.PENDING
     open_there = pending or asked_about(debit, terms)
     if wanted == debit.paid_minor:
-        if not open_there:
+        never_closed = debit.state is State.RETRY_WAIT and not able.closes_unpaid
+        if not open_there or never_closed:
             return replace(close_confirmed(debit), net_again=False), ()
         if able.closes_unpaid:
             return replace(debit, lowering_to=wanted, queries=0, due_at=now), ()
     elif pending and able.reduces_pending:
         return replace(debit, lowering_to=wanted, queries=0, due_at=now), ()
     elif not open_there or (able.reduces_declined and not pending):
-        return replace(debit, amount_minor=wanted), ()
-    return replace(debit, net_again=True), ()
+        return replace(debit, amount_minor=wanted, excess_minor=0), ()
+    return replace(debit, net_again=True, excess_minor=debit.amount_minor - wanted), ()
 
 
 def _less_forgone(debit: Debit, event: OwedChanged) -> Step:

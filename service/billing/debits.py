@@ -21,7 +21,6 @@ from service.billing.debit_answers import (
     on_lower_answered,
     on_queried,
     on_submitted,
-    request_minor,
     unknown,
     window_over,
 )
@@ -71,7 +70,6 @@ __all__ = [
     "State",
     "Terms",
     "after",
-    "request_minor",
 ]
 
 
@@ -120,6 +118,7 @@ def _begin(debit: Debit, now: datetime, terms: Terms) -> Step:
         debit,
         state=State.SUBMITTING,
         provider_key=key,
+        asked_minor=debit.amount_minor - sum(receipt.amount_minor for receipt in debit.receipts if receipt.key != key),
         attempts=debit.attempts + 1,
         begun_at=debit.begun_at or now,
         submitted_at=now,
@@ -183,7 +182,7 @@ def _consequences(before: Debit, debit: Debit, effects: tuple[Effect, ...], now:
     published = _published(before, debit)
     moved = debit.state is not before.state or debit.amount_minor != before.amount_minor
     if debit.net_again and moved and debit.state not in UNSURE and debit.lowering_to is None:
-        debit = replace(debit, net_again=False)
+        debit = replace(debit, net_again=False, excess_minor=0)
         effects = (*effects, NetAgain())
     paid_at_last = debit.state is State.SETTLED and before.overdue
     if paid_at_last and terms.capabilities.reports_performance == "merchant":
@@ -211,7 +210,8 @@ def _ended(debit: Debit, now: datetime) -> Debit:
 def _policy_at(debit: Debit, terms: Terms) -> datetime | None:
     """When the calendar next looks: only while the debit is tried or waits for the rider, and nobody objects."""
     counts_down = debit.state in CAN_BE_OVERDUE and not debit.suspended and not debit_wishes.disputed(debit)
-    if not counts_down or debit.pay_by is None:
+    owed = debit.amount_minor - debit.paid_minor - debit.excess_minor
+    if not counts_down or debit.pay_by is None or owed <= 0:
         return None
     return dunning.write_off_at(debit.pay_by, terms.calendar) if debit.overdue else debit.pay_by
 

@@ -43,14 +43,13 @@ def net(
     difference = owed_minor - sum(map(covered_minor, debits))
     if not debits:
         return _more(difference, debits, capabilities, cap_minor) if difference > 0 else (_nothing_owed(),)
-    if not difference:
-        return ()
     waiting = [debit for debit in debits if debit.state in UNSURE or debit.lowering_to is not None]
     if waiting:
-        return tuple(Change(debit.ordinal, OwedChanged(debit.amount_minor)) for debit in waiting)
-    if difference > 0:
-        return _more(difference, debits, capabilities, cap_minor)
-    return tuple(_less(-difference, debits))
+        marked = waiting if difference else ()
+        return tuple(Change(debit.ordinal, OwedChanged(debit.amount_minor)) for debit in marked)
+    steps = _more(difference, debits, capabilities, cap_minor) if difference > 0 else tuple(_less(-difference, debits))
+    changed = {step.ordinal for step in steps if isinstance(step, Change)}
+    return (*(Change(ordinal, OwedChanged(amount)) for ordinal, amount in _owed_after_all(debits, changed)), *steps)
 
 
 def covered_minor(debit: Debit) -> int:
@@ -106,6 +105,13 @@ def _less(excess_minor: int, debits: Sequence[Debit]) -> Iterable[Netting]:
             if back:
                 excess_minor -= back
                 yield Change(debit.ordinal, RefundAsked(back, "owed less"))
+
+
+def _owed_after_all(debits: Sequence[Debit], changed: set[int]) -> Iterable[tuple[int, int]]:
+    """Debits of which a part was owed no longer, and now is."""
+    for debit in debits:
+        if debit.excess_minor and debit.state not in FINAL and debit.ordinal not in changed:
+            yield debit.ordinal, debit.amount_minor
 
 
 def _taken_minor(debit: Debit) -> int:

@@ -200,7 +200,7 @@ _UPDATED = (
     *("ride_no", "ordinal", "amount_minor", "paid_minor", "refunding_minor", "refunded_minor", "forgone_minor"),
     *("disputed_minor", "lowering_to", "receipts", "refunds", "state", "overdue", "suspended", "net_again", "capped"),
     *("dispute", "provider_key", "provider_ref", "action", "reason", "attempts", "queries", "begun_at"),
-    *("submitted_at", "not_found_at", "settled_at", "due_at", "pay_by", "policy_at"),
+    *("submitted_at", "not_found_at", "settled_at", "due_at", "pay_by", "policy_at", "excess_minor", "asked_minor"),
 )
 _TRANSITION_COLUMNS = (
     *("ride_no", "ordinal", "transition", "slot", "from_state", "to_state", "why"),

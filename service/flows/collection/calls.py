@@ -20,7 +20,6 @@ from service.adapters.providers.port import (
 from service.billing.collecting import Work
 from service.billing.debit_events import DebitEvent, LowerAnswered, Notified, Queried, Submitted
 from service.billing.debit_state import Debit, State
-from service.billing.debits import request_minor
 from service.billing.outcomes import Outcome, Unknown
 from service.billing.refunds import Refund, RefundEvent
 
@@ -78,57 +77,56 @@ async def _ask(provider: Provider, claim: Claim) -> Outcome:
     debit, refund = claim.work.debit, claim.work.refund
     match claim.work.what:
         case "submit":
-            return await provider.debit(_request(claim, debit))
+            return await provider.debit(_request(provider, claim, debit))
         case "query" if debit.state is State.UNKNOWN and provider.capabilities.same_key_is_query:
-            return await provider.debit(_request(claim, debit))
+            return await provider.debit(_request(provider, claim, debit))
         case "query":
-            return await provider.get_debit(_ref(claim, debit))
+            return await provider.get_debit(_ref(provider, claim, debit))
         case "lower":
             return await _lower(provider, claim, debit)
         case "refund":
             assert refund is not None
-            paid = _paid_ref(claim, debit, refund)
+            paid = _paid_ref(provider, claim, debit, refund)
             request = RefundRequest(refund.provider_key, paid, refund.amount_minor, refund.currency, refund.reason)
             return await provider.refund(request)
         case "query_refund":
             assert refund is not None
-            paid = _paid_ref(claim, debit, refund)
+            paid = _paid_ref(provider, claim, debit, refund)
             return await provider.get_refund(RefundRef(refund.provider_key, paid, refund.provider_ref))
 
 
 async def _lower(provider: Provider, claim: Claim, debit: Debit) -> Outcome:
     assert debit.lowering_to is not None
-    ref = _ref(claim, debit)
+    ref = _ref(provider, claim, debit)
     if debit.state is State.SETTLED_ELSEWHERE:
         assert debit.settled_at is not None
         return await provider.settle_elsewhere(ref, debit.settled_at)
-    if debit.lowering_to == debit.paid_minor:
+    if debit.lowering_to <= debit.paid_minor:
         return await provider.close_debit(ref)
-    elsewhere = debit.amount_minor - request_minor(debit)
-    return await provider.reduce_debit(ref, debit.lowering_to - elsewhere)
+    return await provider.reduce_debit(ref, debit.asked_minor - (debit.amount_minor - debit.lowering_to))
 
 
-def _request(claim: Claim, debit: Debit) -> DebitRequest:
+def _request(provider: Provider, claim: Claim, debit: Debit) -> DebitRequest:
     """The same for the same key, always: nothing in it may depend on when it is sent."""
     return DebitRequest(
         key=debit.provider_key,
         agreement=_agreement(claim.row),
-        amount_minor=request_minor(debit),
+        amount_minor=debit.asked_minor,
         currency=debit.currency,
         subject=f"Ride {debit.session_id}",
-        hold=_hold(claim.row),
+        hold=_hold(provider, claim.row),
     )
 
 
-def _ref(claim: Claim, debit: Debit) -> DebitRef:
-    agreement, hold = _agreement(claim.row), _hold(claim.row)
-    return DebitRef(debit.provider_key, request_minor(debit), debit.currency, debit.provider_ref, agreement, hold)
+def _ref(provider: Provider, claim: Claim, debit: Debit) -> DebitRef:
+    agreement, hold = _agreement(claim.row), _hold(provider, claim.row)
+    return DebitRef(debit.provider_key, debit.asked_minor, debit.currency, debit.provider_ref, agreement, hold)
 
 
-def _paid_ref(claim: Claim, debit: Debit, refund: Refund) -> DebitRef:
+def _paid_ref(provider: Provider, claim: Claim, debit: Debit, refund: Refund) -> DebitRef:
     """The payment that a refund gives back, which need not be under the debit's present key."""
     taken = next((receipt.amount_minor for receipt in debit.receipts if receipt.key == refund.debit_key), 0)
-    agreement, hold = _agreement(claim.row), _hold(claim.row)
+    agreement, hold = _agreement(claim.row), _hold(provider, claim.row)
     return DebitRef(refund.debit_key, taken, refund.currency, refund.debit_ref, agreement, hold)
 
 
@@ -136,5 +134,8 @@ def _agreement(row: DebitRow) -> AgreementRef:
     return AgreementRef(row.agreement_key, row.agreement_ref)
 
 
-def _hold(row: DebitRow) -> HoldRef | None:
-    return None if row.hold_key is None else HoldRef(row.hold_key, row.hold_ref)
+def _hold(provider: Provider, row: DebitRow) -> HoldRef | None:
+    """The order that the debit goes through; where the provider needs none, a hold is only our own promise."""
+    if row.hold_key is None or not provider.capabilities.hold_needed:
+        return None
+    return HoldRef(row.hold_key, row.hold_ref)

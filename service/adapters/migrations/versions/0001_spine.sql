@@ -281,6 +281,7 @@ CREATE TABLE watch (
   PRIMARY KEY (ride_no, slot)
 );
 CREATE INDEX watch_due ON watch (due_at);
+CREATE INDEX watch_parked ON watch (ride_no) WHERE kind = 'parked';
 
 -- How far keep has passed over the rides in search of what is still open.
 CREATE TABLE sweep (
@@ -377,6 +378,7 @@ CREATE TABLE debit (
   capped boolean NOT NULL DEFAULT false,
   dispute text CHECK (dispute IN ('complaint', 'chargeback', 'won', 'lost', 'resolved')),
   provider_key text NOT NULL,
+  asked_minor bigint NOT NULL DEFAULT 0 CHECK (asked_minor >= 0),
   provider_ref text,
   action jsonb,
   reason text,
@@ -480,6 +482,7 @@ CREATE TABLE idempotency (
   machine_at timestamptz NOT NULL,
   PRIMARY KEY (operator_no, route, idempotency_key)
 );
+CREATE INDEX idempotency_by_age ON idempotency (machine_at);
 
 ------------------------------------------------------------------------------ append-only, and the months
 
@@ -513,6 +516,7 @@ DECLARE
   part text;
   made integer := 0;
 BEGIN
+  PERFORM pg_advisory_xact_lock(727002);
   FOR i IN 0 .. months - 1 LOOP
     month := date_trunc('month', since AT TIME ZONE 'UTC') + make_interval(months => i);
     lower_no := (extract(epoch FROM month - timestamp '2024-01-01') * 1000)::bigint << 22;
@@ -520,7 +524,9 @@ BEGIN
     FOREACH base IN ARRAY ARRAY['ride_revision', 'obligation', 'cap_use', 'debit', 'debit_transition', 'refund', 'transfer'] LOOP
       part := base || '_' || to_char(month, 'YYYY_MM');
       CONTINUE WHEN to_regclass(part) IS NOT NULL;
-      EXECUTE format('CREATE TABLE %I PARTITION OF %I FOR VALUES FROM (%s) TO (%s)', part, base, lower_no, upper_no);
+      -- Attaching, unlike CREATE ... PARTITION OF, lets the writers of the other months go on.
+      EXECUTE format('CREATE TABLE %I (LIKE %I INCLUDING ALL)', part, base);
+      EXECUTE format('ALTER TABLE %I ATTACH PARTITION %I FOR VALUES FROM (%s) TO (%s)', base, part, lower_no, upper_no);
       IF base NOT IN ('debit', 'refund') THEN
         EXECUTE format('CREATE TRIGGER never_emptied BEFORE TRUNCATE ON %I FOR EACH STATEMENT EXECUTE FUNCTION refuse_change()', part);
       END IF;

@@ -33,7 +33,7 @@ SELECT d.*, o.operator_id, o.calendar AS operator_calendar, a.agreement_id, a.ti
 FROM debit d
 JOIN agreement a ON a.agreement_no = d.agreement_no
 JOIN operator o ON o.operator_no = d.operator_no
-LEFT JOIN hold h ON h.session_key = d.session_key AND h.slot = d.slot AND h.opened_at IS NOT NULL
+LEFT JOIN hold h ON h.session_key = d.session_key AND h.slot = d.slot AND h.state IN ('open', 'completing')
 WHERE d.account_no = $1 AND d.due_at <= $2 AND (d.lease_until IS NULL OR d.lease_until <= $3)
   AND ($5 OR d.state NOT IN ('new', 'retry_wait', 'submitting'))
 ORDER BY d.due_at LIMIT $4
@@ -65,7 +65,7 @@ SELECT d.*, o.operator_id, o.calendar AS operator_calendar, a.agreement_id, a.ti
 FROM debit d
 JOIN agreement a ON a.agreement_no = d.agreement_no
 JOIN operator o ON o.operator_no = d.operator_no
-LEFT JOIN hold h ON h.session_key = d.session_key AND h.slot = d.slot AND h.opened_at IS NOT NULL
+LEFT JOIN hold h ON h.session_key = d.session_key AND h.slot = d.slot AND h.state IN ('open', 'completing')
 WHERE d.ride_no = ANY($1::bigint[]) AND d.ride_no BETWEEN $2 AND $3
 ORDER BY d.ride_no, d.ordinal
 FOR UPDATE OF d;
@@ -108,7 +108,8 @@ WHERE h.session_key = done.session_key AND h.state = 'open';
 UPDATE debit d SET
   amount_minor = new.amount_minor, paid_minor = new.paid_minor, refunding_minor = new.refunding_minor,
   refunded_minor = new.refunded_minor, forgone_minor = new.forgone_minor, disputed_minor = new.disputed_minor,
-  lowering_to = new.lowering_to, receipts = new.receipts::jsonb, refunds = new.refunds, state = new.state,
+  lowering_to = new.lowering_to, excess_minor = new.excess_minor, asked_minor = new.asked_minor,
+  receipts = new.receipts::jsonb, refunds = new.refunds, state = new.state,
   overdue = new.overdue, suspended = new.suspended, net_again = new.net_again, capped = new.capped,
   dispute = new.dispute, provider_key = new.provider_key, provider_ref = new.provider_ref, action = new.action::jsonb,
   reason = new.reason, attempts = new.attempts, queries = new.queries, begun_at = new.begun_at,
@@ -120,15 +121,16 @@ FROM unnest(
   $10::bigint[], $11::text[], $12::smallint[], $13::text[], $14::boolean[], $15::boolean[], $16::boolean[],
   $17::boolean[], $18::text[], $19::text[], $20::text[], $21::text[], $22::text[], $23::integer[], $24::integer[],
   $25::timestamptz[], $26::timestamptz[], $27::timestamptz[], $28::timestamptz[], $29::timestamptz[],
-  $30::timestamptz[], $31::timestamptz[], $32::timestamptz[], $33::integer[]
+  $30::timestamptz[], $31::timestamptz[], $32::bigint[], $33::bigint[], $34::timestamptz[],
+  $35::integer[]
 ) AS new (
   ride_no, ordinal, amount_minor, paid_minor, refunding_minor, refunded_minor, forgone_minor, disputed_minor,
   lowering_to, receipts, refunds, state, overdue, suspended, net_again,
   capped, dispute, provider_key, provider_ref, action, reason, attempts, queries,
   begun_at, submitted_at, not_found_at, settled_at, due_at,
-  pay_by, policy_at, lease_until, transitions
+  pay_by, policy_at, excess_minor, asked_minor, lease_until, transitions
 )
-WHERE d.ride_no = new.ride_no AND d.ordinal = new.ordinal AND d.ride_no BETWEEN $34 AND $35;
+WHERE d.ride_no = new.ride_no AND d.ordinal = new.ordinal AND d.ride_no BETWEEN $36 AND $37;
 
 -- name: update_refunds
 -- What the rules decided about refunds.
@@ -159,6 +161,6 @@ SELECT d.*, o.operator_id, o.calendar AS operator_calendar, a.agreement_id, a.ti
 FROM debit d
 JOIN agreement a ON a.agreement_no = d.agreement_no
 JOIN operator o ON o.operator_no = d.operator_no
-LEFT JOIN hold h ON h.session_key = d.session_key AND h.slot = d.slot AND h.opened_at IS NOT NULL
+LEFT JOIN hold h ON h.session_key = d.session_key AND h.slot = d.slot AND h.state IN ('open', 'completing')
 WHERE d.ride_no = ANY($1::bigint[]) AND d.ride_no BETWEEN $2 AND $3
 ORDER BY d.ride_no, d.ordinal;
