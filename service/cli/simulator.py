@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from datetime import datetime
 from pathlib import Path
 
 import msgspec
@@ -31,6 +32,8 @@ def register(group: click.Group) -> None:
 @click.option(
     "--balance", type=click.IntRange(0), default=10_000_000, show_default=True, help="A new wallet, in minor units."
 )
+@click.option("--clock", metavar="RFC3339", help="What the provider's clock shows at first.  [default: the machine's]")
+@click.option("--speed", type=click.FloatRange(0), default=1.0, show_default=True, help="Of a clock that was set.")
 @click.option("--account", "accounts", multiple=True, metavar="JSON", help="A merchant account; repeatable.")
 def provider_simulator(
     port: int,
@@ -39,6 +42,8 @@ def provider_simulator(
     rates: tuple[str, ...],
     directory: Path | None,
     balance: int,
+    clock: str | None,
+    speed: float,
     accounts: tuple[str, ...],
 ) -> None:
     """Runs the sandbox payment provider until it is told to stop; the first line printed is its address."""
@@ -50,6 +55,8 @@ def provider_simulator(
         directory=directory,
         wallet_balance_minor=balance,
         accounts=tuple(_account(text) for text in accounts),
+        clock_shows=None if clock is None else _instant(clock),
+        clock_speed=speed,
     )
     try:
         uvloop.run(_serve(plan))
@@ -83,3 +90,13 @@ def _account(text: str) -> Account:
         return msgspec.json.decode(text, type=Account)
     except msgspec.DecodeError as error:
         raise click.BadParameter(str(error), param_hint="--account") from None
+
+
+def _instant(text: str) -> datetime:
+    try:
+        instant = datetime.fromisoformat(text)
+    except ValueError:
+        instant = None
+    if instant is None or instant.tzinfo is None:
+        raise click.BadParameter(f"{text!r} is no RFC 3339 instant with its offset", param_hint="--clock")
+    return instant

@@ -11,6 +11,7 @@ from service.lab.provider.journal import Journal
 from service.lab.provider.rows import (
     Account,
     Agreement,
+    ClockSet,
     Debit,
     Entry,
     Hold,
@@ -29,6 +30,7 @@ class Books:
 
     def __init__(self, journal: Journal | None, wallet_balance_minor: int) -> None:
         self.wallet_balance_minor = wallet_balance_minor
+        self.clock: ClockSet | None = None
         self.accounts: dict[str, Account] = {}
         self.accounts_by_api_key: dict[str, Account] = {}
         self.wallets: dict[tuple[str, str], Wallet] = {}
@@ -111,6 +113,9 @@ class Books:
                 self.reports[row.account_id, row.debit, row.kind] = row
             case Account():
                 self._apply_account(row)
+                return
+            case ClockSet():
+                self.clock = row
                 return
         self._number = max(self._number, row.number)
 

@@ -212,4 +212,12 @@ class Notice(msgspec.Struct, frozen=True, omit_defaults=True, tag="notice"):
     delivered: bool = False
 
 
-Row = Account | Wallet | Agreement | Hold | Debit | Refund | Entry | Report | Notice
+class ClockSet(msgspec.Struct, frozen=True, tag="clock"):
+    """The provider's clock was set: at `set_at` of the machine's it showed `shows`, and runs `speed` times as fast."""
+
+    set_at: datetime
+    shows: datetime
+    speed: float
+
+
+Row = ClockSet | Account | Wallet | Agreement | Hold | Debit | Refund | Entry | Report | Notice

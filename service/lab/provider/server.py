@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from datetime import datetime
 from pathlib import Path
 
 import aiohttp
@@ -29,7 +30,10 @@ JOURNAL = "books.jsonl"
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """How to start the simulator. Port 0 takes a free one; without `directory` the books are in memory alone."""
+    """How to start the simulator. Port 0 takes a free one; without `directory` the books are in memory alone.
+
+    Without `clock_shows` the clock goes on as the books have it, or as the machine's.
+    """
 
     port: int = 0
     host: str = "127.0.0.1"
@@ -38,6 +42,8 @@ class Plan(msgspec.Struct, frozen=True):
     directory: Path | None = None
     wallet_balance_minor: int = 10_000_000
     accounts: tuple[Account, ...] = ()
+    clock_shows: datetime | None = None
+    clock_speed: float = 1.0
 
 
 @asynccontextmanager
@@ -45,10 +51,12 @@ async def simulator(plan: Plan) -> AsyncIterator[str]:
     """A running simulator; gives its address. Books of an earlier life in the directory are taken up."""
     journal = Journal(plan.directory / JOURNAL) if plan.directory else None
     books = Books(journal, plan.wallet_balance_minor)
-    desk = Desk(books, ProviderClock(), Faults(plan.seed, plan.rates), "")
+    desk = Desk(books, ProviderClock(books), Faults(plan.seed, plan.rates), "")
     books.notice_of = notices_of(books, desk.clock.now, desk.view)
     for account in plan.accounts:
         books.put(account)
+    if plan.clock_shows is not None:
+        desk.clock.set(plan.clock_shows, plan.clock_speed)
     runner = web.ServerRunner(web.Server(_doors(desk), access_log=None), shutdown_timeout=SHUTDOWN_S)
     await runner.setup()
     try:

@@ -1,0 +1,156 @@
+"""`farebox account` and `farebox agreement`: where riders sign, and who has signed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import rich_click as click
+
+from service.adapters.postgres import Database
+from service.adapters.postgres.agreements import AgreementRow, AgreementStore, OwnedAccount
+from service.adapters.postgres.operators import OperatorStore
+from service.adapters.providers import PROVIDER_NAMES
+from service.adapters.providers.port import MerchantAccount
+from service.adapters.providers.secrets import AccountSettingsError
+from service.billing.asking import AskError
+from service.billing.money import format_amount
+from service.billing.outcomes import Outcome
+from service.cli.connections import business_now, carry_out, database_of
+from service.cli.roles import load_settings
+from service.flows.accounts import add_account, check_account, list_accounts
+from service.flows.operators import OperatorError, operator_of
+
+PAGE = 500
+
+
+def register(group: click.Group) -> None:
+    """Adds the subject to the command line."""
+    group.add_command(account)
+    group.add_command(agreement)
+
+
+@click.group()
+def account() -> None:
+    """Merchant accounts at payment providers."""
+
+
+@account.command("add")
+@click.argument("account_id", metavar="ID")
+@click.option("--operator", "operator_id", help="Whose it is.  [default: the default operator]")
+@click.option("--provider", type=click.Choice(PROVIDER_NAMES), required=True)
+@click.option("--url", "base_url", required=True, help="The provider's address.")
+@click.option(
+    "--setting",
+    "pairs",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="VALUE is JSON, or else a text; secrets by reference: api_key_env=NAME or api_key_file=PATH. Repeatable.",
+)
+@click.option("--unchecked", is_flag=True, help="What the settings refer to is on another machine: do not try them.")
+def add_command(
+    account_id: str, operator_id: str | None, provider: str, base_url: str, pairs: tuple[str, ...], unchecked: bool
+) -> None:
+    """Add a merchant account, and see by a call that moves nothing whether its credentials are good."""
+    settings = load_settings()
+    chosen = _settings(pairs)
+
+    async def work() -> tuple[MerchantAccount, Outcome | None]:
+        async with database_of(settings) as database:
+            added = await add_account(
+                database,
+                await _operator_no(database, operator_id),
+                account_id=account_id,
+                provider=provider,
+                base_url=base_url,
+                settings=chosen,
+                now=await business_now(database),
+                secrets_elsewhere=unchecked,
+            )
+            return added, None if unchecked else await check_account(added)
+
+    added, wrong = carry_out(work(), AskError, AccountSettingsError, OperatorError)
+    click.echo(f"account {added.account_id} at {added.provider} added, number {added.account_no}")
+    if wrong is not None:
+        click.echo(f"but the provider says: {type(wrong).__name__} {_told(wrong)}".rstrip(), err=True)
+
+
+@account.command("list")
+def list_accounts_command() -> None:
+    """Show every merchant account; secrets are named, never shown."""
+    settings = load_settings()
+
+    async def work() -> Sequence[OwnedAccount]:
+        async with database_of(settings) as database:
+            return await list_accounts(database)
+
+    for item in carry_out(work()):
+        row = item.account
+        paused = "  paused" if item.paused else ""
+        named = " ".join(sorted(_shown(name, value) for name, value in row.settings.items()))
+        click.echo(f"{item.operator_id}  {row.account_id}  {row.provider}  {row.base_url}{paused}  {named}".rstrip())
+
+
+@click.group()
+def agreement() -> None:
+    """Riders' agreements."""
+
+
+@agreement.command("list")
+@click.option("--operator", "operator_id", help="Whose.  [default: the default operator]")
+@click.option("--rider", "rider_ref", help="Only this rider's.")
+@click.option("--state", help="Only those in this state: pending, active, suspended, refused, revoked, expired.")
+def list_agreements_command(operator_id: str | None, rider_ref: str | None, state: str | None) -> None:
+    """Show agreements, oldest first."""
+    settings = load_settings()
+
+    async def work() -> list[AgreementRow]:
+        async with database_of(settings) as database:
+            operator_no = await _operator_no(database, operator_id)
+            found: list[AgreementRow] = []
+            async with database.reading(AgreementStore) as store:
+                while page := await store.page(operator_no, _last(found), rider_ref, state, PAGE):
+                    found += page
+            return found
+
+    for row in carry_out(work(), OperatorError):
+        item = row.agreement
+        cap = "no cap" if item.cap_minor is None else f"cap {format_amount(item.cap_minor, item.currency)}"
+        reason = f"  ({item.reason})" if item.reason else ""
+        click.echo(
+            f"{item.agreement_id}  rider {item.rider_ref}  {row.account.account_id}  {item.state}{reason}"
+            f"  {cap} {item.currency}  {item.time_zone}  {item.language}"
+        )
+
+
+async def _operator_no(database: Database, operator_id: str | None) -> int:
+    async with database.reading(OperatorStore) as store:
+        return (await operator_of(store, operator_id)).operator_no
+
+
+def _last(found: list[AgreementRow]) -> int:
+    return found[-1].agreement.agreement_no if found else 0
+
+
+def _settings(pairs: tuple[str, ...]) -> dict[str, Any]:
+    chosen: dict[str, Any] = {}
+    for pair in pairs:
+        name, given, text = pair.partition("=")
+        if not name or not given:
+            raise click.BadParameter(f"{pair!r}: allowed is NAME=VALUE", param_hint="--setting")
+        try:
+            chosen[name] = msgspec.json.decode(text)
+        except (msgspec.DecodeError, UnicodeEncodeError):
+            chosen[name] = text
+    return chosen
+
+
+def _shown(name: str, value: Any) -> str:
+    """A setting for people; a literal secret (sandbox only) is not theirs to see."""
+    return f"{name}=…" if name in ("api_key", "notify_secret") else f"{name}={msgspec.json.encode(value).decode()}"
+
+
+def _told(outcome: Outcome) -> str:
+    parts = (getattr(outcome, name, "") for name in ("code", "message", "reason"))
+    return " ".join(str(part) for part in parts if part)
