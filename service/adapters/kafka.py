@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, NoOffsetForPartitionError
 
 from service.billing.events import RawRecord
 from service.billing.proofs import fingerprint
@@ -130,7 +130,12 @@ class RecordSource(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
             await asyncio.sleep(min(timeout_ms, 50) / 1000)
             return {}
         ready = list(self._ready)
-        fetched = await self._consumer.getmany(*ready, timeout_ms=timeout_ms, max_records=records_max)
+        try:
+            fetched = await self._consumer.getmany(*ready, timeout_ms=timeout_ms, max_records=records_max)
+        except NoOffsetForPartitionError:
+            if not self._waiting:
+                raise
+            return {}  # The partitions were assigned anew while we waited: they are sought before the next fetch.
         return {key.partition: records for key, records in fetched.items() if records and key in self._ready}
 
     def end_seen(self, partition: int) -> int:

@@ -31,7 +31,10 @@ async def migrate(database_url: str, now: datetime, *, time_zone: str = "Asia/Sh
     guard = await asyncpg.connect(database_url)
     try:
         await guard.execute("SELECT pg_advisory_lock(727001)")
-        engine = create_async_engine(_sqlalchemy_url(database_url), poolclass=NullPool)
+        # asyncpg reads the URL, here as everywhere: SQLAlchemy refuses parameters that it knows (sslmode).
+        engine = create_async_engine(
+            "postgresql+asyncpg://", poolclass=NullPool, async_creator=lambda: asyncpg.connect(database_url)
+        )
         async with engine.connect() as connection:
 
             def upgrade(sync_connection: object) -> None:
@@ -80,10 +83,3 @@ async def _first_start(
         await connection.execute(
             "INSERT INTO installation (default_operator_no, created_at) VALUES ($1, $2)", operator_no, now
         )
-
-
-def _sqlalchemy_url(database_url: str) -> str:
-    scheme, _, rest = database_url.partition("://")
-    if scheme not in ("postgresql", "postgres"):
-        raise ValueError(f"a database URL begins with postgresql://, not {scheme}://")
-    return f"postgresql+asyncpg://{rest}"

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from importlib import resources
 from typing import TYPE_CHECKING, Any, Self, TypeVar
+from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
 
@@ -92,7 +93,7 @@ class Database:
     async def open(cls, url: str, *, name: str, size_max: int = 10) -> Self:
         """Connects; raises what asyncpg raises when the server is away."""
         pool = await asyncpg.create_pool(
-            url, min_size=1, max_size=size_max, command_timeout=30, server_settings=session_settings(name)
+            url, min_size=1, max_size=size_max, command_timeout=30, server_settings=session_settings(name, url)
         )
         assert pool is not None
         return cls(pool)
@@ -120,9 +121,12 @@ class Database:
             yield store(connection)
 
 
-def session_settings(name: str) -> dict[str, str]:
-    """What every connection of ours sets: a stopped process can't make its heir wait for ever."""
-    return {
+def session_settings(name: str, url: str = "") -> dict[str, str]:
+    """What every connection of ours sets: a stopped process can't make its heir wait for ever.
+
+    What the URL says itself (`?lock_timeout=5s`) is left to it.
+    """
+    settings = {
         "application_name": f"farebox {name}",
         "timezone": "UTC",
         "lock_timeout": "10s",
@@ -130,9 +134,11 @@ def session_settings(name: str) -> dict[str, str]:
         "idle_in_transaction_session_timeout": "20s",
         "jit": "off",
     }
+    said = parse_qs(urlsplit(url).query)
+    return {setting: value for setting, value in settings.items() if setting not in said}
 
 
 async def connect(url: str, *, name: str, hot: bool = False) -> asyncpg.Connection[asyncpg.Record]:
     """A dedicated connection. A hot path's plans are made once and never read a table from end to end."""
     plans = {"plan_cache_mode": "force_generic_plan", "enable_seqscan": "off"} if hot else {}
-    return await asyncpg.connect(url, command_timeout=30, server_settings=session_settings(name) | plans)
+    return await asyncpg.connect(url, command_timeout=30, server_settings=session_settings(name, url) | plans)
