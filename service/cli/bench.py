@@ -1,0 +1,68 @@
+"""`farebox bench`: measurements on the lab's servers. A bench is not a test."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import rich_click as click
+from rich.console import Console
+
+from service.lab.bench_intake import bench_intake
+from service.lab.bench_tables import bench_tables
+from service.lab.measure import show, write
+from service.lab.processes import LabError
+
+
+def register(group: click.Group) -> None:
+    """Adds the commands of this file."""
+    group.add_command(bench)
+
+
+@click.group("bench")
+def bench() -> None:
+    """Measure, print a table, write JSON. The machine should have nothing else to do."""
+
+
+@bench.command("tables")
+@click.option("--rows", type=click.IntRange(min=100_000), default=20_000_000, show_default=True, help="How full.")
+@click.option(
+    "--json",
+    "json_file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=Path("build/bench-tables.json"),
+    show_default=True,
+)
+def tables_command(rows: int, json_file: Path) -> None:
+    """Measure the identity table and the range partitions, filled with 20 million rows each.
+
+    Takes about ten minutes and up to 10 GB in the temporary directory, which are gone at the end.
+    """
+    try:
+        report = asyncio.run(bench_tables(rows, Console(stderr=True)))
+    except LabError as error:
+        click.echo(f"farebox bench: {error}", err=True)
+        raise SystemExit(2) from error
+    show(report, Console(width=120))
+    write(report, json_file)
+
+
+@bench.command("intake")
+@click.option("--rides", type=click.IntRange(min=50_000), default=400_000, show_default=True)
+@click.option("--pairs", type=click.IntRange(min=1), default=3, show_default=True, help="Runs of each, in turn.")
+@click.option(
+    "--json",
+    "json_file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=Path("build/bench-intake.json"),
+    show_default=True,
+)
+def intake_command(rides: int, pairs: int, json_file: Path) -> None:
+    """Measure the intake beside its floor: the same topic into the same tables, nothing decided or looked up."""
+    try:
+        report = asyncio.run(bench_intake(rides, pairs, Console(stderr=True)))
+    except LabError as error:
+        click.echo(f"farebox bench: {error}", err=True)
+        raise SystemExit(2) from error
+    show(report, Console(width=120))
+    write(report, json_file)
