@@ -7,6 +7,7 @@ import gc
 import signal
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from typing import TypeVar
 
 import asyncpg
@@ -21,8 +22,17 @@ from service.adapters.kafka import (
     partitions_of,
 )
 from service.adapters.migrate import SchemaVersionError, check_version
-from service.adapters.postgres import UNAVAILABLE, Database, connect
-from service.flows.clock import BusinessClock
+from service.adapters.postgres import RACES, UNAVAILABLE, Database, connect
+from service.adapters.postgres.agreements import AccountRow
+from service.adapters.postgres.catalog import CatalogStore
+from service.adapters.providers import Providers
+from service.adapters.providers.secrets import AccountSettingsError
+from service.flows.accounts import list_accounts, merchant_account
+from service.flows.agreements import Agreements
+from service.flows.clock import BusinessClock, machine_now
+from service.flows.collection import Collection
+from service.flows.holds import Holds
+from service.flows.housekeeping import Housekeeping
 from service.flows.intake import Intake, IntakeSettings
 from service.flows.intake.knowledge import Knowledge
 from service.flows.intake.streams import Streams, TopicChangedError
@@ -89,11 +99,17 @@ class Process:
         return None
 
     async def rounds(self, what: str, one_round: Callable[[], Awaitable[int]], idle_seconds: float) -> None:
-        """Round after round; an idle one is followed by a pause, a server that is away by a longer one."""
+        """Round after round; an idle one is followed by a pause, a server that is away by a longer one.
+
+        A round that somebody else was faster than is simply done again.
+        """
         delay = 0.1
         while not self.stopping.is_set():
             try:
                 did = await one_round()
+            except RACES as error:
+                LOG.info("somebody else was faster", what=what, error=type(error).__name__)
+                did = 1
             except AWAY as error:
                 self.health.wait(f"{what}: {type(error).__name__}")
                 LOG.warning("waiting", what=what, error=f"{type(error).__name__}: {error}")
@@ -196,6 +212,72 @@ async def run_publish(process: Process) -> None:
     finally:
         await sink.stop()
         await database.close()
+
+
+async def run_keep(process: Process) -> None:
+    """The role `keep`: lost ends, parked rides, partitions ahead, what is done with cleared away."""
+    database = await open_database(process, size_max=4)
+    if database is None:
+        return
+    settings = process.settings
+    keep = Housekeeping(database, Knowledge(BusinessClock(), 0), settings.group, settings.topic_sessions)
+    try:
+        await process.rounds("housekeeping", keep.round, 0.5)
+    finally:
+        await database.close()
+
+
+async def run_collect(process: Process) -> None:
+    """The role `collect`: what is owed becomes debits, by merchant account, none of which slows another."""
+    database = await open_database(process, size_max=16)
+    if database is None:
+        return
+    clock, providers = BusinessClock(), Providers()
+    collection = Collection(
+        database,
+        providers.by_number,
+        clock.now,
+        machine_now,
+        concurrency=process.settings.collect_concurrency,
+    )
+    holds = Holds(database, providers, clock.now, machine_now)
+    agreements = Agreements(database, providers, clock.now, machine_now)
+    begun: set[int] = set()
+    async with asyncio.TaskGroup() as tasks:
+
+        async def look() -> int:
+            """Reads the clock, and takes up merchant accounts that are new."""
+            async with database.reading(CatalogStore) as store:
+                clock.read(await store.installation())
+            for owned in await list_accounts(database):
+                number = owned.account.account_no
+                if number not in begun and _opened(providers, owned.account):
+                    begun.add(number)
+                    for what, one_round, idle in (
+                        ("debits", collection.submit_round, 0.05),
+                        ("policies", collection.policy_round, 1.0),
+                        ("holds", holds.resolve_round, 0.2),
+                        ("used holds", holds.release_round, 0.5),
+                        ("agreements", agreements.refresh_round, 1.0),
+                    ):
+                        tasks.create_task(process.rounds(what, partial(one_round, number), idle))
+            return 0
+
+        await process.until_there("PostgreSQL", look)
+        tasks.create_task(process.rounds("clock and accounts", look, 1.0))
+        tasks.create_task(process.rounds("obligations", collection.plan_round, 0.05))
+    await providers.close()
+    await database.close()
+
+
+def _opened(providers: Providers, row: AccountRow) -> bool:
+    """Opens an account's provider; one that can't be used is named and left, the others go on."""
+    try:
+        providers.of(merchant_account(row))
+    except AccountSettingsError as error:
+        LOG.error("merchant account can't be used", error=str(error))
+        return False
+    return True
 
 
 def _hot_connection(settings: Settings) -> Callable[[str], Awaitable[asyncpg.Connection[asyncpg.Record]]]:

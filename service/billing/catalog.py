@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from decimal import Decimal
 
@@ -57,6 +57,10 @@ class Catalog:
     def knows_tariff(self, operator_no: int, tariff_id: str) -> bool:
         """Whether any version of the tariff is known."""
         return (operator_no, tariff_id) in self._versions
+
+    def tariffs(self) -> Iterator[Tariff]:
+        """Every version of every tariff that is known."""
+        return (version.tariff for versions in self._versions.values() for version in versions)
 
     def tariff_at(self, operator_no: int, tariff_id: str, at: datetime) -> TariffVersion | None:
         """The version in force at an instant, or None."""

@@ -73,6 +73,11 @@ def judge(session: Session, operator: Operator, catalog: Catalog, now: datetime,
     return _with_start(session, told, terms, operator, now, occasion)
 
 
+def shortest_wait(catalog: Catalog) -> timedelta:
+    """The least time after which a ride that is still open may be a lost one, by any tariff that is known."""
+    return min((lost_end_rule(tariff).after for tariff in catalog.tariffs()), default=LOST_END_DEFAULT)
+
+
 def deadline(session: Session, operator: Operator, catalog: Catalog) -> datetime | None:
     """When a ride has waited long enough for its end or start, or its reservation runs out.
 

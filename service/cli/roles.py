@@ -16,11 +16,22 @@ import rich_click as click
 from service.adapters.migrate import migrate as run_migrations
 from service.settings import Settings, SettingsError, read_settings, settings_table
 from service.telemetry import configure_logs
-from service.wiring import AWAY, STOPS, Process, run_intake, run_publish
+from service.wiring import AWAY, STOPS, Process, run_collect, run_intake, run_keep, run_publish
+
+
+async def run_serve(process: Process) -> None:
+    """The role `serve`: the HTTP doors."""
+    from service.serving import run_serve as serve  # noqa: PLC0415  Only this role loads the web.
+
+    await serve(process)
+
 
 ROLES: dict[str, tuple[Callable[[Process], Awaitable[None]], str]] = {
     "intake": (run_intake, "Ride events become charges."),
+    "collect": (run_collect, "What is owed becomes debits on pay-later agreements."),
     "publish": (run_publish, "Committed facts go to Kafka."),
+    "keep": (run_keep, "Lost ends, parked rides, partitions ahead, what is done with."),
+    "serve": (run_serve, "HTTP: status, quotes, tariffs, agreements, holds, corrections, quarantine."),
 }
 ALL = tuple(ROLES)
 
