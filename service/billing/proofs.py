@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from hashlib import blake2b
 
 DIGEST_BYTES = 16
@@ -21,12 +22,19 @@ def revision_digest(before: bytes, row: str) -> bytes:
 def batch_digest(before: bytes, digests: Iterable[bytes]) -> bytes:
     """The digest of a batch: over the writer's batch before it and what this one wrote, in the order of writing.
 
-    `digests` are those of its revisions in the order of (ride number, revision), then the fingerprint of its facts.
+    `digests` are those of its revisions in the order of (ride number, revision), then the fingerprint of its facts and
+    that of its own columns (`batch_columns`).
     """
     chain = blake2b(before, digest_size=DIGEST_BYTES)
     for digest in digests:
         chain.update(digest)
     return chain.digest()
+
+
+def batch_columns(revisions: int, owing: Iterable[int], business_at: datetime, machine_at: datetime) -> bytes:
+    """The fingerprint of what a batch's own row says: how many revisions, which rides owe something new, and when."""
+    instants = (instant.astimezone(UTC).isoformat(timespec="microseconds") for instant in (business_at, machine_at))
+    return fingerprint("\t".join([str(revisions), ",".join(map(str, owing)), *instants]).encode())
 
 
 def fingerprint(content: bytes) -> bytes:

@@ -8,7 +8,7 @@ from datetime import datetime
 import msgspec
 
 from service.adapters.postgres import Store
-from service.billing.proofs import batch_digest, fingerprint
+from service.billing.proofs import batch_columns, batch_digest, fingerprint
 
 
 class OutRecord(msgspec.Struct, frozen=True, gc=False, array_like=True):
@@ -65,7 +65,8 @@ class BatchStore(Store):
         """Appends the batch and its facts: `revisions` are digests of the revisions it wrote, `owing` ride numbers."""
         encoded = FACTS_ENCODER.encode(list(facts)) if facts else b""
         facts_digest = fingerprint(encoded)
-        digest = batch_digest(batch.digest, [*revisions, facts_digest])
+        columns = batch_columns(len(revisions), owing, business_at, machine_at)
+        digest = batch_digest(batch.digest, [*revisions, facts_digest, columns])
         await self.run("seal_writer", batch.writer_no, digest)
         await self.run(
             "append_batch",

@@ -10,7 +10,7 @@ import msgspec
 from service.adapters.postgres.batches import FACTS_ENCODER, OutRecord
 from service.adapters.postgres.rides import RideStore
 from service.billing.events import RawRecord
-from service.billing.proofs import batch_digest, fingerprint
+from service.billing.proofs import batch_columns, batch_digest, fingerprint
 
 
 class FenceLostError(RuntimeError):
@@ -51,12 +51,13 @@ class StreamBatch(msgspec.Struct, frozen=True):
     owing: Sequence[int]
     facts: Sequence[OutRecord]
 
-    def moved(self) -> tuple[Stream, bytes, bytes]:
+    def moved(self, business_at: datetime, machine_at: datetime) -> tuple[Stream, bytes, bytes]:
         """The stream after the batch, its encoded facts and their digest."""
         facts = FACTS_ENCODER.encode(self.facts) if self.facts else b""
         facts_digest = fingerprint(facts)
         old = self.stream
-        digest = batch_digest(old.digest, [*self.revisions, facts_digest])
+        columns = batch_columns(len(self.revisions), self.owing, business_at, machine_at)
+        digest = batch_digest(old.digest, [*self.revisions, facts_digest, columns])
         stream = Stream(
             old.partition, old.writer_no, self.next_offset, old.seq + 1, digest, old.cluster_id, self.record_digest
         )
@@ -109,7 +110,7 @@ class IntakeStore(RideStore):
         self, group: str, topic: str, batches: Sequence[StreamBatch], now: datetime, machine_at: datetime
     ) -> dict[int, Stream]:
         """Appends the batches and, last, moves the offsets; raises FenceLostError when one is not where we read it."""
-        moved = [batch.moved() for batch in batches]
+        moved = [batch.moved(now, machine_at) for batch in batches]
         await self.run(
             "append_stream_batches",
             [stream.writer_no for stream, _, _ in moved],
