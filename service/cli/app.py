@@ -1,25 +1,51 @@
-"""The `farebox` command: one group, each subject registered by its own file."""
+"""The `farebox` command: one group, each subject registered by its own file, loaded when one of its commands is asked."""
 
 from __future__ import annotations
 
 import importlib
-import importlib.util
 
 import rich_click as click
 
-SUBJECTS = ("roles", "operators", "agreements", "clock", "tariffs", "events", "money", "lab", "bench")
+SUBJECTS: dict[str, tuple[str, ...]] = {
+    "demo": ("demo", "demo-apps"),
+    "roles": ("all", "collect", "intake", "keep", "migrate", "publish", "serve", "settings"),
+    "operators": ("operator", "topics"),
+    "agreements": ("account", "agreement"),
+    "tokens": ("token",),
+    "streams": ("stream",),
+    "clock": ("clock",),
+    "tariffs": ("fares", "quote", "replay", "tariff"),
+    "events": ("schemas", "validate"),
+    "money": ("audit",),
+    "lab": ("lab",),
+    "simulator": ("provider-simulator",),
+    "bench": ("bench",),
+}
+"""The commands of each `service.cli.<subject>`."""
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+class Farebox(click.RichGroup):
+    """Knows every command's name, and loads what one needs when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Every command, in order."""
+        return sorted(name for names in SUBJECTS.values() for name in names)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command, its subject loaded."""
+        if cmd_name not in self.commands:
+            for subject, names in SUBJECTS.items():
+                if cmd_name in names:
+                    importlib.import_module(f"service.cli.{subject}").register(self)
+        return self.commands.get(cmd_name)
+
+
+@click.group(cls=Farebox, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="farebox")
 def farebox() -> None:
     """Usage-metered rental billing: ride events on Kafka become explained charges and debits."""
 
 
 def main() -> None:
-    """Runs the command line; each subject is loaded from `service.cli.<subject>`."""
-    for subject in SUBJECTS:
-        module = importlib.util.find_spec(f"service.cli.{subject}")
-        if module is not None:
-            importlib.import_module(f"service.cli.{subject}").register(farebox)
+    """Runs the command line."""
     farebox()

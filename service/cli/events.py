@@ -63,13 +63,15 @@ def validate_command(file: str) -> None:
 )
 def schemas_command(check: bool, directory: Path) -> None:
     """Write the JSON Schemas and asyncapi.yaml from the code, or check that they are in step."""
-    from service.lab.schemas import PRODUCERS, differing, write_schemas  # noqa: PLC0415  Only this command loads them.
+    from service.lab.schemas import PRODUCERS, differing, json_text, write_schemas  # noqa: PLC0415  Only this command
+    from service.web.app import openapi_document  # noqa: PLC0415  loads them.
 
+    producers = {**PRODUCERS, "openapi.json": lambda: json_text(openapi_document)}
     if not check:
-        changed = write_schemas(directory, PRODUCERS)
-        click.echo(f"{len(PRODUCERS)} files in {directory}, {len(changed)} changed")
+        changed = write_schemas(directory, producers)
+        click.echo(f"{len(producers)} files in {directory}, {len(changed)} changed")
         return
-    wrong = differing(directory, PRODUCERS)
+    wrong = differing(directory, producers)
     for path in wrong:
         click.echo(f"{directory / path} differs from the code: run `farebox schemas`")
     sys.exit(1 if wrong else 0)

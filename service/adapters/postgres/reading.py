@@ -30,6 +30,7 @@ class AgreementRow(msgspec.Struct, frozen=True):
     currency: str
     agreement_id: str
     rider_ref: str | None
+    language: str
 
 
 class ObligationRow(msgspec.Struct, frozen=True):
@@ -176,6 +177,17 @@ class RiderRows(msgspec.Struct, frozen=True):
     holds: list[HoldOfRider] | None
 
 
+class VersionRow(msgspec.Struct, frozen=True):
+    """A version of a tariff, its document whole."""
+
+    tariff_id: str
+    version: int
+    valid_from: datetime
+    document: str
+    digest: bytes
+    created_at: datetime
+
+
 class ReadingStore(Store):
     """Read-only questions about rides and money."""
 
@@ -232,6 +244,18 @@ class ReadingStore(Store):
         """What earlier rides used of these windows."""
         rows = await self.all("balances_used", operator_no, rider_no, windows)
         return {row["balance_window"]: row["used"] for row in rows}
+
+    async def tariffs(self, operator_no: int, tariff_id: str | None, after: str | None, limit: int) -> list[VersionRow]:
+        """Every version of one tariff, the newest first; without an id the newest of each, by id."""
+        return [
+            VersionRow(**dict(row)) for row in await self.all("tariff_versions", operator_no, tariff_id, after, limit)
+        ]
+
+    async def operator_contact(self, operator_no: int) -> tuple[str, str, str]:
+        """An operator's name, the contact that riders are shown, and its time zone."""
+        row = await self.one("operator_contact", operator_no)
+        assert row is not None
+        return row["name"], row["contact"], row["time_zone"]
 
     async def newest_debits(
         self, operator_no: int, before: tuple[int, int], state: str | None, overdue: bool | None, limit: int

@@ -12,7 +12,7 @@ SELECT json_build_object(
       FROM ride_revision WHERE ride_no = $1) r),
   'agreement', (
     SELECT row_to_json(a) FROM (
-      SELECT agreement_no, rider_no, currency, agreement_id, rider_ref
+      SELECT agreement_no, rider_no, currency, agreement_id, rider_ref, language
       FROM agreement LEFT JOIN rider USING (rider_no)
       WHERE agreement_no = (
         SELECT agreement_no FROM ride_revision
@@ -22,7 +22,7 @@ SELECT json_build_object(
       SELECT revision, kind, amount_minor, currency, occurred_at FROM obligation WHERE ride_no = $1) o),
   'debits', (
     SELECT json_agg(d ORDER BY d.ordinal) FROM (
-      SELECT ride_no, ordinal, operator_no, session_id, agreement_id, currency, amount_minor, paid_minor, refunding_minor,
+      SELECT ride_no, ordinal, debit.operator_no, session_id, agreement_id, debit.currency, amount_minor, paid_minor, refunding_minor,
              refunded_minor, forgone_minor, debit.state, overdue, suspended, dispute, debit.provider_key,
              debit.provider_ref, debit.action, debit.reason, attempts, submitted_at, settled_at, debit.due_at, pay_by,
              debit.created_at, debit.updated_at
@@ -87,7 +87,7 @@ SELECT json_agg(s ORDER BY s.ride_no DESC)::text FROM (
               amount_minor, currency, decided_at, batch_no, encode(digest, 'base64') AS digest
        FROM ride_revision r WHERE r.ride_no = asked.ride_no) r) AS revisions,
     (SELECT row_to_json(a) FROM (
-       SELECT agreement_no, rider_no, currency, agreement_id, rider_ref
+       SELECT agreement_no, rider_no, currency, agreement_id, rider_ref, language
        FROM agreement LEFT JOIN rider USING (rider_no)
        WHERE agreement_no = (
          SELECT agreement_no FROM ride_revision n
@@ -106,7 +106,7 @@ SELECT rider_no FROM rider WHERE operator_no = $1 AND rider_ref = $2;
 
 -- name: rider_of_agreement
 -- Whose an agreement is, and what of it never changes.
-SELECT agreement_no, rider_no, currency, agreement_id, rider_ref
+SELECT agreement_no, rider_no, currency, agreement_id, rider_ref, language
 FROM agreement LEFT JOIN rider USING (rider_no) WHERE agreement.operator_no = $1 AND agreement_id = $2;
 
 -- name: balances_used
@@ -183,3 +183,7 @@ SELECT tariff_id, version, valid_from, document, digest, created_at FROM (
 ) versions
 WHERE $2::text IS NOT NULL OR age = 1
 ORDER BY tariff_id, version DESC LIMIT $4;
+
+-- name: operator_contact
+-- Whom a rider can ask, for receipts.
+SELECT name, contact, time_zone FROM operator WHERE operator_no = $1;

@@ -1,0 +1,147 @@
+"""The role `serve`: the HTTP doors on granian, in this process or in several that share the port."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import multiprocessing
+import signal
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from datetime import timedelta
+
+import uvloop
+from granian.constants import HTTPModes, Interfaces
+from granian.http import HTTP1Settings
+from granian.server.embed import Server
+from litestar import Litestar
+
+from service.settings import Settings
+from service.telemetry import configure_logs, logger
+from service.web.app import create_app
+from service.web.doors import Doors, DoorSettings
+from service.wiring import Process
+
+LOG = logger("serving")
+DRAIN_SECONDS = 25
+"""How long requests under way may last once the process is told to stop; then it ends all the same."""
+
+
+async def run_serve(process: Process) -> None:
+    """Serves until told to stop: then it is not ready, takes no new connections, and finishes what is under way.
+
+    Raises OSError at once when the port is in use. PostgreSQL may be away: requests get a 503 until it is there.
+    """
+    settings = process.settings
+    check_port(settings.http_host, settings.http_port)
+    if settings.http_workers > 1:
+        await _run_workers(process)
+        return
+    await _serve_here(process)
+
+
+async def _serve_here(process: Process) -> None:
+    settings = process.settings
+    doors = Doors(door_settings(settings))
+    doors.health = process.health
+    await doors.open()
+    refreshing = asyncio.create_task(doors.keep_fresh())
+    stopping = asyncio.create_task(process.stopping.wait())
+    try:
+        async with listening(create_app(doors), settings.http_host, settings.http_port):
+            LOG.info("listening", host=settings.http_host, port=settings.http_port)
+            await asyncio.wait([refreshing, stopping], return_when=asyncio.FIRST_COMPLETED)
+        if refreshing.done():
+            refreshing.result()
+    finally:
+        for task in (refreshing, stopping):
+            task.cancel()
+        await doors.close()
+
+
+def door_settings(settings: Settings) -> DoorSettings:
+    """What the doors need of the settings."""
+    return DoorSettings(database_url=settings.database_url, tariff_lead=timedelta(seconds=settings.tariff_lead_seconds))
+
+
+@asynccontextmanager
+async def listening(app: Litestar, host: str, port: int) -> AsyncIterator[None]:
+    """Serves the application in this process's loop; leaving it finishes the requests under way."""
+    server = Server(
+        app,
+        address=host,
+        port=port,
+        interface=Interfaces.ASGI,
+        http=HTTPModes.http1,
+        http1_settings=HTTP1Settings(header_read_timeout=30_000),
+        websockets=False,
+        backlog=1024,
+        log_enabled=False,
+    )
+    logging.getLogger("_granian").setLevel(logging.ERROR)
+    serving = asyncio.create_task(server.serve())
+    try:
+        await _accepting(host, port, serving)
+        yield
+    finally:
+        server.stop()  # type: ignore[no-untyped-call]  # Granian says no types here.
+        with suppress(TimeoutError):
+            await asyncio.wait_for(serving, DRAIN_SECONDS)
+
+
+def check_port(host: str, port: int) -> None:
+    """Raises OSError when somebody listens there: granian itself would share the port with him."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind((host, port))
+
+
+async def _accepting(host: str, port: int, serving: asyncio.Task[None]) -> None:
+    """Waits until the server accepts; raises what stopped it before."""
+    where = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  A comparison, nothing listens.
+    while not serving.done():
+        with suppress(OSError):
+            _, writer = await asyncio.open_connection(where, port)
+            writer.close()
+            return
+        await asyncio.sleep(0.01)
+    serving.result()
+
+
+async def _run_workers(process: Process) -> None:
+    """Several processes that share the port; when one ends by itself all do, and whoever watches starts them anew."""
+    context = multiprocessing.get_context("spawn")
+    workers = [
+        context.Process(target=_work, args=(process.settings,), name=f"serve-{number}")
+        for number in range(process.settings.http_workers)
+    ]
+    for worker in workers:
+        worker.start()
+    process.health.ready()
+    while not process.stopping.is_set() and all(worker.is_alive() for worker in workers):
+        await process.pause(0.2)
+    failed = not process.stopping.is_set()
+    for worker in workers:
+        worker.terminate()
+    for worker in workers:
+        await asyncio.to_thread(worker.join, DRAIN_SECONDS + 5)
+        if worker.is_alive():
+            worker.kill()
+    if failed:
+        raise ChildProcessError("a serving process ended by itself; see its log")
+
+
+def _work(settings: Settings) -> None:
+    """One of several serving processes."""
+    configure_logs(settings.log_level, "serve")
+    process = Process("serve", settings)
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, process.stop)
+        await _serve_here(process)
+
+    uvloop.run(main())

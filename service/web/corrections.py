@@ -1,0 +1,115 @@
+"""An operator puts a ride right: corrected or voided, re-rated, the difference owed or given back."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Literal
+
+import msgspec
+from litestar import Response, post
+from litestar.params import FromPath, RawBody
+from msgspec import Meta
+from msgspec.structs import replace
+
+from service.billing.events import Position, RideEvent
+from service.billing.keys import session_key_bytes
+from service.billing.rides import Ride
+from service.billing.sessions import SessionState, course
+from service.flows.decisions import decide_rides, taking_in
+from service.web.access import access_of, needs
+from service.web.answers import Asked, Name, Text, read
+from service.web.doors import doors_of
+from service.web.fares import METERS_MAX, YEARS
+from service.web.idempotency import HEADER, Key, once
+from service.web.problems import conflict, invalid
+from service.web.shapes import SessionView
+from service.web.views import ride_of, session_view
+
+SOURCE = "urn:farebox:operator"
+"""The source of an operator's own events; they come from no topic."""
+
+Instant = Annotated[datetime, Meta(tz=True)]
+
+
+class CorrectionRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the ride truly was (`corrected`: at least one field), or that there was none (`voided`), and why."""
+
+    kind: Literal["corrected", "voided"]
+    reason: Text
+    started_at: Instant | None = None
+    ended_at: Instant | None = None
+    distance: Annotated[int, Meta(ge=0, le=METERS_MAX, description="Metres.")] | None = None
+    parking_category: Literal["corral", "curb", "rack", "other_valid", "invalid"] | None = None
+    zone_fees: Annotated[tuple[Name, ...], Meta(max_length=32)] = ()
+
+
+@post(
+    "/v1/sessions/{session_id:str}/corrections",
+    status_code=200,
+    opt=needs("billing:write") | {"body": CorrectionRequest},
+    tags=["sessions"],
+)
+async def correct(
+    request: Asked, session_id: FromPath[str], body: RawBody, idempotency_key: Key
+) -> Response[SessionView]:
+    """Append a revision with the ride as it truly was: re-rated, the difference becomes an obligation."""
+    asked = read(_CORRECTION, body)
+
+    async def decide() -> tuple[int, SessionView]:
+        doors, access = doors_of(request), access_of(request)
+        operator = await doors.operator(access.operator_no)
+        ride = ride_of(await doors.ride(access, session_id), operator)
+        event = _event(asked, session_id, idempotency_key, doors.now())
+        known = next((old for old in ride.session.events() if (old.source, old.id) == (SOURCE, event.id)), None)
+        if known is not None and replace(event, time=known.time) != known:
+            raise invalid(HEADER, "the ride was corrected under this key with other content")
+        if known is None:
+            _check(asked, ride)
+            key = session_key_bytes(access.operator_id, session_id)
+            await decide_rides(doors.working, doors.knowledge, taking_in(event), keys=[key], role="operator")
+        return 200, session_view(await doors.ride(access, session_id), operator)
+
+    return await once(request, "POST corrections", idempotency_key, (session_id, asked), decide)
+
+
+def _event(asked: CorrectionRequest, session_id: str, key: str, now: datetime) -> RideEvent:
+    """The operator's event, known by the caller's key: the same write again is a duplicate."""
+    return RideEvent(
+        kind=asked.kind,
+        source=SOURCE,
+        id=key,
+        time=now,
+        session_id=session_id,
+        position=Position("", 0, 0),
+        reason=asked.reason,
+        distance=asked.distance,
+        parking_category=asked.parking_category,
+        zone_fees=asked.zone_fees,
+        corrected_start=asked.started_at and asked.started_at.astimezone(UTC),
+        corrected_end=asked.ended_at and asked.ended_at.astimezone(UTC),
+    )
+
+
+def _check(asked: CorrectionRequest, ride: Ride) -> None:
+    """Refuses what would say nothing, or nothing possible."""
+    fields = (asked.started_at, asked.ended_at, asked.distance, asked.parking_category)
+    says_something = any(field is not None for field in fields) or bool(asked.zone_fees)
+    if asked.kind == "voided" and says_something:
+        raise invalid("/kind", "a voided ride has no other fields")
+    if asked.kind == "corrected" and not says_something:
+        raise invalid(
+            "/kind", "nothing is corrected: give started_at, ended_at, distance, parking_category or zone_fees"
+        )
+    if ride.state in (SessionState.VOIDED, SessionState.NOT_BILLABLE):
+        raise conflict(f"the ride is {ride.state}: there is nothing to correct")
+    for field, at in (("/started_at", asked.started_at), ("/ended_at", asked.ended_at)):
+        if at is not None and not YEARS[0] <= at.year < YEARS[1]:
+            raise invalid(field, f"allowed are the years {YEARS[0]} to {YEARS[1]}")
+    told = course(ride.session)
+    started_at, ended_at = asked.started_at or told.started_at, asked.ended_at or told.ended_at
+    if asked.kind == "corrected" and started_at and ended_at and ended_at < started_at:
+        field = "/started_at" if asked.ended_at is None else "/ended_at"
+        raise invalid(field, f"the ride would end at {ended_at.isoformat()}, before it starts")
+
+
+_CORRECTION = msgspec.json.Decoder(CorrectionRequest)

@@ -1,0 +1,170 @@
+"""What stands behind the doors: two pools, the clocks, what is read again every second, and the flows."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
+from typing import Any
+
+import asyncpg
+import msgspec
+
+from service.adapters.migrate import check_version
+from service.adapters.postgres import UNAVAILABLE, Database, session_settings
+from service.adapters.postgres.catalog import CatalogStore
+from service.adapters.postgres.reading import ReadingStore, RideRows
+from service.adapters.postgres.tokens import Token, TokenStore
+from service.adapters.providers import Providers
+from service.billing.catalog import Operator
+from service.billing.keys import session_key_bytes, slot_of
+from service.flows.agreements import Agreements
+from service.flows.clock import BusinessClock, Clock, machine_now
+from service.flows.holds import Holds
+from service.flows.intake.knowledge import Knowledge
+from service.telemetry import logger
+from service.web.access import Access, Gate
+from service.web.answers import Asked
+from service.web.health import Health
+from service.web.problems import away, not_found
+from service.web.views import rider_of
+
+LOG = logger("web")
+RIDES_REMEMBERED_MAX = 100_000
+ACQUIRE_SECONDS = 5.0
+
+
+class DoorSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """How the doors work. `token_seconds`: how long a token that was let in is let in again unasked."""
+
+    database_url: str
+    tariff_lead: timedelta = timedelta(seconds=60)
+    reading_connections: int = 8
+    working_connections: int = 8
+    refresh_seconds: float = 1.0
+    token_seconds: float = 2.0
+
+
+class Doors:
+    """The state of a serving process. Nothing is connected before it is asked for, so it serves while PostgreSQL is
+    away: with a 503."""
+
+    def __init__(self, settings: DoorSettings, machine: Clock = machine_now) -> None:
+        self.settings = settings
+        self.machine = machine
+        self.clock = BusinessClock(machine)
+        self.knowledge = Knowledge(self.clock, 0)
+        self.default_operator_no: int | None = None
+        self.health = Health("serve")
+        self.gate = Gate(self._find_token, machine, settings.token_seconds)
+        self.providers = Providers()
+        self.reading: Database
+        self.working: Database
+        self.holds: Holds
+        self.agreements: Agreements
+        self._ride_nos: dict[bytes, int] = {}
+
+    async def open(self) -> None:
+        """Makes the pools; connections are made when they are needed."""
+        self.reading = await _pool(self.settings, "serve reading", self.settings.reading_connections, reading=True)
+        self.working = await _pool(self.settings, "serve", self.settings.working_connections, reading=False)
+        self.holds = Holds(self.working, self.providers, self.clock.now, self.machine)
+        self.agreements = Agreements(self.working, self.providers, self.clock.now, self.machine)
+
+    async def close(self) -> None:
+        """Lets go of the servers."""
+        await self.providers.close()
+        await self.reading.close()
+        await self.working.close()
+
+    async def keep_fresh(self) -> None:
+        """Reads again and again what every request goes by, until cancelled; says whether the process is ready.
+
+        Raises SchemaVersionError when the database is of another release.
+        """
+        checked = False
+        while True:
+            try:
+                if not checked:
+                    async with self.working.reading(CatalogStore) as store:
+                        await check_version(store.connection)  # type: ignore[arg-type]  # A pool's proxy is one too.
+                    checked = True
+                await self.refresh()
+            except UNAVAILABLE as error:
+                self.health.wait(f"PostgreSQL: {type(error).__name__}")
+                LOG.warning("waiting", what="PostgreSQL", error=f"{type(error).__name__}: {error}")
+            await asyncio.sleep(self.settings.refresh_seconds)
+
+    async def refresh(self) -> None:
+        """Reads the clock, the operators and new tariff versions once."""
+        async with self.working.reading(CatalogStore) as store:
+            await self.knowledge.refresh(store)
+            self.default_operator_no = (await store.installation()).default_operator_no
+        self.health.ready()
+
+    def now(self) -> datetime:
+        """Business time."""
+        return self.clock.now()
+
+    async def operator(self, operator_no: int) -> Operator:
+        """An operator, read again when it is new; 503 while nothing was ever read."""
+        if operator_no not in self.knowledge.operators:
+            await self.refresh()
+        operator = self.knowledge.operators.get(operator_no)
+        if operator is None:
+            raise away("the operator's settings")
+        return operator
+
+    @asynccontextmanager
+    async def asking(self) -> AsyncIterator[ReadingStore]:
+        """A connection for one question."""
+        async with self.reading.reading(ReadingStore) as store:
+            yield store
+
+    async def ride(self, access: Access, session_id: str) -> RideRows:
+        """Everything about a ride of the caller; a 404 problem for any other."""
+        key = session_key_bytes(access.operator_id, session_id)
+        async with self.asking() as store:
+            number = self._ride_nos.get(key)
+            if number is None:
+                number = await store.ride_no(key)
+                if number is None:
+                    raise not_found("session")
+                if len(self._ride_nos) >= RIDES_REMEMBERED_MAX:
+                    self._ride_nos.clear()
+                self._ride_nos[key] = number
+            rows = await store.ride(number, key, slot_of(key))
+        access.must_see(rider_of(rows), "session")
+        return rows
+
+    async def _find_token(self, hashed: bytes) -> Token | None:
+        async with self.reading.reading(TokenStore) as store:
+            return await store.find(hashed)
+
+
+def doors_of(request: Asked) -> Doors:
+    """The doors of the application that serves the request."""
+    doors: Doors = request.app.state.doors
+    return doors
+
+
+async def _pool(settings: DoorSettings, name: str, size_max: int, *, reading: bool) -> Database:
+    """A pool that connects when it is asked to. A reading one keeps its plans, and is not reset between questions:
+    it runs SELECTs alone, which leave nothing behind."""
+    plans = {"plan_cache_mode": "force_generic_plan"} if reading else {}
+    pool = await asyncpg.create_pool(
+        settings.database_url,
+        min_size=0,
+        max_size=size_max,
+        command_timeout=10,
+        timeout=ACQUIRE_SECONDS,
+        server_settings=session_settings(name) | plans,
+        reset=_leave if reading else None,
+    )
+    assert pool is not None
+    return Database(pool)
+
+
+async def _leave(connection: Any) -> None:
+    """Nothing to reset."""

@@ -1,0 +1,97 @@
+"""`Idempotency-Key`: the same write twice is done once and answered the same.
+
+What is kept is the answer of a write that was done. A write that was refused did nothing, and its key is free again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from datetime import timedelta
+from hashlib import blake2b
+from typing import Annotated, Any, TypeVar, cast
+
+import msgspec
+from litestar import Response
+from litestar.params import HeaderParameter
+
+from service.adapters.postgres import UNAVAILABLE
+from service.adapters.postgres.doors import AnswerStore, KeptAnswer
+from service.web.access import access_of
+from service.web.answers import Asked, answer
+from service.web.doors import Doors, doors_of
+from service.web.problems import FieldProblem, ProblemError
+
+T = TypeVar("T")
+DIED_AFTER = timedelta(seconds=60)
+"""A write that was begun and not answered for so long was left by a process that died (machine time)."""
+HEADER = "header:Idempotency-Key"
+
+_KEY = HeaderParameter(
+    name="Idempotency-Key",
+    min_length=1,
+    max_length=128,
+    pattern="^[!-~]+$",
+    description="The caller's own key of this write: the same key and content again gets the same answer.",
+)
+Key = Annotated[str, _KEY]
+OptionalKey = Annotated[str | None, _KEY]
+
+
+async def once(
+    request: Asked, route: str, key: str | None, content: Any, work: Callable[[], Awaitable[tuple[int, T]]]
+) -> Response[T]:
+    """Does the work unless it was done under this key, and answers the status and content that it came to.
+
+    `content` is all that the write says, its path included: the same key with other content is refused (422); while
+    another request works on it, 409. `work` must be safe to do again: a process may die before the answer is kept.
+    """
+    if key is None:
+        status, told = await work()
+        return answer(request, told, status=status)
+    doors, operator_no = doors_of(request), access_of(request).operator_no
+    digest = blake2b(msgspec.json.encode(content, order="deterministic"), digest_size=16).digest()
+    kept = await _claim(doors, operator_no, route, key, digest)
+    if kept is not None:
+        headers = {"Cache-Control": "no-store", "Idempotency-Replayed": "true"}
+        again = Response(kept.body, status_code=kept.status, media_type="application/json", headers=headers)
+        return cast(Response[T], again)
+    done = False
+    try:
+        status, told = await work()
+        response = answer(request, told, status=status)
+        async with doors.working.reading(AnswerStore) as store:
+            await store.keep(operator_no, route, key, status, cast(bytes, response.content))
+        done = True
+        return response
+    finally:
+        if not done:
+            with suppress(*UNAVAILABLE):
+                async with doors.working.reading(AnswerStore) as store:
+                    await store.drop(operator_no, route, key)
+
+
+async def _claim(doors: Doors, operator_no: int, route: str, key: str, digest: bytes) -> KeptAnswer | None:
+    """The kept answer, or None once the write is the caller's to do."""
+    async with doors.working.reading(AnswerStore) as store:
+        now = doors.machine()
+        if await store.claim(operator_no, route, key, digest, now):
+            return None
+        kept = await store.find(operator_no, route, key)
+        if kept is None:  # It was dropped in between.
+            raise _busy()
+        if kept.request_digest != digest:
+            detail = "the key was used with other content; give each write a key of its own"
+            raise ProblemError(422, "key-reused", f"{HEADER}: {detail}", [FieldProblem(HEADER, detail)])
+        if kept.status is not None:
+            return kept
+        if kept.machine_at > now - DIED_AFTER or not await store.take_over(
+            operator_no, route, key, kept.machine_at, now
+        ):
+            raise _busy()
+        return None
+
+
+def _busy() -> ProblemError:
+    detail = "the same write is under way; ask again"
+    return ProblemError(409, "in-progress", f"{HEADER}: {detail}", [FieldProblem(HEADER, detail)], {"Retry-After": "1"})

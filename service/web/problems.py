@@ -1,0 +1,192 @@
+"""Every error is an RFC 9457 problem document that names the field; none is a traceback."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+import asyncpg
+import msgspec
+from litestar import Request, Response
+from litestar.enums import ParamType
+from litestar.exceptions import HTTPException, ValidationException
+
+from service.adapters.postgres import RACES, UNAVAILABLE
+from service.billing.asking import AskError, ConflictingAskError, UnknownAskError
+from service.billing.gbfs import TariffError
+from service.telemetry import logger
+
+LOG = logger("web")
+MEDIA_TYPE = "application/problem+json"
+RETRY_AFTER_SECONDS = 2
+
+
+class FieldProblem(msgspec.Struct, frozen=True):
+    """What is wrong with one field: a JSON pointer into the body, or `query:`, `path:` or `header:` and a name."""
+
+    field: str
+    detail: str
+
+
+class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A problem document (RFC 9457). `type` is `urn:farebox:problem:` and a word that programs can act on."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    instance: str
+    errors: tuple[FieldProblem, ...] = ()
+
+
+class ProblemError(Exception):
+    """Ends a request with a problem; `kind` is the last word of its type."""
+
+    def __init__(
+        self,
+        status: int,
+        kind: str,
+        detail: str,
+        errors: Sequence[FieldProblem] = (),
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.kind = kind
+        self.detail = detail
+        self.errors = tuple(errors)
+        self.headers = dict(headers or {})
+
+
+def invalid(field: str, detail: str) -> ProblemError:
+    """The request can't be used: what is wrong, with which field."""
+    return ProblemError(422, "invalid", f"{field}: {detail}", [FieldProblem(field, detail)])
+
+
+def not_found(what: str) -> ProblemError:
+    """There is no such thing, or it is none of the caller's business: nobody can tell which."""
+    return ProblemError(404, "not-found", f"there is no such {what}")
+
+
+def conflict(detail: str, errors: Sequence[FieldProblem] = ()) -> ProblemError:
+    """The state of things forbids it now."""
+    return ProblemError(409, "conflict", detail, errors)
+
+
+def away(what: str) -> ProblemError:
+    """Something the service needs is away; the same request later may succeed."""
+    return ProblemError(
+        503, "unavailable", f"{what} can't be reached; try again", headers={"Retry-After": str(RETRY_AFTER_SECONDS)}
+    )
+
+
+def refused_tariff(error: TariffError, at: str = "") -> ProblemError:
+    """A tariff that can't be used; `at` is where in the body its document stands."""
+    detail = f"{error.problem}; {error.remedy}"
+    return ProblemError(422, "tariff-refused", str(error), [FieldProblem(at + (error.path or "/"), detail)])
+
+
+def respond(request: Request[Any, Any, Any], problem: ProblemError) -> Response[bytes]:
+    """The problem as a response."""
+    body = Problem(
+        type=f"urn:farebox:problem:{problem.kind}",
+        title=HTTPStatus(problem.status).phrase,
+        status=problem.status,
+        detail=problem.detail,
+        instance=request.scope["path"],
+        errors=problem.errors,
+    )
+    headers = {"Cache-Control": "no-store", **problem.headers}
+    return Response(msgspec.json.encode(body), status_code=problem.status, media_type=MEDIA_TYPE, headers=headers)
+
+
+def _problem(request: Request[Any, Any, Any], error: ProblemError) -> Response[bytes]:
+    return respond(request, error)
+
+
+def _http(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
+    """What the framework refuses: no route, no such method, too large."""
+    status = error.status_code
+    if status >= 500:
+        return _bug(request, error)
+    kind = HTTPStatus(status).phrase.lower().replace(" ", "-")
+    detail = {404: "there is nothing at this address", 405: f"{request.method} is not possible here"}
+    told = ProblemError(status, kind, detail.get(status, error.detail), headers=error.headers)
+    return respond(request, told)
+
+
+def _validation(request: Request[Any, Any, Any], error: ValidationException) -> Response[bytes]:
+    """A path, query or header value of the wrong kind."""
+    extra = error.extra if isinstance(error.extra, list) else []
+    errors = [
+        FieldProblem(f"{_source(item.get('source'))}:{item.get('key', '?')}", _words(item["message"])) for item in extra
+    ]
+    if not errors and (missing := _MISSING.search(error.detail)):
+        errors = [FieldProblem(f"{missing[1]}:{missing[2]}", "missing")]
+    detail = "; ".join(f"{item.field}: {item.detail}" for item in errors) or error.detail
+    return respond(request, ProblemError(422, "invalid", detail, errors))
+
+
+def _asked(request: Request[Any, Any, Any], error: AskError) -> Response[bytes]:
+    field = f"/{error.field}"
+    errors = [FieldProblem(field, error.message)]
+    if isinstance(error, ConflictingAskError):
+        return respond(request, ProblemError(409, "conflict", f"{field}: {error.message}", errors))
+    if isinstance(error, UnknownAskError):
+        return respond(request, ProblemError(422, "unknown", f"{field}: {error.message}", errors))
+    return respond(request, ProblemError(422, "invalid", f"{field}: {error.message}", errors))
+
+
+def _tariff(request: Request[Any, Any, Any], error: TariffError) -> Response[bytes]:
+    return respond(request, refused_tariff(error))
+
+
+def _away(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+    LOG.warning("PostgreSQL is away", error=f"{type(error).__name__}: {error}")
+    return respond(request, away("PostgreSQL"))
+
+
+def _race(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+    LOG.info("somebody else was faster", error=f"{type(error).__name__}: {error}")
+    told = ProblemError(409, "conflict", "somebody else decided this at the same time; try again")
+    told.headers["Retry-After"] = "1"
+    return respond(request, told)
+
+
+def _value(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+    """PostgreSQL refuses a value that no check of ours caught, such as a NUL in a text."""
+    LOG.warning("a value was refused by PostgreSQL", error=f"{type(error).__name__}: {error}")
+    detail = "a value can't be stored: a character or a number outside of what is allowed"
+    return respond(request, ProblemError(422, "invalid", detail))
+
+
+def _bug(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+    LOG.error("request failed", method=request.method, path=request.scope["path"], exc_info=error)
+    detail = "the fault is ours and was recorded; the same request again is safe"
+    return respond(request, ProblemError(500, "internal", detail))
+
+
+def _source(source: Any) -> str:
+    return source.value if isinstance(source, ParamType) else str(source or ParamType.QUERY.value)
+
+
+def _words(message: str) -> str:
+    return message.split(" - ", maxsplit=1)[0].replace("`", "").replace("Expected", "expected")
+
+
+_MISSING = re.compile(r"Missing required (\w+) parameter '([^']+)'")
+HANDLERS: dict[int | type[Exception], Callable[[Request[Any, Any, Any], Any], Response[bytes]]] = {
+    **dict.fromkeys(UNAVAILABLE, _away),
+    **dict.fromkeys(RACES, _race),
+    asyncpg.DataError: _value,
+    asyncpg.exceptions._base.DataError: _value,
+    ProblemError: _problem,
+    HTTPException: _http,
+    ValidationException: _validation,
+    AskError: _asked,
+    TariffError: _tariff,
+    Exception: _bug,
+}
+"""How each kind of exception is answered."""

@@ -1,0 +1,97 @@
+"""The words of receipts, in Chinese and English."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+Language = Literal["zh", "en"]
+
+
+def _both(chinese: str, english: str) -> Mapping[str, str]:
+    return {"zh": chinese, "en": english}
+
+
+LINES = {
+    "price": _both("起步价", "Base price"),
+    "per_min": _both("时长费", "Time"),
+    "per_km": _both("里程费", "Distance"),
+    "pause": _both("暂停计费", "Paused time"),
+    "per_night": _both("每晚", "Nights"),
+    "late_check_out": _both("延迟归还", "Late return"),
+    "free_minutes": _both("免费时长", "Free minutes"),
+    "free_abort": _both("免费取消", "Free cancellation"),
+    "fare_min": _both("最低消费补足", "Minimum fare"),
+    "fare_capping": _both("时段封顶", "Cap of the time window"),
+    "day_cap": _both("单日封顶", "Day cap"),
+    "month_cap": _both("单月封顶", "Month cap"),
+    "ride_max": _both("单次封顶", "Ride maximum"),
+    "reservation": _both("预约费", "Reservation"),
+    "parking_fee": _both("停车费", "Parking"),
+    "zone_fee": _both("区域调度费", "Zone fee"),
+    "unknown_zone_fee": _both("未知区域", "Unknown zone"),
+    "discount": _both("优惠", "Discount"),
+    "pass": _both("骑行卡", "Pass"),
+    "coupon": _both("优惠券", "Coupon"),
+    "coupon_not_used": _both("优惠券未使用", "Coupon not used"),
+    "zero_floor": _both("抵扣至零", "Not below zero"),
+    "rounding": _both("四舍五入", "Rounding"),
+    "tax": _both("税", "Tax"),
+    "tax_rounding": _both("税额舍入", "Rounding of tax"),
+}
+"""A line of a charge, by its code."""
+
+UNITS = {
+    "min": _both("分钟", "min"),
+    "km": _both("公里", "km"),
+    "ride": _both("次", "ride"),
+    "window": _both("时段", "window"),
+    "night": _both("晚", "night"),
+    "fee": _both("项", "fee"),
+    "reservation": _both("次", "reservation"),
+}
+"""What a line counts."""
+
+TEXTS: Mapping[Language, Mapping[str, str]] = {
+    "zh": {
+        "title": "行程账单",
+        "session": "行程号",
+        "vehicle": "车辆",
+        "tariff": "资费",
+        "from": "开始",
+        "to": "结束",
+        "duration": "时长",
+        "distance": "里程",
+        "item": "项目",
+        "quantity": "数量",
+        "price": "单价",
+        "amount": "金额",
+        "total": "合计",
+        "tax": "其中税额",
+        "paid": "已支付",
+        "refunded": "已退款",
+        "open": "待支付",
+        "contact": "如有疑问请联系",
+    },
+    "en": {
+        "title": "Receipt",
+        "session": "Ride",
+        "vehicle": "Vehicle",
+        "tariff": "Tariff",
+        "from": "From",
+        "to": "To",
+        "duration": "Duration",
+        "distance": "Distance",
+        "item": "Item",
+        "quantity": "Quantity",
+        "price": "Price",
+        "amount": "Amount",
+        "total": "Total",
+        "tax": "Tax in it",
+        "paid": "Paid",
+        "refunded": "Given back",
+        "open": "To be paid",
+        "contact": "Questions",
+    },
+}
+"""Everything else on a receipt."""

@@ -1,0 +1,186 @@
+"""Receipts: what a ride cost, for the rider, as JSON or as a page to print, in Chinese or English."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from html import escape
+from typing import Annotated, Literal, cast
+from zoneinfo import ZoneInfo
+
+import msgspec
+from litestar import Response, get
+from litestar.params import FromPath, QueryParameter
+
+from service.billing.money import format_amount
+from service.web.access import access_of, needs
+from service.web.answers import Asked, answer
+from service.web.doors import doors_of
+from service.web.problems import conflict
+from service.web.receipt_texts import LINES, TEXTS, UNITS, Language
+from service.web.shapes import SessionView
+from service.web.views import session_view
+
+
+class ReceiptLine(msgspec.Struct, frozen=True):
+    """A line in the rider's language; `quantity`, `unit_price` and `amount` are exact."""
+
+    code: str
+    text: str
+    quantity: str
+    unit: str
+    unit_price: str
+    amount: str
+    window: str | None
+
+
+class ReceiptView(msgspec.Struct, frozen=True):
+    """A receipt. Times are in the operator's zone; `contact` is whom to ask. `open_minor` is still to be paid."""
+
+    language: Language
+    session_id: str
+    operator: str
+    contact: str
+    tariff_id: str | None
+    tariff_version: int | None
+    vehicle_id: str | None
+    started_at: datetime
+    ended_at: datetime
+    duration: str
+    meters: int
+    lines: list[ReceiptLine]
+    currency: str
+    amount_minor: int
+    amount: str
+    tax_minor: int
+    tax: str
+    paid_minor: int
+    refunded_minor: int
+    open_minor: int
+    revision: int
+    issued_at: datetime
+
+
+@get("/v1/sessions/{session_id:str}/receipt", opt=needs("status:read", riders=True), tags=["sessions"])
+async def get_receipt(
+    request: Asked,
+    session_id: FromPath[str],
+    language: Annotated[Language | None, QueryParameter(description="The rider's, unless given.")] = None,
+    page: Annotated[
+        Literal["json", "html"] | None, QueryParameter(name="format", description="By `Accept`, unless given.")
+    ] = None,
+) -> Response[ReceiptView]:
+    """The receipt of a charged ride: JSON, or a page to print (`Accept: text/html`)."""
+    doors, access = doors_of(request), access_of(request)
+    rows = await doors.ride(access, session_id)
+    session = session_view(rows, await doors.operator(access.operator_no))
+    if session.charge is None or session.usage is None:
+        raise conflict(f"the ride is {session.state}: there is no charge to show")
+    async with doors.asking() as store:
+        name, contact, time_zone = await store.operator_contact(access.operator_no)
+    known = rows.agreement.language if rows.agreement else "zh"
+    spoken: Language = language or ("en" if known.startswith("en") else "zh")
+    told = receipt(session, spoken, (name, contact), ZoneInfo(time_zone))
+    wants_page = page == "html" or (page is None and "text/html" in request.headers.get("accept", ""))
+    if wants_page:
+        headers = {
+            "Cache-Control": "private, no-cache",
+            "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'",
+        }
+        html = Response(printable(told).encode(), media_type="text/html; charset=utf-8", headers=headers)
+        return cast(Response[ReceiptView], html)
+    return answer(request, told, etag=True)
+
+
+def receipt(session: SessionView, language: Language, operator: tuple[str, str], zone: ZoneInfo) -> ReceiptView:
+    """The receipt of a charged session; `operator` is its name and the contact riders are shown."""
+    charge, usage = session.charge, session.usage
+    assert charge is not None and usage is not None
+    return ReceiptView(
+        language=language,
+        session_id=session.session_id,
+        operator=operator[0],
+        contact=operator[1],
+        tariff_id=session.tariff_id,
+        tariff_version=session.tariff_version,
+        vehicle_id=session.vehicle_id,
+        started_at=usage.started_at.astimezone(zone),
+        ended_at=usage.ended_at.astimezone(zone),
+        duration=_duration(usage.duration_us),
+        meters=usage.meters,
+        lines=[
+            ReceiptLine(
+                line.code,
+                LINES.get(line.code, {}).get(language, line.code),
+                line.quantity,
+                UNITS.get(line.unit, {}).get(language, line.unit),
+                line.unit_price,
+                line.amount,
+                line.window,
+            )
+            for line in charge.lines
+        ],
+        currency=charge.currency,
+        amount_minor=charge.amount_minor,
+        amount=format_amount(charge.amount_minor, charge.currency),
+        tax_minor=charge.tax_minor,
+        tax=format_amount(charge.tax_minor, charge.currency),
+        paid_minor=session.paid_minor,
+        refunded_minor=session.refunded_minor,
+        open_minor=_open_minor(session),
+        revision=session.revision,
+        issued_at=session.updated_at.astimezone(zone),
+    )
+
+
+def printable(receipt: ReceiptView) -> str:
+    """The receipt as one page of HTML that needs nothing else."""
+    words = TEXTS[receipt.language]
+    facts = [
+        (words["session"], receipt.session_id),
+        (words["vehicle"], receipt.vehicle_id),
+        (words["tariff"], f"{receipt.tariff_id} v{receipt.tariff_version}"),
+        (words["from"], f"{receipt.started_at:%Y-%m-%d %H:%M:%S %z}"),
+        (words["to"], f"{receipt.ended_at:%Y-%m-%d %H:%M:%S %z}"),
+        (words["duration"], receipt.duration),
+        (words["distance"], f"{receipt.meters} m" if receipt.meters else None),
+    ]
+    rows = "".join(
+        f"<tr><td>{escape(line.text)}{escape(f' ({line.window})' if line.window else '')}"
+        f"<td>{escape(line.quantity)} {escape(line.unit)}<td>{escape(line.unit_price)}<td>{escape(line.amount)}"
+        for line in receipt.lines
+    )
+    totals = [(words["total"], receipt.amount_minor), (words["tax"], receipt.tax_minor)]
+    totals += [(words["paid"], receipt.paid_minor), (words["refunded"], receipt.refunded_minor)]
+    totals += [(words["open"], receipt.open_minor)]
+    sums = "".join(
+        f"<tr><td colspan=3>{escape(word)}<td>{format_amount(minor, receipt.currency)} {escape(receipt.currency)}"
+        for word, minor in totals
+    )
+    head = "".join(f"<dt>{escape(word)}<dd>{escape(fact)}" for word, fact in facts if fact)
+    contact = f"<p>{escape(words['contact'])}: {escape(receipt.contact)}" if receipt.contact else ""
+    return (
+        f"<!doctype html><html lang={receipt.language}><meta charset=utf-8><title>{escape(words['title'])}</title>"
+        f"<style>{_STYLE}</style><h1>{escape(words['title'])}</h1><p>{escape(receipt.operator)}<dl>{head}</dl>"
+        f"<table><thead><tr><th>{escape(words['item'])}<th>{escape(words['quantity'])}<th>{escape(words['price'])}"
+        f"<th>{escape(words['amount'])}<tbody>{rows}<tfoot>{sums}</table>{contact}</html>"
+    )
+
+
+def _open_minor(session: SessionView) -> int:
+    """What is still asked of the rider: not what was waived, written off or paid elsewhere."""
+    forgone_minor = sum(debit.forgone_minor for debit in session.debits)
+    return max(0, session.owed_minor - session.paid_minor + session.refunded_minor - forgone_minor)
+
+
+def _duration(duration_us: int) -> str:
+    """Hours, minutes and seconds: 1:02:03."""
+    seconds = duration_us // 1_000_000
+    return f"{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02}"
+
+
+_STYLE = (
+    "body{font:14px/1.5 system-ui,sans-serif;max-width:44em;margin:2em auto;padding:0 1em}"
+    "dl{display:grid;grid-template-columns:max-content auto;gap:0 1em}dd{margin:0}"
+    "table{width:100%;border-collapse:collapse}td,th{text-align:left;padding:.2em;border-bottom:1px solid #ccc}"
+    "td:last-child,th:last-child{text-align:right}tfoot{font-weight:bold}"
+)

@@ -1,0 +1,194 @@
+"""The shapes of what is answered about rides and their money.
+
+Amounts are minor units beside their currency; exact decimals are strings; instants are RFC 3339 in UTC.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import msgspec
+
+from service.adapters.postgres.reading import HoldRow, ObligationRow
+from service.billing.outcomes import RiderAction
+
+
+class LineView(msgspec.Struct, frozen=True):
+    """One line of a charge; `path` is the JSON pointer of the rule in the tariff."""
+
+    code: str
+    quantity: str
+    unit: str
+    unit_price: str
+    amount: str
+    path: str
+    window: str | None
+    refundable: bool
+    tax_rate: str | None
+
+
+class BalanceView(msgspec.Struct, frozen=True):
+    """What earlier rides had used of a cap or pass in one window."""
+
+    window: str
+    used: str
+
+
+class ChargeView(msgspec.Struct, frozen=True):
+    """A charge, explained: the lines sum exactly to `amount_minor`. `balance` is what it assumed."""
+
+    currency: str
+    amount_minor: int
+    tax_minor: int
+    lines: list[LineView]
+    balance: list[BalanceView]
+    used: list[BalanceView]
+
+
+class PauseView(msgspec.Struct, frozen=True):
+    """A pause inside the ride."""
+
+    started_at: datetime
+    ended_at: datetime
+
+
+class UsageView(msgspec.Struct, frozen=True):
+    """What the ride used; `duration_us` and `reserved_us` are exact microseconds."""
+
+    started_at: datetime
+    ended_at: datetime
+    duration_us: int
+    meters: int
+    pauses: list[PauseView]
+    vehicle_type: str | None
+    parking_category: str | None
+    zone_fees: tuple[str, ...]
+    reserved_us: int | None
+    rode: bool
+    lost_end: str | None
+
+
+class EventView(msgspec.Struct, frozen=True):
+    """An event the ride rests on, and where in Kafka it is."""
+
+    kind: str
+    source: str
+    id: str
+    time: datetime
+    topic: str
+    partition: int
+    offset: int
+
+
+class RevisionView(msgspec.Struct, frozen=True):
+    """One decision about the ride; `owing_minor` is what it owes more, or less, since."""
+
+    revision: int
+    state: str
+    reason: str | None
+    decided_at: datetime
+    tariff_version: int | None
+    amount_minor: int | None
+    currency: str | None
+    owing_minor: int
+    events: list[EventView]
+
+
+class TransitionView(msgspec.Struct, frozen=True):
+    """One change of a debit."""
+
+    transition: int
+    from_state: str | None
+    to_state: str
+    why: str
+    amount_minor: int
+    provider_key: str
+    provider_reference: str | None
+    at: datetime
+
+
+class RefundView(msgspec.Struct, frozen=True):
+    """Money given back of a debit."""
+
+    refund_id: str
+    state: str
+    amount_minor: int
+    currency: str
+    reason: str
+    code: str | None
+    provider_reference: str | None
+    created_at: datetime
+    updated_at: datetime
+
+
+class DebitView(msgspec.Struct, frozen=True):
+    """A debit as it stands; `due_at` is when something is tried next, `pay_by` when it is overdue."""
+
+    debit_id: str
+    session_id: str
+    agreement_id: str
+    state: str
+    currency: str
+    amount_minor: int
+    paid_minor: int
+    refunding_minor: int
+    refunded_minor: int
+    forgone_minor: int
+    overdue: bool
+    suspended: bool
+    dispute: str | None
+    reason: str | None
+    action: RiderAction | None
+    attempts: int
+    provider_key: str
+    provider_reference: str | None
+    submitted_at: datetime | None
+    settled_at: datetime | None
+    due_at: datetime | None
+    pay_by: datetime | None
+    created_at: datetime
+    updated_at: datetime
+
+
+class DebitStory(DebitView, frozen=True):
+    """A debit with its whole life and its refunds."""
+
+    transitions: list[TransitionView]
+    refunds: list[RefundView]
+
+
+class SessionSummary(msgspec.Struct, frozen=True):
+    """A ride in a list."""
+
+    session_id: str
+    state: str
+    reason: str | None
+    revision: int
+    agreement_id: str | None
+    rider_ref: str | None
+    tariff_id: str | None
+    tariff_version: int | None
+    vehicle_id: str | None
+    started_at: datetime | None
+    ended_at: datetime | None
+    amount_minor: int | None
+    currency: str | None
+    updated_at: datetime
+
+
+class SessionView(SessionSummary, frozen=True):
+    """Everything about a ride, from one snapshot. `owed_minor` is the sum of the obligations."""
+
+    billable: bool
+    purpose: str | None
+    usage: UsageView | None
+    charge: ChargeView | None
+    owed_minor: int
+    paid_minor: int
+    refunded_minor: int
+    revisions: list[RevisionView]
+    obligations: list[ObligationRow]
+    debits: list[DebitStory]
+    hold: HoldRow | None
+    events: list[EventView]
+    conflicts: list[EventView]

@@ -1,0 +1,241 @@
+"""What is shown of a ride and its debits, made from what is stored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from decimal import Decimal
+from typing import Any
+
+from service.adapters.postgres.reading import DebitRow, RefundRow, RideRows, TransitionRow
+from service.billing.catalog import AgreementRef, Operator
+from service.billing.debit_state import debit_id, refund_id
+from service.billing.events import RideEvent, decode_events
+from service.billing.rating import Charge, Line
+from service.billing.rides import Ride, restore
+from service.billing.sessions import Course, Usage, course
+from service.web.shapes import (
+    BalanceView,
+    ChargeView,
+    DebitStory,
+    DebitView,
+    EventView,
+    LineView,
+    PauseView,
+    RefundView,
+    RevisionView,
+    SessionSummary,
+    SessionView,
+    TransitionView,
+    UsageView,
+)
+
+
+def ride_of(rows: RideRows, operator: Operator) -> Ride:
+    """The ride that the rows tell."""
+    known = rows.agreement
+    agreement = None if known is None else AgreementRef(known.agreement_no, known.rider_no, known.currency)
+    return restore(b"", operator, agreement, rows.revisions or [])
+
+
+def rider_of(rows: RideRows) -> str | None:
+    """Whose ride it is, as far as anybody knows."""
+    return None if rows.agreement is None else rows.agreement.rider_ref
+
+
+def summary_of(rows: RideRows, operator: Operator) -> SessionSummary:
+    """A ride for a list."""
+    ride = ride_of(rows, operator)
+    return SessionSummary(**_summary(rows, ride, course(ride.session)))
+
+
+def session_view(rows: RideRows, operator: Operator) -> SessionView:
+    """A ride with everything."""
+    ride = ride_of(rows, operator)
+    told = course(ride.session)
+    obligations = rows.obligations or []
+    owing = {obligation.revision: obligation.amount_minor for obligation in obligations}
+    debits = rows.debits or []
+    return SessionView(
+        **_summary(rows, ride, told),
+        billable=told.billable,
+        purpose=told.purpose,
+        usage=usage_view(ride.charge.usage) if ride.charge else None,
+        charge=charge_view(ride.charge.charge) if ride.charge else None,
+        owed_minor=sum(owing.values()),
+        paid_minor=sum(debit.paid_minor for debit in debits),
+        refunded_minor=sum(debit.refunded_minor for debit in debits),
+        revisions=[
+            RevisionView(
+                stored.revision,
+                stored.state,
+                stored.reason,
+                stored.decided_at,
+                stored.tariff_version,
+                stored.amount_minor,
+                stored.currency,
+                owing.get(stored.revision, 0),
+                event_views(decode_events(stored.events.encode())),
+            )
+            for stored in rows.revisions or []
+        ],
+        obligations=obligations,
+        debits=[debit_story(debit, rows.transitions or [], rows.refunds or []) for debit in debits],
+        hold=rows.hold,
+        events=event_views(ride.session.counted),
+        conflicts=event_views(ride.session.conflicts),
+    )
+
+
+def charge_view(charge: Charge) -> ChargeView:
+    """A charge with its lines."""
+    return ChargeView(
+        charge.currency,
+        charge.total_minor,
+        charge.tax_minor,
+        [_line(line) for line in charge.lines],
+        [BalanceView(use.window, plain(use.used)) for use in charge.balance.uses],
+        [BalanceView(use.window, plain(use.used)) for use in charge.used],
+    )
+
+
+def usage_view(usage: Usage) -> UsageView:
+    """What a ride used."""
+    return UsageView(
+        usage.started_at,
+        usage.ended_at,
+        usage.duration_us,
+        usage.meters,
+        [PauseView(*pause) for pause in usage.pauses],
+        usage.vehicle_type,
+        usage.parking_category,
+        usage.zone_fees,
+        usage.reserved_us,
+        usage.rode,
+        usage.lost_end,
+    )
+
+
+def event_views(events: Iterable[RideEvent]) -> list[EventView]:
+    """Events with their places in Kafka."""
+    return [
+        EventView(event.kind, event.source, event.id, event.time, place.topic, place.partition, place.offset)
+        for event in events
+        for place in (event.position,)
+    ]
+
+
+def debit_view(row: DebitRow) -> DebitView:
+    """A debit for a list."""
+    return DebitView(**_debit(row))
+
+
+def debit_story(row: DebitRow, transitions: Sequence[TransitionRow], refunds: Sequence[RefundRow]) -> DebitStory:
+    """A debit with those transitions and refunds of its ride that are its own."""
+    return DebitStory(
+        **_debit(row),
+        transitions=[
+            TransitionView(
+                item.transition,
+                item.from_state,
+                item.to_state,
+                item.why,
+                item.amount_minor,
+                item.provider_key,
+                item.provider_ref,
+                item.business_at,
+            )
+            for item in transitions
+            if item.ordinal == row.ordinal
+        ],
+        refunds=[
+            RefundView(
+                refund_id(row.ride_no, row.ordinal, item.refund_ordinal),
+                item.state,
+                item.amount_minor,
+                item.currency,
+                item.reason,
+                item.code,
+                item.provider_ref,
+                item.created_at,
+                item.updated_at,
+            )
+            for item in refunds
+            if item.ordinal == row.ordinal
+        ],
+    )
+
+
+def plain(number: Decimal) -> str:
+    """An exact decimal without an exponent."""
+    return format(number, "f")
+
+
+def lead_event(events: Sequence[RideEvent]) -> RideEvent:
+    """The event that names the ride's agreement and tariff."""
+    return next((event for event in events if event.agreement_id and event.tariff_id), events[0])
+
+
+def _summary(rows: RideRows, ride: Ride, told: Course) -> dict[str, Any]:
+    lead = lead_event(ride.session.counted)
+    agreement = rows.agreement
+    charge = ride.charge
+    assert rows.revisions is not None
+    return {
+        "session_id": lead.session_id,
+        "state": ride.state.value,
+        "reason": ride.reason,
+        "revision": ride.revision,
+        "agreement_id": agreement.agreement_id if agreement else lead.agreement_id,
+        "rider_ref": agreement.rider_ref if agreement else None,
+        "tariff_id": lead.tariff_id,
+        "tariff_version": ride.tariff[1] if ride.tariff else None,
+        "vehicle_id": next((event.vehicle_id for event in ride.session.counted if event.vehicle_id), None),
+        "started_at": told.started_at,
+        "ended_at": charge.usage.ended_at if charge else told.ended_at,
+        "amount_minor": charge.charge.total_minor if charge else None,
+        "currency": charge.charge.currency if charge else None,
+        "updated_at": rows.revisions[-1].decided_at,
+    }
+
+
+def _line(line: Line) -> LineView:
+    return LineView(
+        line.code,
+        plain(line.quantity),
+        line.unit,
+        plain(line.unit_price),
+        plain(line.amount),
+        line.path,
+        line.window,
+        line.refundable,
+        None if line.tax_rate is None else plain(line.tax_rate),
+    )
+
+
+def _debit(row: DebitRow) -> dict[str, Any]:
+    return {
+        "debit_id": debit_id(row.ride_no, row.ordinal),
+        "session_id": row.session_id,
+        "agreement_id": row.agreement_id,
+        "state": row.state,
+        "currency": row.currency,
+        "amount_minor": row.amount_minor,
+        "paid_minor": row.paid_minor,
+        "refunding_minor": row.refunding_minor,
+        "refunded_minor": row.refunded_minor,
+        "forgone_minor": row.forgone_minor,
+        "overdue": row.overdue,
+        "suspended": row.suspended,
+        "dispute": row.dispute,
+        "reason": row.reason,
+        "action": row.action,
+        "attempts": row.attempts,
+        "provider_key": row.provider_key,
+        "provider_reference": row.provider_ref,
+        "submitted_at": row.submitted_at,
+        "settled_at": row.settled_at,
+        "due_at": row.due_at,
+        "pay_by": row.pay_by,
+        "created_at": row.created_at,
+        "updated_at": row.updated_at,
+    }
