@@ -18,7 +18,7 @@ from aiokafka.errors import KafkaConnectionError, TopicAlreadyExistsError, for_c
 from rich.console import Console
 
 from service.lab.jars import fetch_jars
-from service.lab.processes import POLL_S, Children, LabError, Options, wait_for_port
+from service.lab.processes import POLL_S, READY_S, Children, LabError, Options, wait_for_port
 
 JAVA_MIN = 17
 PROPERTIES = """\
@@ -64,7 +64,7 @@ async def start_kafka(
     broker = children.start(
         "Kafka", [*jvm, "-Xms256m", "-Xmx512m", "kafka.Kafka", properties], home / "kafka.log", **options
     )
-    await wait_for_port(broker, ports.broker)
+    await wait_for_port(broker, ports.broker, timeout_s=READY_S)
     return f"127.0.0.1:{ports.broker}"
 
 

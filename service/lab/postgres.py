@@ -16,7 +16,7 @@ from pathlib import Path
 
 import asyncpg
 
-from service.lab.processes import POLL_S, Child, Children, LabError, Options, User, wait_for_port
+from service.lab.processes import POLL_S, READY_S, Child, Children, LabError, Options, User, wait_for_port
 
 ROLE = "farebox"
 DATABASE = "postgres"
@@ -55,7 +55,7 @@ async def start_postgres(
     given = [word for name, value in {**SETTINGS, **settings}.items() for word in ("-c", f"{name}={value}")]
     command: list[str | Path] = [programs / "postgres", "-D", home / "data", "-p", str(port), *given]
     server = children.start("PostgreSQL", command, home / "postgres.log", **options)
-    await wait_for_port(server, port)
+    await wait_for_port(server, port, timeout_s=READY_S)
     url = f"postgresql://{ROLE}:{password}@127.0.0.1:{port}/{DATABASE}"
     await _wait_until_open(server, url)
     return url
@@ -136,7 +136,7 @@ def _prepare_cluster(secret: Path, new: Path, password: str, user: User | None) 
         os.chown(secret, user.uid, user.gid)
 
 
-async def _wait_until_open(server: Child, url: str, *, timeout_s: float = 60.0) -> None:
+async def _wait_until_open(server: Child, url: str, *, timeout_s: float = READY_S) -> None:
     """The port answers a moment before the server takes connections; after a crash it recovers first."""
     deadline = time.monotonic() + timeout_s
     while True:

@@ -27,6 +27,7 @@ from service.lab.guard import Plan
 
 GUARD = Path(__file__).with_name("guard.py")
 POLL_S = 0.02
+READY_S = 90.0  # Far more than a server needs: the machine may be busy.
 # Below the range from which Linux and macOS take the ports of outgoing connections: none of those gets in the way.
 PORTS = range(15_000, 32_000)
 

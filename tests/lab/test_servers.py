@@ -82,7 +82,7 @@ def farebox_lab(*options: str) -> Iterator[subprocess.Popen[str]]:
 
 async def all_gone(processes: list[psutil.Process]) -> bool:
     """None of them is there any more, or will be in a moment."""
-    _, alive = await asyncio.to_thread(psutil.wait_procs, processes, timeout=15)
+    _, alive = await asyncio.to_thread(psutil.wait_procs, processes, timeout=60)
     return not alive
 
 
@@ -154,7 +154,7 @@ async def test_what_a_killed_lab_left_goes_and_sigterm_leaves_nothing() -> None:
         ]
         assert {ip.removeprefix("::ffff:") for ip in listening} == {"127.0.0.1"}
         process.terminate()
-        assert process.communicate(timeout=15)[0] == ""
+        assert process.communicate(timeout=60)[0] == ""
         assert process.returncode == 0
     assert await all_gone(running.household)
     assert not there(own)
@@ -165,7 +165,7 @@ async def test_a_lab_killed_with_9_leaves_nothing() -> None:
         running = RunningLab(process)
         own = running.directory()
         os.killpg(process.pid, signal.SIGKILL)
-        process.wait(timeout=15)
+        process.wait(timeout=60)
     assert await all_gone(running.household)
     assert not there(own)
 
@@ -174,7 +174,7 @@ async def test_ctrl_c_while_it_starts_leaves_nothing() -> None:
     with farebox_lab() as process:
         household = await asyncio.to_thread(first_of_household, process.pid)
         os.killpg(process.pid, signal.SIGINT)
-        assert process.communicate(timeout=15)[0] == ""
+        assert process.communicate(timeout=60)[0] == ""
         assert process.returncode == 0
     assert await all_gone(household)
 
@@ -186,7 +186,7 @@ async def test_a_lab_with_a_directory_keeps_data_and_addresses_over_ctrl_c(share
         await create_topics(first.servers.kafka_bootstrap, {"kept": 1})
         await produce(first.servers.kafka_bootstrap, "kept", b"42")
         os.killpg(process.pid, signal.SIGINT)
-        assert process.wait(timeout=15) == 0
+        assert process.wait(timeout=60) == 0
     assert await all_gone(first.household)
     with farebox_lab("--dir", str(shared_dir)) as process:
         second = RunningLab(process)
