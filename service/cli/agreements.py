@@ -17,8 +17,7 @@ from service.adapters.providers.secrets import AccountSettingsError
 from service.billing.asking import AskError
 from service.billing.money import format_amount
 from service.billing.outcomes import Outcome
-from service.cli.connections import business_now, carry_out, database_of
-from service.cli.roles import load_settings
+from service.cli.connections import business_now, carry_out, database_of, load_settings
 from service.flows.accounts import add_account, check_account, list_accounts
 from service.flows.operators import OperatorError, operator_of
 

@@ -1,4 +1,4 @@
-"""The `farebox` command: one group, each subject registered by its own file, loaded when one of its commands is asked."""
+"""The `farebox` command: one group, each subject registered by its own file, loaded when it is asked for."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import rich_click as click
 SUBJECTS: dict[str, tuple[str, ...]] = {
     "demo": ("demo", "demo-apps"),
     "roles": ("all", "collect", "intake", "keep", "migrate", "publish", "serve", "settings"),
-    "operators": ("operator", "topics"),
+    "operators": ("operator",),
     "agreements": ("account", "agreement"),
     "tokens": ("token",),
-    "streams": ("stream",),
+    "streams": ("stream", "topics"),
     "clock": ("clock",),
     "tariffs": ("fares", "quote", "replay", "tariff"),
     "events": ("schemas", "validate"),

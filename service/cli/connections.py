@@ -4,20 +4,39 @@ for whatever is in the way."""
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
+import rich_click as click
+
+from service.adapters.kafka import KAFKA_UNAVAILABLE
 from service.adapters.migrate import SchemaVersionError, check_version
-from service.adapters.postgres import Database, connect
+from service.adapters.postgres import UNAVAILABLE, Database, connect
 from service.adapters.postgres.catalog import CatalogStore
-from service.cli.roles import fail
 from service.flows.clock import BusinessClock
-from service.settings import Settings
-from service.wiring import AWAY
+from service.settings import Settings, SettingsError, read_settings
 
 Answer = TypeVar("Answer")
+AWAY = (*UNAVAILABLE, *KAFKA_UNAVAILABLE)
+"""What it looks like when a server is away."""
+
+
+def load_settings() -> Settings:
+    """The settings of the environment; a wrong one ends the command with one line and exit code 2."""
+    try:
+        return read_settings(os.environ)
+    except SettingsError as error:
+        raise click.UsageError(str(error)) from None
+
+
+def fail(message: str) -> NoReturn:
+    """One line on standard error, exit code 2."""
+    click.echo(f"farebox: {message}", err=True)
+    sys.exit(2)
 
 
 def carry_out(work: Coroutine[Any, Any, Answer], *refusals: type[Exception]) -> Answer:
@@ -29,7 +48,6 @@ def carry_out(work: Coroutine[Any, Any, Answer], *refusals: type[Exception]) -> 
         fail(str(error))
     except AWAY as error:
         fail(f"a server can't be reached: {type(error).__name__}: {error}".rstrip(": "))
-    raise AssertionError  # `fail` has ended the process.
 
 
 @asynccontextmanager

@@ -5,19 +5,13 @@ from __future__ import annotations
 import rich_click as click
 
 from service.adapters.postgres.operators import ListedOperator, NewOperator, OperatorStore
-from service.cli.connections import business_now, carry_out, database_of
-from service.cli.roles import load_settings
-from service.cli.streams import stream, topics
-from service.cli.tariff_import import import_command
-from service.cli.tariffs import tariff
+from service.cli.connections import business_now, carry_out, database_of, load_settings
 from service.flows.operators import OperatorError, add_operator, map_source, set_default_operator
 
 
 def register(group: click.Group) -> None:
     """Adds the commands that set an installation up."""
-    for command in (operator, stream, topics):
-        group.add_command(command)
-    tariff.add_command(import_command)
+    group.add_command(operator)
 
 
 @click.group()

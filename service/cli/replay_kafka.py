@@ -15,8 +15,7 @@ from service.adapters.kafka import RecordSink, TopicMissingError, partitions_of
 from service.adapters.postgres import Database
 from service.adapters.postgres.operators import KnownOperator, OperatorStore
 from service.billing.tariffs import TariffDraft, TariffError
-from service.cli.connections import business_now, carry_out, database_of
-from service.cli.roles import load_settings
+from service.cli.connections import business_now, carry_out, database_of, load_settings
 from service.cli.tariff_files import BEGINNING
 from service.flows.operators import OperatorError, operator_of
 from service.flows.replay import ReplayError, replay_agreements

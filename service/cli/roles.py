@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import subprocess
 import sys
@@ -14,9 +13,10 @@ from datetime import UTC, datetime
 import rich_click as click
 
 from service.adapters.migrate import migrate as run_migrations
-from service.settings import Settings, SettingsError, read_settings, settings_table
+from service.cli.connections import AWAY, fail, load_settings
+from service.settings import Settings, settings_table
 from service.telemetry import configure_logs
-from service.wiring import AWAY, STOPS, Process, run_collect, run_intake, run_keep, run_publish
+from service.wiring import STOPS, Process, run_collect, run_intake, run_keep, run_publish
 
 
 async def run_serve(process: Process) -> None:
@@ -44,14 +44,6 @@ def register(group: click.Group) -> None:
         group.add_command(command)
 
 
-def load_settings() -> Settings:
-    """The settings of the environment; a wrong one ends the command with one line and exit code 2."""
-    try:
-        return read_settings(os.environ)
-    except SettingsError as error:
-        raise click.UsageError(str(error)) from None
-
-
 def _role(name: str, work: Callable[[Process], Awaitable[None]], text: str) -> click.Command:
     @click.command(name, help=text)
     def command() -> None:
@@ -75,12 +67,6 @@ def run(name: str, configured: Settings, work: Callable[[Process], Awaitable[Non
         fail(f"{name} stops: {error}")
     except OSError as error:
         fail(f"{name}: {error.strerror or error} (is another process using the port?)")
-
-
-def fail(message: str) -> None:
-    """One line on standard error, exit code 2."""
-    click.echo(f"farebox: {message}", err=True)
-    sys.exit(2)
 
 
 @click.command()

@@ -9,11 +9,16 @@ import rich_click as click
 from service.adapters.kafka import partitions_of
 from service.adapters.kafka_admin import bounds_of
 from service.adapters.postgres.streams import NOTHING_READ, StreamPlace, StreamStore
-from service.cli.connections import business_now, carry_out, database_of, instant_of
-from service.cli.roles import load_settings
+from service.cli.connections import business_now, carry_out, database_of, instant_of, load_settings
 from service.flows.restart import Begin, RestartError, restart_stream
 from service.lab.kafka import create_topics
 from service.settings import Settings
+
+
+def register(group: click.Group) -> None:
+    """Adds the commands about topics and how far they were read."""
+    group.add_command(stream)
+    group.add_command(topics)
 
 
 @click.group()

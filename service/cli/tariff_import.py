@@ -11,8 +11,7 @@ import rich_click as click
 from service.adapters.postgres import Database
 from service.adapters.postgres.operators import KnownOperator, OperatorStore
 from service.billing.tariffs import TariffDraft, TariffError
-from service.cli.connections import business_now, carry_out, database_of, instant_of
-from service.cli.roles import load_settings
+from service.cli.connections import business_now, carry_out, database_of, instant_of, load_settings
 from service.cli.tariff_files import FILE, drafts_of, refused, zone_of
 from service.flows.operators import OperatorError, operator_of
 from service.flows.tariffs import PublishedTariff, publish_tariffs

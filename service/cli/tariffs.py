@@ -20,6 +20,7 @@ from service.billing.tariff_lint import lint_document
 from service.billing.tariffs import Tariff, TariffDraft, TariffError, build, has_balance_rules
 from service.cli.replay import replay
 from service.cli.tariff_files import BEGINNING, FILE, built, drafts_of, one_tariff, read, refused
+from service.cli.tariff_import import import_command
 
 
 class FareCase(msgspec.Struct, frozen=True):
@@ -48,6 +49,7 @@ def register(group: click.Group) -> None:
     group.add_command(quote)
     group.add_command(replay)
     group.add_command(tariff)
+    tariff.add_command(import_command)
 
 
 @click.group()

@@ -13,7 +13,7 @@ import rich_click as click
 from service.adapters.postgres import UNAVAILABLE, Database
 from service.adapters.postgres.operators import OperatorStore
 from service.adapters.postgres.tokens import SCOPES, ListedToken, TokenStore, token_hash
-from service.cli.roles import fail, load_settings
+from service.cli.connections import fail, load_settings
 from service.flows.clock import machine_now
 
 T = TypeVar("T")

@@ -1,0 +1,128 @@
+"""`farebox demo`: everything on one machine, a simulated city, a summary that must balance."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import sys
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+import rich_click as click
+import uvloop
+from rich.console import Console
+
+from service.lab.city import plan_city
+from service.lab.demo.play import CITY_BEGINS_AFTER, play
+from service.lab.demo.report import closing_line, show_summary
+from service.lab.demo.stage import Stage, stage
+from service.lab.demo.truth import find_truth
+from service.lab.processes import LabError
+from service.lab.producer import Address, Pace, run_apps
+
+
+def register(group: click.Group) -> None:
+    """Adds the demo, and the apps that it starts as a process of their own."""
+    group.add_command(demo)
+    group.add_command(demo_apps)
+
+
+@click.command()
+@click.option("--rides", type=click.IntRange(min=10), default=2000, show_default=True, envvar="DEMO_RIDES")
+@click.option("--seed", type=int, default=1, show_default=True, envvar="DEMO_SEED")
+@click.option("--keep", is_flag=True, envvar="KEEP", help="Stay up afterwards; prints the addresses and a token.")
+def demo(rides: int, seed: int, keep: bool) -> None:
+    """Everything on one machine: real servers, a provider with books of its own, a simulated city on a fast clock.
+
+    The closing line says the truth, counted from the database, the provider's books and the topics; exit code 1 if a
+    ride was lost or charged twice, if the ledger does not balance or if the audit finds a problem.
+    """
+    try:
+        good = uvloop.run(_demo(rides, seed, keep=keep))
+    except LabError as error:
+        click.echo(f"farebox demo: {error}", err=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    sys.exit(0 if good else 1)
+
+
+async def _demo(rides: int, seed: int, *, keep: bool) -> bool:
+    console = Console(stderr=False, highlight=False)
+    since = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
+    logs = Path(tempfile.mkdtemp(prefix="farebox-demo-"))
+    console.print("starting PostgreSQL, Kafka, the provider and five roles …")
+    async with stage(logs, seed, since, console) as running:
+        show = await play(running, rides, seed, since, console)
+        truth = await find_truth(running.database_url, running.provider, running.servers.kafka_bootstrap)
+        problems = await _audit(running, console)
+        await show_summary(running, show, truth, console)
+        line = closing_line(truth, problems + len(truth.disagreements))
+        if keep:
+            _invite(running, console)
+            console.print(line)
+            await asyncio.Event().wait()
+        console.print(line, soft_wrap=True)
+    return not (truth.lost or truth.charged_twice or truth.trial_balance or problems or truth.disagreements)
+
+
+async def _audit(running: Stage, console: Console) -> int:
+    """Runs `farebox audit` as anybody would, and reads its closing line."""
+    child = running.children.start(
+        "audit", running.command("audit"), running.logs / "audit.log", env=running.environment
+    )
+    await child.wait(120)
+    text = child.log.read_text(errors="replace")
+    found = re.search(r"(\d+) problems", text)
+    if found is None:
+        raise LabError(f"the audit did not end:\n{child.tail(20)}")
+    if int(found[1]):
+        console.print(text)
+    return int(found[1])
+
+
+def _invite(running: Stage, console: Console) -> None:
+    console.print("\n[bold]Everything stays up; end it with Ctrl-C.[/bold]")
+    console.print(f"API       {running.api}   (OpenAPI: {running.api}/schema)")
+    console.print(f"token     {running.token}")
+    console.print(f"Kafka     {running.servers.kafka_bootstrap}")
+    console.print(f"database  {running.database_url}", soft_wrap=True)
+    console.print(f"provider  {running.provider}/books")
+    console.print(
+        f"try       curl -H 'Authorization: Bearer {running.token}' {running.api}/v1/sessions", soft_wrap=True
+    )
+
+
+@click.command("demo-apps", hidden=True)
+@click.argument("what", type=click.Choice(["sign", "play"]))
+@click.option("--seed", type=int, required=True)
+@click.option("--rides", type=int, required=True)
+@click.option("--since", required=True)
+@click.option("--days", type=float, required=True)
+@click.option("--api", required=True)
+@click.option("--account", required=True)
+@click.option("--bootstrap", required=True)
+@click.option("--token", envvar="FAREBOX_DEMO_TOKEN", required=True)
+@click.option("--topic", default="rental.sessions", show_default=True)
+@click.option("--pace", default=None)
+def demo_apps(
+    what: str,
+    seed: int,
+    rides: int,
+    since: str,
+    days: float,
+    api: str,
+    account: str,
+    bootstrap: str,
+    token: str,
+    topic: str,
+    pace: str | None,
+) -> None:
+    """The city's apps: sign the agreements, or play the rides. Started by the demo."""
+    assert (what == "play") == (pace is not None)
+    begin = datetime.fromisoformat(since)
+    city = plan_city(seed, rides, begin + CITY_BEGINS_AFTER, days)
+    address = Address(api, token, bootstrap, topic, account)
+    uvloop.run(run_apps(address, city, msgspec.json.decode(pace, type=Pace) if pace else None))

@@ -1,0 +1,200 @@
+"""What the demo's closing line says, counted from the database, the provider's own books and the topics."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import aiohttp
+import asyncpg
+import msgspec
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from service.adapters.kafka import partitions_of, raw_record
+from service.billing.events import RideEvent, decode
+from service.lab.provider.oracle import DebitLine
+
+DECIDED = frozenset({"closed", "cancelled", "voided", "not_billable", "review", "parked"})
+RECEIVABLE, CLEARING = 1, 4
+"""The first digit of an account's number (service.billing.ledger)."""
+
+
+class Truth(msgspec.Struct):
+    """The counts, and what disagrees in words."""
+
+    rides: int = 0
+    charged: int = 0
+    settled: int = 0
+    pending: int = 0
+    quarantined: int = 0
+    lost: int = 0
+    charged_twice: int = 0
+    trial_balance: int = 0
+    published: int = 0
+    states: dict[str, int] = {}
+    debit_states: dict[str, int] = {}
+    charged_minor: int = 0
+    settled_minor: int = 0
+    refunded_minor: int = 0
+    disagreements: list[str] = []
+
+
+class Heard(msgspec.Struct):
+    """What is on the topics."""
+
+    started: set[str]
+    ended: set[str]
+    refused: int
+    charge_facts: Counter[str]
+    quarantined: int
+    facts: int
+
+
+async def find_truth(database_url: str, provider: str, bootstrap: str) -> Truth:
+    """Reads everything and compares."""
+    heard = await _listen(bootstrap)
+    debits = await _books(provider)
+    connection = await asyncpg.connect(database_url)
+    try:
+        truth = Truth()
+        await _rides(connection, heard, truth)
+        await _money(connection, debits, truth)
+    finally:
+        await connection.close()
+    truth.published = heard.facts
+    return truth
+
+
+async def _rides(connection: asyncpg.Connection[asyncpg.Record], heard: Heard, truth: Truth) -> None:
+    rows = await connection.fetch(
+        "SELECT f.events::jsonb -> 0 ->> 'n' AS session_id, l.state::text AS state, c.amount_minor"
+        " FROM ride_revision f"
+        " CROSS JOIN LATERAL"
+        " (SELECT state FROM ride_revision WHERE ride_no = f.ride_no ORDER BY revision DESC LIMIT 1) l"
+        " LEFT JOIN LATERAL (SELECT amount_minor FROM ride_revision WHERE ride_no = f.ride_no AND charge IS NOT NULL"
+        "                    ORDER BY revision DESC LIMIT 1) c ON true"
+        " WHERE f.revision = 1"
+    )
+    known = Counter(row["session_id"] for row in rows)
+    truth.rides = len(heard.started | heard.ended)
+    truth.states = dict(Counter(row["state"] for row in rows))
+    charged = [row for row in rows if row["amount_minor"] is not None and row["state"] == "closed"]
+    truth.charged = len(charged)
+    truth.charged_minor = sum(row["amount_minor"] for row in charged)
+    decided = {row["session_id"] for row in rows if row["state"] in DECIDED}
+    lost = [name for name in heard.started | heard.ended if name not in known]
+    lost += [name for name in heard.started & heard.ended if name in known and name not in decided]
+    truth.lost = len(lost)
+    truth.disagreements += [f"session {name} is on the topic and was not decided" for name in lost[:5]]
+    twice = [name for name, count in known.items() if count > 1]
+    twice += [name for name, count in heard.charge_facts.items() if count > 1]
+    truth.charged_twice = len(twice)
+    truth.disagreements += [f"session {name} was charged twice" for name in twice[:5]]
+    truth.quarantined = await connection.fetchval("SELECT count(*) FROM quarantine")
+    if truth.quarantined != heard.quarantined or truth.quarantined != heard.refused:
+        truth.disagreements.append(
+            f"{heard.refused} unusable records on the topic, {truth.quarantined} in quarantine, {heard.quarantined} on"
+            " its topic"
+        )
+    unsaid = {row["session_id"] for row in charged} - set(heard.charge_facts)
+    truth.disagreements += [f"the charge of session {name} was not published" for name in sorted(unsaid)[:5]]
+
+
+async def _money(connection: asyncpg.Connection[asyncpg.Record], debits: list[DebitLine], truth: Truth) -> None:
+    rows = await connection.fetch("SELECT state, count(*) AS n FROM debit GROUP BY state")
+    truth.debit_states = {row["state"]: row["n"] for row in rows}
+    truth.settled = sum(1 for debit in debits if debit.paid_minor >= debit.amount_minor > 0)
+    final = ("settled", "settled_elsewhere", "settled_twice", "waived", "written_off", "cancelled")
+    truth.pending = sum(count for state, count in truth.debit_states.items() if state not in final)
+    truth.settled_minor = sum(debit.paid_minor for debit in debits)
+    truth.refunded_minor = sum(debit.refunded_minor for debit in debits)
+    ours = await connection.fetchval("SELECT count(*) FROM debit WHERE state = 'settled'")
+    if ours != truth.settled:
+        truth.disagreements.append(f"{ours} debits are settled here, {truth.settled} in the provider's books")
+    owners = {
+        row["provider_key"]: row["ride_no"]
+        for row in await connection.fetch("SELECT DISTINCT provider_key, ride_no FROM debit_transition")
+    }
+    owed: dict[int, int] = {
+        row["ride_no"]: row["owed"]
+        for row in await connection.fetch(
+            "SELECT ride_no, sum(amount_minor)::bigint AS owed FROM obligation GROUP BY ride_no"
+        )
+    }
+    taken: Counter[int] = Counter()
+    for debit in debits:
+        if debit.key not in owners and debit.paid_minor:
+            truth.disagreements.append(f"the provider was paid under key {debit.key}, which is not ours")
+        elif debit.key in owners:
+            taken[owners[debit.key]] += debit.paid_minor - debit.refunded_minor
+    over = [ride_no for ride_no, amount in taken.items() if amount > owed.get(ride_no, 0)]
+    truth.charged_twice += len(over)
+    truth.disagreements += [
+        f"ride {ride_no}: the provider took {taken[ride_no]} and {owed.get(ride_no, 0)} is owed" for ride_no in over[:5]
+    ]
+    await _ledger(connection, truth)
+
+
+async def _ledger(connection: asyncpg.Connection[asyncpg.Record], truth: Truth) -> None:
+    """The trial balance, and how far the provider's clearing account is from the provider's books."""
+    row = await connection.fetchrow(
+        "SELECT coalesce(sum(amount), 0)::bigint AS total,"
+        " coalesce(sum(amount) FILTER (WHERE account / 1000000000000000 = $1), 0)::bigint AS clearing FROM ("
+        "  SELECT debit_account AS account, amount_minor AS amount FROM transfer"
+        "  UNION ALL SELECT credit_account, -amount_minor FROM transfer) entries",
+        CLEARING,
+    )
+    assert row is not None
+    away = row["clearing"] - (truth.settled_minor - truth.refunded_minor)
+    truth.trial_balance = abs(row["total"]) + abs(away)
+    if away:
+        truth.disagreements.append(f"the clearing account is {away} minor units away from the provider's books")
+
+
+async def _books(provider: str) -> list[DebitLine]:
+    async with aiohttp.ClientSession() as session, session.get(f"{provider}/books/debits") as answer:
+        answer.raise_for_status()
+        return msgspec.json.decode(await answer.read(), type=list[DebitLine])
+
+
+async def _listen(bootstrap: str) -> Heard:
+    heard = Heard(set(), set(), 0, Counter(), 0, 0)
+    for record in await read_topic(bootstrap, "rental.sessions"):
+        event = decode(raw_record(record))
+        if not isinstance(event, RideEvent):
+            heard.refused += 1
+        elif event.kind in ("started", "ended"):
+            (heard.started if event.kind == "started" else heard.ended).add(event.session_id)
+    rated: set[tuple[str, bytes]] = set()
+    for record in await read_topic(bootstrap, "rental.billing"):
+        heard.facts += 1
+        headers = dict(record.headers)
+        if headers["ce_type"] == b"io.farebox.billing.charge.rated.v1":
+            rated.add((record.key.decode(), headers["ce_id"]))
+    heard.charge_facts = Counter(session_id for session_id, _ in rated)
+    heard.quarantined = len(
+        {dict(record.headers)["farebox_offset"] + record.key for record in await read_topic(bootstrap, _QUARANTINE)}
+    )
+    return heard
+
+
+_QUARANTINE = "rental.sessions.quarantine"
+
+
+async def read_topic(bootstrap: str, topic: str) -> list[Any]:
+    """Every record of a topic, from its beginning to its present end."""
+    consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, enable_auto_commit=False)
+    await consumer.start()
+    try:
+        keys = [TopicPartition(topic, number) for number in (await partitions_of(bootstrap, [topic]))[topic]]
+        consumer.assign(keys)
+        await consumer.seek_to_beginning(*keys)
+        ends = await consumer.end_offsets(keys)
+        records: list[Any] = []
+        for key in keys:
+            while await consumer.position(key) < ends[key]:
+                for found in (await consumer.getmany(key, timeout_ms=500)).values():
+                    records.extend(found)
+        return records
+    finally:
+        await consumer.stop()
