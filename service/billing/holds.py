@@ -43,6 +43,9 @@ class HoldState(StrEnum):
     RELEASED = "released"
 
 
+ENDED = frozenset({HoldState.REFUSED, HoldState.EXPIRED, HoldState.COMPLETED, HoldState.RELEASED})
+
+
 class HoldPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """An operator's policy on holds; durations are ISO 8601 and business time, unless said."""
 
@@ -107,7 +110,12 @@ OVER = frozenset({"closed", "cancelled", "voided", "not_billable"})
 
 
 def answered(hold: Hold, answer: HoldAnswer, now: datetime, policy: HoldPolicy) -> Hold:
-    """The hold once the provider has answered a question about it, or a call that opens, releases or finishes it."""
+    """The hold once the provider has answered a question about it, or a call that opens, releases or finishes it.
+
+    One that has ended stays as it is, whatever comes late.
+    """
+    if hold.state in ENDED:
+        return hold
     if not isinstance(answer, HoldStatus):
         return _told_nothing(hold, answer, now)
     hold = replace(hold, provider_ref=answer.provider_ref or hold.provider_ref, action=None)

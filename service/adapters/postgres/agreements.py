@@ -85,7 +85,7 @@ class AgreementStore(BatchStore):
     async def rider(self, operator_no: int, rider_ref: str) -> int:
         """The rider's number, made if there is none."""
         await self.run("ensure_rider", operator_no, rider_ref)
-        number: int = await self.value("rider_no", operator_no, rider_ref)
+        number: int = await self.value("number_of_rider", operator_no, rider_ref)
         return number
 
     async def add(self, agreement: Agreement, lease_until: datetime) -> int | None:

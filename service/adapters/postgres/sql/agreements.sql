@@ -23,7 +23,7 @@ WHERE o.operator_no = $1;
 -- The only place a rider's reference stands.
 INSERT INTO rider (operator_no, rider_ref) VALUES ($1, $2) ON CONFLICT (operator_no, rider_ref) DO NOTHING;
 
--- name: rider_no
+-- name: number_of_rider
 -- The number by which everything else knows a rider.
 SELECT rider_no FROM rider WHERE operator_no = $1 AND rider_ref = $2;
 

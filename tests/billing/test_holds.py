@@ -1,0 +1,217 @@
+"""The lives of holds and agreements, and who may ride: total functions, shown by tables and properties."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any, get_args
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from service.billing import signing
+from service.billing.agreements import Debt, Standing, refusal
+from service.billing.holds import ENDED, OVER, Hold, HoldPolicy, HoldState, RideSeen, answered, next_step
+from service.billing.keys import session_key
+from service.billing.outcomes import (
+    Accepted,
+    AlreadyDone,
+    CapExceeded,
+    Closed,
+    Conflict,
+    Declined,
+    NeedsRider,
+    NotFound,
+    OpenUrl,
+    Rejected,
+    Succeeded,
+    Throttled,
+    Unknown,
+)
+from service.billing.standing import AgreementState, AgreementStatus, HoldStatus, HoldStatusState
+
+AT = datetime(2026, 11, 22, 10, tzinfo=UTC)
+POLICY = HoldPolicy()
+OUTCOMES: tuple[Any, ...] = (
+    Accepted(),
+    Succeeded(1),
+    Declined(True, "C"),
+    Declined(False, "C"),
+    Closed("C"),
+    NotFound(),
+    NeedsRider("C", OpenUrl("u")),
+    Rejected("C"),
+    CapExceeded(1),
+    Conflict("C"),
+    AlreadyDone(),
+    Throttled(timedelta(seconds=3)),
+    Unknown("timeout"),
+)
+HOLD_ANSWERS = (*OUTCOMES, *(HoldStatus(state) for state in get_args(HoldStatusState)))
+AGREEMENT_ANSWERS = (*OUTCOMES, *(AgreementStatus(state) for state in get_args(AgreementState)))
+
+
+def hold(state: HoldState, **more: Any) -> Hold:
+    return Hold(
+        session_key=session_key("op", "s1"),
+        slot=1,
+        operator_no=1,
+        session_id="s1",
+        agreement_no=1,
+        account_no=1,
+        tariff_id="bike",
+        vehicle_id=None,
+        state=state,
+        cap_minor=1_000,
+        currency="CNY",
+        provider_key="k",
+        **({"requested_at": AT, "due_at": AT} | more),
+    )
+
+
+def agreement(state: signing.State, **more: Any) -> signing.Agreement:
+    return signing.Agreement(
+        agreement_no=1,
+        operator_no=1,
+        agreement_id="ag",
+        rider_no=1,
+        rider_ref="rider",
+        account_no=1,
+        state=state,
+        currency="CNY",
+        cap_asked_minor=None,
+        cap_minor=None,
+        time_zone="UTC",
+        language="zh",
+        provider_key="k",
+        created_at=AT,
+        **more,
+    )
+
+
+@given(st.sampled_from(HoldState), st.lists(st.sampled_from(HOLD_ANSWERS), max_size=12))
+def test_whatever_the_provider_says_a_hold_is_looked_at_again_or_over_for_good(
+    state: HoldState, said: list[Any]
+) -> None:
+    now = AT
+    it = hold(state, due_at=None if state in ENDED else AT)
+    for answer in said:
+        now += timedelta(seconds=1)
+        before, it = it, answered(it, answer, now, POLICY)
+        assert (it.due_at is None) is (it.state in ENDED)
+        assert it.provider_key == before.provider_key
+        assert it.cap_minor <= before.cap_minor
+        if before.state in ENDED:
+            assert it == before
+        if it.due_at is not None:
+            assert it.due_at > now
+
+
+@pytest.mark.parametrize("answer", OUTCOMES)
+def test_nothing_but_a_status_opens_a_hold(answer: Any) -> None:
+    assert answered(hold(HoldState.REQUESTED), answer, AT, POLICY).state is not HoldState.OPEN
+
+
+@pytest.mark.parametrize(
+    ("answer", "state"),
+    [
+        (HoldStatus("open"), HoldState.OPEN),
+        (HoldStatus("refused", code="C"), HoldState.REFUSED),
+        (Declined(False, "C"), HoldState.REFUSED),
+        (Conflict("C"), HoldState.REFUSED),
+        (Rejected("C"), HoldState.REFUSED),
+        (CapExceeded(1), HoldState.REFUSED),
+        (Unknown("timeout"), HoldState.REQUESTED),
+        (NotFound(), HoldState.REQUESTED),
+        (AlreadyDone(), HoldState.REQUESTED),
+        (NeedsRider("C", OpenUrl("u")), HoldState.REQUESTED),
+    ],
+)
+def test_a_requested_hold_becomes_what_the_answer_says(answer: Any, state: HoldState) -> None:
+    assert answered(hold(HoldState.REQUESTED), answer, AT, POLICY).state is state
+
+
+@pytest.mark.parametrize(
+    ("state", "more", "ride", "step"),
+    [
+        (HoldState.REQUESTED, {}, RideSeen(), "ask"),
+        (HoldState.REQUESTED, {"requested_at": AT - timedelta(minutes=10)}, RideSeen(), "release"),
+        (HoldState.REQUESTED, {"requested_at": AT - timedelta(minutes=10)}, RideSeen("open"), "ask"),
+        (HoldState.REQUESTED, {"requested_at": AT - timedelta(minutes=10), "action": OpenUrl("u")}, RideSeen(), "ask"),
+        (HoldState.OPEN, {"opened_at": AT - timedelta(minutes=29)}, RideSeen(read_through_at=AT), "wait"),
+        (HoldState.OPEN, {"opened_at": AT - timedelta(minutes=30)}, RideSeen(read_through_at=AT), "release"),
+        (HoldState.OPEN, {"opened_at": AT - timedelta(minutes=30)}, RideSeen(), "wait"),
+        (HoldState.OPEN, {"opened_at": AT - timedelta(hours=24)}, RideSeen(), "release"),
+        (HoldState.OPEN, {"opened_at": AT, "expires_at": AT}, RideSeen(), "ask"),
+        (HoldState.OPEN, {"opened_at": AT - timedelta(days=9)}, RideSeen("open"), "wait"),
+        (HoldState.OPEN, {}, RideSeen("closed", 5, 1, 1, 5, 5), "finish"),
+        (HoldState.OPEN, {}, RideSeen("closed", 9, 1, 1, 5, 5), "wait"),
+        (HoldState.OPEN, {}, RideSeen("closed", 5, 2, 1, 5, 5), "wait"),
+        (HoldState.COMPLETING, {}, RideSeen("closed", 5, 1, 1, 5, 5), "finish"),
+        (HoldState.COMPLETING, {}, RideSeen("closed", 0, 1, 1, 0, 0), "release"),
+        (HoldState.COMPLETING, {}, RideSeen("closed", 5, 1, 0, 5, 0), "wait"),
+    ],
+)
+def test_what_is_done_about_a_hold(state: HoldState, more: dict[str, Any], ride: RideSeen, step: str) -> None:
+    assert next_step(hold(state, **more), ride, AT, POLICY)[0] == step
+
+
+@given(
+    st.sampled_from((HoldState.OPEN, HoldState.COMPLETING)),
+    st.sampled_from((*sorted(OVER), "open", "parked", "review")),
+    st.integers(0, 5),
+    st.integers(0, 5),
+    st.integers(0, 3),
+)
+def test_a_hold_is_never_finished_while_a_debit_may_still_be_taken(
+    state: HoldState, ride: str, debits: int, final: int, paid_minor: int
+) -> None:
+    seen = RideSeen(ride, 5, max(debits, final), min(debits, final), 5, paid_minor)
+    step, _ = next_step(hold(state), seen, AT, POLICY)
+    if seen.debits_final < seen.debits:
+        assert step == "wait"
+
+
+@given(st.sampled_from(get_args(signing.State)), st.lists(st.sampled_from(AGREEMENT_ANSWERS), max_size=12))
+def test_an_agreement_that_is_over_stays_over(state: signing.State, said: list[Any]) -> None:
+    now = AT
+    it = agreement(state)
+    for answer in said:
+        now += timedelta(seconds=1)
+        before, it = it, signing.answered(it, answer, now)
+        if before.state in ("refused", "revoked", "expired"):
+            assert it == before
+        assert it.due_at is None or it.due_at > now
+        assert (before.state, it.state) != ("suspended", "active")
+
+
+@pytest.mark.parametrize("answer", OUTCOMES)
+def test_nothing_but_a_status_makes_an_agreement_active(answer: Any) -> None:
+    assert signing.answered(agreement("pending"), answer, AT).state != "active"
+
+
+GOOD = Standing(state="active", currency="CNY", cap_minor=1_000, valid_until=None, exposure_max_minor=500, debts=())
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({}, None),
+        ({"state": "suspended"}, "agreement_suspended"),
+        ({"state": "pending"}, "agreement_pending"),
+        ({"valid_until": AT}, "agreement_expired"),
+        ({"valid_until": AT + timedelta(seconds=1)}, None),
+        ({"debts": [Debt("EUR", 1, 5, 5)]}, "overdue_debts"),
+        ({"debts": [Debt("CNY", 0, 0, 500)]}, None),
+        ({"debts": [Debt("CNY", 0, 0, 501)]}, "exposure_limit"),
+        ({"debts": [Debt("CNY", 0, 0, 501)], "exposure_max_minor": None}, None),
+        ({"debts": [Debt("EUR", 0, 0, 501)]}, None),
+        ({"tariff_currency": "EUR"}, "tariff_in_another_currency"),
+        ({"tariff_currency": "CNY", "tariff_least_minor": 1_000}, None),
+        ({"tariff_currency": "CNY", "tariff_least_minor": 1_001}, "cap_below_tariff_minimum"),
+        ({"tariff_least_minor": 1_001, "cap_minor": None}, None),
+    ],
+)
+def test_who_may_ride(change: dict[str, Any], why: str | None) -> None:
+    assert refusal(replace(GOOD, **change), AT) == why
