@@ -6,5 +6,6 @@ rental.sessions (Kafka)                                                      ren
   events -> session -> usage -> charge -> obligation -> debit -> attempt -> outcome -> transfer -> status (HTTP)
   '-------------- intake, one transaction ----------'   '-------- collection, by provider -------'
 
-`billing` holds the rules (pure), `flows` the processes, `adapters` the neighbours, `web` the doors, `lab` the workbench.
+`billing` holds the rules (pure), `flows` the processes, `adapters` the neighbours, `web` the doors, `lab` the
+workbench.
 """

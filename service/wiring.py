@@ -25,6 +25,7 @@ from service.adapters.migrate import SchemaVersionError, check_version
 from service.adapters.postgres import RACES, UNAVAILABLE, Database, connect
 from service.adapters.postgres.agreements import AccountRow
 from service.adapters.postgres.catalog import CatalogStore
+from service.adapters.postgres.intake import FenceLostError
 from service.adapters.providers import Providers
 from service.adapters.providers.secrets import AccountSettingsError
 from service.flows.accounts import list_accounts, merchant_account
@@ -188,7 +189,8 @@ async def _take_in(process: Process, intake: Intake, guard: asyncio.Task[None]) 
         except Exception as error:
             if isinstance(error, AWAY):
                 process.health.wait(type(error).__name__)
-            LOG.exception("round failed")
+            elif not isinstance(error, (*RACES, FenceLostError)):
+                LOG.exception("round failed")
             try:
                 await intake.recover(error)
             except AWAY:

@@ -57,8 +57,8 @@ async def _demo(rides: int, seed: int, *, keep: bool) -> bool:
     async with stage(logs, seed, since, console) as running:
         show = await play(running, rides, seed, since, console)
         truth = await find_truth(running.database_url, running.provider, running.servers.kafka_bootstrap)
-        problems = await _audit(running, console)
         await show_summary(running, show, truth, console)
+        problems = await _audit(running, console)
         line = closing_line(truth, problems + len(truth.disagreements))
         if keep:
             _invite(running, console)

@@ -1,1 +1,1 @@
-"""The workbench: real servers from packages, the simulated city, the provider simulator, bench. Not a production role."""
+"""The workbench: real servers from packages, the simulated city, the provider simulator, bench. No production role."""

@@ -123,7 +123,7 @@ async def _furnish(database_url: str, provider: str, api_key: str, now: datetime
             account_id=ACCOUNT,
             provider="sandbox",
             base_url=provider,
-            settings={"api_key": api_key},
+            settings={"api_key": api_key, "capabilities": {"same_key_window": "P15D"}},
             now=now,
         )
         secret = secrets.token_urlsafe(32)
