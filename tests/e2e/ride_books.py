@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 import asyncpg
 import msgspec
 
-from service.billing.proofs import batch_digest, batch_no
+from service.billing.proofs import batch_columns, batch_digest, batch_no
 
 RIDES = """
 SELECT f.events::jsonb -> 0 ->> 'n' AS session_id, l.state::text AS state, l.reason,
@@ -24,7 +24,7 @@ LEFT JOIN LATERAL (
 ) o ON true
 """
 CHAIN = """
-SELECT b.writer_no, b.seq, b.digest, b.facts_digest, b.revisions,
+SELECT b.writer_no, b.seq, b.digest, b.facts_digest, b.revisions, b.owing, b.business_at, b.machine_at,
        ARRAY(SELECT r.digest FROM ride_revision r WHERE r.batch_no = (b.writer_no::bigint << 40 | b.seq)
              ORDER BY r.ride_no, r.revision) AS digests
 FROM batch b JOIN stream_offset s ON s.writer_no = b.writer_no ORDER BY b.writer_no, b.seq
@@ -59,7 +59,8 @@ async def check_chains(connection: asyncpg.Connection[asyncpg.Record]) -> int:
         chain = chains[row["writer_no"]]
         assert row["seq"] == len(chain) + 1, f"batch {batch_no(row['writer_no'], row['seq'])} follows a gap"
         assert row["revisions"] == len(row["digests"])
-        digest = batch_digest(chain[-1] if chain else b"", [*row["digests"], row["facts_digest"]])
+        columns = batch_columns(row["revisions"], row["owing"], row["business_at"], row["machine_at"])
+        digest = batch_digest(chain[-1] if chain else b"", [*row["digests"], row["facts_digest"], columns])
         assert digest == row["digest"]
         chain.append(digest)
     for row in await connection.fetch("SELECT writer_no, seq, digest FROM stream_offset"):

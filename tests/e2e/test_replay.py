@@ -106,13 +106,13 @@ async def test_ten_kills_lose_nothing_and_charge_nothing_twice(
     records = trip_records(read_trips(export, ZoneInfo(ZONE)), "bike", [row["agreement_id"] for row in found])
     delivered = deliveries(records, twice=True, shuffle=11)
 
-    running = deque([await installation.intake(**HASTY)])
+    running = deque([await installation.intake(**HASTY) for _ in range(2)])
     slice_size = len(delivered) // (KILLS + 1)
     in_the_middle = 0
     for kill in range(KILLS):
         running.append(await installation.intake(**HASTY))
+        reached = await installation.taken() + 5
         await installation.publish(delivered[kill * slice_size : (kill + 1) * slice_size])
-        reached = kill * slice_size + slice_size // 3
 
         async def underway(reached: int = reached) -> bool:
             return await installation.taken() >= reached

@@ -290,6 +290,7 @@ CREATE TABLE sweep (
 );
 
 -- Records that could not be taken: raw bytes, the reason in words, the path of the field.
+-- The timestamp tells a record from the one at the same offset in a topic that was made again.
 CREATE TABLE quarantine (
   quarantine_no bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
   operator_no integer,
@@ -308,7 +309,7 @@ CREATE TABLE quarantine (
   decision_reason text,
   created_at timestamptz NOT NULL,
   decided_at timestamptz,
-  UNIQUE (topic, partition, record_offset)
+  UNIQUE (topic, partition, record_offset, record_timestamp_ms)
 );
 CREATE INDEX quarantine_held ON quarantine (operator_no, quarantine_no) WHERE state = 'held';
 

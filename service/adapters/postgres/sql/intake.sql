@@ -43,4 +43,4 @@ INSERT INTO quarantine (operator_no, topic, partition, record_offset, record_tim
 SELECT n.*, $13::timestamptz
 FROM unnest($1::integer[], $2::text[], $3::integer[], $4::bigint[], $5::bigint[], $6::bytea[], $7::bytea[], $8::bytea[],
             $9::text[], $10::text[], $11::text[], $12::text[]) AS n
-ON CONFLICT (topic, partition, record_offset) DO NOTHING;
+ON CONFLICT (topic, partition, record_offset, record_timestamp_ms) DO NOTHING;
