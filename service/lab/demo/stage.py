@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 import sys
 from collections.abc import AsyncIterator
@@ -16,7 +17,7 @@ import msgspec
 from rich.console import Console
 
 from service.adapters.migrate import migrate
-from service.adapters.postgres import Database
+from service.adapters.postgres import Database, Store
 from service.adapters.postgres.operators import OperatorStore
 from service.adapters.postgres.tokens import SCOPES, TokenStore, token_hash
 from service.billing.tariffs import import_document
@@ -105,6 +106,15 @@ async def set_clock(database_url: str, provider: str, pace: Pace) -> None:
             answer.raise_for_status()
 
 
+HOLD_POLICY = {
+    "give_up_after": "PT12H",
+    "release_after": "P2D",
+    "release_anyway_after": "P4D",
+    "answer_within": "PT10S",
+}
+"""On a clock that runs a day in seconds, half an hour would be over before the rider has unlocked."""
+
+
 async def _furnish(database_url: str, provider: str, api_key: str, now: datetime) -> str:
     """Three tariffs, the merchant account, a token for the apps."""
     database = await Database.open(database_url, name="demo", size_max=2)
@@ -126,6 +136,8 @@ async def _furnish(database_url: str, provider: str, api_key: str, now: datetime
             settings={"api_key": api_key, "capabilities": {"same_key_window": "P15D"}},
             now=now,
         )
+        async with database.transaction(Store) as raw:
+            await raw.connection.execute("UPDATE operator SET hold_policy = $1", json.dumps(HOLD_POLICY))
         secret = secrets.token_urlsafe(32)
         async with database.transaction(TokenStore) as store_of_tokens:
             made = await store_of_tokens.add(
