@@ -26,11 +26,14 @@ class Streams:
         self._cluster = cluster
         self._start_from = start_from
         self._verified: set[int] = set()
+        self._assignment = 0
         self.held: dict[int, Stream] = {}
 
     async def open(self, store: IntakeStore) -> None:
         """Reads where each waiting partition stands, checks that the topic is the same, and seeks."""
         waiting = self._source.waiting
+        if self._assignment != self._source.assignment:
+            self._assignment, self._verified = self._source.assignment, set()
         streams = await store.read_offsets(self.group, self.topic, waiting)
         missing = [partition for partition in waiting if partition not in streams]
         bounds = await self._source.bounds(waiting)
@@ -42,7 +45,7 @@ class Streams:
         await self._check_records(streams, bounds)
         for partition in waiting:
             self._source.seek(partition, streams[partition].next_offset)
-        self.held = {partition: streams[partition] for partition in waiting}
+        self.held |= {partition: streams[partition] for partition in waiting}
 
     async def _begin(self, store: IntakeStore, partitions: Sequence[int], firsts: Mapping[int, int]) -> None:
         """The explicit first start: from the earliest record, or from an instant."""
