@@ -12,8 +12,10 @@ import msgspec
 from litestar import Request, Response
 from litestar.enums import ParamType
 from litestar.exceptions import HTTPException, ValidationException
+from litestar.params import ParameterKwarg
 
 from service.adapters.postgres import RACES, UNAVAILABLE
+from service.adapters.providers.secrets import AccountSettingsError
 from service.billing.asking import AskError, ConflictingAskError, UnknownAskError
 from service.billing.gbfs import TariffError
 from service.telemetry import logger
@@ -85,7 +87,10 @@ def away(what: str) -> ProblemError:
 def refused_tariff(error: TariffError, at: str = "") -> ProblemError:
     """A tariff that can't be used; `at` is where in the body its document stands."""
     detail = f"{error.problem}; {error.remedy}"
-    return ProblemError(422, "tariff-refused", str(error), [FieldProblem(at + (error.path or "/"), detail)])
+    path = at + error.path
+    if missing := _NO_MEMBER.search(error.problem):
+        path = f"{path}/{missing[1]}"
+    return ProblemError(422, "tariff-refused", f"{path or '/'}: {detail}", [FieldProblem(path or "/", detail)])
 
 
 def respond(request: Request[Any, Any, Any], problem: ProblemError) -> Response[bytes]:
@@ -121,7 +126,8 @@ def _validation(request: Request[Any, Any, Any], error: ValidationException) -> 
     """A path, query or header value of the wrong kind."""
     extra = error.extra if isinstance(error.extra, list) else []
     errors = [
-        FieldProblem(f"{_source(item.get('source'))}:{item.get('key', '?')}", _words(item["message"])) for item in extra
+        FieldProblem(f"{_source(item.get('source'))}:{_name(request, item.get('key', '?'))}", _words(item["message"]))
+        for item in extra
     ]
     if not errors and (missing := _MISSING.search(error.detail)):
         errors = [FieldProblem(f"{missing[1]}:{missing[2]}", "missing")]
@@ -141,6 +147,11 @@ def _asked(request: Request[Any, Any, Any], error: AskError) -> Response[bytes]:
 
 def _tariff(request: Request[Any, Any, Any], error: TariffError) -> Response[bytes]:
     return respond(request, refused_tariff(error))
+
+
+def _account(request: Request[Any, Any, Any], error: AccountSettingsError) -> Response[bytes]:
+    LOG.error("a merchant account can't be used", error=str(error))
+    return respond(request, away("the payment provider"))
 
 
 def _away(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
@@ -172,10 +183,19 @@ def _source(source: Any) -> str:
     return source.value if isinstance(source, ParamType) else str(source or ParamType.QUERY.value)
 
 
+def _name(request: Request[Any, Any, Any], key: str) -> str:
+    """A parameter as the caller calls it."""
+    parameter = request.route_handler.parsed_fn_signature.parameters.get(key)
+    definition = None if parameter is None else parameter.kwarg_definition
+    named = definition.name if isinstance(definition, ParameterKwarg) else None
+    return named or key
+
+
 def _words(message: str) -> str:
     return message.split(" - ", maxsplit=1)[0].replace("`", "").replace("Expected", "expected")
 
 
+_NO_MEMBER = re.compile(r"missing required field `([^`]+)`")
 _MISSING = re.compile(r"Missing required (\w+) parameter '([^']+)'")
 HANDLERS: dict[int | type[Exception], Callable[[Request[Any, Any, Any], Any], Response[bytes]]] = {
     **dict.fromkeys(UNAVAILABLE, _away),
@@ -187,6 +207,7 @@ HANDLERS: dict[int | type[Exception], Callable[[Request[Any, Any, Any], Any], Re
     ValidationException: _validation,
     AskError: _asked,
     TariffError: _tariff,
+    AccountSettingsError: _account,
     Exception: _bug,
 }
 """How each kind of exception is answered."""

@@ -1,0 +1,141 @@
+"""What bad input gets: a problem document that names the field, never a traceback, never a 500."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+from web_world import ALL, WebWorld
+
+MEDIA_TYPE = "application/problem+json"
+INVALID = [
+    ("GET", "/v1/sessions?limit=0", None, 422, ["query:limit"]),
+    ("GET", "/v1/sessions?limit=many", None, 422, ["query:limit"]),
+    ("GET", "/v1/sessions?state=flying", None, 422, ["query:state"]),
+    ("GET", "/v1/sessions?cursor=zz", None, 422, ["query:cursor"]),
+    ("GET", "/v1/sessions?cursor=WyJkIiwxLDFd", None, 422, ["query:cursor"]),
+    ("GET", "/v1/sessions?cursor=%F0%9F%9A%B2", None, 422, ["query:cursor"]),
+    ("GET", "/v1/sessions?session_id=a&state=open", None, 422, ["query:session_id"]),
+    ("GET", "/v1/debits?overdue=perhaps", None, 422, ["query:overdue"]),
+    ("GET", "/v1/tariffs/bike?version=0", None, 422, ["query:version"]),
+    ("GET", "/v1/quarantine?state=lost", None, 422, ["query:state"]),
+    ("POST", "/v1/quotes", b"", 400, ["/"]),
+    ("POST", "/v1/quotes", b"{", 400, ["/"]),
+    ("POST", "/v1/quotes", b'{"seconds": NaN}', 400, ["/"]),
+    ("POST", "/v1/quotes", b"\xff", 400, ["/"]),
+    ("POST", "/v1/quotes", b'{"seconds": 1, "tariff_id": "\\u0000"}', 422, ["/tariff_id"]),
+    ("POST", "/v1/quotes", {"tariff_id": "bike"}, 422, ["/seconds"]),
+    ("POST", "/v1/quotes", {"seconds": -1, "tariff_id": "bike"}, 422, ["/seconds"]),
+    ("POST", "/v1/quotes", {"seconds": "1", "tariff_id": "bike"}, 422, ["/seconds"]),
+    ("POST", "/v1/quotes", {"seconds": 1}, 422, ["/tariff_id"]),
+    ("POST", "/v1/quotes", {"seconds": 1, "tariff_id": "none"}, 422, ["/tariff_id"]),
+    ("POST", "/v1/quotes", {"seconds": 1, "tariff_id": "bike", "tariff_version": 9}, 422, ["/tariff_version"]),
+    ("POST", "/v1/quotes", {"seconds": 1, "tariff_id": "bike", "at": "2026-11-22T10:00:00"}, 422, ["/at"]),
+    ("POST", "/v1/quotes", {"seconds": 1, "tariff_id": "bike", "at": "9999-12-31T23:59:59Z"}, 422, ["/at"]),
+    ("POST", "/v1/quotes", {"seconds": 1, "tariff_id": "bike", "colour": "red"}, 422, ["/colour"]),
+    ("POST", "/v1/quotes", {"seconds": 1, "plan": {"price": 1}}, 422, ["/plan/plan_id"]),
+    ("POST", "/v1/quotes", {"seconds": 1, "plan": {"plan_id": "p", "price": 1}}, 422, ["/plan/currency"]),
+    ("POST", "/v1/quotes", {"seconds": 1, "plan": 7}, 422, ["/plan"]),
+    ("POST", "/v1/holds", {"session_id": "a", "agreement_id": "none", "tariff_id": "bike"}, 422, ["/agreement_id"]),
+    ("POST", "/v1/holds", {"session_id": "a b", "agreement_id": "agr-1", "tariff_id": "bike"}, 422, ["/session_id"]),
+    ("POST", "/v1/agreements", {"agreement_id": "a", "rider_ref": "r", "language": "fr"}, 422, ["/language"]),
+    ("POST", "/v1/agreements", {"agreement_id": "agr-1", "rider_ref": "zoe"}, 409, ["/rider_ref"]),
+    ("POST", "/v1/agreements", {"agreement_id": "a", "rider_ref": "r", "cap_minor": 2**63}, 422, ["/cap_minor"]),
+    ("PUT", "/v1/tariffs/x", b"[1]", 422, ["/"]),
+    ("PUT", "/v1/tariffs/x", {"plan_id": "y", "price": 1, "currency": "CNY"}, 422, ["/plan_id"]),
+    ("PUT", "/v1/tariffs/x?valid_from=soon", {"plan_id": "x"}, 422, ["query:valid_from"]),
+]
+MISSING = [
+    "/v1/sessions/none",
+    "/v1/sessions/none/fare",
+    "/v1/sessions/none/receipt",
+    "/v1/sessions/%00",
+    "/v1/sessions/" + "x" * 500,
+    "/v1/debits/none",
+    "/v1/debits/99999999999999999999-1",
+    "/v1/debits/1-99999",
+    "/v1/agreements/none",
+    "/v1/agreements/%00",
+    "/v1/holds/none",
+    "/v1/riders/none",
+    "/v1/riders/%00",
+    "/v1/tariffs/none",
+    "/v1/tariffs/%00",
+    "/v1/tariffs/bike?version=9",
+    "/v1/quarantine/1",
+    "/v1/quarantine/99999999999999999999",
+    "/v1/quarantine/none",
+    "/v1",
+    "/",
+]
+
+
+@pytest.mark.parametrize(("method", "path", "body", "status", "fields"), INVALID)
+async def test_bad_input_names_its_field(
+    it: WebWorld, method: str, path: str, body: Any, status: int, fields: list[str]
+) -> None:
+    answer = await it.ask(method, path, body)
+    assert (answer.status, answer.fields) == (status, fields), answer.body
+    assert answer.headers["content-type"] == MEDIA_TYPE
+    assert answer.body["status"] == status
+    assert answer.body["instance"] == path.partition("?")[0]
+    assert {"type", "title", "detail"} <= answer.body.keys()
+
+
+@pytest.mark.parametrize("path", MISSING)
+async def test_what_is_not_there_is_a_404(it: WebWorld, path: str) -> None:
+    answer = await it.ask("GET", path)
+    assert answer.status in (404, 422), answer.body
+    assert answer.headers["content-type"] == MEDIA_TYPE
+
+
+@pytest.mark.parametrize("method", ["DELETE", "PATCH", "PUT"])
+async def test_a_method_that_is_not_possible_is_a_405(it: WebWorld, method: str) -> None:
+    answer = await it.ask(method, "/v1/sessions/some", {})
+    assert (answer.status, answer.headers["content-type"]) == (405, MEDIA_TYPE)
+    assert "GET" in answer.headers["allow"]
+
+
+async def test_a_body_that_is_too_large_is_refused(it: WebWorld) -> None:
+    answer = await it.ask("POST", "/v1/quotes", b" " * 1_000_001)
+    assert (answer.status, answer.headers["content-type"]) == (413, MEDIA_TYPE)
+
+
+async def test_a_write_needs_an_idempotency_key(it: WebWorld) -> None:
+    for key in ("", "x" * 129, "no spaces"):
+        answer = await it.ask("POST", "/v1/holds", {}, key="", headers={"Idempotency-Key": key} if key else None)
+        assert (answer.status, answer.fields) == (422, ["header:Idempotency-Key"]), answer.body
+
+
+async def test_a_nested_field_is_named_by_its_pointer(it: WebWorld) -> None:
+    plan = {
+        "plan_id": "p",
+        "currency": "CNY",
+        "price": 1,
+        "per_min_pricing": [{"start": 0, "rate": "x", "interval": 1}],
+    }
+    answer = await it.ask("POST", "/v1/quotes", {"seconds": 1, "plan": plan})
+    assert (answer.status, answer.fields) == (422, ["/plan/per_min_pricing/0/rate"])
+    deep = await it.ask("POST", "/v1/quotes", b'{"seconds": 1, "plan": ' + b"[" * 5000 + b"]" * 5000 + b"}")
+    assert deep.status in (400, 422)
+
+
+async def test_a_strange_authorization_is_a_401(it: WebWorld) -> None:
+    for header in ("Basic abc", "Bearer", "Bearer ", f"bearer\t{ALL}", "Bearer " + "x" * 300):
+        answer = await it.ask("GET", "/v1/sessions", by=None, headers={"Authorization": header})
+        assert answer.status == 401, header
+
+
+async def test_the_openapi_document_describes_every_route_and_refers_only_to_what_it_has(it: WebWorld) -> None:
+    document = await it.get("/schema/openapi.json", by=None)
+    assert document["openapi"].startswith("3.1")
+    for path, item in document["paths"].items():
+        for method, operation in item.items():
+            assert operation["description"], (method, path)
+            assert operation["responses"]["default"] == {"$ref": "#/components/responses/Problem"}
+    names = set(document["components"]["schemas"])
+    for reference in msgspec.json.encode(document).decode().split('"#/components/schemas/')[1:]:
+        assert reference.partition('"')[0] in names
+    page = await it.get("/schema", by=None)
+    assert b"/v1/sessions/{session_id}" in page

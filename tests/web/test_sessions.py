@@ -1,0 +1,161 @@
+"""A ride over HTTP: everything about it from one snapshot, its fare, its receipt."""
+
+from __future__ import annotations
+
+import pytest
+from ride_builders import at, event, whole
+from web_world import WebWorld, instant
+
+from service.billing.events import Position
+
+
+async def test_a_charged_ride_is_told_from_its_events_to_its_debit(it: WebWorld) -> None:
+    await it.clock(30)
+    start, end = whole("told", 0, 20, vehicle_id="v-7", position=Position("rides", 3, 41))
+    await it.take(start, end)
+    await it.collect()
+    ride = await it.get("/v1/sessions/told")
+    assert (ride["state"], ride["reason"], ride["revision"]) == ("closed", None, 1)
+    assert (ride["agreement_id"], ride["rider_ref"], ride["vehicle_id"]) == ("agr-1", "anna", "v-7")
+    assert (ride["tariff_id"], ride["tariff_version"]) == ("bike", 1)
+    assert ride["usage"]["duration_us"] == 20 * 60_000_000
+    assert [(line["code"], line["quantity"], line["amount"]) for line in ride["charge"]["lines"]] == [
+        ("price", "1", "1.50"),
+        ("per_min", "1", "1.00"),
+    ]
+    assert (ride["charge"]["amount_minor"], ride["currency"], ride["owed_minor"]) == (250, "CNY", 250)
+    assert [(item["kind"], item["amount_minor"]) for item in ride["obligations"]] == [("charge", 250)]
+    assert [(item["kind"], item["topic"], item["partition"], item["offset"]) for item in ride["events"]] == [
+        ("started", "rides", 3, 41),
+        ("ended", "rides", 3, 41),
+    ]
+    (debit,) = ride["debits"]
+    assert (debit["state"], debit["amount_minor"], debit["paid_minor"]) == ("settled", 250, 250)
+    assert [step["to_state"] for step in debit["transitions"]][-1] == "settled"
+    assert ride["paid_minor"] == 250
+
+
+async def test_a_ride_under_way_has_no_charge_and_a_running_fare(it: WebWorld) -> None:
+    await it.clock(40)
+    await it.take(event("started", 35, session="running", agreement_id="agr-2"))
+    ride = await it.get("/v1/sessions/running")
+    assert (ride["state"], ride["charge"], ride["usage"], ride["ended_at"]) == ("open", None, None, None)
+    fare = await it.get("/v1/sessions/running/fare")
+    assert (fare["final"], fare["balance_assumed"]) == (False, "rider")
+    assert (fare["fare"]["amount_minor"], instant(fare["as_of"])) == (150, at(40))
+    await it.clock(35 + 16)
+    assert (await it.get("/v1/sessions/running/fare"))["fare"]["amount_minor"] == 250
+
+
+async def test_the_running_fare_counts_what_earlier_rides_used_of_the_day(it: WebWorld) -> None:
+    await it.clock(200)
+    await it.agree("agr-cap", "capped")
+    terms = {"agreement_id": "agr-cap", "tariff_id": "capped"}
+    start, end = whole("first-of-day", 100, 190, **terms)
+    await it.take(start, end, event("started", 195, session="second-of-day", **terms))
+    assert (await it.get("/v1/sessions/first-of-day"))["amount_minor"] == 500
+    fare = await it.get("/v1/sessions/second-of-day/fare")
+    assert fare["fare"]["amount_minor"] == 0
+    assert fare["fare"]["balance"] == [{"window": "day:capped:2026-11-22", "used": "5.00"}]
+
+
+async def test_the_fare_of_a_closed_ride_is_its_charge(it: WebWorld) -> None:
+    await it.clock(30)
+    await it.take(*whole("final"))
+    fare = await it.get("/v1/sessions/final/fare")
+    assert (fare["final"], fare["balance_assumed"]) == (True, "charge")
+    assert fare["fare"] == (await it.get("/v1/sessions/final"))["charge"]
+
+
+@pytest.mark.parametrize(
+    ("session", "terms", "state", "reason"),
+    [
+        ("nobody", {"agreement_id": "agr-none"}, "parked", "unknown_agreement"),
+        ("nothing", {"tariff_id": "none"}, "parked", "unknown_tariff"),
+    ],
+)
+async def test_a_parked_ride_says_what_it_waits_for(
+    it: WebWorld, session: str, terms: dict[str, str], state: str, reason: str
+) -> None:
+    await it.clock(30)
+    await it.take(*whole(session, **terms))
+    ride = await it.get(f"/v1/sessions/{session}")
+    assert (ride["state"], ride["reason"], ride["charge"]) == (state, reason, None)
+    fare = await it.get(f"/v1/sessions/{session}/fare")
+    assert (fare["final"], fare["fare"], fare["reason"]) == (False, None, reason)
+    assert session in [item["session_id"] for item in (await it.get("/v1/sessions?state=parked"))["items"]]
+
+
+async def test_a_contradicting_event_is_shown_and_moves_nothing(it: WebWorld) -> None:
+    await it.clock(60)
+    await it.take(*whole("torn"))
+    await it.take(event("ended", 50, "another", session="torn", position=Position("rides", 1, 9)))
+    ride = await it.get("/v1/sessions/torn")
+    assert [(item["id"], item["partition"], item["offset"]) for item in ride["conflicts"]] == [("another", 1, 9)]
+    assert (ride["revision"], ride["owed_minor"]) == (2, 250)
+    assert [item["owing_minor"] for item in ride["revisions"]] == [250, 0]
+
+
+async def test_an_unchanged_ride_need_not_be_sent_again(it: WebWorld) -> None:
+    await it.clock(30)
+    await it.take(*whole("same"))
+    first = await it.ask("GET", "/v1/sessions/same")
+    tag = first.headers["etag"]
+    again = await it.ask("GET", "/v1/sessions/same", headers={"If-None-Match": f'"x", {tag}'})
+    assert (again.status, again.body, again.headers["etag"]) == (304, b"", tag)
+    await it.take(event("ended", 25, "late", session="same"))
+    changed = await it.ask("GET", "/v1/sessions/same", headers={"If-None-Match": tag})
+    assert changed.status == 200
+    assert changed.headers["etag"] != tag
+
+
+async def test_a_list_goes_on_where_its_page_ends(it: WebWorld) -> None:
+    await it.clock(30)
+    await it.agree("agr-many", "many")
+    names = [f"many-{number}" for number in range(5)]
+    for name in names:
+        await it.take(*whole(name, agreement_id="agr-many"))
+    found: list[str] = []
+    path = "/v1/sessions?rider_ref=many&limit=2"
+    cursor = None
+    while True:
+        page = await it.get(path + (f"&cursor={cursor}" if cursor else ""))
+        assert len(page["items"]) <= 2
+        found += [item["session_id"] for item in page["items"]]
+        cursor = page["next_cursor"]
+        if cursor is None:
+            break
+    assert found == names[::-1]
+    everything = [item["session_id"] for item in (await it.get("/v1/sessions?limit=200"))["items"]]
+    assert [name for name in everything if name in names] == names[::-1]
+    assert [item["session_id"] for item in (await it.get("/v1/sessions?session_id=many-3"))["items"]] == ["many-3"]
+
+
+async def test_a_ride_known_only_by_its_end_is_listed_as_incomplete(it: WebWorld) -> None:
+    await it.clock(30)
+    await it.take(event("ended", 20, session="half"))
+    page = await it.get("/v1/sessions?state=incomplete")
+    (item,) = [item for item in page["items"] if item["session_id"] == "half"]
+    assert (item["reason"], item["started_at"], instant(item["ended_at"])) == ("start_missing", None, at(20))
+
+
+async def test_a_receipt_speaks_the_riders_language_as_json_and_on_paper(it: WebWorld) -> None:
+    await it.clock(30)
+    await it.take(*whole("paper", vehicle_id="<b>"))
+    receipt = await it.get("/v1/sessions/paper/receipt")
+    assert (receipt["language"], receipt["amount"], receipt["contact"]) == ("en", "2.50", "call 400")
+    assert [line["text"] for line in receipt["lines"]] == ["Base price", "Time"]
+    assert receipt["started_at"] == "2026-11-22T12:00:00+08:00"
+    chinese = await it.get("/v1/sessions/paper/receipt?language=zh")
+    assert [line["text"] for line in chinese["lines"]] == ["起步价", "时长费"]
+    page = await it.ask("GET", "/v1/sessions/paper/receipt", headers={"Accept": "text/html"})
+    assert page.headers["content-type"].startswith("text/html")
+    assert "2.50 CNY" in page.body.decode()
+    assert "&lt;b&gt;" in page.body.decode()
+
+
+async def test_a_ride_without_a_charge_has_no_receipt(it: WebWorld) -> None:
+    await it.clock(40)
+    await it.take(event("started", 35, session="unpaid"))
+    answer = await it.ask("GET", "/v1/sessions/unpaid/receipt")
+    assert (answer.status, answer.body["type"]) == (409, "urn:farebox:problem:conflict")

@@ -1,0 +1,284 @@
+"""Writes over HTTP: done once under their key, answered the same again, refused with the field."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+from ride_builders import PLAN, RULES, at, event, whole
+from web_world import WebWorld
+
+from service.adapters.postgres.intake import IntakeStore, Quarantined
+from service.billing.events import RawRecord
+
+
+async def test_a_correction_re_rates_the_ride_and_owes_the_difference(it: WebWorld) -> None:
+    await it.clock(60)
+    await it.take(*whole("mended"))
+    asked = {"kind": "corrected", "ended_at": at(50).isoformat(), "reason": "the lock failed"}
+    ride = (await it.ask("POST", "/v1/sessions/mended/corrections", asked)).body
+    assert (ride["revision"], ride["amount_minor"], ride["owed_minor"]) == (2, 450, 450)
+    assert [item["owing_minor"] for item in ride["revisions"]] == [250, 200]
+    assert ride["events"][-1]["source"] == "urn:farebox:operator"
+    assert ride == await it.get("/v1/sessions/mended")
+
+
+async def test_a_voided_ride_owes_nothing_any_more(it: WebWorld) -> None:
+    await it.clock(60)
+    await it.take(*whole("void"))
+    ride = (await it.ask("POST", "/v1/sessions/void/corrections", {"kind": "voided", "reason": "a test ride"})).body
+    assert (ride["state"], ride["owed_minor"], ride["charge"]) == ("voided", 0, None)
+    again = await it.ask("POST", "/v1/sessions/void/corrections", {"kind": "corrected", "distance": 1, "reason": "no"})
+    assert (again.status, again.body["detail"]) == (409, "the ride is voided: there is nothing to correct")
+
+
+@pytest.mark.parametrize(
+    ("asked", "field"),
+    [
+        ({"kind": "corrected", "reason": "r"}, "/kind"),
+        ({"kind": "voided", "reason": "r", "distance": 3}, "/kind"),
+        ({"kind": "corrected", "reason": "r", "ended_at": "2026-11-22T03:00:00Z"}, "/ended_at"),
+        ({"kind": "corrected", "reason": "r", "started_at": "2026-11-22T09:00:00Z"}, "/started_at"),
+        ({"kind": "corrected", "reason": "r", "ended_at": "2026-11-22T03:00:00"}, "/ended_at"),
+        ({"kind": "corrected", "reason": "r", "ended_at": "9999-12-31T03:00:00Z"}, "/ended_at"),
+        ({"kind": "corrected", "reason": "", "distance": 3}, "/reason"),
+        ({"kind": "corrected", "distance": 3}, "/reason"),
+        ({"kind": "mended", "reason": "r"}, "/kind"),
+        ({"kind": "corrected", "reason": "r", "distance": -3}, "/distance"),
+    ],
+)
+async def test_an_impossible_correction_is_refused(it: WebWorld, asked: dict[str, object], field: str) -> None:
+    await it.clock(60)
+    if not await it.sql("SELECT 1 FROM ride_revision WHERE events LIKE '%\"odd\"%'"):
+        await it.take(*whole("odd"))
+    answer = await it.ask("POST", "/v1/sessions/odd/corrections", asked)
+    assert (answer.status, answer.fields) == (422, [field]), answer.body
+    assert (await it.get("/v1/sessions/odd"))["revision"] == 1
+
+
+async def test_the_same_write_again_gets_the_same_answer(it: WebWorld) -> None:
+    await it.clock(60)
+    await it.take(*whole("twice"))
+    asked = {"kind": "corrected", "ended_at": at(50).isoformat(), "reason": "once"}
+    first = await it.ask("POST", "/v1/sessions/twice/corrections", asked, key="k-twice")
+    await it.take(event("ended", 25, "late", session="twice"))
+    again = await it.ask("POST", "/v1/sessions/twice/corrections", asked, key="k-twice")
+    assert (again.status, again.body) == (first.status, first.body)
+    assert again.headers["idempotency-replayed"] == "true"
+    assert (await it.get("/v1/sessions/twice"))["owed_minor"] == 450
+
+
+async def test_a_key_with_other_content_is_refused(it: WebWorld) -> None:
+    await it.clock(60)
+    await it.take(*whole("reused"))
+    path = "/v1/sessions/reused/corrections"
+    await it.ask("POST", path, {"kind": "corrected", "distance": 1, "reason": "one"}, key="k-reused")
+    other = await it.ask("POST", path, {"kind": "corrected", "distance": 2, "reason": "two"}, key="k-reused")
+    assert (other.status, other.fields) == (422, ["header:Idempotency-Key"])
+    assert other.body["type"] == "urn:farebox:problem:key-reused"
+
+
+async def test_a_refused_write_leaves_its_key_free(it: WebWorld) -> None:
+    await it.clock(60)
+    asked = {"kind": "corrected", "distance": 1, "reason": "early"}
+    path = "/v1/sessions/early/corrections"
+    assert (await it.ask("POST", path, asked, key="k-early")).status == 404
+    await it.take(*whole("early"))
+    assert (await it.ask("POST", path, asked, key="k-early")).status == 200
+
+
+async def test_a_write_that_somebody_is_at_is_told_to_wait_and_one_whose_worker_died_is_done(it: WebWorld) -> None:
+    await it.clock(60)
+    await it.take(*whole("left"))
+    asked = {"kind": "corrected", "ended_at": at(50).isoformat(), "reason": "left"}
+    path = "/v1/sessions/left/corrections"
+    done = await it.ask("POST", path, asked, key="k-left")
+    await it.sql("UPDATE idempotency SET status = NULL, body = NULL WHERE idempotency_key = 'k-left'")
+    busy = await it.ask("POST", path, asked, key="k-left")
+    assert (busy.status, busy.headers["retry-after"]) == (409, "1")
+    await it.sql("UPDATE idempotency SET machine_at = machine_at - interval '61 s' WHERE idempotency_key = 'k-left'")
+    again = await it.ask("POST", path, asked, key="k-left")
+    assert (again.status, again.body) == (200, done.body)
+
+
+async def test_many_at_once_under_one_key_are_done_once(it: WebWorld) -> None:
+    await it.clock(60)
+    await it.take(*whole("rush"))
+    asked = {"kind": "corrected", "ended_at": at(50).isoformat(), "reason": "rush"}
+    answers = await asyncio.gather(
+        *(it.ask("POST", "/v1/sessions/rush/corrections", asked, key="k-rush") for _ in range(8))
+    )
+    assert {answer.status for answer in answers} <= {200, 409}
+    ride = await it.get("/v1/sessions/rush")
+    assert (ride["revision"], ride["owed_minor"], ride["conflicts"]) == (2, 450, [])
+
+
+async def test_a_tariff_is_published_version_by_version_and_the_same_again_changes_nothing(it: WebWorld) -> None:
+    await it.clock(0)
+    document = {"tariff_id": "new", "plan": {**PLAN, "plan_id": "new"}, "rules": RULES, "time_zone": "Asia/Shanghai"}
+    first = await it.ask("PUT", "/v1/tariffs/new", document)
+    assert (first.status, first.body["version"], first.body["created"]) == (201, 1, True)
+    same = await it.ask("PUT", "/v1/tariffs/new", document)
+    assert (same.status, same.body["version"], same.body["created"]) == (200, 1, False)
+    dearer = {**document, "rules": {**RULES, "ride_max": "31.00"}}
+    for soon in (None, at(0).isoformat(), at(1).isoformat()):
+        refused = await it.ask("PUT", "/v1/tariffs/new", dearer | ({"valid_from": soon} if soon else {}))
+        assert (refused.status, refused.fields) == (422, ["/valid_from"]), refused.body
+    second = await it.ask("PUT", "/v1/tariffs/new", dearer | {"valid_from": at(2).isoformat()})
+    assert (second.status, second.body["version"]) == (201, 2)
+    told = await it.ask("GET", "/v1/tariffs/new")
+    assert [item["version"] for item in told.body["versions"]] == [2, 1]
+    assert told.body["document"]["rules"]["ride_max"] == "31.00"
+    assert (await it.ask("GET", "/v1/tariffs/new", headers={"If-None-Match": told.headers["etag"]})).status == 304
+    assert (await it.get("/v1/tariffs/new?version=1"))["document"]["rules"]["ride_max"] == "30.00"
+
+
+async def test_a_bare_plan_is_kept_verbatim_and_quoted(it: WebWorld) -> None:
+    await it.clock(0)
+    plan = b'{"plan_id": "bare", "currency": "CNY", "price": 0.10,  "name": "\xe5\x8d\x95\xe8\xbd\xa6"}'
+    assert (await it.ask("PUT", "/v1/tariffs/bare", plan)).status == 201
+    raw = await it.sql("SELECT document FROM tariff_version JOIN tariff USING (tariff_no) WHERE tariff_id = 'bare'")
+    assert plan.decode() in raw[0][0]
+    quoted = await it.ask("POST", "/v1/quotes", {"seconds": 0, "tariff_id": "bare"})
+    inline = await it.ask("POST", "/v1/quotes", b'{"seconds": 0, "plan": ' + plan + b"}")
+    assert quoted.body["fare"]["amount_minor"] == inline.body["fare"]["amount_minor"] == 10
+    assert (quoted.body["tariff_version"], inline.body["tariff_version"]) == (1, None)
+    assert quoted.body["balance_assumed"] == "nothing_used"
+
+
+async def test_a_tariff_that_cannot_be_used_is_refused_with_its_path(it: WebWorld) -> None:
+    plan = {**PLAN, "plan_id": "bad", "per_min_pricing": [{"start": 0, "rate": "cheap", "interval": 1}]}
+    answer = await it.ask("PUT", "/v1/tariffs/bad", {"tariff_id": "bad", "plan": plan})
+    assert (answer.status, answer.fields) == (422, ["/plan/per_min_pricing/0/rate"])
+    two = {"data": {"plans": [{**PLAN, "plan_id": "a"}, {**PLAN, "plan_id": "b"}]}}
+    assert (await it.ask("PUT", "/v1/tariffs/a", two)).fields == ["/data/plans"]
+
+
+async def test_a_quote_counts_the_earlier_rides_of_whom_it_is_for(it: WebWorld) -> None:
+    await it.clock(120)
+    await it.agree("agr-quoted", "quoted")
+    await it.take(*whole("dear", 0, 100, agreement_id="agr-quoted", tariff_id="capped"))
+    asked = {"seconds": 1200, "tariff_id": "capped", "at": at(110).isoformat()}
+    nobody = (await it.ask("POST", "/v1/quotes", asked)).body
+    assert (nobody["fare"]["amount_minor"], nobody["balance_assumed"]) == (250, "nothing_used")
+    for who in ({"rider_ref": "quoted"}, {"agreement_id": "agr-quoted"}):
+        his = (await it.ask("POST", "/v1/quotes", asked | who)).body
+        assert (his["fare"]["amount_minor"], his["balance_assumed"]) == (0, "rider")
+    stranger = await it.ask("POST", "/v1/quotes", asked | {"agreement_id": "agr-quoted", "rider_ref": "anna"})
+    assert (stranger.status, stranger.fields) == (422, ["/rider_ref"])
+
+
+async def test_a_hold_is_asked_for_looked_at_and_given_up(it: WebWorld) -> None:
+    await it.clock(0)
+    asked = {"session_id": "held", "agreement_id": "agr-1", "tariff_id": "bike", "vehicle_id": "v-1"}
+    hold = await it.ask("POST", "/v1/holds", asked)
+    assert (hold.status, hold.body["status"], hold.body["unlock"]) == (200, "allowed", True)
+    again = await it.ask("POST", "/v1/holds", asked)
+    assert again.body == hold.body == await it.get("/v1/holds/held")
+    other = await it.ask("POST", "/v1/holds", asked | {"vehicle_id": "v-2"})
+    assert (other.status, other.fields) == (409, ["/vehicle_id"])
+    assert (await it.ask("POST", "/v1/holds/held/release")).body["state"] == "released"
+    await it.ask("POST", "/v1/holds", asked | {"session_id": "used"})
+    await it.take(event("started", 0, session="used"))
+    late = await it.ask("POST", "/v1/holds/used/release")
+    assert (late.status, late.body["type"]) == (409, "urn:farebox:problem:conflict")
+    assert (await it.get("/v1/sessions/used"))["hold"]["state"] == "open"
+
+
+async def test_an_agreement_is_signed_found_and_revoked(it: WebWorld) -> None:
+    await it.clock(0)
+    await it.agree("agr-life", "life")
+    assert (await it.ask("POST", "/v1/eligibility", {"agreement_id": "agr-life"})).body["eligible"] is True
+    page = await it.get("/v1/agreements?rider_ref=life")
+    assert [item["agreement_id"] for item in page["items"]] == ["agr-life"]
+    assert "agreement_no" not in page["items"][0]
+    assert (await it.ask("POST", "/v1/agreements/agr-life/revoke")).body["state"] == "revoked"
+    refused = (await it.ask("POST", "/v1/eligibility", {"agreement_id": "agr-life", "tariff_id": "bike"})).body
+    assert (refused["eligible"], refused["reason"]) == (False, "agreement_revoked")
+    names = [item["agreement_id"] for item in (await it.get("/v1/agreements?limit=1"))["items"]]
+    cursor = (await it.get("/v1/agreements?limit=1"))["next_cursor"]
+    rest = await it.get(f"/v1/agreements?limit=200&cursor={cursor}")
+    assert names[0] not in [item["agreement_id"] for item in rest["items"]]
+    assert rest["next_cursor"] is None
+
+
+async def test_a_rider_is_told_with_debts_and_debits_page_by_page(it: WebWorld) -> None:
+    await it.clock(60)
+    await it.agree("agr-owes", "owes")
+    for number in range(3):
+        await it.take(*whole(f"owes-{number}", agreement_id="agr-owes"))
+    await it.collect()
+    await it.sql("UPDATE debit SET state = 'needs_rider', paid_minor = 0, overdue = true WHERE session_id = 'owes-1'")
+    rider = await it.get("/v1/riders/owes")
+    assert rider["debts"] == [{"currency": "CNY", "overdue": 1, "overdue_minor": 250, "open_minor": 250}]
+    assert [item["session_id"] for item in rider["open_debits"]] == ["owes-1"]
+    assert [item["agreement_id"] for item in rider["agreements"]] == ["agr-owes"]
+    overdue = await it.get("/v1/debits?overdue=true&agreement_id=agr-owes")
+    assert [item["session_id"] for item in overdue["items"]] == ["owes-1"]
+    found, cursor = [], ""
+    while cursor is not None:
+        page = await it.get(f"/v1/debits?rider_ref=owes&limit=2&state=settled{cursor and '&cursor=' + cursor}")
+        found += [item["session_id"] for item in page["items"]]
+        cursor = page["next_cursor"]
+    assert found == ["owes-2", "owes-0"]
+    newest = (await it.get("/v1/debits?limit=1"))["items"][0]
+    assert (await it.get(f"/v1/debits/{newest['debit_id']}"))["transitions"][0]["to_state"] == "new"
+
+
+async def _held(it: WebWorld, offset: int, **fields: object) -> str:
+    record = RawRecord("rides", 0, offset, 1_700_000_000_000, b"s", b"\x00{", (("ce_type", b"\xff"),))
+    held = Quarantined(record, "record", "not JSON", "$", **fields)  # type: ignore[arg-type]  # Operator or source.
+    async with it.database.transaction(IntakeStore) as store:
+        await store.hold_in_quarantine([held], at(0))
+    rows = await it.sql("SELECT quarantine_no FROM quarantine WHERE record_offset = $1", offset)
+    return str(rows[0][0])
+
+
+async def test_a_quarantined_record_is_replayed_once_byte_for_byte(it: WebWorld) -> None:
+    number = await _held(it, 11)
+    told = await it.get(f"/v1/quarantine/{number}")
+    assert (told["state"], told["reason"], told["path"], told["value"]) == ("held", "not JSON", "$", "AHs=")
+    assert told["headers"] == [{"name": "ce_type", "value": "/w=="}]
+    before = len(await it.sent("sessions"))
+    replayed = await it.ask("POST", f"/v1/quarantine/{number}/replay", key="k-replay")
+    assert (replayed.status, replayed.body["state"]) == (200, "replayed")
+    again = await it.ask("POST", f"/v1/quarantine/{number}/replay", key="k-replay")
+    assert again.body == replayed.body
+    late = await it.ask("POST", f"/v1/quarantine/{number}/replay")
+    assert (late.status, late.body["detail"]) == (409, "the record is replayed already")
+    (record,) = (await it.sent("sessions"))[before:]
+    assert (record.key, record.value, [tuple(item) for item in record.headers]) == (
+        b"s",
+        b"\x00{",
+        [("ce_type", b"\xff")],
+    )
+    assert (await it.ask("POST", f"/v1/quarantine/{number}/discard", {"reason": "late"})).status == 409
+
+
+async def test_a_record_is_discarded_for_a_reason(it: WebWorld) -> None:
+    number = await _held(it, 12)
+    for bad in ({}, {"reason": ""}, {"reason": 1}):
+        answer = await it.ask("POST", f"/v1/quarantine/{number}/discard", bad)
+        assert (answer.status, answer.fields) == (422, ["/reason"])
+    done = await it.ask("POST", f"/v1/quarantine/{number}/discard", {"reason": "a producer's test"})
+    assert (done.body["state"], done.body["decision_reason"]) == ("discarded", "a producer's test")
+    held = [item["quarantine_id"] for item in (await it.get("/v1/quarantine?state=held"))["items"]]
+    assert number not in held
+
+
+async def test_a_record_that_nobody_could_read_is_the_default_operators_unless_its_source_is_anothers(
+    it: WebWorld,
+) -> None:
+    theirs = await _held(it, 13, source="urn:theirs")
+    await it.sql(
+        "INSERT INTO operator_source (topic, source, operator_no, created_at) VALUES ('rides', 'urn:theirs', 2, $1)",
+        at(0),
+    )
+    await it.doors.refresh()
+    nobodys = await _held(it, 14)
+    mine = json.dumps(await it.get("/v1/quarantine"))
+    assert f'"{nobodys}"' in mine
+    assert f'"{theirs}"' not in mine
+    assert (await it.ask("GET", f"/v1/quarantine/{theirs}")).status == 404
+    assert (await it.ask("GET", f"/v1/quarantine/{nobodys}", by="other")).status == 404
