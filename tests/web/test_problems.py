@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 import msgspec
 import pytest
-from web_world import ALL, WebWorld
+from web_world import ALL, WebWorld, web_world
 
 MEDIA_TYPE = "application/problem+json"
 INVALID = [
@@ -69,6 +70,12 @@ MISSING = [
     "/v1",
     "/",
 ]
+
+
+@pytest.fixture(scope="module")
+async def it(database_url: str) -> AsyncIterator[WebWorld]:
+    async with web_world(database_url) as it:
+        yield it
 
 
 @pytest.mark.parametrize(("method", "path", "body", "status", "fields"), INVALID)

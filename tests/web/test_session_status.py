@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from typing import Any
+
 import pytest
 from ride_builders import at, event, whole
-from web_world import WebWorld, instant
+from web_world import WebWorld, instant, web_world
 
 from service.billing.events import Position
+
+
+@pytest.fixture(scope="module")
+async def it(database_url: str) -> AsyncIterator[WebWorld]:
+    async with web_world(database_url) as it:
+        yield it
 
 
 async def test_a_charged_ride_is_told_from_its_events_to_its_debit(it: WebWorld) -> None:
@@ -50,7 +59,7 @@ async def test_a_ride_under_way_has_no_charge_and_a_running_fare(it: WebWorld) -
 async def test_the_running_fare_counts_what_earlier_rides_used_of_the_day(it: WebWorld) -> None:
     await it.clock(200)
     await it.agree("agr-cap", "capped")
-    terms = {"agreement_id": "agr-cap", "tariff_id": "capped"}
+    terms: dict[str, Any] = {"agreement_id": "agr-cap", "tariff_id": "capped"}
     start, end = whole("first-of-day", 100, 190, **terms)
     await it.take(start, end, event("started", 195, session="second-of-day", **terms))
     assert (await it.get("/v1/sessions/first-of-day"))["amount_minor"] == 500
@@ -75,7 +84,7 @@ async def test_the_fare_of_a_closed_ride_is_its_charge(it: WebWorld) -> None:
     ],
 )
 async def test_a_parked_ride_says_what_it_waits_for(
-    it: WebWorld, session: str, terms: dict[str, str], state: str, reason: str
+    it: WebWorld, session: str, terms: dict[str, Any], state: str, reason: str
 ) -> None:
     await it.clock(30)
     await it.take(*whole(session, **terms))

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
 
 import pytest
 from ride_builders import PLAN, RULES, at, event, whole
-from web_world import WebWorld
+from web_world import WebWorld, web_world
 
 from service.adapters.postgres.intake import IntakeStore, Quarantined
 from service.billing.events import RawRecord
+
+
+@pytest.fixture(scope="module")
+async def it(database_url: str) -> AsyncIterator[WebWorld]:
+    async with web_world(database_url) as it:
+        yield it
 
 
 async def test_a_correction_re_rates_the_ride_and_owes_the_difference(it: WebWorld) -> None:
@@ -216,7 +223,8 @@ async def test_a_rider_is_told_with_debts_and_debits_page_by_page(it: WebWorld) 
     assert [item["agreement_id"] for item in rider["agreements"]] == ["agr-owes"]
     overdue = await it.get("/v1/debits?overdue=true&agreement_id=agr-owes")
     assert [item["session_id"] for item in overdue["items"]] == ["owes-1"]
-    found, cursor = [], ""
+    found: list[str] = []
+    cursor: str | None = ""
     while cursor is not None:
         page = await it.get(f"/v1/debits?rider_ref=owes&limit=2&state=settled{cursor and '&cursor=' + cursor}")
         found += [item["session_id"] for item in page["items"]]
