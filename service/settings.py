@@ -47,7 +47,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     health_port: Annotated[
         int, _knob("the port of probes and metrics of every other role; 0: none", ge=0, le=65535)
     ] = 0
-    records_max: Annotated[int, _knob("records in one batch of the intake", ge=1, le=100_000)] = 10_000
+    records_max: Annotated[int, _knob("records in one batch of the intake", ge=1, le=100_000)] = 5_000
     rides_cached: Annotated[int, _knob("open rides an intake process remembers", ge=0, le=10_000_000)] = 100_000
     session_timeout_ms: Annotated[
         int, _knob("after this long without a heartbeat an intake process loses its partitions", ge=1000)

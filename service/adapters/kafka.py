@@ -65,6 +65,8 @@ class RecordSource(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
         )
         self._ready: set[TopicPartition] = set()
         self._waiting: set[TopicPartition] = set()
+        self.assignment = 0
+        """Counts the assignments: whatever was checked about a partition is to be checked again after each."""
         self.failure: BaseException | None = None
 
     async def start(self) -> None:
@@ -100,6 +102,7 @@ class RecordSource(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
     async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
         """Called by the client with the partitions that are now ours; none is read before it was sought."""
         self._waiting = set(assigned)
+        self.assignment += 1
 
     @property
     def waiting(self) -> list[int]:

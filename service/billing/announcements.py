@@ -35,27 +35,31 @@ def _charge(revision: Revision, charge: StoredCharge | None, now: datetime) -> E
     told = charge or before.charge
     assert told is not None and ride.tariff is not None
     lead = _lead(ride.session.counted)
-    common = {
-        "operator_id": ride.operator.operator_id,
-        "session_id": lead.session_id,
-        "agreement_id": lead.agreement_id,
-        "revision": ride.revision,
-        "tariff_id": lead.tariff_id or "",
-        "tariff_version": ride.tariff[1],
-        "currency": told.charge.currency,
-        "amount_minor": charge.charge.total_minor if charge else 0,
-        "tax_minor": charge.charge.tax_minor if charge else 0,
-        "lines": encode_lines(charge.charge.lines if charge else ()),
-        "sources": sources_of(ride.session.counted),
-        "started_at": told.usage.started_at,
-        "ended_at": told.usage.ended_at,
-        "meters": told.usage.meters,
-        "assumed_end": ride.session.assumed_end,
-        "owed": told.owed,
-    }
+    rated = ChargeRated(
+        operator_id=ride.operator.operator_id,
+        session_id=lead.session_id,
+        agreement_id=lead.agreement_id,
+        revision=ride.revision,
+        tariff_id=lead.tariff_id or "",
+        tariff_version=ride.tariff[1],
+        currency=told.charge.currency,
+        amount_minor=charge.charge.total_minor if charge else 0,
+        tax_minor=charge.charge.tax_minor if charge else 0,
+        lines=encode_lines(charge.charge.lines if charge else ()),
+        sources=sources_of(ride.session.counted),
+        started_at=told.usage.started_at,
+        ended_at=told.usage.ended_at,
+        meters=told.usage.meters,
+        assumed_end=ride.session.assumed_end,
+        owed=told.owed,
+    )
     if before.charge is None:
-        return encode_fact(ChargeRated(**common), ordinal=ride.revision, at=now)  # type: ignore[arg-type]
-    revised = ChargeRevised(**common, difference_minor=revision.owing_minor, reason=ride.reason)  # type: ignore[arg-type]
+        return encode_fact(rated, ordinal=ride.revision, at=now)
+    revised = ChargeRevised(
+        **{name: getattr(rated, name) for name in ChargeRated.__struct_fields__},
+        difference_minor=revision.owing_minor,
+        reason=ride.reason,
+    )
     return encode_fact(revised, ordinal=ride.revision, at=now)
 
 
@@ -90,4 +94,7 @@ def _conflict(revision: Revision, now: datetime) -> EncodedFact:
 
 def _lead(events: tuple[RideEvent, ...]) -> RideEvent:
     """The event that names the ride's agreement and tariff."""
-    return next((event for event in events if event.agreement_id and event.tariff_id), events[0])
+    for event in events:
+        if event.agreement_id is not None and event.tariff_id is not None:
+            return event
+    return events[0]

@@ -27,6 +27,7 @@ UNAVAILABLE = (
     OSError,
     TimeoutError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
     asyncpg.PostgresConnectionError,
     asyncpg.OperatorInterventionError,
     asyncpg.InsufficientResourcesError,
@@ -40,6 +41,12 @@ RACES = (
     asyncpg.LockNotAvailableError,
 )
 """Somebody else decided first, on newer knowledge: drop what is known, read again, decide anew."""
+
+
+def is_about_data(error: Exception) -> bool:
+    """Whether PostgreSQL refused a value: one record of the batch is the culprit (SQLSTATE 22, 23502, 23514)."""
+    state = getattr(error, "sqlstate", None) or ""
+    return state.startswith("22") or state in ("23502", "23514")
 
 
 def _load_queries() -> dict[str, str]:

@@ -51,8 +51,8 @@ class StreamBatch(msgspec.Struct, frozen=True):
     owing: Sequence[int]
     facts: Sequence[OutRecord]
 
-    def moved(self, business_at: datetime, machine_at: datetime) -> tuple[Stream, bytes, bytes]:
-        """The stream after the batch, its encoded facts and their digest."""
+    def moved(self, business_at: datetime, machine_at: datetime) -> MovedStream:
+        """The stream as it is after the batch."""
         facts = FACTS_ENCODER.encode(self.facts) if self.facts else b""
         facts_digest = fingerprint(facts)
         old = self.stream
@@ -61,7 +61,16 @@ class StreamBatch(msgspec.Struct, frozen=True):
         stream = Stream(
             old.partition, old.writer_no, self.next_offset, old.seq + 1, digest, old.cluster_id, self.record_digest
         )
-        return stream, facts, facts_digest
+        return MovedStream(self, stream, facts, facts_digest)
+
+
+class MovedStream(msgspec.Struct, frozen=True):
+    """A stream after a batch, with the batch's facts as they are stored and their digest."""
+
+    batch: StreamBatch
+    stream: Stream
+    facts: bytes
+    facts_digest: bytes
 
 
 class IntakeStore(RideStore):
@@ -107,41 +116,39 @@ class IntakeStore(RideStore):
         await self.run("hold_in_quarantine", *([row[index] for row in rows] for index in range(12)), now)
 
     async def move(
-        self, group: str, topic: str, batches: Sequence[StreamBatch], now: datetime, machine_at: datetime
-    ) -> dict[int, Stream]:
+        self, group: str, topic: str, moved: Sequence[MovedStream], now: datetime, machine_at: datetime
+    ) -> None:
         """Appends the batches and, last, moves the offsets; raises FenceLostError when one is not where we read it."""
-        moved = [batch.moved(now, machine_at) for batch in batches]
         await self.run(
             "append_stream_batches",
-            [stream.writer_no for stream, _, _ in moved],
-            [stream.seq for stream, _, _ in moved],
-            [len(batch.revisions) for batch in batches],
-            [digest for _, _, digest in moved],
-            [stream.digest for stream, _, _ in moved],
-            ["{" + ",".join(map(str, batch.owing)) + "}" for batch in batches],
+            [one.stream.writer_no for one in moved],
+            [one.stream.seq for one in moved],
+            [len(one.batch.revisions) for one in moved],
+            [one.facts_digest for one in moved],
+            [one.stream.digest for one in moved],
+            ["{" + ",".join(map(str, one.batch.owing)) + "}" for one in moved],
             now,
             machine_at,
         )
-        published = [(stream, facts) for stream, facts, _ in moved if facts]
+        published = [one for one in moved if one.facts]
         if published:
             await self.run(
                 "append_stream_facts",
-                [stream.writer_no for stream, _ in published],
-                [stream.seq for stream, _ in published],
-                [facts for _, facts in published],
+                [one.stream.writer_no for one in published],
+                [one.stream.seq for one in published],
+                [one.facts for one in published],
             )
         count = await self.run(
             "move_offsets",
             group,
             topic,
-            [batch.stream.partition for batch in batches],
-            [batch.stream.next_offset for batch in batches],
-            [stream.next_offset for stream, _, _ in moved],
-            [stream.seq for stream, _, _ in moved],
-            [stream.digest for stream, _, _ in moved],
-            [stream.record_digest for stream, _, _ in moved],
-            [batch.read_through_at for batch in batches],
+            [one.stream.partition for one in moved],
+            [one.batch.stream.next_offset for one in moved],
+            [one.stream.next_offset for one in moved],
+            [one.stream.seq for one in moved],
+            [one.stream.digest for one in moved],
+            [one.stream.record_digest for one in moved],
+            [one.batch.read_through_at for one in moved],
         )
-        if count != len(batches):
-            raise FenceLostError(f"{len(batches) - count} of {len(batches)} partitions were moved by somebody else")
-        return {stream.partition: stream for stream, _, _ in moved}
+        if count != len(moved):
+            raise FenceLostError(f"{len(moved) - count} of {len(moved)} partitions were moved by somebody else")

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from itertools import groupby
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import asyncpg
@@ -39,6 +39,7 @@ REVISION_COLUMNS = (
 )
 """The order of a revision's canonical row, then the batch and the digest."""
 
+KEY_COLUMNS = ("session_key", "ride_no", "slot")
 _EPOCH_MS = int(datetime(2024, 1, 1, tzinfo=UTC).timestamp() * 1000)
 _COUNTER_BITS = 22
 _BLOCK = 4096
@@ -121,12 +122,13 @@ class RideStore(BatchStore):
 
     async def append_revisions(self, revisions: Sequence[Revision], batch_no: Callable[[Revision], int]) -> None:
         """Appends decisions and everything that follows from them, in the order that all writers keep."""
-        await self._copy("session_key", ("session_key", "ride_no", "slot"), _identity_rows(revisions))
-        await self._copy("ride_revision", REVISION_COLUMNS, _revision_rows(revisions, batch_no))
-        owing = [revision for revision in revisions if revision.owing_minor]
-        await self._copy("obligation", OBLIGATION_COLUMNS, _obligation_rows(owing))
-        posting = [revision for revision in revisions if revision.transfers]
-        await self._copy("transfer", TRANSFER_COLUMNS, _transfer_rows(posting))
+        await self.append_rows(rows_of(revisions, batch_no), revisions)
+
+    async def append_rows(self, rows: Sequence[Rows], revisions: Sequence[Revision]) -> None:
+        """Appends what `rows_of` made of these revisions."""
+        for table, columns, text in rows:
+            source = io.BytesIO(text)
+            await self.connection.copy_to_table(table, source=source, columns=columns, format="text")
         await self._move_balances([revision for revision in revisions if revision.cap_uses])
         await self._watch([revision for revision in revisions if revision.verdict.watch_at is not None])
 
@@ -136,24 +138,14 @@ class RideStore(BatchStore):
             row["agreement_no"]: AgreementRef(row["agreement_no"], row["rider_no"], row["currency"]) for row in rows
         }
 
-    async def _copy(self, table: str, columns: Sequence[str], rows: Sequence[str]) -> None:
-        if rows:
-            source = io.BytesIO("".join(rows).encode())
-            await self.connection.copy_to_table(table, source=source, columns=columns, format="text")
-
     async def _move_balances(self, revisions: Sequence[Revision]) -> None:
         if not revisions:
             return
-        rows: list[str] = []
-        last: dict[BalanceKey, Decimal] = {}
-        for revision in revisions:
-            for use in revision.cap_uses:
-                rows.append(
-                    f"{revision.ride.ride_no}\t{revision.ride.revision}\t{_escaped(use.window)}\t{revision.slot}"
-                    f"\t{revision.ride.operator.operator_no}\t{use.rider_no}\t{use.before}\t{use.after}\n"
-                )
-                last[revision.ride.operator.operator_no, use.rider_no, use.window] = use.after
-        await self._copy("cap_use", _CAP_USE_COLUMNS, rows)
+        last = {
+            (revision.ride.operator.operator_no, use.rider_no, use.window): use.after
+            for revision in revisions
+            for use in revision.cap_uses
+        }
         await self.run("set_balances", *_columns([(*key, used) for key, used in sorted(last.items())], 4))
 
     async def _watch(self, revisions: Sequence[Revision]) -> None:
@@ -171,6 +163,26 @@ class RideStore(BatchStore):
             for revision in sorted(revisions, key=lambda revision: revision.ride.ride_no)
         ]
         await self.run("watch_rides", *_columns(rows, 6))
+
+
+class Rows(NamedTuple):
+    """Rows of one table as COPY takes them, text."""
+
+    table: str
+    columns: Sequence[str]
+    text: bytes
+
+
+def rows_of(revisions: Sequence[Revision], batch_no: Callable[[Revision], int]) -> list[Rows]:
+    """The rows of these decisions, table by table in the order that all writers keep."""
+    tables = (
+        ("session_key", KEY_COLUMNS, _identity_rows(revisions)),
+        ("ride_revision", REVISION_COLUMNS, _revision_rows(revisions, batch_no)),
+        ("obligation", OBLIGATION_COLUMNS, _obligation_rows([one for one in revisions if one.owing_minor])),
+        ("transfer", TRANSFER_COLUMNS, _transfer_rows([one for one in revisions if one.transfers])),
+        ("cap_use", _CAP_USE_COLUMNS, _cap_use_rows([one for one in revisions if one.cap_uses])),
+    )
+    return [Rows(table, columns, "".join(rows).encode()) for table, columns, rows in tables if rows]
 
 
 def stored_revision(row: asyncpg.Record) -> StoredRevision:
@@ -280,3 +292,12 @@ def _transfer_rows(revisions: Sequence[Revision]) -> list[str]:
             for line, transfer in enumerate(revision.transfers)
         )
     return rows
+
+
+def _cap_use_rows(revisions: Sequence[Revision]) -> list[str]:
+    return [
+        f"{revision.ride.ride_no}\t{revision.ride.revision}\t{_escaped(use.window)}\t{revision.slot}"
+        f"\t{revision.ride.operator.operator_no}\t{use.rider_no}\t{use.before}\t{use.after}\n"
+        for revision in revisions
+        for use in revision.cap_uses
+    ]

@@ -1,7 +1,8 @@
 """The intake: records → one transaction → offsets. Every ride is charged once, whatever is killed or repeated.
 
-A batch is fetched, decoded and looked up while the one before it is being written; it is decided when that one is
-committed. PostgreSQL's compare-and-set on the offsets is the fence; Kafka's own committed offsets are never the truth.
+A batch is fetched, decoded, looked up, decided and made into rows while the one before it is being written; it is
+written when that one is committed, and dropped with it when it is not. PostgreSQL's compare-and-set on the offsets is
+the fence; Kafka's own committed offsets are never the truth.
 """
 
 from __future__ import annotations
@@ -9,17 +10,18 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime
 from typing import Any
 
 import asyncpg
 import msgspec
 
 from service.adapters.kafka import KAFKA_UNAVAILABLE, RecordSource
-from service.adapters.postgres import RACES, UNAVAILABLE
+from service.adapters.postgres import RACES, UNAVAILABLE, is_about_data
 from service.adapters.postgres.batches import OutRecord
 from service.adapters.postgres.catalog import CatalogStore
-from service.adapters.postgres.intake import FenceLostError, IntakeStore, Stream, StreamBatch
-from service.adapters.postgres.rides import RideNumbers
+from service.adapters.postgres.intake import FenceLostError, IntakeStore, MovedStream, StreamBatch
+from service.adapters.postgres.rides import RideNumbers, Rows, rows_of
 from service.billing.announcements import announce
 from service.billing.batch import Advance, advance
 from service.billing.catalog import BalanceBook, BalanceKey
@@ -29,6 +31,7 @@ from service.billing.quarantine import encode_quarantined
 from service.billing.rides import Revision
 from service.flows.clock import machine_now
 from service.flows.intake.knowledge import Knowledge
+from service.flows.intake.preparing import Prepared, count, prepare
 from service.flows.intake.reading import Work, condemn, halves, read
 from service.flows.intake.streams import Streams
 from service.telemetry import (
@@ -70,12 +73,13 @@ class Intake:
         self._connect = connect
         self._settings = settings
         self._numbers = RideNumbers()
-        self._writing: asyncio.Task[dict[int, Stream]] | None = None
+        self._writing: asyncio.Task[dict[int, int]] | None = None
         self._written: Work | None = None
         self._writer: IntakeStore | None = None
         self._reader: IntakeStore | None = None
         self._refreshed = self._marked = self._committed = 0.0
         self._upcoming: dict[int, list[Any]] = {}
+        self._read_to: dict[int, int] = {}
         self._failures: tuple[str, int] = ("", 0)
         self.progress_at = time.monotonic()
         self.batches = 0
@@ -104,7 +108,6 @@ class Intake:
             work = read(records, self._knowledge, fetched_at)
         with BATCH_SECONDS.labels("look_up").time():
             await self._look_up(work, reader)
-        await self.settle()
         await self._take_on(work, writer)
         return work.count
 
@@ -114,11 +117,11 @@ class Intake:
         if task is None or work is None:
             return
         with BATCH_SECONDS.labels("wait").time():
-            streams = await asyncio.shield(task)
+            offsets = await asyncio.shield(task)
         if self._writing is task:
             self._writing = self._written = None
             self._failures = ("", 0)
-            self._streams.held.update(streams)
+            self._read_to.update(offsets)
             self._knowledge.land()
             self.progress_at = time.monotonic()
             self.batches += 1
@@ -178,73 +181,54 @@ class Intake:
         await self._numbers.reserve(reader, 2 * len(keys))
 
     async def _take_on(self, work: Work, writer: IntakeStore) -> None:
-        """Decides a batch and begins to write it; one that needs balances is decided under their locks and written."""
+        """Decides a batch, and begins to write it when the one before is committed.
+
+        One that needs balances is decided again under their locks, and written at once.
+        """
         now = self._knowledge.clock.now()
         book = BalanceBook()
         with BATCH_SECONDS.labels("decide").time():
             decision = self._decide(work, book, now)
-        self._written = work
         if not book.asked:
-            self._knowledge.fly(revision.ride for revision in decision.revisions)
-            self._writing = asyncio.create_task(self._write(writer, work, decision, now))
+            with BATCH_SECONDS.labels("prepare").time():
+                prepared = prepare(work, decision, now, self._streams, self._source, self._knowledge)
+            await self.settle()
+            self._written = work
+            self._writing = asyncio.create_task(self._write(writer, prepared))
             return
+        await self.settle()
+        self._written = work
         self._writing = asyncio.create_task(self._write_locked(writer, work, book.asked, now))
         await self.settle()
 
-    def _decide(self, work: Work, book: BalanceBook, now: Any) -> Advance:
+    def _decide(self, work: Work, book: BalanceBook, now: datetime) -> Advance:
         knowledge = self._knowledge
         return advance(work.known, work.arrivals, knowledge.catalog, book, now, self._numbers.at(now))
 
     async def _write_locked(
-        self, writer: IntakeStore, work: Work, asked: set[BalanceKey], now: Any
-    ) -> dict[int, Stream]:
+        self, writer: IntakeStore, work: Work, asked: set[BalanceKey], now: datetime
+    ) -> dict[int, int]:
         """Caps and passes across rides: the balances are locked before the batch is decided again with them."""
         async with writer.connection.transaction():
             decision = self._decide(work, BalanceBook(await writer.lock_balances(asked)), now)
-            self._knowledge.fly(revision.ride for revision in decision.revisions)
-            return await self._append(writer, work, decision, now)
+            return await self._append(
+                writer, prepare(work, decision, now, self._streams, self._source, self._knowledge)
+            )
 
-    async def _write(self, writer: IntakeStore, work: Work, decision: Advance, now: Any) -> dict[int, Stream]:
+    async def _write(self, writer: IntakeStore, prepared: Prepared) -> dict[int, int]:
         with BATCH_SECONDS.labels("write").time(), TRACER.start_as_current_span("intake batch"):
             async with writer.connection.transaction():
-                return await self._append(writer, work, decision, now)
+                return await self._append(writer, prepared)
 
-    async def _append(self, writer: IntakeStore, work: Work, decision: Advance, now: Any) -> dict[int, Stream]:
-        """One transaction: the decisions, the quarantine, the batches, and last the fence."""
-        revisions, held = decision.revisions, self._streams.held
-        homes = {id(revision): revision.events[0].position.partition for revision in revisions}
-        numbers = {partition: batch_no(held[partition].writer_no, held[partition].seq + 1) for partition in work.tails}
-        await writer.append_revisions(revisions, lambda revision: numbers[homes[id(revision)]])
-        await writer.hold_in_quarantine(work.quarantined, now)
-        by_partition: dict[int, list[Revision]] = {partition: [] for partition in work.tails}
-        for revision in revisions:
-            by_partition[homes[id(revision)]].append(revision)
-        batches = [self._batch(work, partition, own, now) for partition, own in sorted(by_partition.items())]
-        moved = await writer.move(self._streams.group, self._streams.topic, batches, now, machine_now())
-        _count(work, decision)
-        return moved
-
-    def _batch(self, work: Work, partition: int, revisions: Sequence[Revision], now: Any) -> StreamBatch:
-        """What one partition's batch carries."""
-        tail = work.tails[partition]
-        ordered = sorted(revisions, key=lambda revision: revision.ride.ride_no)
-        facts = [OutRecord("billing", *fact) for revision in ordered for fact in announce(revision, now)]
-        facts += [
-            OutRecord("quarantine", *encode_quarantined(item.record, Malformed(item.reason, item.path)))
-            for item in work.quarantined
-            if item.record.partition == partition
-        ]
-        caught_up = self._source.end_seen(partition) <= tail.next_offset
-        read_through_at = work.fetched_at if caught_up else self._knowledge.clock.at_ms(tail.timestamp_ms)
-        return StreamBatch(
-            self._streams.held[partition],
-            tail.next_offset,
-            tail.record_digest,
-            min(read_through_at, work.fetched_at),
-            [revision.ride.digest for revision in ordered],
-            [revision.ride.ride_no for revision in ordered if revision.owing_minor],
-            facts,
-        )
+    async def _append(self, writer: IntakeStore, prepared: Prepared) -> dict[int, int]:
+        """One transaction: the decisions, the quarantine, the batches, and last the fence. Returns the offsets."""
+        decision, work = prepared.decision, prepared.work
+        await writer.append_rows(prepared.rows, decision.revisions)
+        await writer.hold_in_quarantine(work.quarantined, prepared.now)
+        streams = self._streams
+        await writer.move(streams.group, streams.topic, prepared.moved, prepared.now, prepared.machine_at)
+        count(work, decision)
+        return {partition: tail.next_offset for partition, tail in work.tails.items()}
 
     async def _take_apart(self, records: dict[int, list[Any]]) -> None:
         """The slow path: halves a batch until the culprit stands alone, quarantines it, and takes the rest."""
@@ -259,6 +243,8 @@ class Intake:
             raise
         except Exception as error:
             await self._forget_batch()
+            self._source.unready()
+            await self._reopen()
             if sum(map(len, records.values())) > 1:
                 for half in halves(records):
                     await self._take_apart(half)
@@ -286,8 +272,7 @@ class Intake:
         if force or time.monotonic() - self._committed > REFRESH_SECONDS:
             self._committed = time.monotonic()
             ready = set(self._source.ready)
-            offsets = {partition: stream.next_offset for partition, stream in self._streams.held.items()}
-            own = {partition: at for partition, at in offsets.items() if partition in ready}
+            own = {partition: offset for partition, offset in self._read_to.items() if partition in ready}
             if own:
                 await self._source.commit(own)
 
@@ -312,6 +297,7 @@ class Intake:
             self._writing.cancel()
             await asyncio.wait([self._writing], timeout=10)
         self._writing = self._written = None
+        self._read_to.clear()
         self._knowledge.forget_rides()
 
     async def _reopen(self) -> None:
@@ -339,16 +325,3 @@ def is_about_data(error: Exception) -> bool:
     """Whether PostgreSQL refused a value: one record of the batch is the culprit (SQLSTATE 22, 23502, 23514)."""
     state = getattr(error, "sqlstate", None) or ""
     return state.startswith("22") or state in ("23502", "23514")
-
-
-def _count(work: Work, decision: Advance) -> None:
-    EVENTS.labels("taken").inc(len(work.arrivals) - decision.duplicates)
-    EVENTS.labels("duplicate").inc(decision.duplicates)
-    EVENTS.labels("skipped").inc(work.skipped)
-    EVENTS.labels("quarantined").inc(len(work.quarantined))
-    for item in work.quarantined:
-        QUARANTINED.labels(item.fault).inc()
-    for revision in decision.revisions:
-        REVISIONS.labels(revision.ride.state).inc()
-        if revision.charge is not None:
-            CHARGED.labels(revision.charge.charge.currency).inc(revision.charge.charge.total_minor)

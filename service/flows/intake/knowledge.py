@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Mapping
 
 from service.adapters.postgres.catalog import CatalogStore
@@ -23,7 +24,7 @@ class Knowledge:
         self.clock = clock
         self._rides_max = rides_max
         self._rides: dict[bytes, Ride] = {}
-        self._flying: dict[bytes, Ride] = {}
+        self._flying: deque[dict[bytes, Ride]] = deque()
         self._sources: Mapping[tuple[str, str], int] = {}
         self._default: int | None = None
         self._change_no = 0
@@ -52,7 +53,9 @@ class Knowledge:
         known: dict[bytes, Ride] = {}
         unknown: list[bytes] = []
         for key in keys:
-            ride = self._flying.get(key) or self._rides.get(key)
+            ride = self._rides.get(key)
+            for batch in self._flying:
+                ride = batch.get(key, ride)
             if ride is None:
                 unknown.append(key)
             else:
@@ -69,16 +72,16 @@ class Knowledge:
             self.catalog.agreements.update(found)
 
     def fly(self, rides: Iterable[Ride]) -> None:
-        """These were decided and are being written."""
-        self._flying = {ride.key: ride for ride in rides}
+        """These were decided and are about to be written, after the batches that fly already."""
+        self._flying.append({ride.key: ride for ride in rides})
 
     def land(self) -> None:
-        """What was being written is committed: open rides are remembered, decided ones are done."""
-        for key, ride in self._flying.items():
+        """The oldest batch that flies is committed: open rides are remembered, decided ones are done."""
+        landed = self._flying.popleft() if self._flying else {}
+        for key, ride in landed.items():
             self._rides.pop(key, None)
             if not ride.session.final:
                 self._rides[key] = ride
-        self._flying = {}
         while len(self._rides) > self._rides_max:
             del self._rides[next(iter(self._rides))]
         CACHED_RIDES.set(len(self._rides))
@@ -86,4 +89,4 @@ class Knowledge:
     def forget_rides(self) -> None:
         """Somebody else may have decided about any of them."""
         self._rides = {}
-        self._flying = {}
+        self._flying.clear()

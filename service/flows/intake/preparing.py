@@ -1,0 +1,91 @@
+"""A decided batch made into rows: all that is left is to write it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+import msgspec
+
+from service.adapters.kafka import RecordSource
+from service.adapters.postgres.batches import OutRecord
+from service.adapters.postgres.intake import MovedStream, StreamBatch
+from service.adapters.postgres.rides import Rows, rows_of
+from service.billing.announcements import announce
+from service.billing.batch import Advance
+from service.billing.events import Malformed
+from service.billing.proofs import batch_no
+from service.billing.quarantine import encode_quarantined
+from service.billing.rides import Revision
+from service.flows.clock import machine_now
+from service.flows.intake.knowledge import Knowledge
+from service.flows.intake.reading import Work
+from service.flows.intake.streams import Streams
+from service.telemetry import CHARGED, EVENTS, QUARANTINED, REVISIONS
+
+
+class Prepared(msgspec.Struct):
+    """What one transaction of the intake writes."""
+
+    work: Work
+    decision: Advance
+    rows: Sequence[Rows]
+    moved: Sequence[MovedStream]
+    now: datetime
+    machine_at: datetime
+
+
+def prepare(
+    work: Work, decision: Advance, now: datetime, streams: Streams, source: RecordSource, knowledge: Knowledge
+) -> Prepared:
+    """A decided batch as rows. Streams and rides are held to be where it leaves them, until a failure says otherwise."""
+    held, machine_at = streams.held, machine_now()
+    numbers = {partition: batch_no(held[partition].writer_no, held[partition].seq + 1) for partition in work.tails}
+    own: dict[int, list[Revision]] = {partition: [] for partition in sorted(work.tails)}
+    for revision in decision.revisions:
+        own[revision.events[0].position.partition].append(revision)
+    moved = []
+    for partition, revisions in own.items():
+        tail = work.tails[partition]
+        caught_up = source.end_seen(partition) <= tail.next_offset
+        read_through_at = work.fetched_at if caught_up else knowledge.clock.at_ms(tail.timestamp_ms)
+        ordered = sorted(revisions, key=lambda revision: revision.ride.ride_no)
+        batch = StreamBatch(
+            held[partition],
+            tail.next_offset,
+            tail.record_digest,
+            min(read_through_at, work.fetched_at),
+            [revision.ride.digest for revision in ordered],
+            [revision.ride.ride_no for revision in ordered if revision.owing_minor],
+            _facts(work, partition, ordered, now),
+        )
+        moved.append(batch.moved(now, machine_at))
+    rows = rows_of(decision.revisions, lambda revision: numbers[revision.events[0].position.partition])
+    held.update({one.stream.partition: one.stream for one in moved})
+    knowledge.fly(revision.ride for revision in decision.revisions)
+    return Prepared(work, decision, rows, moved, now, machine_at)
+
+
+def count(work: Work, decision: Advance) -> None:
+    """Counts what a batch brought."""
+    EVENTS.labels("taken").inc(len(work.arrivals) - decision.duplicates)
+    EVENTS.labels("duplicate").inc(decision.duplicates)
+    EVENTS.labels("skipped").inc(work.skipped)
+    EVENTS.labels("quarantined").inc(len(work.quarantined))
+    for item in work.quarantined:
+        QUARANTINED.labels(item.fault).inc()
+    for revision in decision.revisions:
+        REVISIONS.labels(revision.ride.state).inc()
+        if revision.charge is not None:
+            CHARGED.labels(revision.charge.charge.currency).inc(revision.charge.charge.total_minor)
+
+
+def _facts(work: Work, partition: int, revisions: Sequence[Revision], now: datetime) -> list[OutRecord]:
+    """What one partition's batch tells the world: its decisions, then the records it could not take."""
+    facts = [OutRecord("billing", *fact) for revision in revisions for fact in announce(revision, now)]
+    facts += [
+        OutRecord("quarantine", *encode_quarantined(item.record, Malformed(item.reason, item.path)))
+        for item in work.quarantined
+        if item.record.partition == partition
+    ]
+    return facts
