@@ -225,14 +225,17 @@ class Book:
 
     def _post(self, debit: Debit, post: Post, transition: int) -> None:
         fact = Fact[post.fact.upper()]
-        self._add(debit, fact, debit.ordinal * FACT_ORDINALS + transition, _transfers(debit, fact, post.amount_minor))
+        self._add(
+            debit, fact, debit.ordinal * FACT_ORDINALS + transition, ledger_transfers(debit, fact, post.amount_minor)
+        )
 
     def _add(self, debit: Debit, fact: Fact, ordinal: int, transfers: Sequence[Transfer]) -> None:
         for line, transfer in enumerate(transfers):
             self.posted.append(Posted(debit.ride_no, debit.slot, debit.operator_no, fact, ordinal, line, transfer))
 
 
-def _transfers(debit: Debit, fact: Fact, amount_minor: int) -> tuple[Transfer, ...]:
+def ledger_transfers(debit: Debit, fact: Fact, amount_minor: int) -> tuple[Transfer, ...]:
+    """What a fact about a debit moves in the ledger; nothing for 0. A refund's moves are the refund's own."""
     if not amount_minor:
         return ()
     agreement_no, account_no, operator_no = debit.agreement_no, debit.account_no, debit.operator_no

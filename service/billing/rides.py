@@ -152,7 +152,7 @@ def compose(
         tariff,
         standing,
     )
-    tax_minor = _owed_tax(standing) - _owed_tax(ride.charge)
+    tax_minor = owed_tax(standing) - owed_tax(ride.charge)
     transfers = _transfers(after, ride.charge, owing_minor, tax_minor) if owing_minor or tax_minor else ()
     conflicts = session.conflicts[len(ride.session.conflicts) :] if session.conflicts else ()
     return Revision(ride, after, slot, row, verdict, fresh, charge, owing_minor, transfers, cap_uses, conflicts)
@@ -253,6 +253,11 @@ def owed_minor(charge: StoredCharge | None) -> int:
     return charge.charge.total_minor if charge is not None and charge.owed else 0
 
 
+def owed_tax(charge: StoredCharge | None) -> int:
+    """The part of `owed_minor` that is tax."""
+    return charge.charge.tax_minor if charge is not None and charge.owed else 0
+
+
 @lru_cache(maxsize=256)
 def instant_text(instant: datetime) -> str:
     """An instant in UTC to the microsecond, always in the same 27 characters."""
@@ -271,7 +276,3 @@ def _transfers(after: Ride, before: StoredCharge | None, owing_minor: int, tax_m
         tax_minor,
         charge.charge.currency,
     )
-
-
-def _owed_tax(charge: StoredCharge | None) -> int:
-    return charge.charge.tax_minor if charge is not None and charge.owed else 0

@@ -1,0 +1,223 @@
+"""Everything that is stored, read in bounded pieces inside one snapshot."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime
+from itertools import groupby
+from typing import Any, TypeVar
+from uuid import UUID
+
+import asyncpg
+import msgspec
+
+from service.adapters.postgres import QUERIES, session_settings
+from service.adapters.postgres.rides import RideStore, stored_revision
+from service.billing.audit_rows import (
+    AuditedDebits,
+    RideRows,
+    StoredCapUse,
+    StoredKey,
+    StoredObligation,
+    StoredTransfer,
+    StoredTransition,
+)
+from service.billing.debit_state import Debit, Receipt, State
+from service.billing.refunds import Refund, RefundState
+
+END_OF_NUMBERS = 2**63 - 1
+PREFETCH = 500
+RowT = TypeVar("RowT", bound=msgspec.Struct)
+
+
+class Writer(msgspec.Struct, frozen=True):
+    """Somebody who writes batches, with the end of his chain."""
+
+    writer_no: int
+    name: str
+    seq: int
+    digest: bytes
+
+
+class StoredBatch(msgspec.Struct, frozen=True):
+    """A row of `batch`; `facts` is None once they were dropped, or where there were none."""
+
+    writer_no: int
+    seq: int
+    number: int
+    revisions: int
+    facts_digest: bytes
+    digest: bytes
+    owing: Sequence[int]
+    business_at: datetime
+    machine_at: datetime
+    facts: bytes | None
+
+
+class AccountSum(msgspec.Struct, frozen=True):
+    """An account of the ledger, added up: minor units."""
+
+    operator_no: int
+    currency: str
+    account: int
+    debit_minor: int
+    credit_minor: int
+
+
+class LooseEnd(msgspec.Struct, frozen=True):
+    """A value of a balance that is left and taken up again a different number of times."""
+
+    operator_no: int
+    rider_no: int
+    balance_window: str
+    value: Any
+    missing: int
+
+
+@asynccontextmanager
+async def audit_snapshot(url: str) -> AsyncIterator[AuditStore]:
+    """One read-only snapshot for as long as the audit takes; it holds no lock that a writer waits for."""
+    unlimited = {"transaction_timeout": "0", "idle_in_transaction_session_timeout": "0", "statement_timeout": "0"}
+    connection = await asyncpg.connect(url, server_settings=session_settings("audit") | unlimited)
+    try:
+        async with connection.transaction(isolation="repeatable_read", readonly=True):
+            yield AuditStore(connection)
+    finally:
+        await connection.close()
+
+
+class AuditStore(RideStore):
+    """One method per named query of `audit.sql`."""
+
+    async def operator_no(self, operator_id: str) -> int | None:
+        """The number of an operator, or None."""
+        number = await self.value("audit_operator", operator_id)
+        return None if number is None else int(number)
+
+    async def size(self, operator_no: int | None) -> int:
+        """How many rides there are."""
+        return int(await self.value("audit_size", operator_no))
+
+    async def step(self, after: int, revisions_max: int) -> int:
+        """The ride number up to which to read next; END_OF_NUMBERS for the last step."""
+        last = await self.value("audit_step", after, revisions_max)
+        return END_OF_NUMBERS if last is None else int(last)
+
+    async def rides(self, after: int, until: int, operator_no: int | None) -> list[RideRows]:
+        """Everything about each ride number in (after, until] under which anything is stored, in order."""
+        place = (after, until, operator_no)
+        revisions = _grouped(map(stored_revision, await self.all("audit_revisions", *place)))
+        obligations = _grouped(_rows(StoredObligation, await self.all("audit_obligations", *place)))
+        transfers = _grouped(_rows(StoredTransfer, await self.all("audit_transfers", *place)))
+        cap_uses = _grouped(_rows(StoredCapUse, await self.all("audit_cap_uses", *place)))
+        debits = _grouped(map(_debit, await self.all("audit_debits", *place)))
+        transitions = _grouped(_rows(StoredTransition, await self.all("audit_transitions", *place)))
+        refunds = _grouped(map(_refund, await self.all("audit_refunds", *place)))
+        tables: tuple[Mapping[int, Any], ...] = (
+            *(revisions, obligations, transfers, cap_uses),
+            *(debits, transitions, refunds),
+        )
+        return [
+            RideRows(
+                ride_no=number,
+                revisions=revisions.get(number, ()),
+                obligations=obligations.get(number, ()),
+                transfers=transfers.get(number, ()),
+                cap_uses=cap_uses.get(number, ()),
+                debits=AuditedDebits(debits.get(number, ()), transitions.get(number, ()), refunds.get(number, ())),
+            )
+            for number in sorted(set().union(*tables))
+        ]
+
+    async def keys(self, keys: Sequence[bytes]) -> dict[bytes, StoredKey]:
+        """The identities that are stored under these session keys."""
+        rows = await self.all("audit_keys", [UUID(bytes=key) for key in keys])
+        return {row["session_key"].bytes: StoredKey(*_plain(row)) for row in rows}
+
+    async def owing(self, batches: Iterable[tuple[int, int]]) -> dict[tuple[int, int], frozenset[int]]:
+        """(writer, seq) → the rides that the batch says owe something new."""
+        asked = sorted(set(batches))
+        rows = await self.all("audit_owing", [writer for writer, _ in asked], [seq for _, seq in asked])
+        return {(row["writer_no"], row["seq"]): frozenset(row["owing"]) for row in rows}
+
+    async def cursors(self, reader: str) -> dict[int, int]:
+        """Writer → the sequence number that a reader has come to."""
+        rows = await self.all("audit_cursors")
+        return {row["writer_no"]: row["seq"] for row in rows if row["reader"] == reader}
+
+    async def writers(self) -> dict[int, Writer]:
+        """Everybody who writes batches."""
+        return {row["writer_no"]: Writer(*_plain(row)) for row in await self.all("audit_writers")}
+
+    async def batches(self) -> AsyncIterator[StoredBatch]:
+        """Every batch, each writer's in order."""
+        async for row in self.connection.cursor(QUERIES["audit_batches"], prefetch=PREFETCH):
+            yield StoredBatch(*_plain(row))
+
+    async def written(self) -> AsyncIterator[tuple[int, bytes]]:
+        """(batch number, digest) of every revision, in the order of the batches' digests."""
+        async for row in self.connection.cursor(QUERIES["audit_written"], prefetch=PREFETCH * 20):
+            yield row["batch_no"], row["digest"]
+
+    async def wrong_numbers(self) -> list[int]:
+        """Batch numbers that were given twice or never drawn."""
+        return [row["number"] for row in await self.all("audit_numbers")]
+
+    async def lost_facts(self) -> list[tuple[int, int]]:
+        """(writer, seq) of facts without their batch."""
+        return [(row["writer_no"], row["seq"]) for row in await self.all("audit_lost_facts")]
+
+    async def stray_keys(self) -> list[StoredKey]:
+        """Session keys of rides that are not there, or of which there are two."""
+        return [StoredKey(*_plain(row)) for row in await self.all("audit_stray_keys")]
+
+    async def loose_ends(self, operator_no: int | None) -> list[LooseEnd]:
+        """Where the chain of a balance's movements is broken."""
+        return [LooseEnd(*_plain(row)) for row in await self.all("audit_balances", operator_no)]
+
+    async def accounts(self, operator_no: int | None) -> list[AccountSum]:
+        """Every account of the ledger, added up."""
+        rows = await self.all("audit_accounts", operator_no)
+        return [
+            AccountSum(
+                row["operator_no"],
+                row["currency"],
+                row["account"],
+                int(row["debit_minor"]),
+                int(row["credit_minor"]),
+            )
+            for row in rows
+        ]
+
+    async def receivables(self, operator_no: int | None) -> dict[tuple[int, str, int], int]:
+        """(operator, currency, account) → what its rides' obligations and debits leave to be paid."""
+        rows = await self.all("audit_receivables", operator_no)
+        return {(row["operator_no"], row["currency"], row["account"]): int(row["amount_minor"]) for row in rows}
+
+
+def _plain(row: asyncpg.Record) -> tuple[Any, ...]:
+    return tuple(row.values())
+
+
+def _rows(shape: type[RowT], rows: Iterable[asyncpg.Record]) -> Iterator[RowT]:
+    return (shape(*row.values()) for row in rows)
+
+
+def _grouped(rows: Iterable[Any]) -> dict[int, list[Any]]:
+    return {number: list(own) for number, own in groupby(rows, key=lambda row: row.ride_no)}
+
+
+def _debit(row: asyncpg.Record) -> Debit:
+    """A debit with everything that an audit looks at; what the rider has to do is not part of that."""
+    values = {name: row[name] for name in Debit.__struct_fields__}
+    values |= {"state": State(values["state"]), "receipts": _RECEIPTS.decode(values["receipts"]), "action": None}
+    return Debit(**values)
+
+
+def _refund(row: asyncpg.Record) -> Refund:
+    values = {name: row[name] for name in Refund.__struct_fields__}
+    return Refund(**values | {"state": RefundState(values["state"])})
+
+
+_RECEIPTS = msgspec.json.Decoder(tuple[Receipt, ...])
