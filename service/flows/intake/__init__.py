@@ -191,7 +191,7 @@ class Intake:
             decision = self._decide(work, book, now)
         if not book.asked:
             with BATCH_SECONDS.labels("prepare").time():
-                prepared = prepare(work, decision, now, self._streams, self._source, self._knowledge)
+                prepared = self._prepare(work, decision, now)
             await self.settle()
             self._written = work
             self._writing = asyncio.create_task(self._write(writer, prepared))
@@ -204,6 +204,9 @@ class Intake:
     def _decide(self, work: Work, book: BalanceBook, now: datetime) -> Advance:
         knowledge = self._knowledge
         return advance(work.known, work.arrivals, knowledge.catalog, book, now, self._numbers.at(now))
+
+    def _prepare(self, work: Work, decision: Advance, now: datetime) -> Prepared:
+        return prepare(work, decision, now, self._streams, self._source, self._knowledge)
 
     async def _write_locked(
         self, writer: IntakeStore, work: Work, asked: set[BalanceKey], now: datetime
@@ -319,9 +322,3 @@ class Intake:
         said = f"{type(error).__name__}: {error}"
         self._failures = (said, count + 1 if said == name else 1)
         return self._failures[1] >= times
-
-
-def is_about_data(error: Exception) -> bool:
-    """Whether PostgreSQL refused a value: one record of the batch is the culprit (SQLSTATE 22, 23502, 23514)."""
-    state = getattr(error, "sqlstate", None) or ""
-    return state.startswith("22") or state in ("23502", "23514")

@@ -38,7 +38,7 @@ class Prepared(msgspec.Struct):
 def prepare(
     work: Work, decision: Advance, now: datetime, streams: Streams, source: RecordSource, knowledge: Knowledge
 ) -> Prepared:
-    """A decided batch as rows. Streams and rides are held to be where it leaves them, until a failure says otherwise."""
+    """A decided batch as rows. Streams and rides are held to be where it leaves them until a failure says otherwise."""
     held, machine_at = streams.held, machine_now()
     numbers = {partition: batch_no(held[partition].writer_no, held[partition].seq + 1) for partition in work.tails}
     own: dict[int, list[Revision]] = {partition: [] for partition in sorted(work.tails)}
