@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Any
 
@@ -18,32 +18,16 @@ import msgspec
 
 from service.adapters.kafka import KAFKA_UNAVAILABLE, RecordSource
 from service.adapters.postgres import RACES, UNAVAILABLE, is_about_data
-from service.adapters.postgres.batches import OutRecord
 from service.adapters.postgres.catalog import CatalogStore
-from service.adapters.postgres.intake import FenceLostError, IntakeStore, MovedStream, StreamBatch
-from service.adapters.postgres.rides import RideNumbers, Rows, rows_of
-from service.billing.announcements import announce
+from service.adapters.postgres.intake import FenceLostError, IntakeStore
+from service.adapters.postgres.rides import RideNumbers
 from service.billing.batch import Advance, advance
 from service.billing.catalog import BalanceBook, BalanceKey
-from service.billing.events import Malformed
-from service.billing.proofs import batch_no
-from service.billing.quarantine import encode_quarantined
-from service.billing.rides import Revision
-from service.flows.clock import machine_now
 from service.flows.intake.knowledge import Knowledge
 from service.flows.intake.preparing import Prepared, count, prepare
 from service.flows.intake.reading import Work, condemn, halves, read
 from service.flows.intake.streams import Streams
-from service.telemetry import (
-    BATCH_FAILURES,
-    BATCH_SECONDS,
-    CHARGED,
-    EVENTS,
-    QUARANTINED,
-    REVISIONS,
-    TRACER,
-    logger,
-)
+from service.telemetry import BATCH_FAILURES, BATCH_SECONDS, TRACER, logger
 
 LOG = logger("intake")
 REFRESH_SECONDS = 1.0
