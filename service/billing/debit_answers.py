@@ -238,12 +238,12 @@ def _cut(debit: Debit, cap_minor: int | None, now: datetime, terms: Terms) -> De
         return manual(debit, "over a cap that the provider does not name")
     if cap_minor <= 0:
         return needs_rider(debit, "cap_exceeded", None, now, terms)
-    amount_minor = cap_minor + debit.amount_minor - debit.asked_minor
+    unpaid = debit.amount_minor - debit.paid_minor
     return replace(
         debit,
         state=State.RETRY_WAIT,
-        amount_minor=amount_minor,
-        capped=True,
+        amount_minor=debit.paid_minor + min(cap_minor, unpaid),
+        capped=cap_minor < unpaid,
         net_again=True,
         reason="cap_exceeded",
         due_at=now,

@@ -176,8 +176,9 @@ def _consequences(before: Debit, debit: Debit, effects: tuple[Effect, ...], now:
     resting = debit.state in (State.NEW, State.RETRY_WAIT, State.NEEDS_RIDER) and debit.lowering_to is None
     if resting and 0 < debit.amount_minor == debit.paid_minor:
         debit = replace(debit, state=State.SETTLED)
-    if debit.lowering_to is not None and debit.state is not before.state and debit.state not in FINAL:
-        debit = replace(debit, lowering_to=None, net_again=True)  # It was meant for another state: decided anew.
+    meant_for_before = debit.lowering_to is not None and before.lowering_to is not None
+    if meant_for_before and debit.state is not before.state and debit.state not in FINAL:
+        debit = replace(debit, lowering_to=None, net_again=True)  # Decided anew for the new state.
     debit = _ended(debit, now) if debit.state in FINAL else replace(debit, policy_at=_policy_at(debit, terms))
     published = _published(before, debit)
     moved = debit.state is not before.state or debit.amount_minor != before.amount_minor

@@ -1,0 +1,211 @@
+"""What follows when a ride's obligations are netted against its debits."""
+
+from __future__ import annotations
+
+import pytest
+from debit_makers import CARD, KEY, NOW, ORDER, debit, terms
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from service.billing.capabilities import Capabilities
+from service.billing.debit_events import (
+    DebitEvent,
+    Due,
+    Effect,
+    LowerAnswered,
+    NetAgain,
+    Notified,
+    OwedChanged,
+    Queried,
+    RefundAsked,
+    RefundEnded,
+    Submitted,
+)
+from service.billing.debits import FINAL, Debit, State, after
+from service.billing.obligations import Change, Netting, OpenDebit, covered_minor, net
+from service.billing.outcomes import Accepted, Closed, Declined, NotFound, Outcome, Succeeded, Unknown
+
+NEW, SETTLED = debit(), debit(State.SETTLED)
+SECOND = replace(debit(), ordinal=2, amount_minor=200)
+NO_SECOND = Capabilities(further_debit=False)
+LEAST = Capabilities(debit_min_minor=50)
+RIDER = "more than may be debited without the rider"
+
+
+CASES: list[tuple[str, int, list[Debit], Capabilities, int | None, list[Netting]]] = [
+    ("the first charge is one debit", 1000, [], CARD, None, [OpenDebit(1, 1000, State.NEW)]),
+    ("nothing owed is waived", 0, [], CARD, None, [OpenDebit(1, 0, State.WAIVED, "nothing owed")]),
+    ("too little is waived", 49, [], LEAST, None, [OpenDebit(1, 49, State.WAIVED, "too little for a debit")]),
+    (
+        "above the cap the rest is the rider's",
+        1000,
+        [],
+        CARD,
+        600,
+        [OpenDebit(1, 600, State.NEW), OpenDebit(2, 400, State.NEEDS_RIDER, RIDER)],
+    ),
+    ("without a cap to use all is the rider's", 1000, [], CARD, 0, [OpenDebit(1, 1000, State.NEEDS_RIDER, RIDER)]),
+    ("what is covered needs nothing", 1000, [NEW], CARD, None, []),
+    ("more before the first attempt is in the same debit", 1200, [NEW], CARD, None, [Change(1, OwedChanged(1200))]),
+    (
+        "but not above the cap",
+        1200,
+        [NEW],
+        CARD,
+        1100,
+        [Change(1, OwedChanged(1100)), OpenDebit(2, 100, State.NEEDS_RIDER, RIDER)],
+    ),
+    ("more after it is a further debit", 1200, [SETTLED], CARD, None, [OpenDebit(2, 200, State.NEW)]),
+    ("or the rider's", 1200, [SETTLED], NO_SECOND, None, [OpenDebit(2, 200, State.NEEDS_RIDER, RIDER)]),
+    (
+        "a debit that was cut to a cap is not followed by another",
+        1200,
+        [replace(SETTLED, capped=True)],
+        CARD,
+        None,
+        [OpenDebit(2, 200, State.NEEDS_RIDER, RIDER)],
+    ),
+    ("less while unpaid lowers it", 700, [NEW], CARD, None, [Change(1, OwedChanged(700))]),
+    ("nothing any more ends it", 0, [NEW], CARD, None, [Change(1, OwedChanged(0))]),
+    ("less when settled is given back", 700, [SETTLED], CARD, None, [Change(1, RefundAsked(300, "owed less"))]),
+    (
+        "the unpaid is lowered before money goes back",
+        900,
+        [SETTLED, SECOND],
+        CARD,
+        None,
+        [Change(2, OwedChanged(0)), Change(1, RefundAsked(100, "owed less"))],
+    ),
+    ("what goes back is not given twice", 700, [replace(SETTLED, refunding_minor=300)], CARD, None, []),
+    ("it waits for a debit under way", 700, [debit(State.UNKNOWN)], CARD, None, [Change(1, OwedChanged(1000))]),
+    ("and for more than that", 1700, [debit(State.SUBMITTING)], CARD, None, [Change(1, OwedChanged(1000))]),
+    ("and for an operator", 700, [debit(State.MANUAL)], CARD, None, [Change(1, OwedChanged(1000))]),
+    (
+        "what is owed after all is owed again",
+        1000,
+        [debit(State.PENDING, excess_minor=400)],
+        ORDER,
+        None,
+        [Change(1, OwedChanged(1000))],
+    ),
+    (
+        "less of what was given up is less given up",
+        600,
+        [debit(State.WRITTEN_OFF)],
+        CARD,
+        None,
+        [Change(1, OwedChanged(600))],
+    ),
+    ("money paid outside is the operator's to return", 600, [debit(State.SETTLED_ELSEWHERE)], CARD, None, []),
+    ("a bank that takes it back is not helped", 600, [replace(SETTLED, dispute="chargeback")], CARD, None, []),
+]
+
+
+@pytest.mark.parametrize(
+    ("owed", "debits", "capabilities", "cap", "expected"), [case[1:] for case in CASES], ids=[case[0] for case in CASES]
+)
+def test_netting(
+    owed: int, debits: list[Debit], capabilities: Capabilities, cap: int | None, expected: list[Netting]
+) -> None:
+    assert list(net(owed, debits, capabilities, cap)) == expected
+
+
+ANSWERS: list[Outcome] = [
+    Accepted(),
+    Succeeded(0),
+    Declined(retryable=True, code="LOW"),
+    Closed(),
+    NotFound(),
+    Unknown("T"),
+]
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("owe"), st.sampled_from([-700, -300, 0, 200, 500])),
+        st.tuples(st.sampled_from(["due", "submit", "query", "lower", "pay"]), st.integers(0, 5)),
+    ),
+    max_size=15,
+)
+
+
+class Ride:
+    """A ride's debits, netted when more or less is owed and when a debit says so, never otherwise."""
+
+    def __init__(self, capabilities: Capabilities, cap_minor: int | None) -> None:
+        self.debits: dict[int, Debit] = {}
+        self.owed = 0
+        self.capabilities = capabilities
+        self.cap_minor = cap_minor
+
+    def owe(self, owed: int) -> None:
+        self.owed = owed
+        self.net()
+
+    def net(self) -> None:
+        known = [self.debits[ordinal] for ordinal in sorted(self.debits)]
+        for step in net(self.owed, known, self.capabilities, self.cap_minor):
+            if isinstance(step, OpenDebit):
+                forgone = step.amount_minor if step.state is State.WAIVED else 0
+                made = debit(State.NEW, ordinal=step.ordinal, amount_minor=step.amount_minor, forgone_minor=forgone)
+                self.debits[step.ordinal] = replace(made, state=step.state, provider_key=f"{KEY}-{step.ordinal}")
+            else:
+                self.debits[step.ordinal], _ = self.after(step.ordinal, step.event)
+
+    def happen(self, ordinal: int, event: DebitEvent) -> None:
+        self.debits[ordinal], effects = self.after(ordinal, event)
+        if NetAgain() in effects:
+            self.net()
+
+    def after(self, ordinal: int, event: DebitEvent) -> tuple[Debit, tuple[Effect, ...]]:
+        return after(self.debits[ordinal], event, NOW, terms(self.capabilities))
+
+    def act(self, what: str, value: int) -> None:
+        made = list(self.debits.values())[value % len(self.debits)]
+        key, outcome = made.provider_key, ANSWERS[value]
+        match what:
+            case "due":
+                self.happen(made.ordinal, Due())
+            case "submit":
+                self.happen(made.ordinal, Submitted(key, outcome))
+            case "query":
+                self.happen(made.ordinal, Queried(key, outcome))
+            case "lower":
+                self.happen(made.ordinal, LowerAnswered(key, outcome))
+            case "pay" if made.asked_minor and made.state is not State.RETRY_WAIT:
+                self.happen(made.ordinal, Notified(key, Succeeded(made.asked_minor)))
+            case _:
+                pass
+
+    def resolve(self, ordinal: int) -> None:
+        """One step towards the end: what is under way is paid, what is being closed is closed, refunds arrive."""
+        made = self.debits[ordinal]
+        if made.refunding_minor:
+            self.happen(ordinal, RefundEnded(made.receipts[-1].key, made.refunding_minor, succeeded=True))
+        elif made.lowering_to is not None:
+            self.happen(ordinal, LowerAnswered(made.provider_key, Closed()))
+        elif made.state in (State.NEW, State.RETRY_WAIT):
+            self.happen(ordinal, Due())
+        elif made.state in (State.SUBMITTING, State.UNKNOWN, State.PENDING, State.NEEDS_RIDER):
+            self.happen(ordinal, Notified(made.provider_key, Succeeded(made.asked_minor or made.amount_minor)))
+
+
+@pytest.mark.parametrize("capabilities", [CARD, ORDER, Capabilities(reduces_pending=True, reduces_declined=True)])
+@settings(max_examples=300, deadline=None)
+@given(steps=STEPS, cap=st.sampled_from([None, 600]))
+def test_what_stands_for_a_ride_ends_as_what_it_owes(
+    capabilities: Capabilities, steps: list[tuple[str, int]], cap: int | None
+) -> None:
+    """After any life of its debits, once all is known and paid or closed, paid less refunded is what is owed."""
+    ride = Ride(capabilities, cap)
+    ride.owe(1000)
+    for what, value in steps:
+        if what == "owe":
+            ride.owe(max(ride.owed + value, 0))
+        else:
+            ride.act(what, value)
+    for _ in range(12):
+        for ordinal in list(ride.debits):
+            ride.resolve(ordinal)
+    assert sum(map(covered_minor, ride.debits.values())) == ride.owed
+    assert all(made.state in FINAL for made in ride.debits.values())
+    assert sum(made.paid_minor - made.refunded_minor for made in ride.debits.values()) == ride.owed
