@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
@@ -97,12 +97,26 @@ def settings_table() -> list[tuple[str, str, str]]:
 def _convert(variable: str, text: str, hint: Any) -> Any:
     try:
         return msgspec.convert(text, hint, strict=False)
-    except msgspec.ValidationError as error:
-        raise SettingsError(f"{variable} is {text!r}: {error}. It is {_describe(hint)}") from None
+    except msgspec.ValidationError:
+        raise SettingsError(f"{variable} is {text!r}: allowed is {_allowed(hint)}; it is {_describe(hint)}") from None
 
 
 def _describe(hint: Any) -> str:
     return str(next(meta.description for meta in hint.__metadata__ if isinstance(meta, Meta)))
+
+
+def _allowed(hint: Any) -> str:
+    """What a knob may be, in words."""
+    kind = hint.__origin__
+    if get_origin(kind) is Literal:
+        return "one of " + ", ".join(get_args(kind))
+    limits = next(meta for meta in hint.__metadata__ if isinstance(meta, Meta))
+    words = {int: "a whole number", float: "a number"}.get(kind, "text")
+    if limits.pattern:
+        words += f" like {limits.pattern}"
+    if limits.ge is not None or limits.gt is not None:
+        words += f" from {limits.ge}" if limits.ge is not None else f" above {limits.gt}"
+    return words + (f" to {limits.le}" if limits.le is not None else "")
 
 
 def _check(settings: Settings) -> None:

@@ -49,20 +49,7 @@ class RecordSource(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
     def __init__(self, settings: ConsumerSettings) -> None:
         self._settings = settings
         self.on_revoked: Callable[[], Awaitable[None]] | None = None
-        self._consumer = AIOKafkaConsumer(
-            bootstrap_servers=settings.bootstrap,
-            group_id=settings.group,
-            enable_auto_commit=False,
-            auto_offset_reset="none",
-            isolation_level="read_committed",
-            session_timeout_ms=settings.session_timeout_ms,
-            heartbeat_interval_ms=max(200, settings.session_timeout_ms // 10),
-            rebalance_timeout_ms=settings.rebalance_timeout_ms,
-            max_poll_interval_ms=DAYS_MS,
-            fetch_max_bytes=16 * 1024 * 1024,
-            max_partition_fetch_bytes=4 * 1024 * 1024,
-            fetch_max_wait_ms=100,
-        )
+        self._joined: AIOKafkaConsumer | None = None
         self._ready: set[TopicPartition] = set()
         self._waiting: set[TopicPartition] = set()
         self.assignment = 0
@@ -77,11 +64,38 @@ class RecordSource(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
                 f"topic {self._settings.topic!r} is not there: create it (its partitions bound how many intake"
                 " processes can share the work) or set FAREBOX_TOPIC_SESSIONS"
             )
-        await self._consumer.start()
-        self._consumer.subscribe([self._settings.topic], listener=self)
+        settings = self._settings
+        consumer = AIOKafkaConsumer(
+            bootstrap_servers=settings.bootstrap,
+            group_id=settings.group,
+            enable_auto_commit=False,
+            auto_offset_reset="none",
+            isolation_level="read_committed",
+            session_timeout_ms=settings.session_timeout_ms,
+            heartbeat_interval_ms=max(200, settings.session_timeout_ms // 10),
+            rebalance_timeout_ms=settings.rebalance_timeout_ms,
+            max_poll_interval_ms=DAYS_MS,
+            fetch_max_bytes=16 * 1024 * 1024,
+            max_partition_fetch_bytes=4 * 1024 * 1024,
+            fetch_max_wait_ms=100,
+        )
+        try:
+            await consumer.start()
+        except BaseException:
+            await consumer.stop()
+            raise
+        self._joined = consumer
+        consumer.subscribe([settings.topic], listener=self)
+
+    @property
+    def _consumer(self) -> AIOKafkaConsumer:
+        assert self._joined is not None, "the source was not started"
+        return self._joined
 
     async def stop(self) -> None:
         """Leaves the group, after ten seconds without waiting for the answer."""
+        if self._joined is None:
+            return
         try:
             async with asyncio.timeout(10):
                 await self._consumer.stop()
@@ -243,8 +257,13 @@ class RecordSink:
     """Records out: acknowledged by all replicas, without duplicates from the client's own retries."""
 
     def __init__(self, bootstrap: str) -> None:
-        self._producer = AIOKafkaProducer(
-            bootstrap_servers=bootstrap,
+        self._bootstrap = bootstrap
+        self._started: AIOKafkaProducer | None = None
+
+    async def start(self) -> None:
+        """Connects; raises KAFKA_UNAVAILABLE while Kafka is away."""
+        producer = AIOKafkaProducer(
+            bootstrap_servers=self._bootstrap,
             acks="all",
             enable_idempotence=True,
             linger_ms=5,
@@ -252,16 +271,20 @@ class RecordSink:
             compression_type="lz4",
             request_timeout_ms=30_000,
         )
-
-    async def start(self) -> None:
-        """Connects; raises KAFKA_UNAVAILABLE while Kafka is away."""
-        await self._producer.start()
+        try:
+            await producer.start()
+        except BaseException:
+            await producer.stop()
+            raise
+        self._started = producer
 
     async def stop(self) -> None:
         """Sends what is under way and closes, after ten seconds without waiting."""
+        if self._started is None:
+            return
         try:
             async with asyncio.timeout(10):
-                await self._producer.stop()
+                await self._started.stop()
         except KAFKA_UNAVAILABLE:
             return
 
@@ -269,8 +292,9 @@ class RecordSink:
         self, records: Sequence[tuple[str, bytes | None, Sequence[tuple[str, bytes]], bytes | None]]
     ) -> None:
         """Sends (topic, key, headers, value) in order and returns when all are acknowledged; raises if one was not."""
+        assert self._started is not None, "the sink was not started"
         sent = [
-            await self._producer.send(topic, value=value, key=key, headers=list(headers))
+            await self._started.send(topic, value=value, key=key, headers=list(headers))
             for topic, key, headers, value in records
         ]
         for acknowledgement in sent:

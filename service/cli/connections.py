@@ -30,7 +30,7 @@ def load_settings() -> Settings:
     try:
         return read_settings(os.environ)
     except SettingsError as error:
-        raise click.UsageError(str(error)) from None
+        fail(str(error))
 
 
 def fail(message: str) -> NoReturn:
