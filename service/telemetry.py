@@ -35,6 +35,13 @@ PROVIDER_SECONDS = Histogram(
 )
 PARKED_AGE = Gauge("farebox_parked_oldest_seconds", "Business seconds since the oldest parked ride's first event")
 WATCHED = Gauge("farebox_watched_rides", "Rides that will be looked at again by themselves, by kind", ["kind"])
+HTTP_REQUESTS = Counter("farebox_http_requests_total", "Requests answered, by route and status", ["route", "status"])
+HTTP_SECONDS = Histogram(
+    "farebox_http_seconds",
+    "Seconds from a request to its answer, by route",
+    ["route"],
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.015, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10),
+)
 ROLE_READY = Gauge("farebox_ready", "1 while the role does its work, 0 while it waits for a server", ["role"])
 
 

@@ -25,6 +25,7 @@ from service.web import (
 from service.web.access import authorize
 from service.web.answers import BODY_BYTES_MAX
 from service.web.doors import Doors
+from service.web.measuring import Measuring
 from service.web.openapi import document_of, page_of, serve_document
 from service.web.problems import HANDLERS
 
@@ -66,6 +67,7 @@ def create_app(doors: Doors) -> Litestar:
     return Litestar(
         route_handlers=[*ROUTES, *serve_document(document, page_of(document))],
         guards=[authorize],
+        middleware=[Measuring()],
         exception_handlers=HANDLERS,
         openapi_config=None,
         request_max_body_size=BODY_BYTES_MAX,

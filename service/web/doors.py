@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -116,11 +115,9 @@ class Doors:
             raise away("the operator's settings")
         return operator
 
-    @asynccontextmanager
-    async def asking(self) -> AsyncIterator[ReadingStore]:
+    def asking(self) -> AbstractAsyncContextManager[ReadingStore]:
         """A connection for one question."""
-        async with self.reading.reading(ReadingStore) as store:
-            yield store
+        return self.reading.reading(ReadingStore)
 
     async def ride(self, access: Access, session_id: str) -> RideRows:
         """Everything about a ride of the caller; a 404 problem for any other."""
