@@ -32,6 +32,7 @@ class DebitRow(msgspec.Struct, frozen=True):
     operator_calendar: str
     agreement_id: str
     time_zone: str
+    provider: str
     agreement_key: str
     agreement_ref: str | None
     hold_key: str | None
@@ -61,6 +62,7 @@ class OwingRow(msgspec.Struct, frozen=True):
     account_no: int
     cap_minor: int | None
     time_zone: str
+    provider: str
 
 
 class CollectionStore(BatchStore):

@@ -21,9 +21,7 @@ from service.billing.outcomes import Throttled
 from service.billing.refunds import Refund
 from service.flows.clock import Clock
 from service.flows.collection.calls import Answer, Claim, call, debit_event, refund_event
-from service.flows.collection.keeping import Providers, UnknownAccountError, context, keep, net_rides
-
-__all__ = ["Collection", "UnknownAccountError"]
+from service.flows.collection.keeping import Providers, context, keep, net_rides
 
 BATCHES_MAX = 32
 """Batches of each writer that one plan round reads."""
@@ -54,7 +52,7 @@ class Collection:
     async def plan_round(self) -> int:
         """Takes in the next batches that owe something; returns how many there were.
 
-        Raises UnknownAccountError, and one of RACES when somebody else decided first: the next round reads again.
+        Raises one of RACES when somebody else decided first: the next round reads again.
         """
         async with self._database.transaction(CollectionStore) as store:
             before = await store.lock_cursors()

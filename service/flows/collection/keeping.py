@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 from service.adapters.postgres.batches import OutRecord
 from service.adapters.postgres.collection import CollectionStore, DebitKey, DebitRow, OwingRow, RefundKey, RefundRow
 from service.adapters.providers.port import Provider
+from service.billing.capabilities import Capabilities
 from service.billing.collecting import Book, Context, RideOwing
 from service.billing.debit_facts import Naming
 from service.billing.debit_state import FINAL, Debit, State, Terms
@@ -22,18 +23,18 @@ Providers = Mapping[int, Provider]
 """By account number; it may grow meanwhile."""
 
 
-class UnknownAccountError(Exception):
-    """A debit is on a merchant account that this process has not opened: it must read the accounts again."""
+UNOPENED = Capabilities(further_debit=False, closes_unpaid=False, new_key_after_decline=False)
+"""What is assumed of a merchant account that this process has not opened, so that its rides hold up no others: what
+is owed becomes a debit that waits, and nothing that its provider might not be able to do."""
 
 
 def context(providers: Providers, row: DebitRow | OwingRow) -> Context:
-    """What the rules look at beside a debit. Raises UnknownAccountError."""
+    """What the rules look at beside a debit."""
     account_no = row.debit.account_no if isinstance(row, DebitRow) else row.account_no
     provider = providers.get(account_no)
-    if provider is None:
-        raise UnknownAccountError(f"merchant account number {account_no} is not open in this process")
-    terms = Terms(provider.capabilities, calendar(row.operator_calendar), ZoneInfo(row.time_zone))
-    return Context(terms, Naming(row.operator_id, row.agreement_id, provider.account.provider))
+    capabilities = UNOPENED if provider is None else provider.capabilities
+    terms = Terms(capabilities, calendar(row.operator_calendar), ZoneInfo(row.time_zone))
+    return Context(terms, Naming(row.operator_id, row.agreement_id, row.provider))
 
 
 async def net_rides(

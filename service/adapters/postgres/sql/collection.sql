@@ -28,11 +28,12 @@ WHERE r.reader = 'collection' AND r.writer_no = moved.writer_no AND r.seq = move
 -- name: claim_debits
 -- Debits of account $1 that are due at $2 (business) and that nobody holds at $3 (machine), the longest waiting first;
 -- without $5, only those of which something must be asked.
-SELECT d.*, o.operator_id, o.calendar AS operator_calendar, a.agreement_id, a.time_zone,
+SELECT d.*, o.operator_id, o.calendar AS operator_calendar, a.agreement_id, a.time_zone, m.provider,
   a.provider_key AS agreement_key, a.provider_ref AS agreement_ref, h.provider_key AS hold_key, h.provider_ref AS hold_ref
 FROM debit d
 JOIN agreement a ON a.agreement_no = d.agreement_no
 JOIN operator o ON o.operator_no = d.operator_no
+JOIN merchant_account m ON m.account_no = d.account_no
 LEFT JOIN hold h ON h.session_key = d.session_key AND h.slot = d.slot AND h.state IN ('open', 'completing')
 WHERE d.account_no = $1 AND d.due_at <= $2 AND (d.lease_until IS NULL OR d.lease_until <= $3)
   AND ($5 OR d.state NOT IN ('new', 'retry_wait', 'submitting'))
@@ -49,22 +50,24 @@ FOR UPDATE OF r SKIP LOCKED;
 
 -- name: claim_policies
 -- Debits of account $1 that the calendar must look at, $3 at most.
-SELECT d.*, o.operator_id, o.calendar AS operator_calendar, a.agreement_id, a.time_zone,
+SELECT d.*, o.operator_id, o.calendar AS operator_calendar, a.agreement_id, a.time_zone, m.provider,
   a.provider_key AS agreement_key, a.provider_ref AS agreement_ref, NULL AS hold_key, NULL AS hold_ref
 FROM debit d
 JOIN agreement a ON a.agreement_no = d.agreement_no
 JOIN operator o ON o.operator_no = d.operator_no
+JOIN merchant_account m ON m.account_no = d.account_no
 WHERE d.account_no = $1 AND d.policy_at <= $2
 ORDER BY d.policy_at LIMIT $3
 FOR UPDATE OF d SKIP LOCKED;
 
 -- name: lock_debits
 -- All debits of the rides $1 (between $2 and $3, for the partitions), locked in their order.
-SELECT d.*, o.operator_id, o.calendar AS operator_calendar, a.agreement_id, a.time_zone,
+SELECT d.*, o.operator_id, o.calendar AS operator_calendar, a.agreement_id, a.time_zone, m.provider,
   a.provider_key AS agreement_key, a.provider_ref AS agreement_ref, h.provider_key AS hold_key, h.provider_ref AS hold_ref
 FROM debit d
 JOIN agreement a ON a.agreement_no = d.agreement_no
 JOIN operator o ON o.operator_no = d.operator_no
+JOIN merchant_account m ON m.account_no = d.account_no
 LEFT JOIN hold h ON h.session_key = d.session_key AND h.slot = d.slot AND h.state IN ('open', 'completing')
 WHERE d.ride_no = ANY($1::bigint[]) AND d.ride_no BETWEEN $2 AND $3
 ORDER BY d.ride_no, d.ordinal
@@ -79,7 +82,8 @@ FOR UPDATE OF r;
 
 -- name: rides_owing
 -- What each ride owes in all, on its latest agreement, with the events that name its session.
-SELECT owed.*, ride.events, o.operator_id, o.calendar AS operator_calendar, a.agreement_id, a.account_no, a.cap_minor, a.time_zone
+SELECT owed.*, ride.events, o.operator_id, o.calendar AS operator_calendar, a.agreement_id, a.account_no, a.cap_minor,
+  a.time_zone, m.provider
 FROM (
   SELECT ride_no, slot, operator_no, max(currency) AS currency, sum(amount_minor)::bigint AS owed_minor,
     (array_agg(agreement_no ORDER BY revision DESC))[1] AS agreement_no
@@ -90,6 +94,7 @@ JOIN ride_revision ride ON ride.ride_no = owed.ride_no AND ride.revision = 1 AND
   AND ride.ride_no BETWEEN $2 AND $3
 JOIN agreement a ON a.agreement_no = owed.agreement_no
 JOIN operator o ON o.operator_no = owed.operator_no
+JOIN merchant_account m ON m.account_no = a.account_no
 ORDER BY owed.ride_no;
 
 -- name: hold_caps
@@ -156,11 +161,12 @@ WHERE d.provider_key = $1 AND d.account_no = $2 AND d.state NOT IN ('settled', '
 
 -- name: read_debits
 -- As lock_debits, without locks: what a refund's call needs to know of its debit.
-SELECT d.*, o.operator_id, o.calendar AS operator_calendar, a.agreement_id, a.time_zone,
+SELECT d.*, o.operator_id, o.calendar AS operator_calendar, a.agreement_id, a.time_zone, m.provider,
   a.provider_key AS agreement_key, a.provider_ref AS agreement_ref, h.provider_key AS hold_key, h.provider_ref AS hold_ref
 FROM debit d
 JOIN agreement a ON a.agreement_no = d.agreement_no
 JOIN operator o ON o.operator_no = d.operator_no
+JOIN merchant_account m ON m.account_no = d.account_no
 LEFT JOIN hold h ON h.session_key = d.session_key AND h.slot = d.slot AND h.state IN ('open', 'completing')
 WHERE d.ride_no = ANY($1::bigint[]) AND d.ride_no BETWEEN $2 AND $3
 ORDER BY d.ride_no, d.ordinal;
