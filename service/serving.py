@@ -52,8 +52,9 @@ async def _serve_here(process: Process) -> None:
         async with listening(create_app(doors), settings.http_host, settings.http_port):
             LOG.info("listening", host=settings.http_host, port=settings.http_port)
             await asyncio.wait([refreshing, stopping], return_when=asyncio.FIRST_COMPLETED)
-        if refreshing.done():
-            refreshing.result()
+            if refreshing.done():
+                refreshing.result()
+            refreshing.cancel()  # From here on nobody says that it is ready.
     finally:
         for task in (refreshing, stopping):
             task.cancel()

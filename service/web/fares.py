@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import datetime, timedelta
 from typing import Annotated, Literal
 
@@ -115,6 +116,10 @@ async def quote(request: Asked, body: RawBody) -> Response[QuoteView]:
     at = asked.at or doors.now()
     if not YEARS[0] <= at.year < YEARS[1]:
         raise invalid("/at", f"allowed are the years {YEARS[0]} to {YEARS[1]}")
+    if asked.seconds > operator.ride_hours_max * 3600:
+        raise invalid("/seconds", f"a ride lasts at most {operator.ride_hours_max} hours")
+    if access.rider_ref is not None and bytes(asked.plan):
+        raise invalid("/plan", "a rider's token can ask about published tariffs alone")
     tariff, version = await _tariff(doors, operator, asked, at)
     used = Usage(
         started_at=at,
@@ -129,7 +134,9 @@ async def quote(request: Asked, body: RawBody) -> Response[QuoteView]:
     rider_no = await _rider_no(doors, access, asked)
     balance = await _balance(doors, access, rider_no, used, tariff)
     assumed: Assumed = "nothing_used" if rider_no is None else "rider"
-    fare = charge_view(rate(used, tariff, balance))
+    # A plan from outside may be laborious: others are served meanwhile.
+    charge = rate(used, tariff, balance) if version else await asyncio.to_thread(rate, used, tariff, balance)
+    fare = charge_view(charge)
     return answer(request, QuoteView(tariff.tariff_id, version, assumed, usage_view(used), fare))
 
 

@@ -28,6 +28,7 @@ INVALID = [
     ("POST", "/v1/quotes", b'{"seconds": 1, "tariff_id": "\\u0000"}', 422, ["/tariff_id"]),
     ("POST", "/v1/quotes", {"tariff_id": "bike"}, 422, ["/seconds"]),
     ("POST", "/v1/quotes", {"seconds": -1, "tariff_id": "bike"}, 422, ["/seconds"]),
+    ("POST", "/v1/quotes", {"seconds": 720 * 3600 + 1, "tariff_id": "bike"}, 422, ["/seconds"]),
     ("POST", "/v1/quotes", {"seconds": "1", "tariff_id": "bike"}, 422, ["/seconds"]),
     ("POST", "/v1/quotes", {"seconds": 1}, 422, ["/tariff_id"]),
     ("POST", "/v1/quotes", {"seconds": 1, "tariff_id": "none"}, 422, ["/tariff_id"]),

@@ -172,6 +172,8 @@ async def test_a_quote_counts_the_earlier_rides_of_whom_it_is_for(it: WebWorld) 
     for who in ({"rider_ref": "quoted"}, {"agreement_id": "agr-quoted"}):
         his = (await it.ask("POST", "/v1/quotes", asked | who)).body
         assert (his["fare"]["amount_minor"], his["balance_assumed"]) == (0, "rider")
+    inline = await it.ask("POST", "/v1/quotes", {"seconds": 1, "plan": PLAN}, by="anna")
+    assert (inline.status, inline.fields) == (422, ["/plan"])
     stranger = await it.ask("POST", "/v1/quotes", asked | {"agreement_id": "agr-quoted", "rider_ref": "anna"})
     assert (stranger.status, stranger.fields) == (422, ["/rider_ref"])
 
