@@ -66,9 +66,13 @@ class Installation:
 
     async def intake(self, **settings: str) -> Process:
         """Starts an intake process."""
+        return await self.role("intake", **settings)
+
+    async def role(self, role: str, **settings: str) -> Process:
+        """Starts a role's process."""
         with (self._logs / f"{self.group}-{len(self._processes)}.log").open("wb") as log:
             process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "service", "intake"),
+                *(sys.executable, "-m", "service", role),
                 env=os.environ | self.settings | settings,
                 stdout=log,
                 stderr=log,

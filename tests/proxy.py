@@ -1,0 +1,60 @@
+"""A TCP proxy in front of a server of ours: it can be cut, so that the server is away for whoever goes through it."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+
+
+class Proxy:
+    """Listens on a port of 127.0.0.1 and passes bytes on, until it is cut; `mend` lets new connections through."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self._target = (host, port)
+        self._open: set[asyncio.StreamWriter] = set()
+        self._pumps: set[asyncio.Task[None]] = set()
+        self._cut = False
+        self._server: asyncio.Server | None = None
+
+    async def start(self) -> int:
+        """Begins to listen; returns the port."""
+        self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
+        port: int = self._server.sockets[0].getsockname()[1]
+        return port
+
+    async def stop(self) -> None:
+        """Ends every connection and the listening."""
+        assert self._server is not None
+        self.cut()
+        self._server.close()
+        await asyncio.gather(*self._pumps, return_exceptions=True)
+
+    def cut(self) -> None:
+        """The server is away: open connections break, new ones are closed at once."""
+        self._cut = True
+        for writer in self._open:
+            writer.transport.abort()
+        self._open.clear()
+
+    def mend(self) -> None:
+        """The server is back."""
+        self._cut = False
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._cut:
+            writer.transport.abort()
+            return
+        back_reader, back_writer = await asyncio.open_connection(*self._target)
+        self._open |= {writer, back_writer}
+        for source, sink in ((reader, back_writer), (back_reader, writer)):
+            pump = asyncio.create_task(self._pump(source, sink))
+            self._pumps.add(pump)
+            pump.add_done_callback(self._pumps.discard)
+
+    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while data := await source.read(65_536):
+                sink.write(data)
+                await sink.drain()
+        sink.close()
+        self._open.discard(sink)

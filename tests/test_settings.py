@@ -1,0 +1,54 @@
+"""Settings: read once, and a wrong one says its name, its value and what is allowed."""
+
+from __future__ import annotations
+
+import pytest
+
+from service.settings import Settings, SettingsError, read_settings, settings_table
+
+GIVEN = {"FAREBOX_DATABASE_URL": "postgresql://u@127.0.0.1/f", "FAREBOX_KAFKA_BOOTSTRAP": "127.0.0.1:9092"}
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "allowed"),
+    [
+        ("FAREBOX_HTTP_PORT", "abc", "a whole number from 1 to 65535"),
+        ("FAREBOX_HTTP_PORT", "70000", "a whole number from 1 to 65535"),
+        ("FAREBOX_STALL_SECONDS", "0", "a number above 0"),
+        ("FAREBOX_ENVIRONMENT", "staging", "one of sandbox, production"),
+        ("FAREBOX_LOG_LEVEL", "loud", "one of debug, info, warning, error"),
+        ("FAREBOX_CURRENCY", "yuan", "text like ^[A-Z]{3}$"),
+        ("FAREBOX_TIME_ZONE", "Asia/Fuzhou2", "a name of the tz database"),
+        ("FAREBOX_START_FROM", "2026-11-01T00:00:00", "with its offset"),
+        ("FAREBOX_START_FROM", "yesterday", "an RFC 3339 instant"),
+        ("FAREBOX_DATABASE_URL", "mysql://u@h/f", "must begin with postgresql://"),
+    ],
+)
+def test_a_wrong_setting_says_its_name_and_what_is_allowed(variable: str, value: str, allowed: str) -> None:
+    with pytest.raises(SettingsError) as refused:
+        read_settings(GIVEN | {variable: value})
+    said = str(refused.value)
+    assert variable in said
+    assert allowed in said
+    assert "\n" not in said
+
+
+@pytest.mark.parametrize("missing", sorted(GIVEN))
+def test_a_missing_address_says_how_to_get_one(missing: str) -> None:
+    with pytest.raises(SettingsError, match=f"{missing} is not set.*farebox lab"):
+        read_settings({name: value for name, value in GIVEN.items() if name != missing})
+
+
+def test_what_is_empty_or_not_ours_is_left_out() -> None:
+    settings = read_settings(GIVEN | {"FAREBOX_HTTP_PORT": "", "FAREBOX_DEMO_TOKEN": "x", "PATH": "/bin"})
+    assert settings == Settings(
+        database_url=GIVEN["FAREBOX_DATABASE_URL"], kafka_bootstrap=GIVEN["FAREBOX_KAFKA_BOOTSTRAP"]
+    )
+
+
+def test_every_setting_has_a_meaning_and_a_default() -> None:
+    table = settings_table()
+    assert [variable for variable, _, _ in table][:2] == ["FAREBOX_DATABASE_URL", "FAREBOX_KAFKA_BOOTSTRAP"]
+    assert [default for _, _, default in table][:3] == ["required", "required", "sandbox"]
+    assert all(meaning for _, meaning, _ in table)
+    assert len(table) == len(Settings.__struct_fields__)
