@@ -15,7 +15,7 @@ import uvloop
 from rich.console import Console
 
 from service.lab.city import plan_city
-from service.lab.demo.play import CITY_BEGINS_AFTER, play
+from service.lab.demo.play import CITY_BEGINS_AFTER, PLAY_SECONDS, play
 from service.lab.demo.report import closing_line, show_summary
 from service.lab.demo.stage import Stage, stage
 from service.lab.demo.truth import find_truth
@@ -32,15 +32,16 @@ def register(group: click.Group) -> None:
 @click.command()
 @click.option("--rides", type=click.IntRange(min=10), default=2000, show_default=True, envvar="DEMO_RIDES")
 @click.option("--seed", type=int, default=1, show_default=True, envvar="DEMO_SEED")
+@click.option("--seconds", type=click.FloatRange(min=3), default=PLAY_SECONDS, show_default=True, help="Of the play.")
 @click.option("--keep", is_flag=True, envvar="KEEP", help="Stay up afterwards; prints the addresses and a token.")
-def demo(rides: int, seed: int, keep: bool) -> None:
+def demo(rides: int, seed: int, seconds: float, keep: bool) -> None:
     """Everything on one machine: real servers, a provider with books of its own, a simulated city on a fast clock.
 
     The closing line says the truth, counted from the database, the provider's books and the topics; exit code 1 if a
     ride was lost or charged twice, if the ledger does not balance or if the audit finds a problem.
     """
     try:
-        good = uvloop.run(_demo(rides, seed, keep=keep))
+        good = uvloop.run(_demo(rides, seed, seconds, keep=keep))
     except LabError as error:
         click.echo(f"farebox demo: {error}", err=True)
         sys.exit(2)
@@ -49,13 +50,13 @@ def demo(rides: int, seed: int, keep: bool) -> None:
     sys.exit(0 if good else 1)
 
 
-async def _demo(rides: int, seed: int, *, keep: bool) -> bool:
+async def _demo(rides: int, seed: int, seconds: float, *, keep: bool) -> bool:
     console = Console(stderr=False, highlight=False)
     since = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
     logs = Path(tempfile.mkdtemp(prefix="farebox-demo-"))
     console.print("starting PostgreSQL, Kafka, the provider and five roles …")
     async with stage(logs, seed, since, console) as running:
-        show = await play(running, rides, seed, since, console)
+        show = await play(running, rides, seed, seconds, since, console)
         truth = await find_truth(running.database_url, running.provider, running.servers.kafka_bootstrap)
         await show_summary(running, show, truth, console)
         problems = await _audit(running, console)

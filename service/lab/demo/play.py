@@ -23,6 +23,8 @@ DAYS = 3.0
 CITY_BEGINS_AFTER = timedelta(hours=1)
 """After the beginning of business time: the first holds come before the first rides."""
 PLAY_SECONDS = 22.0
+RIDES_PER_SECOND = 90
+"""How many rides a second of the machine's the play asks for at the most."""
 AFTERMATH = timedelta(days=3)
 """Business time after the last message, for lost ends and for what poor riders are asked again."""
 
@@ -37,7 +39,7 @@ class Show(msgspec.Struct):
     business: timedelta
 
 
-async def play(stage: Stage, rides: int, seed: int, since: datetime, console: Console) -> Show:
+async def play(stage: Stage, rides: int, seed: int, seconds: float, since: datetime, console: Console) -> Show:
     """Everything from the first signature to rest. Raises LabError when a process ends or nothing comes to rest."""
     began = time.monotonic()
     city = plan_city(seed, rides, since + CITY_BEGINS_AFTER, DAYS)
@@ -51,8 +53,7 @@ async def play(stage: Stage, rides: int, seed: int, since: datetime, console: Co
     with Progress(*columns, console=console) as progress:
         await _set_wallets(stage, city)
         signing = await _apps(stage, progress, "riders sign agreements", len(city.riders), ["sign"], seed, rides, since)
-        wait = max(PLAY_SECONDS, rides / 90)
-        speed = (city.ends_at - since).total_seconds() / wait
+        speed = (city.ends_at - since).total_seconds() / max(seconds, rides / RIDES_PER_SECOND)
         pace = Pace(datetime.now(UTC), since, speed)
         await set_clock(stage.database_url, stage.provider, pace)
         words = ["play", "--pace", msgspec.json.encode(pace).decode()]
