@@ -47,15 +47,23 @@ class Bench:
 
     async def ride(self, party: Party, amount_minor: int) -> Ride:
         """A ride that owes, planned."""
-        number = next(_COUNTER)
-        ride = await add_ride(self.connection, party, f"session-{number}", amount_minor, number)
+        ride = await self.unplanned(party, amount_minor)
         await self.collection.plan_round()
         return ride
 
+    async def unplanned(self, party: Party, amount_minor: int) -> Ride:
+        """A ride that owes, as the intake leaves it."""
+        number = next(_COUNTER)
+        return await add_ride(self.connection, party, f"session-{number}", amount_minor, number)
+
     async def owe(self, ride: Ride, revision: int, amount_minor: int) -> None:
         """A correction, planned."""
-        await owe(self.connection, [(ride, revision, amount_minor)])
+        await self.owe_unplanned(ride, revision, amount_minor)
         await self.collection.plan_round()
+
+    async def owe_unplanned(self, ride: Ride, revision: int, amount_minor: int) -> None:
+        """A correction, as its writer leaves it."""
+        await owe(self.connection, [(ride, revision, amount_minor)])
 
     def pass_time(self, step: timedelta) -> None:
         """Both clocks move."""

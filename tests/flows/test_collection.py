@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import pytest
 from collecting_bench import Bench, open_bench
-from fakes import KilledError
+from fakes import Fault, KilledError
 
 from service.adapters.postgres.batches import FACTS_DECODER
 from service.billing.capabilities import Capabilities
@@ -69,9 +69,9 @@ async def test_facts_are_published_in_causal_order(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("fault", ["lost_before", "lost_after"])
-async def test_a_lost_answer_is_asked_for_and_never_charged_twice(bench: Bench, fault: str) -> None:
+async def test_a_lost_answer_is_asked_for_and_never_charged_twice(bench: Bench, fault: Fault) -> None:
     ride = await bench.ride(await bench.party(), 300)
-    bench.provider.faults["*"] = [fault]  # type: ignore[list-item]  # A parameter is a plain string.
+    bench.provider.faults["*"] = [fault]
     await bench.settle_down()
     assert await bench.states(ride) == [("settled", 300, 300)]
     assert len({key for what, key in bench.provider.calls if what == "debit"}) == 1
@@ -79,9 +79,9 @@ async def test_a_lost_answer_is_asked_for_and_never_charged_twice(bench: Bench, 
 
 
 @pytest.mark.parametrize("fault", ["killed_before", "killed_after"])
-async def test_a_process_that_dies_between_intent_and_saving_does_no_harm(bench: Bench, fault: str) -> None:
+async def test_a_process_that_dies_between_intent_and_saving_does_no_harm(bench: Bench, fault: Fault) -> None:
     ride = await bench.ride(await bench.party(), 300)
-    bench.provider.faults["*"] = [fault]  # type: ignore[list-item]  # A parameter is a plain string.
+    bench.provider.faults["*"] = [fault]
     with pytest.raises(KilledError):
         await bench.collection.submit_round(bench.account_no)
     assert await bench.states(ride) == [("submitting", 300, 0)], "the intent was committed before the call"
