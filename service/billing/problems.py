@@ -43,6 +43,8 @@ def differing(
     place: Place, table: str, expected: msgspec.Struct | None, found: msgspec.Struct | None
 ) -> Iterator[Problem]:
     """A problem for each column in which two rows of one shape differ, or one for a row that is missing or too many."""
+    if expected == found:
+        return
     if expected is None and found is not None:
         yield Problem(place, table, "*", MISSING, found)
     elif found is None and expected is not None:

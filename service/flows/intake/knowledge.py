@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Mapping
+from itertools import islice
 
 from service.adapters.postgres.catalog import CatalogStore
 from service.adapters.postgres.rides import RideStore
@@ -68,8 +69,14 @@ class Knowledge:
         if unknown:
             found: dict[tuple[int, str], AgreementRef] = await store.find_agreements(unknown)
             if len(self.catalog.agreements) + len(found) > AGREEMENTS_MAX:
-                self.catalog.agreements.clear()
+                self._forget_agreements(asked)
             self.catalog.agreements.update(found)
+
+    def _forget_agreements(self, asked: set[tuple[int, str]]) -> None:
+        """Drops the older half, but for what was asked for now: it would be taken for unknown."""
+        for key in list(islice(self.catalog.agreements, AGREEMENTS_MAX // 2)):
+            if key not in asked:
+                del self.catalog.agreements[key]
 
     def fly(self, rides: Iterable[Ride]) -> None:
         """These were decided and are about to be written, after the batches that fly already."""
