@@ -40,6 +40,11 @@ class TariffVersion(msgspec.Struct, frozen=True, gc=False):
     valid_from: datetime
     tariff: Tariff
 
+    @property
+    def key(self) -> tuple[int, int]:
+        """(tariff number, version)."""
+        return self.tariff_no, self.version
+
 
 class Catalog:
     """The agreements and tariffs known to this process, by operator number and id."""

@@ -164,9 +164,9 @@ def _check_capping(plan: Plan, at: str) -> None:
     capping = plan.fare_capping
     if capping is None:
         return
-    if capping.duration <= 0 or capping.duration * MINUTE_US % 1 != 0:
-        problem = f"duration {capping.duration} is no length of time"
-        raise TariffError(f"{at}/fare_capping/duration", problem, "give minutes above 0")
+    if capping.duration < 1 or capping.duration * MINUTE_US % 1 != 0:
+        problem = f"duration {capping.duration} is shorter than a minute, or finer than a microsecond"
+        raise TariffError(f"{at}/fare_capping/duration", problem, "give whole minutes, 1 or more")
     if capping.price < 0:
         raise TariffError(f"{at}/fare_capping/price", f"price {capping.price} is negative", "give 0 or more")
 

@@ -118,10 +118,8 @@ def compose(
     terms, state = verdict.terms, verdict.state
     agreement, tariff = ride.agreement, ride.tariff
     named: tuple[int | None, int | None, int | None] = (None, None, None)
-    if terms is not None and (
-        agreement != terms.agreement or (terms.version.tariff_no, terms.version.version) != tariff
-    ):
-        agreement, tariff = terms.agreement, (terms.version.tariff_no, terms.version.version)
+    if terms is not None and (agreement != terms.agreement or terms.version.key != tariff):
+        agreement, tariff = terms.agreement, terms.version.key
         named = (agreement.agreement_no, *tariff)
     standing = None if state in UNCHARGED else charge or ride.charge
     owing_minor = owed_minor(standing) - owed_minor(ride.charge)

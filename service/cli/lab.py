@@ -13,6 +13,7 @@ from service.lab.servers import lab
 
 
 def register(group: click.Group) -> None:
+    """Adds the lab."""
     group.add_command(lab_command)
 
 

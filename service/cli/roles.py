@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import rich_click as click
 
 from service.adapters.migrate import migrate as run_migrations
 from service.cli.connections import AWAY, fail, load_settings
+from service.flows.intake.watchdog import StalledError
 from service.settings import Settings, settings_table
 from service.telemetry import configure_logs
 from service.wiring import STOPS, Process, run_collect, run_intake, run_keep, run_publish
@@ -55,7 +57,8 @@ def _role(name: str, work: Callable[[Process], Awaitable[None]], text: str) -> c
 
 
 def run(name: str, configured: Settings, work: Callable[[Process], Awaitable[None]]) -> None:
-    """Runs a role until it is told to stop; what stops it by itself is one line and exit code 2."""
+    """Runs a role until it is told to stop; what stops it by itself is one line and exit code 2, a stall 1: a fresh
+    process cures that."""
     import uvloop  # noqa: PLC0415  Not on every platform.
 
     async def main() -> None:
@@ -63,10 +66,14 @@ def run(name: str, configured: Settings, work: Callable[[Process], Awaitable[Non
 
     try:
         uvloop.run(main())
+    except StalledError as error:
+        click.echo(f"farebox: {name} ends: {error}", err=True)
+        sys.exit(1)
     except STOPS as error:
         fail(f"{name} stops: {error}")
     except OSError as error:
-        fail(f"{name}: {error.strerror or error} (is another process using the port?)")
+        ports = f"FAREBOX_HTTP_PORT is {configured.http_port}, FAREBOX_HEALTH_PORT {configured.health_port}"
+        fail(f"{name}: {error.strerror or error} (is another process using the port? {ports})")
 
 
 @click.command()
@@ -89,9 +96,16 @@ def migrate() -> None:
 
 @click.command("all")
 def run_all() -> None:
-    """Every role, each a process of its own, until told to stop; ends when one of them does."""
-    load_settings()
-    children = {name: subprocess.Popen([sys.executable, "-m", "service", name]) for name in ALL}  # noqa: S603
+    """Every role, each a process of its own, until told to stop; ends when one of them does.
+
+    With FAREBOX_HEALTH_PORT set, the roles' probes listen on that port and the ones after it, in alphabetical order.
+    """
+    health = load_settings().health_port
+    children = {}
+    for place, name in enumerate(sorted(ALL)):
+        own = {"FAREBOX_HEALTH_PORT": str(health + place)} if health else {}
+        command = [sys.executable, "-m", "service", name]
+        children[name] = subprocess.Popen(command, env=os.environ | own)  # noqa: S603  Our own roles, by fixed names.
 
     def stop(*_: object) -> None:
         for child in children.values():

@@ -42,6 +42,7 @@ class Plan(TypedDict):
 
 
 def main() -> None:
+    """Starts the command of the plan in `argv`, and ends it when whoever asked is gone."""
     plan: Plan = json.loads(sys.argv[1])
     wake = wake_up_on_signals()
     starter = os.getppid()
@@ -61,6 +62,7 @@ def main() -> None:
 
 
 def start(plan: Plan) -> subprocess.Popen[bytes]:
+    """The plan's command in a group of its own, as its user, writing to its log; raises OSError."""
     as_user: dict[str, Any] = {}
     if plan["uid"] is not None:
         as_user = {"user": plan["uid"], "group": plan["gid"], "extra_groups": []}
@@ -112,6 +114,7 @@ def ended_by_itself(child: subprocess.Popen[bytes], wake: int, starter: int) -> 
 
 
 def stop(child: subprocess.Popen[bytes], plan: Plan) -> None:
+    """Ends the child with its stop signal, after its grace with SIGKILL."""
     send(child.pid, plan["stop_signal"])
     try:
         child.wait(plan["grace_s"])
@@ -121,11 +124,13 @@ def stop(child: subprocess.Popen[bytes], plan: Plan) -> None:
 
 
 def send(group: int, number: int) -> None:
+    """Sends a signal to a group; nothing happens when it has ended."""
     with contextlib.suppress(ProcessLookupError, PermissionError):  # macOS says EPERM for a group of zombies.
         os.killpg(group, number)
 
 
 def remove(plan: Plan) -> None:
+    """Removes the directory that goes with the child."""
     if plan["remove"]:
         shutil.rmtree(plan["remove"], ignore_errors=True)
         with contextlib.suppress(OSError):  # Another guard still works in there.
@@ -133,6 +138,7 @@ def remove(plan: Plan) -> None:
 
 
 def end_like(returncode: int) -> None:
+    """Ends this process as the child ended: with its exit code, or by its signal."""
     if returncode >= 0:
         sys.exit(returncode)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

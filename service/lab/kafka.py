@@ -42,6 +42,8 @@ auto.create.topics.enable=false
 
 
 class Ports(NamedTuple):
+    """Where the broker and its controller listen, on 127.0.0.1."""
+
     broker: int
     controller: int
 

@@ -56,6 +56,8 @@ class Section(msgspec.Struct, frozen=True):
 
 
 class Report(msgspec.Struct, frozen=True):
+    """What a bench found: where it ran, with what settings, table by table."""
+
     machine: Machine
     settings: dict[str, str]
     sections: list[Section]
@@ -73,6 +75,7 @@ COPIED_COLUMNS = ("COPY", "COMMIT", "WAL bytes")
 
 
 def this_machine() -> Machine:
+    """This machine, today, at this commit."""
     pages, page_bytes = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
     return Machine(
         date=datetime.now(UTC).date().isoformat(),
@@ -116,6 +119,7 @@ def copied_cells(batches: Sequence[Copied], size: int) -> tuple[Spread, Spread, 
 
 
 def show(report: Report, console: Console) -> None:
+    """Prints a report."""
     machine = report.machine
     console.print(
         f"{machine.date} · {machine.system} · {machine.processors} processors, {machine.memory_gb} GB"

@@ -208,6 +208,7 @@ def free_ports(count: int) -> tuple[int, ...]:
 
 
 def port_is_free(port: int) -> bool:
+    """Whether nothing listens on a port of 127.0.0.1 now."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
