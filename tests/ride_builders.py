@@ -157,3 +157,11 @@ def store(revision: Revision) -> StoredRevision:
     assert len(fields) == len(names)
     row = dict(zip(names, fields, strict=True))
     return msgspec.convert({**row, "batch_no": 0, "digest": revision.ride.digest}, StoredRevision, strict=False)
+
+
+def told(events: Sequence[Sequence[RideEvent]], known: Catalog | None = None, **operator: Any) -> World:
+    """A world that took these batches one after the other, under an operator that differs so from the usual one."""
+    found = World(known, msgspec.structs.replace(OPERATOR, **operator))
+    for batch in events:
+        found.take(*batch)
+    return found

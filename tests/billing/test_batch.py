@@ -9,35 +9,19 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from ride_builders import OPERATOR, World, at, catalog, event, tariff, whole
+from ride_builders import World, at, catalog, event, tariff, told, whole
 
 from service.billing.announcements import announce
 from service.billing.catalog import AgreementRef, Operator, TariffVersion
 from service.billing.events import RideEvent
-from service.billing.rating import rate
 from service.billing.rides import Revision
 from service.billing.sessions import SessionState
-from service.billing.tariffs import Tariff
 
 START, END = event("started", 0), event("ended", 20)
 DAY = 1440
 
 Batches = list[list[RideEvent]]
 REVIEW, CLOSED, PARKED, OPEN = SessionState.REVIEW, SessionState.CLOSED, SessionState.PARKED, SessionState.OPEN
-
-
-def world(known: Any = None, **operator: Any) -> World:
-    return World(known, msgspec.structs.replace(OPERATOR, **operator))
-
-
-def told(events: Batches, known: Any = None, **operator: Any) -> World:
-    """A world that took these batches one after the other."""
-    found = world(known, **operator)
-    for batch in events:
-        found.take(*batch)
-    return found
 
 
 def outcome(found: World) -> tuple[str, str | None, int | None]:
@@ -183,7 +167,7 @@ FUTURE = {"a start": [event("started", 30)], "an end": [START, event("ended", 30
 
 @pytest.mark.parametrize("what", FUTURE)
 def test_what_lies_far_ahead_is_never_charged_by_itself(what: str) -> None:
-    found = world()
+    found = told([])
     found.take(*FUTURE[what], now=1)
     assert outcome(found) == (REVIEW, "time_in_the_future", None)
     found.take(event("ended", 40, "late"), now=200)
@@ -195,7 +179,7 @@ def test_what_lies_far_ahead_is_never_charged_by_itself(what: str) -> None:
 
 
 def test_a_little_ahead_is_only_another_clock() -> None:
-    found = world()
+    found = told([])
     found.take(START, event("ended", 15), now=0)
     assert outcome(found) == (CLOSED, None, 150)
 
@@ -354,148 +338,6 @@ def test_the_agreement_of_the_start_that_counts_is_the_one_that_owes() -> None:
     assert found.revisions[1].row.split("\t")[5] == "2"
     assert found.revisions[-1].transfers[0].debit_account == 10**15 + 2
     assert {use.rider_no for revision in found.revisions for use in revision.cap_uses} == {12}
-
-
-MODES: dict[str, tuple[dict[str, Any], bool]] = {
-    "live": ({}, True),
-    "shadow": ({"live": False}, False),
-    "from later on": ({"bill_from": at(1)}, False),
-    "from then on": ({"bill_from": at(0)}, True),
-}
-
-
-@pytest.mark.parametrize("what", MODES)
-def test_only_a_live_ride_owes_and_a_correction_never_changes_that(what: str) -> None:
-    operator, owes = MODES[what]
-    found = world(**operator)
-    found.take(START, END)
-    found.operator = msgspec.structs.replace(OPERATOR, live=not owes)
-    found.take(event("corrected", 60, corrected_end=at(10)))
-    found.take(event("voided", 70))
-    assert found.owed() == ([250, -100, -150] if owes else [])
-    assert [bool(revision.transfers) for revision in found.revisions] == [owes, owes, owes]
-    assert found.revisions[0].charge is not None
-
-
-def test_what_a_correction_owes_is_the_difference_and_a_void_gives_all_back() -> None:
-    found = told([[START, END], [event("corrected", 60, corrected_end=at(50))], [event("voided", 70)]])
-    assert found.owed() == [250, 200, -450]
-    assert found.total() is None
-    balance: dict[int, int] = {}
-    for revision in found.revisions:
-        for transfer in revision.transfers:
-            balance[transfer.debit_account] = balance.get(transfer.debit_account, 0) + transfer.amount_minor
-            balance[transfer.credit_account] = balance.get(transfer.credit_account, 0) - transfer.amount_minor
-    assert set(balance.values()) == {0}
-
-
-def test_tax_that_moves_inside_an_equal_total_is_posted() -> None:
-    tax = {"rate": "0.10", "included": True, "lines": {"parking_fee": {"rate": "0", "included": True}}}
-    rules = {"tax": tax, "parking_fees": {"invalid": "1.00"}}
-    found = told([[START, END]], catalog(tariff(rules)))
-    end = event("corrected", 60, corrected_end=at(10), parking_category="invalid")
-    (revision,) = found.take(end)
-    assert revision.owing_minor == 0
-    assert sorted(transfer.amount_minor for transfer in revision.transfers) == [9, 9]
-
-
-def capped(**rules: Any) -> Tariff:
-    return tariff({"ride_max": None, **rules})
-
-
-def test_a_day_cap_holds_across_the_riders_rides_and_each_movement_is_proven() -> None:
-    found = world(catalog(capped(day_cap="4.00"), agreements=("agr-1", "agr-2")))
-    for number in range(3):
-        found.take(*whole(f"s-{number}"))
-    assert [found.total(f"s-{number}") for number in range(3)] == [250, 150, 0]
-    uses = [(use.before, use.after) for revision in found.revisions for use in revision.cap_uses]
-    assert uses == [(Decimal(0), Decimal("2.50")), (Decimal("2.50"), Decimal("4.00"))]
-    found.take(event("voided", 60, session="s-0"))
-    assert found.revisions[-1].cap_uses[0].after == Decimal("1.50")
-    assert found.total("s-1") == 150, "a correction of one ride does not open others again"
-    found.take(*whole("o", agreement_id="agr-2"))
-    assert found.total("o") == 250, "another rider has a cap of his own"
-
-
-def test_rides_of_one_batch_share_the_cap() -> None:
-    found = world(catalog(capped(day_cap="4.00")))
-    found.take(*(item for number in range(3) for item in whole(f"s-{number}")))
-    assert [found.total(f"s-{number}") for number in range(3)] == [250, 150, 0]
-
-
-def test_a_rerate_uses_the_balance_of_the_first_charge() -> None:
-    found = world(catalog(capped(day_cap="4.00")))
-    found.take(START, END)
-    found.take(*whole("s-2", 30, 50))
-    assert (found.total(), found.total("s-2")) == (250, 150)
-    found.take(event("corrected", 60, distance=5))
-    assert found.total() == 250, "it was the first of the day, and stays so"
-    found.take(event("corrected", 70, session="s-2", corrected_end=at(40)))
-    assert found.total("s-2") == 150
-    assert found.owed("s-2") == [150]
-
-
-event_lists = st.lists(
-    st.one_of(
-        st.builds(
-            lambda kind, minute, name: event(kind, minute, f"{name}{minute}"),
-            st.sampled_from(["started", "ended", "paused", "resumed", "cancelled"]),
-            st.integers(-3, 40),
-            st.sampled_from("ab"),
-        ),
-        st.builds(
-            lambda minute: event("corrected", 50 + minute, f"c{minute}", corrected_end=at(minute)), st.integers(-3, 60)
-        ),
-        st.builds(lambda minute: event("voided", 90 + minute, f"v{minute}"), st.integers(0, 1)),
-        st.builds(lambda minute: event("reservation_started", minute), st.integers(-9, -1)),
-        st.builds(lambda minute: event("started", minute, f"x{minute}", agreement_id="agr-2"), st.integers(0, 9)),
-    ),
-    min_size=1,
-    max_size=9,
-)
-
-
-@settings(max_examples=150)
-@given(event_lists, st.lists(st.integers(1, 3), max_size=9), st.booleans())
-def test_obligations_add_up_to_the_charge_that_stands(events: list[RideEvent], cuts: list[int], keep: bool) -> None:
-    known = catalog(capped(day_cap="4.00"), agreements=("agr-1", "agr-2"))
-    found, rest = world(known), list(events)
-    for cut in [*cuts, len(rest)]:
-        if rest[:cut]:
-            found.take(*rest[:cut], now=200)
-        rest = rest[cut:]
-    if keep:
-        found.look(5 * DAY, "deadline")
-        found.take(event("ended", 33, "true"), now=5 * DAY)
-    assert sum(found.owed()) == (found.total() or 0)
-    _check_trail(found, known.tariff_version(1, "bike", 1))
-    count = len(found.revisions)
-    found.take(*events, now=6 * DAY)
-    assert len(found.revisions) == count, "everything delivered again decides nothing"
-
-
-def _check_trail(found: World, version: TariffVersion | None) -> None:
-    """Numbers without gaps, each charge derived again, balances that sum to what stands."""
-    assert version is not None
-    assert [revision.ride.revision for revision in found.revisions] == list(range(1, len(found.revisions) + 1))
-    for revision in found.revisions:
-        if revision.charge is not None:
-            charge = revision.charge
-            assert rate(charge.usage, version.tariff, charge.charge.balance) == charge.charge
-            assert sum((line.amount for line in charge.charge.lines), Decimal(0)) * 100 == charge.charge.total_minor
-    stands = found.ride().charge
-    standing = sum((use.used for use in stands.charge.used), Decimal(0)) if stands is not None else Decimal(0)
-    assert sum(found.balances.values(), Decimal(0)) == standing
-
-
-@given(st.permutations([START, END, event("paused", 3), event("resumed", 10)]), st.integers(1, 4))
-def test_the_order_of_arrival_does_not_change_the_charge(events: list[RideEvent], cut: int) -> None:
-    """As long as the whole ride is known before it is decided; a pause that comes after the charge moves nothing."""
-    found = told([events])
-    assert found.total() == told([[START, END, event("paused", 3), event("resumed", 10)]]).total()
-    early = [item for item in events if item.kind in ("paused", "resumed")]
-    late = [item for item in events if item.kind in ("started", "ended")]
-    assert told([early[:cut], early[cut:], late] if early[cut:] else [early, late]).total() == found.total()
 
 
 def test_an_operators_rules_of_today_hold_for_a_ride_of_yesterday() -> None:
