@@ -63,7 +63,7 @@ async def _demo(rides: int, seed: int, seconds: float, *, keep: bool) -> bool:
         line = closing_line(truth, problems + len(truth.disagreements))
         if keep:
             _invite(running, console)
-            console.print(line)
+            console.print(line, soft_wrap=True)
             await asyncio.Event().wait()
         console.print(line, soft_wrap=True)
     return not (truth.lost or truth.charged_twice or truth.trial_balance or problems or truth.disagreements)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from datetime import datetime
 
 import msgspec
@@ -22,6 +23,7 @@ from service.billing.debit_events import DebitEvent, LowerAnswered, Notified, Qu
 from service.billing.debit_state import Debit, State
 from service.billing.outcomes import Outcome, Unknown
 from service.billing.refunds import Refund, RefundEvent
+from service.telemetry import PROVIDER_SECONDS
 
 CALL_SECONDS = 20.0
 """How long a provider may take before its answer counts as lost (machine's clock)."""
@@ -44,11 +46,15 @@ class Answer(msgspec.Struct, frozen=True):
 
 async def call(provider: Provider, claim: Claim) -> Answer:
     """Makes the call. No answer in time is Unknown: the money may have moved."""
+    began = time.perf_counter()
     try:
         async with asyncio.timeout(CALL_SECONDS):
-            return Answer(claim, await _ask(provider, claim))
+            outcome = await _ask(provider, claim)
     except TimeoutError:
-        return Answer(claim, Unknown("no answer in time"))
+        outcome = Unknown("no answer in time")
+    labels = (provider.account.account_id, claim.work.what, type(outcome).__name__)
+    PROVIDER_SECONDS.labels(*labels).observe(time.perf_counter() - began)
+    return Answer(claim, outcome)
 
 
 def debit_event(answer: Answer, *, ours: bool) -> DebitEvent:

@@ -18,6 +18,7 @@ from service.billing.dunning import calendar
 from service.billing.events import decode_events
 from service.billing.facts import EncodedFact
 from service.billing.keys import session_key
+from service.telemetry import DEBITS
 
 Providers = Mapping[int, Provider]
 """By account number; it may grow meanwhile."""
@@ -108,6 +109,8 @@ async def _write(
     await store.insert_refunds(book.refunds_opened, book.now)
     await store.append_transitions(book.transitions, book.now, machine_at)
     await store.append_transfers(book.posted, book.now)
+    for transition in book.transitions:
+        DEBITS.labels(transition.debit.state).inc()
 
 
 async def _publish(
