@@ -30,13 +30,13 @@ class Bench:
         self.provider = provider
         self.now = MIGRATED_AT
         self.machine = MIGRATED_AT
-        self._database = database
+        self.database = database
         self.collection = self.collector()
 
     def collector(self) -> Collection:
         """Another process that collects."""
         providers = {self.account_no: cast(Provider, self.provider)}
-        return Collection(self._database, providers, lambda: self.now, lambda: self.machine, concurrency=8)
+        return Collection(self.database, providers, lambda: self.now, lambda: self.machine, concurrency=8)
 
     @property
     def account_no(self) -> int:
