@@ -107,7 +107,7 @@ def check_ride(rows: RideRows, known: Known) -> Iterator[Problem]:
     yield from _compare(place, "transfer", expected.transfers, charged)
     yield from _compare(place, "cap_use", _cap_uses(expected.moves, rows.cap_uses), rows.cap_uses)
     settled = [transfer for transfer in rows.transfers if transfer.fact != Fact.CHARGE]
-    planned = _is_planned(rows, known)
+    planned = _is_planned(rows, {row.revision for row in expected.obligations}, known)
     yield from check_debits(place, key, rows.debits, settled, standing.owed_minor if planned else None)
 
 
@@ -298,9 +298,8 @@ def _revision_of(row: object) -> int | None:
     return row.ordinal if isinstance(row, StoredTransfer) else getattr(row, "revision", None)
 
 
-def _is_planned(rows: RideRows, known: Known) -> bool:
-    """Whether collection has read every batch that changed what the ride owes."""
-    owing = {obligation.revision for obligation in rows.obligations}
+def _is_planned(rows: RideRows, owing: set[int], known: Known) -> bool:
+    """Whether collection has read every batch that changed what the ride owes, by its revisions."""
     places = (divmod(stored.batch_no, 1 << BATCH_BITS) for stored in rows.revisions if stored.revision in owing)
     return all(seq <= known.collected.get(writer_no, 0) for writer_no, seq in places)
 
