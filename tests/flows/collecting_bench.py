@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import datetime, timedelta
+from datetime import timedelta
 from itertools import count
 from typing import Any, cast
 
@@ -115,6 +115,16 @@ async def open_bench(url: str, capabilities: Capabilities | None = None) -> Asyn
         await connection.close()
 
 
-def later(start: datetime, **step: float) -> datetime:
-    """`start` and a while."""
-    return start + timedelta(**step)
+async def assert_books_agree(bench: Bench) -> None:
+    """We believe what the provider did; no debit is paid beyond its amount; no transition is lost."""
+    taken, given = sum(bench.provider.taken.values()), sum(bench.provider.given_back.values())
+    assert await bench.balance(4, bench.account_no) == taken - given
+    over = await bench.connection.fetch(
+        "SELECT * FROM debit WHERE paid_minor > amount_minor AND state <> 'settled_twice'"
+    )
+    assert over == []
+    gaps = await bench.connection.fetch(
+        "SELECT ride_no FROM debit d WHERE transitions <> (SELECT count(*) FROM debit_transition t"
+        " WHERE t.ride_no = d.ride_no AND t.ordinal = d.ordinal)"
+    )
+    assert gaps == []

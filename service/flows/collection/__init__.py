@@ -15,9 +15,9 @@ from service.adapters.postgres import RACES, Database
 from service.adapters.postgres.collection import CollectionStore, DebitKey, DebitRow, RefundKey
 from service.adapters.providers.port import Provider
 from service.billing.collecting import Book, Work
-from service.billing.debit_events import DebitEvent, Due, LeaseOver, PolicyDue
+from service.billing.debit_events import DebitEvent, Due, LeaseOver, Notified, PolicyDue
 from service.billing.debit_state import Debit
-from service.billing.outcomes import Throttled
+from service.billing.outcomes import Outcome, Throttled
 from service.billing.refunds import Refund
 from service.flows.clock import Clock
 from service.flows.collection.calls import Answer, Claim, call, debit_event, refund_event
@@ -89,6 +89,14 @@ class Collection:
                 book.happen(book.changed.get(key, rows[key].debit), event, context(self._providers, rows[key]))
             await self._keep(store, book, rows, "collection/wishes")
             return {key: book.changed.get(key, rows[key].debit) for key, _ in events}
+
+    async def noticed(self, account_no: int, key: str, outcome: Outcome) -> bool:
+        """Takes in what a verified notification says about a debit; False when it is about none that still matters."""
+        async with self._database.reading(CollectionStore) as store:
+            debits = await store.debits_by_provider_key(key, account_no)
+        if debits:
+            await self.happen([(debit, Notified(key, outcome)) for debit in debits])
+        return bool(debits)
 
     async def submit_round(self, account_no: int) -> int:
         """Claims what is due of one account, calls its provider, saves outcomes as they come; returns the calls.
