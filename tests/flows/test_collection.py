@@ -195,3 +195,16 @@ async def test_a_paused_account_submits_nothing_but_still_asks(bench: Bench) -> 
     waiting = await bench.ride(party, 400)
     await bench.settle_down(3)
     assert [await bench.states(ride) for ride in (lost, waiting)] == [[("settled", 300, 300)], [("new", 400, 0)]]
+
+
+async def test_a_provider_that_hangs_slows_no_other(bench: Bench, database_url: str) -> None:
+    async with open_bench(database_url) as other:
+        stuck, quick = await bench.ride(await bench.party(), 300), await other.ride(await other.party(), 400)
+        bench.provider.faults["*"] = ["slow"]
+        hanging = asyncio.create_task(bench.collection.submit_round(bench.account_no))
+        assert await other.collection.submit_round(other.account_no) == 1
+        assert await other.states(quick) == [("settled", 400, 400)]
+        assert not hanging.done()
+        bench.provider.gate.set()
+        await hanging
+        assert await bench.states(stuck) == [("settled", 300, 300)]
