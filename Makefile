@@ -43,7 +43,8 @@ demo: .venv/.farebox-run
 	@$(BIN)/farebox demo
 
 bench: .venv/.farebox-run
-	@$(BIN)/farebox bench
+	@$(BIN)/farebox bench rating
+	@$(BIN)/farebox bench intake
 
 test: lint
 	@$(BIN)/pytest

@@ -8,9 +8,10 @@ from pathlib import Path
 import rich_click as click
 from rich.console import Console
 
+from service.lab import bench_rating
 from service.lab.bench_intake import bench_intake
 from service.lab.bench_tables import bench_tables
-from service.lab.measure import show, write
+from service.lab.measure import Report, Section, show, this_machine, write
 from service.lab.processes import LabError
 
 
@@ -66,3 +67,22 @@ def intake_command(rides: int, pairs: int, json_file: Path) -> None:
         raise SystemExit(2) from error
     show(report, Console(width=120))
     write(report, json_file)
+
+
+@bench.command("rating")
+@click.argument("plans", nargs=-1, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--rides", type=click.IntRange(min=1000), default=200_000, show_default=True)
+def rating_command(plans: tuple[Path, ...], rides: int) -> None:
+    """Measure rate() alone, on GBFS PLANS or on some of our own: rides per second of one core, with their lines."""
+    found = bench_rating.run(rides, plans)
+    columns = ("plans", "rides/s", "once more", "nothing shared between equal rides")
+    rows = [
+        (
+            found["tariffs"],
+            f"{found['rides_per_s']:,}",
+            f"{found['rides_per_s_warm']:,}",
+            f"{found['rides_per_s_unshared']:,}",
+        )
+    ]
+    report = Report(this_machine(), {"rides": f"{rides:,}"}, [Section("Rating", columns, rows)])
+    show(report, Console(width=120))
