@@ -13,11 +13,10 @@ import msgspec
 
 from service.adapters.postgres import RACES, UNAVAILABLE, Database
 from service.adapters.postgres.catalog import CatalogStore
-from service.adapters.postgres.housekeeping import HousekeepingStore, OpenRide, Watched
+from service.adapters.postgres.housekeeping import HousekeepingStore, Watched
 from service.adapters.postgres.rides import ride_number
 from service.billing.batch import reconsider
 from service.billing.catalog import BalanceBook, Catalog
-from service.billing.keys import slot_of
 from service.billing.rides import Revision, Ride
 from service.billing.sessions import SessionState
 from service.billing.verdicts import RECHECK_AFTER, deadline, shortest_wait
@@ -80,38 +79,21 @@ class Housekeeping:
             return 0
         settled_at = min(now - shortest_wait(self._knowledge.catalog), *read_through.values())
         until = ride_number(settled_at, 0)
-        async with self._database.reading(HousekeepingStore) as store:
+        async with self._database.transaction(HousekeepingStore) as store:
             after = await store.swept_through()
             if until <= after:
                 return 0
             step = await store.sweep_step(after, until, SWEEP_REVISIONS_MAX)
-            numbers = await store.still_open(after, step)
-        rides = await self._read(numbers)
-        watched = [self._open_ride(ride, now) for ride in rides if ride.state is SessionState.OPEN]
-        async with self._database.transaction(HousekeepingStore) as store:
-            await store.watch_open(watched)
+            watched = await store.watch_open(after, step, now)
             moved = await store.move_sweep(after, step)
-        return 1 if moved and step < until else len(watched)
-
-    async def _read(self, numbers: Sequence[int]) -> list[Ride]:
-        """Rides with the agreements that they name, decided by nobody."""
-        if not numbers:
-            return []
-        decisions = await decide_rides(self._database, self._knowledge, _nothing, numbers=numbers)
-        return [decision.ride for decision in decisions]
-
-    def _open_ride(self, ride: Ride, now: datetime) -> OpenRide:
-        until = deadline(ride.session, ride.operator, self._knowledge.catalog)
-        since_at = min(event.time for event in ride.session.counted)
-        due_at = until or now + RECHECK_AFTER
-        return OpenRide(ride.ride_no, slot_of(ride.key), ride.operator.operator_no, due_at, since_at)
+        return watched + (moved and step < until)
 
     async def _look_at_due(self, now: datetime, read_through: Mapping[int, datetime]) -> int:
         async with self._database.reading(HousekeepingStore) as store:
             due = await store.due_rides(now, RIDES_MAX)
         decisions = await self._decide(due, now, read_through)
         await self._settle(due, decisions, now, read_through)
-        return sum(decision.revision is not None for decision in decisions)
+        return sum(decision.revision is not None for decision in decisions) + (len(due) == RIDES_MAX)
 
     async def _look_at_parked(self, now: datetime, read_through: Mapping[int, datetime]) -> int:
         """Parked rides, before they are due: all of them once, whenever an agreement or a tariff is new."""
@@ -209,7 +191,3 @@ class _Look(msgspec.Struct, frozen=True):
         places = {event.position.partition for event in ride.session.events() if event.position.topic == self.topic}
         through = [self.read_through.get(partition) for partition in places or self.read_through]
         return bool(through) and all(at is not None and at >= until for at in through)
-
-
-def _nothing(_ride: Ride, _catalog: Catalog, _book: BalanceBook, _now: datetime) -> None:
-    return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 
 import msgspec
@@ -26,16 +26,6 @@ class WatchedKind(msgspec.Struct, frozen=True):
     kind: str
     rides: int
     oldest_at: datetime
-
-
-class OpenRide(msgspec.Struct, frozen=True):
-    """A ride that is still open, with its real deadline."""
-
-    ride_no: int
-    slot: int
-    operator_no: int
-    due_at: datetime
-    since_at: datetime
 
 
 class HeldRaw(msgspec.Struct, frozen=True):
@@ -78,15 +68,9 @@ class HousekeepingStore(BatchStore):
         assert row is not None
         return int(row["last_ride_no"]) if row["revisions"] == revisions_max else until
 
-    async def still_open(self, after: int, until: int) -> list[int]:
-        """The rides in (after, until] that are still open."""
-        return [row["ride_no"] for row in await self.all("still_open", after, until)]
-
-    async def watch_open(self, rides: Sequence[OpenRide]) -> None:
-        """Gives open rides a row with their deadline."""
-        columns = ("ride_no", "slot", "operator_no", "due_at", "since_at")
-        if rides:
-            await self.run("watch_open", *([getattr(ride, name) for ride in rides] for name in columns))
+    async def watch_open(self, after: int, until: int, now: datetime) -> int:
+        """Gives the rides in (after, until] that are still open a row that is due now; returns how many."""
+        return await self.run("watch_open", after, until, now)
 
     async def due_rides(self, now: datetime, rides_max: int) -> list[Watched]:
         """What must be looked at now."""

@@ -20,20 +20,13 @@ SELECT count(*) AS revisions, max(ride_no) AS last_ride_no FROM (
   SELECT ride_no FROM ride_revision WHERE ride_no > $1 AND ride_no <= $2 ORDER BY ride_no LIMIT $3
 ) step;
 
--- name: still_open
--- Rides of a range whose last revision says that they are open.
-SELECT r.ride_no FROM ride_revision r
+-- name: watch_open
+-- What of a range is still open gets a row that is due at once; its real deadline is found when it is looked at.
+INSERT INTO watch (ride_no, slot, operator_no, kind, due_at, since_at)
+SELECT r.ride_no, r.slot, r.operator_no, 'open', $3, r.decided_at FROM ride_revision r
 WHERE r.ride_no > $1 AND r.ride_no <= $2 AND r.state = 'open'
   AND NOT EXISTS (SELECT FROM ride_revision n WHERE n.ride_no = r.ride_no AND n.revision = r.revision + 1 AND n.slot = r.slot)
-ORDER BY r.ride_no;
-
--- name: watch_open
--- Open rides with their real deadlines; one that is watched already keeps its row.
-INSERT INTO watch (ride_no, slot, operator_no, kind, due_at, since_at)
-SELECT n.ride_no, n.slot, n.operator_no, 'open', n.due_at, n.since_at
-FROM unnest($1::bigint[], $2::smallint[], $3::integer[], $4::timestamptz[], $5::timestamptz[])
-     AS n(ride_no, slot, operator_no, due_at, since_at)
-ON CONFLICT (ride_no, slot) DO NOTHING;
+ORDER BY r.ride_no ON CONFLICT (ride_no, slot) DO NOTHING;
 
 -- name: due_rides
 -- What must be looked at now, the longest overdue first.
