@@ -19,8 +19,8 @@ from service.adapters.providers.port import (
     MerchantAccount,
     Provider,
 )
+from service.billing.agreements.standing import AgreementStatus
 from service.billing.capabilities import Capabilities
-from service.billing.standing import AgreementStatus
 from service.lab.provider.mirror import terms_of
 from service.lab.provider.rows import Account
 from service.lab.provider.server import Plan, simulator

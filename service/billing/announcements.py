@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 
 from service.billing.events import RideEvent
-from service.billing.fact_data import ChargeRated, ChargeRevised, SessionConflict, SessionParked, SessionReview
 from service.billing.facts import EncodedFact, encode_fact, encode_lines, sources_of
+from service.billing.facts.data import ChargeRated, ChargeRevised, SessionConflict, SessionParked, SessionReview
 from service.billing.rides import Revision, StoredCharge
 from service.billing.sessions import SessionState
 

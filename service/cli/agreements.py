@@ -14,7 +14,7 @@ from service.adapters.postgres.operators import OperatorStore
 from service.adapters.providers import PROVIDER_NAMES
 from service.adapters.providers.port import MerchantAccount
 from service.adapters.providers.secrets import AccountSettingsError
-from service.billing.asking import AskError
+from service.billing.agreements.asking import AskError
 from service.billing.money import format_amount
 from service.billing.outcomes import Outcome
 from service.cli.connections import business_now, carry_out, database_of, load_settings

@@ -14,8 +14,8 @@ from rich.console import Console
 from rich.progress import open as open_with_progress
 
 from service.billing.events import Malformed, RideEvent, Skipped, decode
-from service.billing.exports import record_of_line
-from service.billing.strict_json import MalformedEventError
+from service.billing.events.exports import record_of_line
+from service.billing.events.strict_json import MalformedEventError
 
 
 def register(group: click.Group) -> None:

@@ -8,7 +8,7 @@ import rich_click as click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from service.billing.problems import Problem
+from service.billing.auditing.problems import Problem
 from service.cli.connections import carry_out, database_of, load_settings
 from service.flows.audit import Audited, UnknownOperatorError
 from service.flows.audit import audit as audit_everything

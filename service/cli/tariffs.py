@@ -11,12 +11,12 @@ from pathlib import Path
 import msgspec
 import rich_click as click
 
-from service.billing.compiled import depends_on_start
+from service.billing.linting import lint_document
+from service.billing.linting.changes import changes, fare_changes
 from service.billing.money import MoneyError, format_amount, from_minor, parse_decimal
 from service.billing.rating import Charge, Line, rate
+from service.billing.rating.compiled import depends_on_start
 from service.billing.sessions import Usage
-from service.billing.tariff_diff import changes, fare_changes
-from service.billing.tariff_lint import lint_document
 from service.billing.tariffs import Tariff, TariffDraft, TariffError, build, has_balance_rules
 from service.cli.replay import replay
 from service.cli.tariff_files import BEGINNING, FILE, built, drafts_of, one_tariff, read, refused

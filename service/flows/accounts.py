@@ -12,7 +12,7 @@ from service.adapters.postgres import Database
 from service.adapters.postgres.agreements import AccountRow, AgreementStore, OwnedAccount
 from service.adapters.providers import PROVIDER_NAMES, open_provider
 from service.adapters.providers.port import MerchantAccount
-from service.billing.asking import ConflictingAskError, InvalidAskError
+from service.billing.agreements.asking import ConflictingAskError, InvalidAskError
 from service.billing.outcomes import Outcome
 
 ACCOUNT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")

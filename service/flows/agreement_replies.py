@@ -8,12 +8,12 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import msgspec
 
 from service.adapters.postgres.agreements import AgreementRow, AgreementSetting
-from service.billing.asking import ConflictingAskError, InvalidAskError, UnknownAskError
-from service.billing.fact_data import AgreementActive, AgreementExpired, AgreementRevoked, Fact
+from service.billing.agreements.asking import ConflictingAskError, InvalidAskError, UnknownAskError
+from service.billing.agreements.signing import Agreement
+from service.billing.facts.data import AgreementActive, AgreementExpired, AgreementRevoked, Fact
 from service.billing.keys import provider_key, session_key_bytes
 from service.billing.money import MoneyError, exponent
 from service.billing.outcomes import RiderAction
-from service.billing.signing import Agreement
 
 ID_MAX = 64
 LANGUAGE_DEFAULT = "zh"

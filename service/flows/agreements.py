@@ -20,12 +20,12 @@ from service.adapters.postgres.holds import HoldStore
 from service.adapters.providers import Providers
 from service.adapters.providers.port import AgreementRef, AgreementRequest, Provider
 from service.billing.agreements import exposure_minor, refusal
-from service.billing.asking import UnknownAskError
+from service.billing.agreements.asking import UnknownAskError
+from service.billing.agreements.signing import REVOKING, Agreement, answered, never_signed, overslept, revoking
+from service.billing.agreements.standing import AgreementAnswer
 from service.billing.facts import encode_fact
 from service.billing.keys import session_key_bytes, slot_of
 from service.billing.outcomes import NotFound, Unknown
-from service.billing.signing import REVOKING, Agreement, answered, never_signed, overslept, revoking
-from service.billing.standing import AgreementAnswer
 from service.flows.accounts import merchant_account
 from service.flows.admission import Admission
 from service.flows.agreement_replies import (

@@ -9,11 +9,11 @@ import msgspec
 
 from service.adapters.postgres.audit import END_OF_NUMBERS, AuditStore, audit_snapshot
 from service.adapters.postgres.catalog import CatalogStore
-from service.billing.audit_rows import RideRows
 from service.billing.auditing import Known, check_ride, session_key_of
+from service.billing.auditing.problems import MISSING, Place, Problem
+from service.billing.auditing.rows import RideRows
 from service.billing.events import decode_events
 from service.billing.ledger import KIND, Account, account_name
-from service.billing.problems import MISSING, Place, Problem
 from service.billing.proofs import BATCH_BITS, batch_no
 from service.flows.audit_batches import check_batches
 from service.flows.clock import BusinessClock

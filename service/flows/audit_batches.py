@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 
 from service.adapters.postgres.audit import AuditStore, StoredBatch, Writer
-from service.billing.problems import MISSING, Place, Problem
+from service.billing.auditing.problems import MISSING, Place, Problem
 from service.billing.proofs import BATCH_BITS, batch_columns, batch_digest, batch_no, fingerprint
 
 NOTHING = fingerprint(b"")

@@ -8,9 +8,9 @@ from datetime import timedelta
 
 from service.adapters.postgres.holds import HoldRow
 from service.adapters.providers.port import AgreementRef, HoldRef, HoldRequest, Provider
-from service.billing.holds import Hold, HoldState, Step
+from service.billing.agreements.holds import Hold, HoldState, Step
+from service.billing.agreements.standing import HoldAnswer, HoldStatus
 from service.billing.outcomes import NotFound, Unknown
-from service.billing.standing import HoldAnswer, HoldStatus
 
 LOCAL: dict[Step, HoldStatus] = {
     "ask": HoldStatus("open"),

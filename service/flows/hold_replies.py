@@ -8,9 +8,9 @@ from typing import Literal
 import msgspec
 
 from service.adapters.postgres.holds import HoldRow, Setting, SignedAgreement
-from service.billing.asking import ConflictingAskError, InvalidAskError, UnknownAskError
-from service.billing.fact_data import Fact, HoldOpened, HoldRefused, HoldReleased
-from service.billing.holds import Hold, HoldState
+from service.billing.agreements.asking import ConflictingAskError, InvalidAskError, UnknownAskError
+from service.billing.agreements.holds import Hold, HoldState
+from service.billing.facts.data import Fact, HoldOpened, HoldRefused, HoldReleased
 from service.billing.keys import provider_key, session_key, slot_of
 from service.billing.outcomes import RiderAction
 

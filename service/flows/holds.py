@@ -18,9 +18,8 @@ from service.adapters.postgres.batches import OutRecord, writer_name
 from service.adapters.postgres.holds import HoldRow, HoldStore, Setting
 from service.adapters.providers import Providers
 from service.billing.agreements import refusal
-from service.billing.asking import ConflictingAskError, UnknownAskError
-from service.billing.facts import encode_fact
-from service.billing.holds import (
+from service.billing.agreements.asking import ConflictingAskError, UnknownAskError
+from service.billing.agreements.holds import (
     Hold,
     HoldState,
     RideSeen,
@@ -31,8 +30,9 @@ from service.billing.holds import (
     refused_by_us,
     waiting,
 )
+from service.billing.agreements.standing import HoldAnswer
+from service.billing.facts import encode_fact
 from service.billing.keys import session_key, slot_of
-from service.billing.standing import HoldAnswer
 from service.flows.accounts import merchant_account
 from service.flows.admission import Admission
 from service.flows.clock import Clock

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from service.billing.events import EVENT_TYPES, MDS_TYPES
-from service.billing.fact_data import FACT_TYPES
+from service.billing.events.ride_data import DATA_TYPES
 from service.billing.facts import fact_event_type
-from service.billing.ride_data import DATA_TYPES
+from service.billing.facts.data import FACT_TYPES
 from service.lab.json_schemas import fact_data_schemas, ride_data_schemas
 
 Document = dict[str, Any]

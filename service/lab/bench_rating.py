@@ -9,8 +9,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from service.billing.compiled import compiled
 from service.billing.rating import rate
+from service.billing.rating.compiled import compiled
 from service.billing.sessions import Usage
 from service.billing.tariffs import Tariff, build, import_document
 

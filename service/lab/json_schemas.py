@@ -8,14 +8,14 @@ from typing import Any
 import msgspec
 
 from service.billing.events import EVENT_TYPES, MDS_TYPES, Kind
-from service.billing.fact_data import FACT_TYPES
-from service.billing.fact_parts import ChargeLine
+from service.billing.events.ride_data import DATA_TYPES
+from service.billing.events.strict_json import TEXT_LENGTH_MAX
 from service.billing.facts import fact_event_type
-from service.billing.gbfs import Plan
-from service.billing.ride_data import DATA_TYPES
-from service.billing.rules import Rules
-from service.billing.strict_json import TEXT_LENGTH_MAX
+from service.billing.facts.data import FACT_TYPES
+from service.billing.facts.parts import ChargeLine
 from service.billing.tariffs import TariffDocument
+from service.billing.tariffs.gbfs import Plan
+from service.billing.tariffs.rules import Rules
 
 Schema = dict[str, Any]
 DIALECT = "https://json-schema.org/draft/2020-12/schema"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from service.billing.events import EVENT_TYPES
-from service.billing.fact_data import FACT_TYPES
+from service.billing.facts.data import FACT_TYPES
 from service.lab.asyncapi import asyncapi_document, yaml_text
 from service.lab.json_schemas import event_schema, fact_schema, tariff_schema
 

@@ -14,7 +14,7 @@ from litestar.datastructures import State
 from litestar.params import QueryParameter
 from msgspec import Meta
 
-from service.billing.strict_json import MalformedEventError, check_text, decode_json
+from service.billing.events.strict_json import MalformedEventError, check_text, decode_json
 from service.web.problems import FieldProblem, ProblemError, invalid
 
 T = TypeVar("T")

@@ -9,7 +9,7 @@ from litestar import Response, get
 from litestar.params import FromPath, QueryParameter
 
 from service.adapters.postgres.reading import BIGINT_MAX, DebitPage
-from service.billing.debit_state import State
+from service.billing.debits.state import State
 from service.web.access import access_of, needs
 from service.web.answers import Asked, Cursor, Limit, Page, answer, read_cursor, write_cursor
 from service.web.doors import doors_of

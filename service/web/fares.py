@@ -13,11 +13,11 @@ from msgspec import Meta
 
 from service.billing.balances import Balance, BalanceUse, windows_of
 from service.billing.catalog import Operator
-from service.billing.gbfs import TariffError
 from service.billing.rating import rate
 from service.billing.running import running_tariff, running_usage
 from service.billing.sessions import Usage
 from service.billing.tariffs import Tariff, TariffDraft, build, import_document
+from service.billing.tariffs.gbfs import TariffError
 from service.web.access import Access, access_of, needs
 from service.web.answers import Asked, Name, answer, read
 from service.web.doors import Doors, doors_of

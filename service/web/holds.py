@@ -6,7 +6,7 @@ import msgspec
 from litestar import Response, get, post
 from litestar.params import FromPath, RawBody
 
-from service.billing.asking import UnknownAskError
+from service.billing.agreements.asking import UnknownAskError
 from service.flows.hold_replies import HoldAsk, HoldReply
 from service.web.access import access_of, needs
 from service.web.answers import Asked, Name, answer, read

@@ -16,8 +16,8 @@ from litestar.params import ParameterKwarg
 
 from service.adapters.postgres import RACES, UNAVAILABLE
 from service.adapters.providers.secrets import AccountSettingsError
-from service.billing.asking import AskError, ConflictingAskError, UnknownAskError
-from service.billing.gbfs import TariffError
+from service.billing.agreements.asking import AskError, ConflictingAskError, UnknownAskError
+from service.billing.tariffs.gbfs import TariffError
 from service.telemetry import logger
 
 LOG = logger("web")

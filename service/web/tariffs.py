@@ -12,9 +12,9 @@ from msgspec.structs import replace
 
 from service.adapters.postgres.operators import KnownOperator
 from service.adapters.postgres.reading import VersionRow
-from service.billing.gbfs import TariffError
-from service.billing.tariff_lint import lint
+from service.billing.linting import lint
 from service.billing.tariffs import TariffDocument, TariffDraft, import_document
+from service.billing.tariffs.gbfs import TariffError
 from service.flows.tariffs import publish_tariff
 from service.web.access import access_of, needs
 from service.web.answers import Asked, Cursor, Limit, Page, answer, read, read_text_cursor, write_cursor

@@ -8,7 +8,7 @@ from typing import Any
 
 from service.adapters.postgres.reading import DebitRow, RefundRow, RideRows, TransitionRow
 from service.billing.catalog import AgreementRef, Operator
-from service.billing.debit_state import debit_id, refund_id
+from service.billing.debits.state import debit_id, refund_id
 from service.billing.events import RideEvent, decode_events
 from service.billing.rating import Charge, Line
 from service.billing.rides import Ride, restore

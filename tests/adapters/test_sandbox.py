@@ -19,6 +19,7 @@ from service.adapters.providers.port import (
     RefundRequest,
     Statement,
 )
+from service.billing.agreements.standing import AgreementStatus, HoldStatus
 from service.billing.outcomes import (
     Accepted,
     AlreadyDone,
@@ -34,7 +35,6 @@ from service.billing.outcomes import (
     Throttled,
     Unknown,
 )
-from service.billing.standing import AgreementStatus, HoldStatus
 
 AT = datetime(2026, 11, 22, 10, tzinfo=UTC)
 

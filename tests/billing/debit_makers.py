@@ -10,8 +10,8 @@ from zoneinfo import ZoneInfo
 from msgspec.structs import replace
 
 from service.billing.capabilities import Capabilities
-from service.billing.debit_state import Debit, Receipt, State, Terms
-from service.billing.dunning import Calendar
+from service.billing.debits.dunning import Calendar
+from service.billing.debits.state import Debit, Receipt, State, Terms
 
 NOW = datetime(2026, 11, 22, 4, tzinfo=UTC)
 """Noon in the rider's zone."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from service.billing.charges import Charge
+from service.billing.rating.charges import Charge
 from service.billing.sessions import Usage
 from service.billing.tariffs import Tariff, TariffDraft, build
 

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ride_builders import World, at, catalog, event, store, tariff, told, whole
 
-from service.billing.audit_rows import RideRows, StoredCapUse, StoredKey, StoredObligation, StoredTransfer
 from service.billing.auditing import Known, check_ride
+from service.billing.auditing.problems import Place, Problem, differing
+from service.billing.auditing.rows import RideRows, StoredCapUse, StoredKey, StoredObligation, StoredTransfer
 from service.billing.events import RideEvent
-from service.billing.problems import Place, Problem, differing
 
 DAY = 1440
 RowT = TypeVar("RowT", bound=msgspec.Struct)

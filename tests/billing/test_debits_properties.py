@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.billing.capabilities import Capabilities
-from service.billing.debit_events import (
+from service.billing.debits import FINAL, Debit, ImpossibleEventError, RefundRefusedError, State, after
+from service.billing.debits.events import (
     Call,
     DebitEvent,
     DisputeClosed,
@@ -36,7 +37,6 @@ from service.billing.debit_events import (
     Submitted,
     Suspended,
 )
-from service.billing.debits import FINAL, Debit, ImpossibleEventError, RefundRefusedError, State, after
 from service.billing.outcomes import (
     Accepted,
     AlreadyDone,

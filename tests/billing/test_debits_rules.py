@@ -9,9 +9,10 @@ import pytest
 from debit_makers import CARD, KEY, NOW, ORDER, ZONE, debit, terms
 from msgspec.structs import replace
 
-from service.billing import dunning
 from service.billing.capabilities import Capabilities
-from service.billing.debit_events import (
+from service.billing.debits import Debit, RefundRefusedError, State, after, dunning
+from service.billing.debits.dunning import Calendar
+from service.billing.debits.events import (
     Call,
     DebitEvent,
     DisputeClosed,
@@ -34,8 +35,6 @@ from service.billing.debit_events import (
     Submitted,
     Suspended,
 )
-from service.billing.debits import Debit, RefundRefusedError, State, after
-from service.billing.dunning import Calendar
 from service.billing.outcomes import (
     Accepted,
     AlreadyDone,

@@ -9,7 +9,8 @@ from debit_makers import CARD, KEY, NOW, ORDER, debit, terms
 from msgspec.structs import replace
 
 from service.billing.capabilities import Capabilities
-from service.billing.debit_events import (
+from service.billing.debits import Debit, ImpossibleEventError, RefundRefusedError, State, after
+from service.billing.debits.events import (
     DebitEvent,
     DisputeClosed,
     DisputeOpened,
@@ -30,7 +31,6 @@ from service.billing.debit_events import (
     Submitted,
     Suspended,
 )
-from service.billing.debits import Debit, ImpossibleEventError, RefundRefusedError, State, after
 from service.billing.outcomes import (
     Accepted,
     AlreadyDone,

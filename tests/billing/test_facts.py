@@ -12,11 +12,12 @@ import pytest
 from cloudevents.core.bindings.kafka import KafkaMessage, from_kafka_event
 from event_records import SESSION, binary
 
-from service.billing import fact_data as shapes
 from service.billing.events import Malformed, RawRecord, RideEvent, decode
-from service.billing.fact_parts import ChargeLine, ClientSecret, Contact, Link, MiniProgram, SignString, SourceEvent
 from service.billing.facts import EncodedFact, encode_fact, encode_lines, fact_event_type, fact_id, sources_of
-from service.billing.quarantine import encode_quarantined
+from service.billing.facts import data as shapes
+from service.billing.facts.parts import ChargeLine, Contact, SourceEvent
+from service.billing.facts.quarantine import encode_quarantined
+from service.billing.outcomes import ClientSecret, MiniProgram, OpenUrl, SignString
 
 SCHEMAS = Path(__file__).parents[2] / "schemas/facts"
 NOW = datetime(2026, 11, 22, 3, 4, 5, 250000, UTC)
@@ -71,7 +72,7 @@ FACTS: dict[str, shapes.Fact] = {
     "debit.needs_rider": shapes.DebitNeedsRider(**DEBIT, reason="bank", action=ClientSecret("pi_1_secret_2")),
     "debit.overdue": shapes.DebitOverdue(**DEBIT, due_at=NOW, unpaid_minor=445),
     "debit.written_off": shapes.DebitWrittenOff(**DEBIT, written_off_minor=445),
-    "reminder.due": shapes.ReminderDue(**REMINDER, how_to_pay=Link("https://pay.example/d-1"), attempt_at=LATER),
+    "reminder.due": shapes.ReminderDue(**REMINDER, how_to_pay=OpenUrl("https://pay.example/d-1"), attempt_at=LATER),
     "reminder.overdue": shapes.ReminderOverdue(**REMINDER, how_to_pay=SignString("alipay_sdk=…")),
     "reminder.report_notice": shapes.ReminderReportNotice(
         **REMINDER, how_to_pay=MiniProgram("wx1", "pages/pay", {"debit": "d-1"}), report_at=LATER

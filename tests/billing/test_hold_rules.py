@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from service.billing import signing
-from service.billing.agreements import Debt, Standing, refusal
-from service.billing.holds import ENDED, OVER, Hold, HoldPolicy, HoldState, RideSeen, answered, next_step
+from service.billing.agreements import Debt, Standing, refusal, signing
+from service.billing.agreements.holds import ENDED, OVER, Hold, HoldPolicy, HoldState, RideSeen, answered, next_step
+from service.billing.agreements.standing import AgreementState, AgreementStatus, HoldStatus, HoldStatusState
 from service.billing.keys import session_key
 from service.billing.outcomes import (
     Accepted,
@@ -29,7 +29,6 @@ from service.billing.outcomes import (
     Throttled,
     Unknown,
 )
-from service.billing.standing import AgreementState, AgreementStatus, HoldStatus, HoldStatusState
 
 AT = datetime(2026, 11, 22, 10, tzinfo=UTC)
 POLICY = HoldPolicy()

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from service.billing.capabilities import Capabilities
-from service.billing.debit_events import (
+from service.billing.debits import FINAL, Debit, State, after
+from service.billing.debits.events import (
     DebitEvent,
     Due,
     Effect,
@@ -22,8 +23,7 @@ from service.billing.debit_events import (
     RefundEnded,
     Submitted,
 )
-from service.billing.debits import FINAL, Debit, State, after
-from service.billing.obligations import Change, Netting, OpenDebit, covered_minor, net
+from service.billing.debits.obligations import Change, Netting, OpenDebit, covered_minor, net
 from service.billing.outcomes import Accepted, Closed, Declined, NotFound, Outcome, Succeeded, Unknown
 
 NEW, SETTLED = debit(), debit(State.SETTLED)

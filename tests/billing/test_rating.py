@@ -11,8 +11,8 @@ import pytest
 from tariff_makers import START, amounts, per_min, ride, tariff
 
 from service.billing.balances import Balance, BalanceUse
-from service.billing.charges import Charge
 from service.billing.rating import rate
+from service.billing.rating.charges import Charge
 
 
 def total(plan: dict[str, Any], rules: dict[str, Any], **ridden: Any) -> int:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from tariff_makers import per_min, tariff
 
-from service.billing.tariff_diff import changes, fare_changes
-from service.billing.tariff_lint import lint, lint_document
+from service.billing.linting import lint, lint_document
+from service.billing.linting.changes import changes, fare_changes
 from service.billing.tariffs import load
 
 DATA = Path(__file__).parent.parent / "data"

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 from tariff_makers import per_min, tariff
 
-from service.billing.gbfs import text_of
 from service.billing.tariffs import (
     TariffError,
     build,
@@ -25,6 +24,7 @@ from service.billing.tariffs import (
     tariff_at,
     valid_from_problem,
 )
+from service.billing.tariffs.gbfs import text_of
 
 DATA = Path(__file__).parent.parent / "data"
 NOW = datetime(2026, 11, 22, 10, tzinfo=UTC)

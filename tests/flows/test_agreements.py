@@ -10,9 +10,9 @@ import pytest
 from rider_world import World, world
 from sandbox_peer import rider_path
 
-from service.billing.asking import AskError, ConflictingAskError, InvalidAskError, UnknownAskError
+from service.billing.agreements.asking import AskError, ConflictingAskError, InvalidAskError, UnknownAskError
+from service.billing.agreements.standing import AgreementStatus
 from service.billing.outcomes import OpenUrl
-from service.billing.standing import AgreementStatus
 from service.flows.agreement_replies import EligibilityAsk, NewAgreement
 
 SOON = timedelta(seconds=5)

@@ -15,9 +15,9 @@ from ride_world import RideWorld
 
 from service.adapters.postgres import Database
 from service.adapters.providers.port import Provider
+from service.billing.auditing.problems import Problem
 from service.billing.events import Position
 from service.billing.keys import session_key_bytes
-from service.billing.problems import Problem
 from service.flows.audit import Audited, UnknownOperatorError, audit
 from service.flows.collection import Collection
 from service.flows.decisions import decide_rides, taking_in

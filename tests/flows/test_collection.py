@@ -11,8 +11,8 @@ from collecting_bench import Bench, assert_books_agree, open_bench
 from fakes import Fault, KilledError
 
 from service.adapters.postgres.batches import FACTS_DECODER
-from service.billing.debit_events import Notified, OperatorDecided, PaidElsewhere, Suspended
 from service.billing.debits import ImpossibleEventError
+from service.billing.debits.events import Notified, OperatorDecided, PaidElsewhere, Suspended
 from service.billing.outcomes import Succeeded
 
 CLEARING, RECEIVABLE = 4, 1

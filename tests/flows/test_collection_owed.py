@@ -10,7 +10,7 @@ from collecting_bench import Bench, assert_books_agree, open_bench
 from fakes import KilledError
 
 from service.billing.capabilities import Capabilities
-from service.billing.debit_events import Notified
+from service.billing.debits.events import Notified
 from service.billing.outcomes import Succeeded
 
 CLEARING, RECEIVABLE = 4, 1

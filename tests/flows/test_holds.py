@@ -10,10 +10,10 @@ import pytest
 from rider_world import World, world
 from sandbox_peer import rider_path
 
-from service.billing.asking import AskError, ConflictingAskError, InvalidAskError, UnknownAskError
+from service.billing.agreements.asking import AskError, ConflictingAskError, InvalidAskError, UnknownAskError
+from service.billing.agreements.standing import HoldStatus
 from service.billing.keys import session_key, slot_of
 from service.billing.outcomes import OpenUrl
-from service.billing.standing import HoldStatus
 
 SOON = timedelta(seconds=2)
 

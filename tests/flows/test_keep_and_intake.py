@@ -13,7 +13,7 @@ from intake_world import BIKE, NOON, World, furnish
 
 from service.adapters.postgres import Database
 from service.adapters.postgres.operators import OperatorStore
-from service.billing.problems import Problem
+from service.billing.auditing.problems import Problem
 from service.billing.tariffs import import_document
 from service.flows.audit import audit
 from service.flows.clock import BusinessClock, machine_now

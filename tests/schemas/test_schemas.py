@@ -9,11 +9,11 @@ import msgspec
 import pytest
 import yaml
 
-from service.billing.charges import Line
 from service.billing.events import EVENT_TYPES, MDS_TYPES, Kind, Malformed, RideEvent, decode
-from service.billing.exports import record_of_line
-from service.billing.fact_data import FACT_TYPES
-from service.billing.fact_parts import ChargeLine
+from service.billing.events.exports import record_of_line
+from service.billing.facts.data import FACT_TYPES
+from service.billing.facts.parts import ChargeLine
+from service.billing.rating.charges import Line
 from service.lab.asyncapi import asyncapi_document, yaml_text
 from service.lab.schemas import PRODUCERS, differing, write_schemas
 

@@ -8,7 +8,7 @@ import rich_click as click
 from click.testing import CliRunner, Result
 
 from service.billing.events import Malformed, RideEvent, decode
-from service.billing.exports import record_of_line
+from service.billing.events.exports import record_of_line
 from service.cli.events import register
 
 EXAMPLES = Path(__file__).parents[2] / "schemas/examples"

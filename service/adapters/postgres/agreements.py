@@ -11,8 +11,8 @@ import msgspec
 
 from service.adapters.postgres.batches import BatchStore
 from service.billing.agreements import Debt
+from service.billing.agreements.signing import Agreement
 from service.billing.outcomes import RiderAction
-from service.billing.signing import Agreement
 
 _ACTION = msgspec.json.Decoder(RiderAction)
 _FIELDS = tuple(name for name in Agreement.__struct_fields__ if name != "action")

@@ -14,7 +14,7 @@ import msgspec
 
 from service.adapters.postgres import QUERIES, session_settings
 from service.adapters.postgres.rides import RideStore, stored_revision
-from service.billing.audit_rows import (
+from service.billing.auditing.rows import (
     AuditedDebits,
     RideRows,
     StoredCapUse,
@@ -23,8 +23,8 @@ from service.billing.audit_rows import (
     StoredTransfer,
     StoredTransition,
 )
-from service.billing.debit_state import Debit, Receipt, State
-from service.billing.refunds import Refund, RefundState
+from service.billing.debits.refunds import Refund, RefundState
+from service.billing.debits.state import Debit, Receipt, State
 
 END_OF_NUMBERS = 2**63 - 1
 PREFETCH = 500

@@ -12,10 +12,10 @@ import asyncpg
 import msgspec
 
 from service.adapters.postgres.batches import BatchStore
-from service.billing.collecting import Posted, Transition
-from service.billing.debit_state import Debit, Receipt, State
+from service.billing.debits.collecting import Posted, Transition
+from service.billing.debits.refunds import Refund, RefundState
+from service.billing.debits.state import Debit, Receipt, State
 from service.billing.outcomes import RiderAction
-from service.billing.refunds import Refund, RefundState
 
 DebitKey = tuple[int, int]
 """(ride number, ordinal)."""

@@ -12,7 +12,7 @@ import msgspec
 from msgspec.structs import replace
 
 from service.adapters.postgres.agreements import AccountRow, AgreementStore, account_row, action_of, action_text
-from service.billing.holds import Hold, HoldPolicy, HoldState, RideSeen
+from service.billing.agreements.holds import Hold, HoldPolicy, HoldState, RideSeen
 
 _FIELDS = tuple(name for name in Hold.__struct_fields__ if name not in ("action", "state"))
 

@@ -13,9 +13,9 @@ from typing import Any, Literal, Protocol, TypeAlias
 
 import msgspec
 
+from service.billing.agreements.standing import AgreementAnswer, HoldAnswer
 from service.billing.capabilities import Capabilities
 from service.billing.outcomes import Outcome
-from service.billing.standing import AgreementAnswer, HoldAnswer
 
 
 class MerchantAccount(msgspec.Struct, frozen=True):

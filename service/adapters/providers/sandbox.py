@@ -32,6 +32,7 @@ from service.adapters.providers.port import (
 )
 from service.adapters.providers.sandbox_notices import read_notice
 from service.adapters.providers.secrets import AccountSettingsError, read_secret
+from service.billing.agreements.standing import AgreementAnswer, HoldAnswer
 from service.billing.capabilities import Capabilities
 from service.billing.outcomes import (
     Accepted,
@@ -45,7 +46,6 @@ from service.billing.outcomes import (
     Throttled,
     Unknown,
 )
-from service.billing.standing import AgreementAnswer, HoldAnswer
 
 T = TypeVar("T")
 

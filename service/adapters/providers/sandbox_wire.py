@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from service.adapters.providers.port import Statement, StatementRow
+from service.billing.agreements.standing import AgreementState, AgreementStatus, HoldStatus, HoldStatusState
 from service.billing.outcomes import (
     Accepted,
     AlreadyDone,
@@ -24,7 +25,6 @@ from service.billing.outcomes import (
     Throttled,
     Unknown,
 )
-from service.billing.standing import AgreementState, AgreementStatus, HoldStatus, HoldStatusState
 
 Instant = Annotated[datetime, msgspec.Meta(tz=True)]
 

@@ -14,11 +14,11 @@ from datetime import datetime, timedelta
 from service.adapters.postgres import RACES, Database
 from service.adapters.postgres.collection import CollectionStore, DebitKey, DebitRow, RefundKey
 from service.adapters.providers.port import Provider
-from service.billing.collecting import Book, Work
-from service.billing.debit_events import DebitEvent, Due, LeaseOver, Notified, PolicyDue
-from service.billing.debit_state import Debit
+from service.billing.debits.collecting import Book, Work
+from service.billing.debits.events import DebitEvent, Due, LeaseOver, Notified, PolicyDue
+from service.billing.debits.refunds import Refund
+from service.billing.debits.state import Debit
 from service.billing.outcomes import Outcome, Throttled
-from service.billing.refunds import Refund
 from service.flows.clock import Clock
 from service.flows.collection.calls import Answer, Claim, call, debit_event, refund_event
 from service.flows.collection.keeping import Providers, context, keep, net_rides

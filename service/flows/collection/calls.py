@@ -18,11 +18,11 @@ from service.adapters.providers.port import (
     RefundRef,
     RefundRequest,
 )
-from service.billing.collecting import Work
-from service.billing.debit_events import DebitEvent, LowerAnswered, Notified, Queried, Submitted
-from service.billing.debit_state import Debit, State
+from service.billing.debits.collecting import Work
+from service.billing.debits.events import DebitEvent, LowerAnswered, Notified, Queried, Submitted
+from service.billing.debits.refunds import Refund, RefundEvent
+from service.billing.debits.state import Debit, State
 from service.billing.outcomes import Outcome, Unknown
-from service.billing.refunds import Refund, RefundEvent
 from service.telemetry import PROVIDER_SECONDS
 
 CALL_SECONDS = 20.0

@@ -11,10 +11,10 @@ from service.adapters.postgres.batches import OutRecord
 from service.adapters.postgres.collection import CollectionStore, DebitKey, DebitRow, OwingRow, RefundKey, RefundRow
 from service.adapters.providers.port import Provider
 from service.billing.capabilities import Capabilities
-from service.billing.collecting import Book, Context, RideOwing
-from service.billing.debit_facts import Naming
-from service.billing.debit_state import FINAL, Debit, State, Terms
-from service.billing.dunning import calendar
+from service.billing.debits.collecting import Book, Context, RideOwing
+from service.billing.debits.dunning import calendar
+from service.billing.debits.facts import Naming
+from service.billing.debits.state import FINAL, Debit, State, Terms
 from service.billing.events import decode_events
 from service.billing.facts import EncodedFact
 from service.billing.keys import session_key

@@ -14,8 +14,8 @@ from service.adapters.postgres.rides import Rows, rows_of
 from service.billing.announcements import announce
 from service.billing.batch import Advance
 from service.billing.events import Malformed
+from service.billing.facts.quarantine import encode_quarantined
 from service.billing.proofs import batch_no
-from service.billing.quarantine import encode_quarantined
 from service.billing.rides import Revision
 from service.flows.clock import machine_now
 from service.flows.intake.knowledge import Knowledge

@@ -1,0 +1,219 @@
+"""The life of a hold: asked for before the unlock, open while the rider rides, completed when its debits are final."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Literal
+from uuid import UUID
+
+import msgspec
+from msgspec.structs import replace
+
+from service.billing.agreements.standing import HoldAnswer, HoldStatus
+from service.billing.outcomes import (
+    CapExceeded,
+    Closed,
+    Conflict,
+    Declined,
+    NeedsRider,
+    NotFound,
+    Rejected,
+    RiderAction,
+    Throttled,
+)
+
+ASK_AFTER = tuple(timedelta(seconds=seconds) for seconds in (1, 2, 5, 10, 30, 60, 300))
+"""Steps between calls that brought no answer; the last one repeats."""
+LOOK_AGAIN = timedelta(minutes=10)
+"""How soon an open hold whose ride goes on is looked at again; collection makes it due when its debits are final."""
+OURS_AGAIN = timedelta(hours=1)
+"""How soon a call that was refused as our fault is made again."""
+
+
+class HoldState(StrEnum):
+    """Where a hold stands."""
+
+    REQUESTED = "requested"
+    OPEN = "open"
+    REFUSED = "refused"
+    EXPIRED = "expired"
+    COMPLETING = "completing"
+    COMPLETED = "completed"
+    RELEASED = "released"
+
+
+ENDED = frozenset({HoldState.REFUSED, HoldState.EXPIRED, HoldState.COMPLETED, HoldState.RELEASED})
+
+
+class HoldPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An operator's policy on holds; durations are ISO 8601 and business time, unless said."""
+
+    cap_minor: int = 100_000
+    """The cap of a hold on an agreement that has none."""
+    answer_within: timedelta = timedelta(seconds=3)
+    """How long the app waits for the provider, machine time; after it the answer is `pending`."""
+    unlock_while_pending: bool = False
+    """Whether the vehicle may be unlocked before the provider has answered."""
+    give_up_after: timedelta = timedelta(minutes=10)
+    """A hold that is not open by then is not wanted any more."""
+    release_after: timedelta = timedelta(minutes=30)
+    """A hold whose ride has not started by then, as far as the intake has read, is released."""
+    release_anyway_after: timedelta = timedelta(hours=24)
+    """And by then even if the intake has not read that far."""
+
+
+class Hold(msgspec.Struct, frozen=True, kw_only=True):
+    """A hold for a session id. Amounts are minor units of `currency`, instants business time.
+
+    `due_at` is when the provider is to be called next; None: nothing to do. `asks` counts calls without an answer.
+    """
+
+    session_key: UUID
+    slot: int
+    operator_no: int
+    session_id: str
+    agreement_no: int
+    account_no: int
+    tariff_id: str
+    vehicle_id: str | None
+    state: HoldState
+    cap_minor: int
+    currency: str
+    provider_key: str
+    requested_at: datetime
+    provider_ref: str | None = None
+    action: RiderAction | None = None
+    reason: str | None = None
+    opened_at: datetime | None = None
+    expires_at: datetime | None = None
+    asks: int = 0
+    due_at: datetime | None = None
+    version: int = 1
+
+
+class RideSeen(msgspec.Struct, frozen=True):
+    """What is known of a hold's ride: its state (None: no ride), what it owes, its debits; how far the intake read."""
+
+    state: str | None = None
+    owed_minor: int = 0
+    debits: int = 0
+    debits_final: int = 0
+    debits_minor: int = 0
+    paid_minor: int = 0
+    read_through_at: datetime | None = None
+
+
+Step = Literal["ask", "release", "finish", "wait"]
+
+OVER = frozenset({"closed", "cancelled", "voided", "not_billable"})
+
+
+def answered(hold: Hold, answer: HoldAnswer, now: datetime, policy: HoldPolicy) -> Hold:
+    """The hold once the provider has answered a question about it, or a call that opens, releases or finishes it.
+
+    One that has ended stays as it is, whatever comes late.
+    """
+    if hold.state in ENDED:
+        return hold
+    if not isinstance(answer, HoldStatus):
+        return _told_nothing(hold, answer, now)
+    hold = replace(hold, provider_ref=answer.provider_ref or hold.provider_ref, action=None)
+    match answer.state:
+        case "open" if hold.state is HoldState.REQUESTED:
+            cap = hold.cap_minor if answer.cap_minor is None else min(answer.cap_minor, hold.cap_minor)
+            due_at, expires_at = now + policy.release_after, answer.expires_at or hold.expires_at
+            hold = replace(hold, cap_minor=cap, opened_at=now, expires_at=expires_at, due_at=due_at, asks=0)
+            return replace(hold, state=HoldState.OPEN, reason=None)
+        case "open" | "pending" if (
+            hold.state is not HoldState.REQUESTED
+        ):  # It was not released or finished: something at the provider is not done yet.
+            return _again(hold, now)
+        case "pending":
+            return replace(_again(hold, now), action=answer.action)
+        case "refused" if hold.state is HoldState.REQUESTED:
+            return _ended(hold, HoldState.REFUSED, answer.code or "refused")
+        case "completed":
+            return _ended(hold, HoldState.COMPLETED, hold.reason)
+        case "expired":
+            return _ended(hold, HoldState.EXPIRED, "expired at the provider")
+        case _:
+            return _ended(hold, HoldState.RELEASED, hold.reason or answer.code)
+
+
+def next_step(hold: Hold, ride: RideSeen, now: datetime, policy: HoldPolicy) -> tuple[Step, str | None]:
+    """What is to be done about a hold whose time has come, and why."""
+    if hold.state is HoldState.REQUESTED:
+        return ("ask", None) if _wanted(hold, ride, now, policy) else ("release", "not answered in time")
+    if hold.state is HoldState.COMPLETING:
+        if ride.debits_final < ride.debits:
+            return "wait", None
+        return ("finish", hold.reason) if ride.paid_minor else ("release", hold.reason)
+    if hold.expires_at is not None and hold.expires_at <= now:
+        return "ask", None
+    if ride.state is None:
+        return ("release", "the ride did not start") if _abandoned(hold, ride, now, policy) else ("wait", None)
+    if ride.state not in OVER or ride.debits_final < ride.debits or ride.owed_minor > ride.debits_minor:
+        return "wait", None
+    return ("finish", None) if ride.paid_minor else ("release", "nothing to debit")
+
+
+def waiting(hold: Hold, now: datetime) -> Hold:
+    """The hold when there is nothing to do yet."""
+    return replace(hold, due_at=now + LOOK_AGAIN)
+
+
+def completing(hold: Hold, reason: str | None, now: datetime) -> Hold:
+    """The hold that is being finished or given up: no debit is begun on it any more."""
+    return replace(hold, state=HoldState.COMPLETING, reason=reason, action=None, due_at=now)
+
+
+def refused_by_us(hold: Hold, reason: str) -> Hold:
+    """The hold that our own rules refuse; asking again decides anew."""
+    return _ended(hold, HoldState.REFUSED, reason)
+
+
+def _told_nothing(hold: Hold, answer: HoldAnswer, now: datetime) -> Hold:
+    """The hold after an answer that is not a status."""
+    asking = hold.state is HoldState.REQUESTED
+    match answer:
+        case Throttled(retry_after=wait):
+            return replace(hold, due_at=now + wait)
+        case NeedsRider(action=action) if asking:
+            return replace(_again(hold, now), action=action)
+        case Declined(code=code) if asking:
+            return _ended(hold, HoldState.REFUSED, code)
+        case CapExceeded() if asking:
+            return _ended(hold, HoldState.REFUSED, "cap_exceeded")
+        case Rejected(code=code) | Conflict(code=code) if asking:
+            return _ended(hold, HoldState.REFUSED, f"rejected: {code}")
+        case Closed() | NotFound() if not asking:
+            return _ended(hold, HoldState.RELEASED, hold.reason or "not open at the provider")
+        case Rejected() | Conflict():
+            return replace(hold, due_at=now + OURS_AGAIN)
+    return _again(hold, now)
+
+
+def _again(hold: Hold, now: datetime) -> Hold:
+    wait = ASK_AFTER[min(hold.asks, len(ASK_AFTER) - 1)]
+    return replace(hold, asks=hold.asks + 1, due_at=now + wait)
+
+
+def _ended(hold: Hold, state: HoldState, reason: str | None) -> Hold:
+    return replace(hold, state=state, reason=reason, action=None, due_at=None)
+
+
+def _wanted(hold: Hold, ride: RideSeen, now: datetime, policy: HoldPolicy) -> bool:
+    """Whether somebody still waits for the hold: for the answer, for the rider to confirm; or he rides already."""
+    patience = policy.release_after if hold.action else policy.give_up_after
+    return ride.state is not None or now < hold.requested_at + patience
+
+
+def _abandoned(hold: Hold, ride: RideSeen, now: datetime, policy: HoldPolicy) -> bool:
+    """The ride has not started by the deadline, as far as the intake has read."""
+    opened_at = hold.opened_at or hold.requested_at
+    deadline = opened_at + policy.release_after
+    if now < deadline:
+        return False
+    read = ride.read_through_at is not None and ride.read_through_at >= deadline
+    return read or now >= opened_at + policy.release_anyway_after

@@ -1,0 +1,99 @@
+"""Rows as an audit reads them: the columns that can be derived again from something else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from decimal import Decimal
+from uuid import UUID
+
+import msgspec
+
+from service.billing.debits.refunds import Refund
+from service.billing.debits.state import Debit
+from service.billing.rides import StoredRevision
+
+
+class StoredKey(msgspec.Struct, frozen=True):
+    """A row of `session_key`."""
+
+    session_key: UUID
+    ride_no: int
+    slot: int
+
+
+class StoredObligation(msgspec.Struct, frozen=True):
+    """A row of `obligation`."""
+
+    ride_no: int
+    revision: int
+    slot: int
+    operator_no: int
+    agreement_no: int
+    kind: str
+    amount_minor: int
+    currency: str
+    occurred_at: datetime
+
+
+class StoredCapUse(msgspec.Struct, frozen=True):
+    """A row of `cap_use`."""
+
+    ride_no: int
+    revision: int
+    balance_window: str
+    slot: int
+    operator_no: int
+    rider_no: int
+    before: Decimal
+    after: Decimal
+
+
+class StoredTransfer(msgspec.Struct, frozen=True):
+    """A row of `transfer`."""
+
+    ride_no: int
+    fact: int
+    ordinal: int
+    line: int
+    slot: int
+    operator_no: int
+    debit_account: int
+    credit_account: int
+    amount_minor: int
+    currency: str
+    posted_at: datetime
+
+
+class StoredTransition(msgspec.Struct, frozen=True):
+    """A row of `debit_transition`."""
+
+    ride_no: int
+    ordinal: int
+    transition: int
+    slot: int
+    from_state: str | None
+    to_state: str
+    amount_minor: int
+    provider_key: str
+    provider_ref: str | None
+    business_at: datetime
+
+
+class AuditedDebits(msgspec.Struct, frozen=True):
+    """What is stored about a ride's collection, each in the order of its key."""
+
+    debits: Sequence[Debit] = ()
+    transitions: Sequence[StoredTransition] = ()
+    refunds: Sequence[Refund] = ()
+
+
+class RideRows(msgspec.Struct, kw_only=True):
+    """Everything that is stored about one ride number."""
+
+    ride_no: int
+    revisions: Sequence[StoredRevision] = ()
+    obligations: Sequence[StoredObligation] = ()
+    transfers: Sequence[StoredTransfer] = ()
+    cap_uses: Sequence[StoredCapUse] = ()
+    debits: AuditedDebits = AuditedDebits()

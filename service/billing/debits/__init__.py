@@ -1,0 +1,264 @@
+"""The life of a debit (collection.md): one total function over states and events.
+
+`after` is the whole table. The axes are kept apart: where collection stands (`state`), `overdue`, `suspended`, refunds
+(counted on the debit, each with a life of its own in `service.billing.debits.refunds`) and `dispute`. What providers
+differ in is in `Terms.capabilities`; a provider's name is never looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+from msgspec.structs import replace
+
+from service.billing.capabilities import Capabilities
+from service.billing.debits import dunning, wishes
+from service.billing.debits.answers import (
+    asked_about,
+    manual,
+    on_lower_answered,
+    on_queried,
+    on_submitted,
+    unknown,
+    window_over,
+)
+from service.billing.debits.events import (
+    Call,
+    DebitEvent,
+    DisputeClosed,
+    DisputeOpened,
+    Due,
+    Effect,
+    GoodRecord,
+    ImpossibleEventError,
+    LeaseOver,
+    LowerAnswered,
+    NetAgain,
+    Notified,
+    OperatorDecided,
+    OwedChanged,
+    PaidElsewhere,
+    PolicyDue,
+    Post,
+    Publish,
+    Queried,
+    RefundAsked,
+    RefundEnded,
+    RefundRefusedError,
+    Resumed,
+    RiderAsked,
+    RiderPaid,
+    Submitted,
+    Suspended,
+)
+from service.billing.debits.money import Step, take_money
+from service.billing.debits.state import CAN_BE_OVERDUE, FINAL, UNSURE, Debit, Receipt, State, Terms
+from service.billing.keys import provider_key
+from service.billing.outcomes import Outcome, Succeeded
+
+__all__ = [
+    "FINAL",
+    "UNSURE",
+    "Capabilities",
+    "Debit",
+    "ImpossibleEventError",
+    "Outcome",
+    "Receipt",
+    "RefundRefusedError",
+    "State",
+    "Terms",
+    "after",
+]
+
+
+def after(debit: Debit, event: DebitEvent, now: datetime, terms: Terms) -> Step:
+    """The debit once `event` has happened, and what follows from it.
+
+    Total: every event is defined in every state. An answer or notification is never refused (older and repeated ones
+    change nothing); a wish of a person that the table does not allow raises ImpossibleEventError or RefundRefusedError.
+    """
+    changed, effects = _HANDLERS[type(event)](debit, event, now, terms)
+    if changed == debit:
+        return debit, effects
+    return _consequences(debit, changed, effects, now, terms)
+
+
+def _due(debit: Debit, event: Due | LeaseOver, now: datetime, terms: Terms) -> Step:
+    """Somebody must act: what he has to do is in the effects, and it is stored before it is done."""
+    if isinstance(event, LeaseOver) and debit.state is State.SUBMITTING:
+        return unknown(debit, "the process that submitted it did not come back", now), ()
+    if debit.lowering_to is not None:
+        return replace(debit, due_at=now), (Call("lower"),)
+    match debit.state:
+        case State.NEW | State.RETRY_WAIT:
+            return _begin(debit, now, terms)
+        case State.SUBMITTING if window_over(debit, now, terms):
+            return manual(debit, "the key's window is over"), ()
+        case State.SUBMITTING:
+            return replace(debit, due_at=now), (Call("submit"),)
+        case State.UNKNOWN if terms.capabilities.same_key_is_query and window_over(debit, now, terms):
+            return manual(debit, "the key's window is over and the outcome unknown"), ()
+        case State.UNKNOWN | State.PENDING:
+            return replace(debit, due_at=now), (Call("query"),)
+        case State.NEEDS_RIDER if asked_about(debit, terms) and not debit.suspended:
+            return replace(debit, due_at=now), (Call("query"),)
+        case _:
+            return replace(debit, due_at=None), ()
+
+
+def _begin(debit: Debit, now: datetime, terms: Terms) -> Step:
+    """A new attempt. Only here a debit gets another key, and only after a definite decline."""
+    if debit.suspended or (wishes.disputed(debit) and terms.capabilities.pauses_for_dispute):
+        return replace(debit, due_at=None), ()
+    fresh = debit.attempts > 0 and terms.capabilities.new_key_after_decline
+    key = provider_key(debit.session_key.bytes, "debit", debit.ordinal, debit.attempts) if fresh else debit.provider_key
+    begun = replace(
+        debit,
+        state=State.SUBMITTING,
+        provider_key=key,
+        asked_minor=debit.amount_minor - sum(receipt.amount_minor for receipt in debit.receipts if receipt.key != key),
+        attempts=debit.attempts + 1,
+        begun_at=debit.begun_at or now,
+        submitted_at=now,
+        not_found_at=None,
+        due_at=now,
+    )
+    return begun, (Call("submit"),)
+
+
+def _policy_due(debit: Debit, _event: PolicyDue, now: datetime, terms: Terms) -> Step:
+    if debit.policy_at is None or now < debit.policy_at:
+        return debit, ()
+    assert debit.pay_by is not None
+    if not debit.overdue:
+        return replace(debit, overdue=True, policy_at=dunning.write_off_at(debit.pay_by, terms.calendar)), ()
+    rest = debit.amount_minor - debit.paid_minor
+    return replace(debit, state=State.WRITTEN_OFF, forgone_minor=rest), (Post("write_off", rest),)
+
+
+def _submitted(debit: Debit, event: Submitted, now: datetime, terms: Terms) -> Step:
+    if debit.state is State.SUBMITTING and event.key == debit.provider_key:
+        return on_submitted(debit, event.outcome, now, terms)
+    return _notified(debit, event, now, terms)
+
+
+def _queried(debit: Debit, event: Queried, now: datetime, terms: Terms) -> Step:
+    asked = debit.state in (State.UNKNOWN, State.PENDING, State.NEEDS_RIDER) and not debit.suspended
+    if asked and event.key == debit.provider_key:
+        return on_queried(debit, event.outcome, now, terms)
+    return _notified(debit, event, now, terms)
+
+
+def _lower_answered(debit: Debit, event: LowerAnswered, now: datetime, terms: Terms) -> Step:
+    if debit.lowering_to is not None and event.key == debit.provider_key:
+        return on_lower_answered(debit, event.outcome, now, terms)
+    return _notified(debit, event, now, terms)
+
+
+def _notified(debit: Debit, event: Notified | Submitted | Queried | LowerAnswered, now: datetime, terms: Terms) -> Step:
+    """Money counts wherever the news comes from; anything else is only a reason to ask."""
+    outcome = event.outcome
+    if isinstance(outcome, Succeeded) and outcome.amount_minor > 0:
+        return take_money(debit, event.key, outcome.amount_minor, outcome.provider_ref, now, terms)
+    if debit.state in (State.UNKNOWN, State.PENDING) and event.key == debit.provider_key:
+        return replace(debit, due_at=now), ()
+    return debit, ()
+
+
+def _rider_paid(debit: Debit, event: RiderPaid, now: datetime, terms: Terms) -> Step:
+    return take_money(debit, event.key, event.amount_minor, event.provider_ref, now, terms)
+
+
+def _consequences(before: Debit, debit: Debit, effects: tuple[Effect, ...], now: datetime, terms: Terms) -> Step:
+    """What follows from a change whatever its cause: deadlines, facts, obligations that waited."""
+    resting = debit.state in (State.NEW, State.RETRY_WAIT, State.NEEDS_RIDER) and debit.lowering_to is None
+    if resting and 0 < debit.amount_minor == debit.paid_minor:
+        debit = replace(debit, state=State.SETTLED)
+    meant_for_before = debit.lowering_to is not None and before.lowering_to is not None
+    if meant_for_before and debit.state is not before.state and debit.state not in FINAL:
+        debit = replace(debit, lowering_to=None, net_again=True)  # Decided anew for the new state.
+    debit = _ended(debit, now) if debit.state in FINAL else replace(debit, policy_at=_policy_at(debit, terms))
+    published = _published(before, debit)
+    moved = debit.state is not before.state or debit.amount_minor != before.amount_minor
+    if debit.net_again and moved and debit.state not in UNSURE and debit.lowering_to is None:
+        debit = replace(debit, net_again=False, excess_minor=0)
+        effects = (*effects, NetAgain())
+    paid_at_last = debit.state is State.SETTLED and before.overdue
+    if paid_at_last and terms.capabilities.reports_performance == "merchant":
+        effects = (*effects, GoodRecord())
+    return debit, (*effects, *published)
+
+
+def _ended(debit: Debit, now: datetime) -> Debit:
+    """Nothing more is asked of the rider; a debt that was written off stays a debt."""
+    stopping = debit.state is State.SETTLED_ELSEWHERE and debit.lowering_to is not None
+    written_off = debit.state is State.WRITTEN_OFF
+    settled = debit.state in (State.SETTLED, State.SETTLED_ELSEWHERE, State.SETTLED_TWICE)
+    return replace(
+        debit,
+        settled_at=debit.settled_at or (now if settled else None),
+        overdue=debit.overdue and written_off,
+        suspended=False,
+        action=debit.action if written_off else None,
+        lowering_to=debit.lowering_to if stopping else None,
+        due_at=debit.due_at if stopping else None,
+        policy_at=None,
+    )
+
+
+def _policy_at(debit: Debit, terms: Terms) -> datetime | None:
+    """When the calendar next looks: only while the debit is tried or waits for the rider, and nobody objects."""
+    counts_down = debit.state in CAN_BE_OVERDUE and not debit.suspended and not wishes.disputed(debit)
+    owed = debit.amount_minor - debit.paid_minor - debit.excess_minor
+    if not counts_down or debit.pay_by is None or owed <= 0:
+        return None
+    return dunning.write_off_at(debit.pay_by, terms.calendar) if debit.overdue else debit.pay_by
+
+
+def _published(before: Debit, debit: Debit) -> tuple[Effect, ...]:
+    """The facts of a change of state."""
+    facts: list[Effect] = []
+    if debit.overdue and not before.overdue:
+        facts.append(Publish("debit.overdue"))
+    if debit.state is before.state:
+        return tuple(facts)
+    match debit.state:
+        case State.SUBMITTING if before.state in (State.NEW, State.RETRY_WAIT):
+            facts.append(Publish("debit.submitted"))
+        case State.SETTLED | State.SETTLED_ELSEWHERE:
+            facts.append(Publish("debit.settled"))
+        case State.SETTLED_TWICE if before.state not in FINAL or before.state is State.WRITTEN_OFF:
+            facts.append(Publish("debit.settled"))
+        case State.RETRY_WAIT:
+            facts.append(Publish("debit.declined"))
+        case State.NEEDS_RIDER:
+            facts.append(Publish("debit.needs_rider"))
+        case State.WRITTEN_OFF:
+            facts.append(Publish("debit.written_off"))
+        case _:
+            pass
+    return tuple(facts)
+
+
+_HANDLERS: dict[type[DebitEvent], Callable[[Debit, Any, datetime, Terms], Step]] = {
+    Due: _due,
+    LeaseOver: _due,
+    PolicyDue: _policy_due,
+    Submitted: _submitted,
+    Queried: _queried,
+    LowerAnswered: _lower_answered,
+    Notified: _notified,
+    RiderPaid: _rider_paid,
+    RiderAsked: wishes.rider_asked,
+    OperatorDecided: wishes.operator_decided,
+    PaidElsewhere: wishes.paid_elsewhere,
+    OwedChanged: wishes.owed_changed,
+    Suspended: wishes.suspended,
+    Resumed: wishes.resumed,
+    DisputeOpened: wishes.dispute_opened,
+    DisputeClosed: wishes.dispute_closed,
+    RefundAsked: wishes.refund_asked,
+    RefundEnded: wishes.refund_ended,
+}

@@ -1,0 +1,250 @@
+"""What each answer of a provider makes of a debit: the rows of collection.md that begin with the provider."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from msgspec.structs import replace
+
+from service.billing.debits import dunning
+from service.billing.debits.money import ENDED, LIVE, Step, close_confirmed, take_money
+from service.billing.debits.state import Debit, State, Terms
+from service.billing.outcomes import (
+    Accepted,
+    AlreadyDone,
+    CapExceeded,
+    Closed,
+    Conflict,
+    Declined,
+    NeedsRider,
+    NotFound,
+    Outcome,
+    Rejected,
+    RiderAction,
+    Succeeded,
+    Throttled,
+    Unknown,
+)
+
+
+def asked_about(debit: Debit, terms: Terms) -> bool:
+    """Whether the debit's number may still be paid at the provider after a decline, so that it is polled and closed."""
+    return debit.submitted_at is not None and not terms.capabilities.new_key_after_decline
+
+
+def on_submitted(debit: Debit, outcome: Outcome, now: datetime, terms: Terms) -> Step:
+    """SUBMITTING, and the provider has answered the submission."""
+    match outcome:
+        case Succeeded():
+            return _paid_or_unknown(debit, outcome, now, terms)
+        case Accepted():
+            return accepted(debit, outcome.provider_ref, now), ()
+        case Declined(retryable=True):
+            return retry_wait(debit, outcome.code, now, terms), ()
+        case Declined():
+            return needs_rider(debit, outcome.code, None, now, terms), ()
+        case Closed():
+            return _ended(debit, outcome.code, now, terms), ()
+        case NeedsRider():
+            return needs_rider(debit, outcome.code, outcome.action, now, terms), ()
+        case Rejected() | Conflict():
+            return manual(debit, outcome.code), ()
+        case CapExceeded():
+            return _cut(debit, outcome.cap_minor, now, terms), ()
+        case Throttled():
+            return replace(debit, due_at=now + outcome.retry_after, reason="throttled"), ()
+        case AlreadyDone() | NotFound():
+            return unknown(debit, type(outcome).__name__, now), ()
+        case Unknown():
+            return unknown(debit, outcome.reason, now), ()
+
+
+def on_queried(debit: Debit, outcome: Outcome, now: datetime, terms: Terms) -> Step:
+    """UNKNOWN, PENDING or NEEDS_RIDER, and the provider has answered what became of the present key."""
+    if isinstance(outcome, Succeeded):
+        return _paid_or_unknown(debit, outcome, now, terms)
+    if debit.state is State.UNKNOWN:
+        return _unknown_queried(debit, outcome, now, terms), ()
+    if debit.state is State.PENDING:
+        return _pending_queried(debit, outcome, now, terms), ()
+    return _poll_again(debit, outcome, now), ()
+
+
+def on_lower_answered(debit: Debit, outcome: Outcome, now: datetime, terms: Terms) -> Step:
+    """The provider has answered the wish to lower the debit, or to close it where nothing more is left to pay."""
+    assert debit.lowering_to is not None
+    match outcome:
+        case Succeeded():
+            return _paid_or_unknown(debit, outcome, now, terms)
+        case Closed():
+            return close_confirmed(debit), ()
+        case NotFound() if debit.state is not State.PENDING:
+            return close_confirmed(debit), ()
+        case Accepted() if debit.lowering_to > debit.paid_minor and debit.state not in ENDED:
+            less = debit.amount_minor - debit.lowering_to
+            lowered = replace(debit, amount_minor=debit.lowering_to, asked_minor=debit.asked_minor - less)
+            polled = replace(lowered, lowering_to=None, net_again=True, queries=0, due_at=dunning.poll_at(0, now))
+            return polled, ()
+        case Throttled():
+            return replace(debit, due_at=now + outcome.retry_after), ()
+        case Unknown() | Accepted() | NotFound():
+            return replace(debit, queries=debit.queries + 1, due_at=dunning.query_at(debit.queries, now)), ()
+        case _:  # It can't be lowered: it is left to settle, and what is too much is given back then.
+            return _left_to_settle(debit, now, terms), ()
+
+
+def accepted(debit: Debit, provider_ref: str | None, now: datetime) -> Debit:
+    """The provider is collecting: PENDING, and polled."""
+    return replace(
+        debit,
+        state=State.PENDING,
+        provider_ref=provider_ref or debit.provider_ref,
+        reason=None,
+        queries=0,
+        due_at=dunning.poll_at(0, now),
+    )
+
+
+def unknown(debit: Debit, reason: str, now: datetime) -> Debit:
+    """The money may have moved: ask, under the same key."""
+    return replace(
+        debit, state=State.UNKNOWN, reason=reason, queries=0, not_found_at=None, due_at=dunning.query_at(0, now)
+    )
+
+
+def manual(debit: Debit, reason: str) -> Debit:
+    """Only an operator can tell."""
+    return replace(debit, state=State.MANUAL, reason=reason, due_at=None)
+
+
+def retry_wait(debit: Debit, reason: str, now: datetime, terms: Terms) -> Debit:
+    """Declined, and waiting may help: the calendar's next day, or the rider when it is used up."""
+    assert debit.begun_at is not None
+    at = dunning.retry_at(debit.begun_at, debit.attempts, now, terms.zone, terms.calendar)
+    if at is None:
+        return needs_rider(debit, reason, None, now, terms)
+    return replace(debit, state=State.RETRY_WAIT, reason=reason, due_at=at)
+
+
+def needs_rider(debit: Debit, reason: str, action: RiderAction | None, now: datetime, terms: Terms) -> Debit:
+    """Nothing moves until the rider does something; where he can pay the open number himself it is polled."""
+    due_at = dunning.poll_at(0, now) if asked_about(debit, terms) else None
+    return replace(debit, state=State.NEEDS_RIDER, reason=reason, action=action, queries=0, due_at=due_at)
+
+
+def _paid_or_unknown(debit: Debit, outcome: Succeeded, now: datetime, terms: Terms) -> Step:
+    """An amount of nothing is not to be believed."""
+    if outcome.amount_minor <= 0:
+        return _told_nothing(debit, "succeeded with no amount", now), ()
+    before = debit.paid_minor
+    debit, effects = take_money(debit, debit.provider_key, outcome.amount_minor, outcome.provider_ref, now, terms)
+    if debit.paid_minor == before and debit.state is State.PENDING:  # A part that was known: it goes on.
+        debit = _poll_again(debit, outcome, now)
+    elif debit.paid_minor == before and debit.state in LIVE:
+        debit = accepted(debit, outcome.provider_ref, now)
+    return debit, effects
+
+
+def _left_to_settle(debit: Debit, now: datetime, terms: Terms) -> Debit:
+    left = replace(debit, lowering_to=None, net_again=debit.state not in ENDED)
+    if left.state is State.RETRY_WAIT and not left.suspended:
+        return retry_wait(left, left.reason or "", now, terms)
+    asked = left.state is State.PENDING or (left.state is State.NEEDS_RIDER and asked_about(left, terms))
+    return replace(left, due_at=now if asked else None)
+
+
+def _unknown_queried(debit: Debit, outcome: Outcome, now: datetime, terms: Terms) -> Debit:
+    match outcome:
+        case Accepted():
+            return accepted(debit, outcome.provider_ref, now)
+        case Declined(retryable=True):
+            return retry_wait(debit, outcome.code, now, terms)
+        case Declined():
+            return needs_rider(debit, outcome.code, None, now, terms)
+        case Closed():
+            return _ended(debit, outcome.code, now, terms)
+        case NeedsRider():
+            return needs_rider(debit, outcome.code, outcome.action, now, terms)
+        case Conflict():
+            return manual(debit, outcome.code)
+        case _ if window_over(debit, now, terms):
+            return manual(debit, "the key's window is over and the outcome unknown")
+        case NotFound():
+            return _not_found(debit, now)
+        case Throttled():
+            return replace(debit, due_at=now + outcome.retry_after)
+        case _:
+            return _told_nothing(debit, debit.reason or "unknown", now)
+
+
+def window_over(debit: Debit, now: datetime, terms: Terms) -> bool:
+    """Whether the provider may have forgotten the present key."""
+    assert debit.submitted_at is not None
+    return now >= debit.submitted_at + terms.capabilities.same_key_window
+
+
+def _not_found(debit: Debit, now: datetime) -> Debit:
+    if debit.not_found_at is None:
+        debit = replace(debit, not_found_at=now)
+    elif now - debit.not_found_at >= dunning.NOT_FOUND_APART:
+        # It never arrived: the same request again, under the same key.
+        return replace(debit, state=State.SUBMITTING, reason="not found twice", not_found_at=None, due_at=now)
+    return _told_nothing(debit, debit.reason or "unknown", now)
+
+
+def _told_nothing(debit: Debit, reason: str, now: datetime) -> Debit:
+    if debit.state is State.SUBMITTING:
+        return unknown(debit, reason, now)
+    wait = dunning.query_at if debit.state is State.UNKNOWN else dunning.poll_at
+    return replace(debit, reason=reason, queries=debit.queries + 1, due_at=wait(debit.queries + 1, now))
+
+
+def _pending_queried(debit: Debit, outcome: Outcome, now: datetime, terms: Terms) -> Debit:
+    match outcome:
+        case Declined(retryable=True) if not terms.capabilities.provider_retries:
+            return retry_wait(debit, outcome.code, now, terms)
+        case Declined():
+            return needs_rider(debit, outcome.code, None, now, terms)
+        case Closed():
+            if debit.lowering_to is not None:
+                return close_confirmed(debit)
+            return _ended(debit, outcome.code, now, terms)
+        case NeedsRider():
+            return needs_rider(debit, outcome.code, outcome.action, now, terms)
+        case Conflict():
+            return manual(debit, outcome.code)
+        case NotFound():
+            return replace(unknown(debit, "accepted, then not found", now), not_found_at=now)
+        case _:
+            return _poll_again(debit, outcome, now)
+
+
+def _poll_again(debit: Debit, outcome: Outcome, now: datetime) -> Debit:
+    if isinstance(outcome, Throttled):
+        return replace(debit, due_at=now + outcome.retry_after)
+    return replace(debit, queries=debit.queries + 1, due_at=dunning.poll_at(debit.queries + 1, now))
+
+
+def _ended(debit: Debit, reason: str, now: datetime, terms: Terms) -> Debit:
+    """The present key is closed at the provider and will bring nothing."""
+    if terms.capabilities.new_key_after_decline and not terms.capabilities.provider_retries:
+        return retry_wait(debit, reason or "closed", now, terms)
+    return needs_rider(debit, reason or "closed", None, now, terms)
+
+
+def _cut(debit: Debit, cap_minor: int | None, now: datetime, terms: Terms) -> Debit:
+    """Over the cap: the cap is debited, the ride's remainder is for the rider to approve."""
+    if cap_minor is None or cap_minor >= debit.asked_minor:
+        return manual(debit, "over a cap that the provider does not name")
+    if cap_minor <= 0:
+        return needs_rider(debit, "cap_exceeded", None, now, terms)
+    unpaid = debit.amount_minor - debit.paid_minor
+    return replace(
+        debit,
+        state=State.RETRY_WAIT,
+        amount_minor=debit.paid_minor + min(cap_minor, unpaid),
+        capped=cap_minor < unpaid,
+        net_again=True,
+        reason="cap_exceeded",
+        due_at=now,
+    )

@@ -1,0 +1,266 @@
+"""The decisions of one round of collection, gathered: what to write about debits and refunds, and whom to call.
+
+`Book` is to collection what `batch.advance` is to the intake: events go in, rows, transfers, facts and calls come out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Literal
+from uuid import UUID
+
+import msgspec
+from msgspec.structs import replace
+
+from service.billing import ledger
+from service.billing.debits import after, dunning
+from service.billing.debits.events import (
+    Call,
+    DebitEvent,
+    Due,
+    LeaseOver,
+    NetAgain,
+    Post,
+    Publish,
+    RefundEnded,
+    StartRefund,
+)
+from service.billing.debits.facts import Naming, debit_fact, refund_fact
+from service.billing.debits.obligations import OpenDebit, net
+from service.billing.debits.refunds import REFUND_FINAL, Refund, RefundEvent, RefundState, refund_after, refund_call
+from service.billing.debits.state import Debit, State, Terms
+from service.billing.facts import EncodedFact
+from service.billing.keys import provider_key
+from service.billing.ledger import Fact, Transfer
+
+FACT_ORDINALS = 1_000_000
+"""Room for a debit's transitions, or its refunds, in the ordinal of a transfer."""
+
+
+class Context(msgspec.Struct, frozen=True):
+    """What a decision about a debit looks at beside it."""
+
+    terms: Terms
+    naming: Naming
+
+
+class Transition(msgspec.Struct, frozen=True):
+    """A row of a debit's life."""
+
+    debit: Debit
+    from_state: State | None
+    why: str
+
+
+class Posted(msgspec.Struct, frozen=True):
+    """A transfer with the fact it belongs to."""
+
+    ride_no: int
+    slot: int
+    operator_no: int
+    fact: Fact
+    ordinal: int
+    line: int
+    transfer: Transfer
+
+
+class Work(msgspec.Struct, frozen=True):
+    """A call to make once everything is committed."""
+
+    what: Literal["submit", "query", "lower", "refund", "query_refund"]
+    debit: Debit
+    refund: Refund | None = None
+
+
+class RideOwing(msgspec.Struct, frozen=True):
+    """What a ride owes in all, and everything that a new debit of it needs to know."""
+
+    ride_no: int
+    slot: int
+    operator_no: int
+    agreement_no: int
+    account_no: int
+    session_key: UUID
+    session_id: str
+    currency: str
+    owed_minor: int
+    cap_minor: int | None
+    debits: tuple[Debit, ...]
+    context: Context
+
+
+class Book:
+    """Decisions about debits and refunds at one instant, to be written in one transaction.
+
+    Feed it with `happen`, `refund_happen` and `net_ride`; then `opened` and `changed` debits, `refunds_opened`,
+    `refunds_changed`, `transitions`, `posted`, `facts`, `work` and `net_again` (ride numbers) are what to write and do.
+    """
+
+    def __init__(self, now: datetime) -> None:
+        self.now = now
+        self.opened: list[Debit] = []
+        self.changed: dict[tuple[int, int], Debit] = {}
+        self.refunds_opened: list[Refund] = []
+        self.refunds_changed: dict[tuple[int, int, int], Refund] = {}
+        self.transitions: list[Transition] = []
+        self.posted: list[Posted] = []
+        self.facts: list[EncodedFact] = []
+        self.work: list[Work] = []
+        self.net_again: set[int] = set()
+
+    def happen(self, debit: Debit, event: DebitEvent, context: Context) -> Debit:
+        """Applies an event; raises what `after` raises. Returns the debit after it."""
+        decided, effects = after(debit, event, self.now, context.terms)
+        if _told_by(decided) != _told_by(debit):
+            decided = replace(decided, transitions=debit.transitions + 1)
+            self.transitions.append(Transition(decided, debit.state, _why(event)))
+        if decided != debit:
+            self.changed[decided.ride_no, decided.ordinal] = decided
+        for effect in effects:
+            match effect:
+                case Call():
+                    self.work.append(Work(effect.what, decided))
+                case Post():
+                    self._post(decided, effect, decided.transitions)
+                case Publish():
+                    self.facts.append(debit_fact(decided, effect, context.naming, self.now))
+                case StartRefund():
+                    self._open_refund(decided, effect, context)
+                case NetAgain():
+                    self.net_again.add(decided.ride_no)
+                case _:
+                    pass  # A good record is reported by housekeeping, from the transition that settled the debit.
+        return decided
+
+    def refund_happen(self, refund: Refund, debit: Debit, event: RefundEvent, context: Context) -> Refund:
+        """Applies an event to a refund, and what follows from its end to its debit."""
+        decided = refund_after(refund, event, self.now)
+        if decided != refund:
+            self.refunds_changed[decided.ride_no, decided.ordinal, decided.refund_ordinal] = decided
+        if decided.state in REFUND_FINAL and refund.state not in REFUND_FINAL:
+            self._refund_ended(decided, debit, context)
+        elif isinstance(event, Due | LeaseOver):
+            call = refund_call(decided)
+            if call is not None and decided.due_at == self.now:
+                self.work.append(Work("refund" if call == "submit" else "query_refund", debit, decided))
+        return decided
+
+    def net_ride(self, ride: RideOwing) -> None:
+        """Nets what a ride owes against its debits."""
+        capabilities = ride.context.terms.capabilities
+        debits = {debit.ordinal: debit for debit in ride.debits}
+        for step in net(ride.owed_minor, ride.debits, capabilities, ride.cap_minor):
+            if isinstance(step, OpenDebit):
+                self._open(ride, step)
+            else:
+                debits[step.ordinal] = self.happen(debits[step.ordinal], step.event, ride.context)
+        self.net_again.discard(ride.ride_no)
+
+    def _open(self, ride: RideOwing, step: OpenDebit) -> None:
+        calendar = ride.context.terms.calendar
+        waived = step.state is State.WAIVED
+        pay_by = None if waived else dunning.pay_by(self.now, calendar)
+        debit = Debit(
+            ride_no=ride.ride_no,
+            ordinal=step.ordinal,
+            slot=ride.slot,
+            operator_no=ride.operator_no,
+            agreement_no=ride.agreement_no,
+            account_no=ride.account_no,
+            session_key=ride.session_key,
+            session_id=ride.session_id,
+            currency=ride.currency,
+            amount_minor=step.amount_minor,
+            forgone_minor=step.amount_minor if waived else 0,
+            created_at=self.now,
+            provider_key=provider_key(ride.session_key.bytes, "debit", step.ordinal),
+            state=step.state,
+            reason=step.reason,
+            due_at=dunning.first_attempt_at(self.now, calendar) if step.state is State.NEW else None,
+            pay_by=pay_by,
+            policy_at=pay_by if step.state is State.NEEDS_RIDER else None,
+            transitions=1,
+        )
+        self.opened.append(debit)
+        self.transitions.append(Transition(debit, None, "owed"))
+        if waived and step.amount_minor:
+            self._post(debit, Post("waiver", step.amount_minor), 1)
+        if step.state is State.NEEDS_RIDER:
+            self.facts.append(debit_fact(debit, Publish("debit.needs_rider"), ride.context.naming, self.now))
+
+    def _open_refund(self, debit: Debit, start: StartRefund, context: Context) -> None:
+        refund = Refund(
+            ride_no=debit.ride_no,
+            ordinal=debit.ordinal,
+            refund_ordinal=start.ordinal,
+            slot=debit.slot,
+            operator_no=debit.operator_no,
+            agreement_no=debit.agreement_no,
+            account_no=debit.account_no,
+            currency=debit.currency,
+            amount_minor=start.amount_minor,
+            provider_key=provider_key(debit.session_key.bytes, "refund", debit.ordinal * 1000 + start.ordinal),
+            debit_key=start.receipt.key,
+            debit_ref=start.receipt.provider_ref,
+            created_at=self.now,
+            reason=start.reason,
+            due_at=self.now,
+        )
+        if start.refused is not None:
+            refund = replace(refund, state=RefundState.FAILED, code=start.refused, due_at=None)
+            self.facts.append(refund_fact(refund, debit.session_id, context.naming, self.now))
+        self.refunds_opened.append(refund)
+
+    def _refund_ended(self, refund: Refund, debit: Debit, context: Context) -> None:
+        succeeded = refund.state is RefundState.SUCCEEDED
+        current = self.changed.get((debit.ride_no, debit.ordinal), debit)
+        self.happen(current, RefundEnded(refund.debit_key, refund.amount_minor, succeeded), context)
+        self.facts.append(refund_fact(refund, debit.session_id, context.naming, self.now))
+        if succeeded:
+            moved = ledger.refund_transfers(
+                refund.agreement_no, refund.account_no, refund.amount_minor, refund.currency
+            )
+            self._add(debit, Fact.REFUND, refund.ordinal * FACT_ORDINALS + refund.refund_ordinal, moved)
+
+    def _post(self, debit: Debit, post: Post, transition: int) -> None:
+        fact = Fact[post.fact.upper()]
+        self._add(
+            debit, fact, debit.ordinal * FACT_ORDINALS + transition, ledger_transfers(debit, fact, post.amount_minor)
+        )
+
+    def _add(self, debit: Debit, fact: Fact, ordinal: int, transfers: Sequence[Transfer]) -> None:
+        for line, transfer in enumerate(transfers):
+            self.posted.append(Posted(debit.ride_no, debit.slot, debit.operator_no, fact, ordinal, line, transfer))
+
+
+def ledger_transfers(debit: Debit, fact: Fact, amount_minor: int) -> tuple[Transfer, ...]:
+    """What a fact about a debit moves in the ledger; nothing for 0. A refund's moves are the refund's own."""
+    if not amount_minor:
+        return ()
+    agreement_no, account_no, operator_no = debit.agreement_no, debit.account_no, debit.operator_no
+    match fact:
+        case Fact.SETTLEMENT:
+            return ledger.settlement_transfers(agreement_no, account_no, amount_minor, debit.currency)
+        case Fact.RECOVERY:
+            return ledger.recovery_transfers(operator_no, account_no, amount_minor, debit.currency)
+        case Fact.CHARGEBACK | Fact.CHARGEBACK_WON:
+            won = fact is Fact.CHARGEBACK_WON
+            return ledger.chargeback_transfers(operator_no, account_no, amount_minor, debit.currency, won=won)
+        case _:
+            return ledger.forgone_transfers(fact, agreement_no, operator_no, amount_minor, debit.currency)
+
+
+def _told_by(debit: Debit) -> Debit:
+    """The debit without what is only the diary of asking: a change of that is no row of its life."""
+    return replace(debit, queries=0, not_found_at=None, due_at=None, policy_at=None, net_again=False)
+
+
+def _why(event: DebitEvent) -> str:
+    """The event in words, with the provider's answer or a person's reason."""
+    name = type(event).__name__
+    outcome = getattr(event, "outcome", None)
+    if outcome is not None:
+        code = getattr(outcome, "code", None) or getattr(outcome, "reason", None) or ""
+        return f"{name}: {type(outcome).__name__} {code}".rstrip()
+    return f"{name}: {getattr(event, 'reason', '')}".rstrip(": ")

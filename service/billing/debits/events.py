@@ -1,0 +1,215 @@
+"""What can happen to a debit, and what follows from that: the words of `service.billing.debits`."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from service.billing.debits.state import Debit, DisputeKind, DisputeResult, Receipt
+from service.billing.outcomes import Outcome, RiderAction
+
+
+class Due(msgspec.Struct, frozen=True):
+    """`due_at` has come, and one process has taken the debit."""
+
+
+class LeaseOver(msgspec.Struct, frozen=True):
+    """The process that had taken the debit did not come back."""
+
+
+class Submitted(msgspec.Struct, frozen=True):
+    """The provider's answer to the submission under `key`, within the lease."""
+
+    key: str
+    outcome: Outcome
+
+
+class Queried(msgspec.Struct, frozen=True):
+    """The provider's answer to a question about `key`, within the lease."""
+
+    key: str
+    outcome: Outcome
+
+
+class LowerAnswered(msgspec.Struct, frozen=True):
+    """The provider's answer to lowering or closing `key`, within the lease."""
+
+    key: str
+    outcome: Outcome
+
+
+class Notified(msgspec.Struct, frozen=True):
+    """A verified notification, or any answer that came after its lease: money counts, all else only makes us ask."""
+
+    key: str
+    outcome: Outcome
+
+
+class RiderPaid(msgspec.Struct, frozen=True):
+    """The rider paid by himself under `key`; `amount_minor` is all that was paid under it so far."""
+
+    key: str
+    amount_minor: int
+    provider_ref: str | None = None
+
+
+class RiderAsked(msgspec.Struct, frozen=True):
+    """The rider wants to pay now and was given something to do."""
+
+    action: RiderAction
+
+
+class PolicyDue(msgspec.Struct, frozen=True):
+    """`policy_at` has come: overdue, then written off."""
+
+
+class OwedChanged(msgspec.Struct, frozen=True):
+    """The ride's obligations leave `amount_minor` to this debit; 0: nothing is owed any more."""
+
+    amount_minor: int
+
+
+class PaidElsewhere(msgspec.Struct, frozen=True):
+    """The operator says that he has been paid outside."""
+
+    reason: str
+
+
+class OperatorDecided(msgspec.Struct, frozen=True):
+    """The way out of MANUAL; `settled` means that the provider took the whole amount under the present key."""
+
+    decision: Literal["settled", "submit_again", "cancel"]
+    reason: str
+    provider_ref: str | None = None
+
+
+class Suspended(msgspec.Struct, frozen=True):
+    """Support stops a debit before it is taken."""
+
+    reason: str
+
+
+class Resumed(msgspec.Struct, frozen=True):
+    """Support lets a suspended debit go on."""
+
+
+class DisputeOpened(msgspec.Struct, frozen=True):
+    """The rider complains at the provider, or his bank takes the money back."""
+
+    kind: DisputeKind
+
+
+class DisputeClosed(msgspec.Struct, frozen=True):
+    """How the dispute ended, seen from the operator."""
+
+    result: DisputeResult
+
+
+class RefundAsked(msgspec.Struct, frozen=True):
+    """Money is to be given back."""
+
+    amount_minor: int
+    reason: str
+
+
+class RefundEnded(msgspec.Struct, frozen=True):
+    """A refund against the receipt of `key` is final."""
+
+    key: str
+    amount_minor: int
+    succeeded: bool
+
+
+DebitEvent = (
+    Due
+    | LeaseOver
+    | Submitted
+    | Queried
+    | LowerAnswered
+    | Notified
+    | RiderPaid
+    | RiderAsked
+    | PolicyDue
+    | OwedChanged
+    | PaidElsewhere
+    | OperatorDecided
+    | Suspended
+    | Resumed
+    | DisputeOpened
+    | DisputeClosed
+    | RefundAsked
+    | RefundEnded
+)
+
+# -------------------------------------------------------------------- effects
+
+
+class Call(msgspec.Struct, frozen=True):
+    """Call the provider, once the debit is committed."""
+
+    what: Literal["submit", "query", "lower"]
+
+
+class Post(msgspec.Struct, frozen=True):
+    """A fact for the ledger."""
+
+    fact: Literal[
+        "settlement",
+        "recovery",
+        "elsewhere",
+        "waiver",
+        "waiver_back",
+        "write_off",
+        "write_off_back",
+        "chargeback",
+        "chargeback_won",
+    ]
+    amount_minor: int
+
+
+class Publish(msgspec.Struct, frozen=True):
+    """A fact for `rental.billing`."""
+
+    fact: Literal[
+        "debit.submitted",
+        "debit.settled",
+        "debit.declined",
+        "debit.needs_rider",
+        "debit.overdue",
+        "debit.written_off",
+        "dispute.opened",
+        "dispute.closed",
+    ]
+
+
+class StartRefund(msgspec.Struct, frozen=True):
+    """Open the debit's refund number `ordinal` against one receipt; `refused`: why it can't be asked for at all."""
+
+    ordinal: int
+    receipt: Receipt
+    amount_minor: int
+    reason: str
+    refused: str | None = None
+
+
+class NetAgain(msgspec.Struct, frozen=True):
+    """The ride's obligations are to be netted once more, now that this debit's fate is known."""
+
+
+class GoodRecord(msgspec.Struct, frozen=True):
+    """An overdue debt was paid, and telling so is ours."""
+
+
+Effect = Call | Post | Publish | StartRefund | NetAgain | GoodRecord
+
+
+class ImpossibleEventError(Exception):
+    """This can't be done to a debit in this state; the message says both."""
+
+    def __init__(self, debit: Debit, event: DebitEvent) -> None:
+        super().__init__(f"{type(event).__name__} is not possible for a debit that is {debit.state}")
+
+
+class RefundRefusedError(Exception):
+    """More than was paid, or during a chargeback; the message says which."""

@@ -1,0 +1,104 @@
+"""What a debit or refund tells the world: its facts for `rental.billing`."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from service.billing.debits.events import Publish
+from service.billing.debits.refunds import Refund, RefundState
+from service.billing.debits.state import Debit, DisputeKind, State, debit_id, refund_id
+from service.billing.facts import EncodedFact, encode_fact
+from service.billing.facts.data import (
+    DebitDeclined,
+    DebitNeedsRider,
+    DebitOverdue,
+    DebitSettled,
+    DebitSubmitted,
+    DebitWrittenOff,
+    DisputeClosed,
+    DisputeOpened,
+    Fact,
+    RefundFailed,
+    RefundSettled,
+)
+
+
+class Naming(msgspec.Struct, frozen=True):
+    """How the outside calls what a debit refers to by number."""
+
+    operator_id: str
+    agreement_id: str
+    provider: str
+
+
+def debit_fact(debit: Debit, publish: Publish, naming: Naming, now: datetime) -> EncodedFact:
+    """The fact of one change of a debit, told apart from its others by the transition."""
+    return encode_fact(_debit_fact(debit, publish, naming), ordinal=f"{debit.ordinal}/{debit.transitions}", at=now)
+
+
+def refund_fact(refund: Refund, session_id: str, naming: Naming, now: datetime) -> EncodedFact:
+    """The one fact of a refund: it succeeded, or it failed."""
+    common: dict[str, Any] = {
+        "operator_id": naming.operator_id,
+        "session_id": session_id,
+        "agreement_id": naming.agreement_id,
+        "refund_id": refund_id(refund.ride_no, refund.ordinal, refund.refund_ordinal),
+        "debit_id": debit_id(refund.ride_no, refund.ordinal),
+        "amount_minor": refund.amount_minor,
+        "currency": refund.currency,
+    }
+    fact: Fact
+    if refund.state is RefundState.SUCCEEDED:
+        fact = RefundSettled(**common, reason=refund.reason, provider_reference=refund.provider_ref)
+    else:
+        fact = RefundFailed(**common, reason=refund.code or refund.reason)
+    return encode_fact(fact, ordinal=f"{refund.ordinal}/{refund.refund_ordinal}", at=now)
+
+
+def _debit_fact(debit: Debit, publish: Publish, naming: Naming) -> Fact:
+    about: dict[str, Any] = {
+        "operator_id": naming.operator_id,
+        "session_id": debit.session_id,
+        "agreement_id": naming.agreement_id,
+        "debit_id": debit_id(debit.ride_no, debit.ordinal),
+        "amount_minor": debit.amount_minor,
+        "currency": debit.currency,
+    }
+    if publish.fact in ("dispute.opened", "dispute.closed"):
+        return _dispute_fact(debit, publish, about)
+    common = {
+        **about,
+        "attempt": max(debit.attempts, 1),
+        "provider": naming.provider,
+        "provider_reference": debit.provider_ref,
+    }
+    unpaid = debit.amount_minor - debit.paid_minor - debit.excess_minor
+    match publish.fact:
+        case "debit.submitted":
+            return DebitSubmitted(**common)
+        case "debit.settled":
+            assert debit.settled_at is not None
+            elsewhere = debit.state is State.SETTLED_ELSEWHERE
+            paid = debit.amount_minor if elsewhere else debit.paid_minor
+            return DebitSettled(**common, paid_minor=paid, settled_at=debit.settled_at, elsewhere=elsewhere)
+        case "debit.declined":
+            return DebitDeclined(**common, reason=debit.reason or "declined", retry_at=debit.due_at)
+        case "debit.needs_rider":
+            return DebitNeedsRider(**common, reason=debit.reason or "", action=debit.action)
+        case "debit.overdue":
+            assert debit.pay_by is not None
+            return DebitOverdue(**common, due_at=debit.pay_by, unpaid_minor=unpaid)
+        case _:
+            return DebitWrittenOff(**common, written_off_minor=debit.forgone_minor)
+
+
+def _dispute_fact(debit: Debit, publish: Publish, about: dict[str, Any]) -> Fact:
+    common = {**about, "dispute_id": debit_id(debit.ride_no, debit.ordinal)}
+    nature: DisputeKind = "chargeback" if debit.disputed_minor or debit.dispute == "chargeback" else "complaint"
+    if publish.fact == "dispute.opened":
+        return DisputeOpened(**common, nature=nature)
+    assert debit.dispute == "won" or debit.dispute == "lost" or debit.dispute == "resolved"  # noqa: PLR1714  Narrows.
+    return DisputeClosed(**common, nature=nature, outcome=debit.dispute)

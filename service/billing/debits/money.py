@@ -1,0 +1,100 @@
+"""Money that came, money that goes back, and numbers that were closed."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from msgspec.structs import replace
+
+from service.billing.debits import dunning
+from service.billing.debits.events import Effect, Post, StartRefund
+from service.billing.debits.state import Debit, Receipt, State, Terms
+
+Step = tuple[Debit, tuple[Effect, ...]]
+
+ENDED = frozenset({State.CANCELLED, State.SETTLED_ELSEWHERE, State.WAIVED, State.SETTLED, State.SETTLED_TWICE})
+"""States in which money that comes is too much."""
+LIVE = frozenset({State.SUBMITTING, State.UNKNOWN, State.PENDING})
+"""States in which the present key may still bring money."""
+
+
+def take_money(debit: Debit, key: str, total_minor: int, provider_ref: str | None, now: datetime, terms: Terms) -> Step:
+    """The provider has taken `total_minor` under `key` so far. Saying so twice, or an older total, changes nothing."""
+    known = next((receipt for receipt in debit.receipts if receipt.key == key), Receipt(key, 0))
+    more = total_minor - known.amount_minor
+    if more <= 0:
+        return debit, ()
+    others = tuple(receipt for receipt in debit.receipts if receipt.key != key)
+    receipt = replace(known, amount_minor=total_minor, provider_ref=provider_ref or known.provider_ref)
+    debit = replace(debit, receipts=(*others, receipt), paid_minor=debit.paid_minor + more)
+    if debit.state is State.WRITTEN_OFF:
+        return _recovered(debit, more, now, terms)
+    posted = Post("settlement", more)
+    if debit.state in ENDED or debit.paid_minor > debit.amount_minor:
+        excess = more if debit.state in ENDED else debit.paid_minor - debit.amount_minor
+        twice, refunds = _twice(debit, excess, now, terms)
+        return twice, (posted, *refunds)
+    return _received(debit, now, terms), (posted,)
+
+
+def give_back(debit: Debit, amount_minor: int, reason: str, now: datetime, terms: Terms) -> Step:
+    """Refunds of `amount_minor` against the receipts, the newest first; the caller has seen that there is enough."""
+    window = terms.capabilities.refund_window
+    late = window is not None and debit.settled_at is not None and now > debit.settled_at + window
+    receipts, refunds, left = list(debit.receipts), list[StartRefund](), amount_minor
+    for index in range(len(receipts) - 1, -1, -1):
+        receipt = receipts[index]
+        part = min(left, receipt.amount_minor - receipt.returned_minor)
+        if part > 0:
+            refused = "refund_window_over" if late else None
+            refunds.append(StartRefund(debit.refunds + len(refunds) + 1, receipt, part, reason, refused))
+            receipts[index] = receipt if late else replace(receipt, returned_minor=receipt.returned_minor + part)
+            left -= part
+    assert left == 0, "more is to be given back than was taken"
+    changed = replace(
+        debit,
+        receipts=tuple(receipts),
+        refunds=debit.refunds + len(refunds),
+        refunding_minor=debit.refunding_minor + (0 if late else amount_minor),
+    )
+    return changed, tuple(refunds)
+
+
+def close_confirmed(debit: Debit) -> Debit:
+    """Nothing more will be taken under the present key: cancelled, or settled by what was paid."""
+    if debit.state in ENDED:
+        return replace(debit, lowering_to=None, due_at=None)
+    state = State.SETTLED if debit.paid_minor else State.CANCELLED
+    amount_minor = debit.paid_minor or debit.amount_minor
+    return replace(debit, state=state, amount_minor=amount_minor, lowering_to=None, excess_minor=0, net_again=True)
+
+
+def _received(debit: Debit, now: datetime, terms: Terms) -> Debit:
+    """Money came, not more than is owed. The order in which it came under several keys makes no difference."""
+    whole = debit.paid_minor == debit.amount_minor
+    brought = sum(receipt.amount_minor for receipt in debit.receipts if receipt.key == debit.provider_key)
+    if debit.state not in LIVE or (whole and brought >= debit.asked_minor):
+        return replace(debit, state=State.SETTLED) if whole else debit
+    if brought and debit.state is not State.PENDING:
+        debit = replace(debit, state=State.PENDING, queries=0, due_at=dunning.poll_at(0, now))
+    if whole and debit.state is State.PENDING and terms.capabilities.closes_unpaid:
+        # The present key could bring the same money again: it is closed before the debit is settled.
+        return replace(debit, lowering_to=debit.paid_minor, queries=0, due_at=now)
+    return debit
+
+
+def _recovered(debit: Debit, more: int, now: datetime, terms: Terms) -> Step:
+    """Money came for a debt that was written off."""
+    recovered = min(more, debit.forgone_minor)
+    effects: tuple[Effect, ...] = (Post("recovery", recovered),) if recovered else ()
+    debit = replace(debit, forgone_minor=debit.forgone_minor - recovered)
+    if debit.forgone_minor:
+        return debit, effects
+    if more == recovered:
+        return replace(debit, state=State.SETTLED), effects
+    twice, refunds = _twice(debit, more - recovered, now, terms)
+    return twice, (*effects, Post("settlement", more - recovered), *refunds)
+
+
+def _twice(debit: Debit, excess_minor: int, now: datetime, terms: Terms) -> Step:
+    return give_back(replace(debit, state=State.SETTLED_TWICE), excess_minor, "settled_twice", now, terms)

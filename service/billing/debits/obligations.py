@@ -1,0 +1,121 @@
+"""What a ride owes, netted against its debits: what new debit, reduction or refund follows (collection.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Literal
+
+import msgspec
+
+from service.billing.capabilities import Capabilities
+from service.billing.debits.events import OwedChanged, RefundAsked
+from service.billing.debits.state import FINAL, UNSURE, Debit, State
+
+
+class OpenDebit(msgspec.Struct, frozen=True):
+    """A further debit of the ride; NEEDS_RIDER: only with a payment that he approves; WAIVED: not worth one."""
+
+    ordinal: int
+    amount_minor: int
+    state: Literal[State.NEW, State.NEEDS_RIDER, State.WAIVED]
+    reason: str | None = None
+
+
+class Change(msgspec.Struct, frozen=True):
+    """Something happens to a debit that is there."""
+
+    ordinal: int
+    event: OwedChanged | RefundAsked
+
+
+Netting = OpenDebit | Change
+
+
+def net(
+    owed_minor: int, debits: Sequence[Debit], capabilities: Capabilities, cap_minor: int | None
+) -> tuple[Netting, ...]:
+    """What follows when a ride owes `owed_minor` in all (the sum of its signed obligations).
+
+    `debits` are all debits of the ride by ordinal; `cap_minor` is the most that may be debited for it without asking
+    the rider. The first answer always opens a debit (WAIVED when nothing is owed), so that two who decide at once
+    collide. While it is not known what became of a debit, obligations wait: the debit is marked and asks again.
+    """
+    difference = owed_minor - sum(map(covered_minor, debits))
+    if not debits:
+        return _more(difference, debits, capabilities, cap_minor) if difference > 0 else (_nothing_owed(),)
+    waiting = [debit for debit in debits if debit.state in UNSURE or debit.lowering_to is not None]
+    if waiting:
+        marked = waiting if difference else ()
+        return tuple(Change(debit.ordinal, OwedChanged(debit.amount_minor)) for debit in marked)
+    steps = _more(difference, debits, capabilities, cap_minor) if difference > 0 else tuple(_less(-difference, debits))
+    changed = {step.ordinal for step in steps if isinstance(step, Change)}
+    return (*(Change(ordinal, OwedChanged(amount)) for ordinal, amount in _owed_after_all(debits, changed)), *steps)
+
+
+def covered_minor(debit: Debit) -> int:
+    """How much of what the ride owes a debit stands for: what it asks for or brought, less what went back."""
+    returned = debit.refunded_minor + debit.refunding_minor
+    if debit.state in FINAL:
+        return debit.paid_minor + debit.forgone_minor - returned
+    return debit.amount_minor - returned
+
+
+def _nothing_owed() -> OpenDebit:
+    return OpenDebit(1, 0, State.WAIVED, "nothing owed")
+
+
+def _more(
+    more_minor: int, debits: Sequence[Debit], capabilities: Capabilities, cap_minor: int | None
+) -> tuple[Netting, ...]:
+    """A further debit up to the cap where one is allowed; what is left needs the rider, never hidden in another."""
+    room = more_minor if cap_minor is None else max(cap_minor - sum(map(_taken_minor, debits)), 0)
+    untried = next((debit for debit in debits if debit.state is State.NEW and not debit.attempts), None)
+    if untried is not None:
+        added = min(more_minor, room)
+        raised = [Change(untried.ordinal, OwedChanged(untried.amount_minor + added))] if added else []
+        return (*raised, *_approved_by_rider(more_minor - added, len(debits) + 1))
+    if more_minor < capabilities.debit_min_minor:
+        return (OpenDebit(len(debits) + 1, more_minor, State.WAIVED, "too little for a debit"),)
+    asked_before = any(debit.amount_minor for debit in debits)
+    allowed = not asked_before or (capabilities.further_debit and not any(debit.capped for debit in debits))
+    part = min(more_minor, room) if allowed else 0
+    if part < capabilities.debit_min_minor:
+        return _approved_by_rider(more_minor, len(debits) + 1)
+    first = OpenDebit(len(debits) + 1, part, State.NEW)
+    return (first, *_approved_by_rider(more_minor - part, len(debits) + 2))
+
+
+def _approved_by_rider(amount_minor: int, ordinal: int) -> tuple[Netting, ...]:
+    if not amount_minor:
+        return ()
+    return (OpenDebit(ordinal, amount_minor, State.NEEDS_RIDER, "more than may be debited without the rider"),)
+
+
+def _less(excess_minor: int, debits: Sequence[Debit]) -> Iterable[Netting]:
+    """The newest debits first: what is unpaid is lowered (what can't be is left to settle), then money goes back."""
+    for debit in reversed(debits):
+        unpaid = debit.forgone_minor if debit.state in FINAL else debit.amount_minor - debit.paid_minor
+        lowered = min(excess_minor, unpaid) if debit.state is not State.SETTLED_ELSEWHERE else 0
+        if lowered:
+            excess_minor -= lowered
+            yield Change(debit.ordinal, OwedChanged(debit.amount_minor - lowered))
+    for debit in reversed(debits):
+        if debit.state in FINAL and debit.dispute != "chargeback":
+            back = min(excess_minor, debit.paid_minor - debit.refunded_minor - debit.refunding_minor)
+            if back:
+                excess_minor -= back
+                yield Change(debit.ordinal, RefundAsked(back, "owed less"))
+
+
+def _owed_after_all(debits: Sequence[Debit], changed: set[int]) -> Iterable[tuple[int, int]]:
+    """Debits of which a part was owed no longer, and now is."""
+    for debit in debits:
+        if debit.excess_minor and debit.state not in FINAL and debit.ordinal not in changed:
+            yield debit.ordinal, debit.amount_minor
+
+
+def _taken_minor(debit: Debit) -> int:
+    """What a debit uses of the cap: what was or may be taken without the rider's approval."""
+    if debit.state in FINAL:
+        return debit.paid_minor - debit.refunded_minor - debit.refunding_minor
+    return debit.amount_minor

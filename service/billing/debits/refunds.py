@@ -1,0 +1,194 @@
+"""The life of a refund: a second, smaller total function, under one key from beginning to end."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+import msgspec
+from msgspec.structs import replace
+
+from service.billing.debits import dunning
+from service.billing.debits.events import Due, LeaseOver, Notified, Queried, Submitted
+from service.billing.outcomes import (
+    Accepted,
+    AlreadyDone,
+    CapExceeded,
+    Closed,
+    Conflict,
+    Declined,
+    NeedsRider,
+    NotFound,
+    Outcome,
+    Rejected,
+    Succeeded,
+    Throttled,
+    Unknown,
+)
+
+AGAIN_AFTER = timedelta(hours=1)
+"""A refund that may work later (the merchant's balance is short) is tried again under the same key."""
+
+
+class RefundState(StrEnum):
+    """Where a refund stands."""
+
+    NEW = "new"
+    SUBMITTING = "submitting"
+    PENDING = "pending"
+    UNKNOWN = "unknown"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+
+
+class Refund(msgspec.Struct, frozen=True, kw_only=True):
+    """One refund against one receipt (`debit_key`, `debit_ref`) of a debit; it is given back whole or not at all."""
+
+    ride_no: int
+    ordinal: int
+    refund_ordinal: int
+    slot: int
+    operator_no: int
+    agreement_no: int
+    account_no: int
+    currency: str
+    amount_minor: int
+    provider_key: str
+    debit_key: str
+    created_at: datetime
+    reason: str
+    debit_ref: str | None = None
+    state: RefundState = RefundState.NEW
+    provider_ref: str | None = None
+    code: str | None = None
+    attempts: int = 0
+    queries: int = 0
+    not_found_at: datetime | None = None
+    due_at: datetime | None = None
+
+
+RefundEvent = Due | LeaseOver | Submitted | Queried | Notified
+REFUND_FINAL = frozenset({RefundState.SUCCEEDED, RefundState.FAILED})
+
+
+def refund_after(refund: Refund, event: RefundEvent, now: datetime) -> Refund:
+    """The refund once `event` has happened; total. A refund that is final stays as it is."""
+    match event:
+        case Due() | LeaseOver():
+            return _due(refund, event, now)
+        case _ if event.key != refund.provider_key or refund.state in REFUND_FINAL:
+            return refund
+        case _ if isinstance(event.outcome, Succeeded):
+            return _succeeded(refund, event.outcome, now)
+        case Submitted() if refund.state is RefundState.SUBMITTING:
+            return _submitted(refund, event.outcome, now)
+        case Queried() if refund.state in (RefundState.UNKNOWN, RefundState.PENDING):
+            return _queried(refund, event.outcome, now)
+        case _ if refund.state in (RefundState.UNKNOWN, RefundState.PENDING):
+            return replace(refund, due_at=now)
+        case _:
+            return refund
+
+
+def refund_call(refund: Refund) -> str | None:
+    """What the provider is called for once a due refund is stored: "submit", "query" or nothing."""
+    if refund.state is RefundState.SUBMITTING:
+        return "submit"
+    return "query" if refund.state in (RefundState.UNKNOWN, RefundState.PENDING) else None
+
+
+def _due(refund: Refund, event: Due | LeaseOver, now: datetime) -> Refund:
+    match refund.state:
+        case RefundState.SUBMITTING if isinstance(event, LeaseOver):
+            return _unknown(refund, "the process that submitted it did not come back", now)
+        case RefundState.NEW:
+            return replace(refund, state=RefundState.SUBMITTING, attempts=refund.attempts + 1, due_at=now)
+        case RefundState.SUBMITTING | RefundState.UNKNOWN | RefundState.PENDING:
+            return replace(refund, due_at=now)
+        case RefundState.SUCCEEDED | RefundState.FAILED:
+            return replace(refund, due_at=None)
+
+
+def _succeeded(refund: Refund, outcome: Succeeded, now: datetime) -> Refund:
+    if outcome.amount_minor != refund.amount_minor:  # Not what was asked: only a person can tell; it stays visible.
+        said = f"the provider says {outcome.amount_minor} were given back"
+        again = dunning.query_at(refund.queries + 1, now)
+        return replace(refund, state=RefundState.UNKNOWN, code=said, queries=refund.queries + 1, due_at=again)
+    return replace(
+        refund,
+        state=RefundState.SUCCEEDED,
+        provider_ref=outcome.provider_ref or refund.provider_ref,
+        code=None,
+        due_at=None,
+    )
+
+
+def _submitted(refund: Refund, outcome: Outcome, now: datetime) -> Refund:
+    match outcome:
+        case Accepted():
+            return _pending(refund, outcome.provider_ref, now)
+        case Declined(retryable=True):
+            return replace(refund, state=RefundState.NEW, code=outcome.code, due_at=now + AGAIN_AFTER)
+        case Declined() | NeedsRider() | Rejected():
+            return _failed(refund, outcome.code)
+        case CapExceeded():
+            return _failed(refund, "cap_exceeded")
+        case Closed():
+            return _failed(refund, outcome.code or "closed")
+        case Throttled():
+            return replace(refund, due_at=now + outcome.retry_after)
+        case Conflict():
+            return _unknown(refund, outcome.code, now)
+        case AlreadyDone() | NotFound() | Succeeded():
+            return _unknown(refund, type(outcome).__name__, now)
+        case Unknown():
+            return _unknown(refund, outcome.reason, now)
+
+
+def _queried(refund: Refund, outcome: Outcome, now: datetime) -> Refund:
+    match outcome:
+        case Accepted():
+            return _pending(refund, outcome.provider_ref, now)
+        case Declined(retryable=True):
+            return replace(refund, state=RefundState.NEW, code=outcome.code, due_at=now + AGAIN_AFTER)
+        case Declined():
+            return _failed(refund, outcome.code)
+        case Closed():
+            return _failed(refund, outcome.code or "closed")
+        case NotFound():
+            return _not_found(refund, now)
+        case Throttled():
+            return replace(refund, due_at=now + outcome.retry_after)
+        case _:
+            wait = dunning.query_at if refund.state is RefundState.UNKNOWN else dunning.poll_at
+            return replace(refund, queries=refund.queries + 1, due_at=wait(refund.queries + 1, now))
+
+
+def _not_found(refund: Refund, now: datetime) -> Refund:
+    if refund.not_found_at is None:
+        refund = replace(refund, state=RefundState.UNKNOWN, not_found_at=now)
+    elif now - refund.not_found_at >= dunning.NOT_FOUND_APART:
+        return replace(refund, state=RefundState.SUBMITTING, not_found_at=None, due_at=now)
+    return replace(refund, queries=refund.queries + 1, due_at=dunning.query_at(refund.queries + 1, now))
+
+
+def _pending(refund: Refund, provider_ref: str | None, now: datetime) -> Refund:
+    queries = refund.queries + 1 if refund.state is RefundState.PENDING else 0
+    return replace(
+        refund,
+        state=RefundState.PENDING,
+        provider_ref=provider_ref or refund.provider_ref,
+        code=None,
+        queries=queries,
+        due_at=dunning.poll_at(queries, now),
+    )
+
+
+def _unknown(refund: Refund, code: str, now: datetime) -> Refund:
+    return replace(
+        refund, state=RefundState.UNKNOWN, code=code, queries=0, not_found_at=None, due_at=dunning.query_at(0, now)
+    )
+
+
+def _failed(refund: Refund, code: str) -> Refund:
+    return replace(refund, state=RefundState.FAILED, code=code, due_at=None)

@@ -1,0 +1,135 @@
+"""What a debit is, and the states of its collection."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Literal
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+import msgspec
+
+from service.billing.capabilities import Capabilities
+from service.billing.debits.dunning import Calendar
+from service.billing.outcomes import RiderAction
+
+
+class State(StrEnum):
+    """Where the collection of a debit stands; overdue, suspended, refunds and disputes are axes of their own."""
+
+    NEW = "new"
+    SUBMITTING = "submitting"
+    PENDING = "pending"
+    UNKNOWN = "unknown"
+    RETRY_WAIT = "retry_wait"
+    NEEDS_RIDER = "needs_rider"
+    MANUAL = "manual"
+    SETTLED = "settled"
+    SETTLED_ELSEWHERE = "settled_elsewhere"
+    SETTLED_TWICE = "settled_twice"
+    WAIVED = "waived"
+    WRITTEN_OFF = "written_off"
+    CANCELLED = "cancelled"
+
+
+FINAL = frozenset(
+    {
+        State.SETTLED,
+        State.SETTLED_ELSEWHERE,
+        State.SETTLED_TWICE,
+        State.WAIVED,
+        State.WRITTEN_OFF,
+        State.CANCELLED,
+    }
+)
+"""States in which nothing more is asked of the rider."""
+UNSURE = frozenset({State.SUBMITTING, State.UNKNOWN, State.MANUAL})
+"""States in which money may be moving or may have moved: new obligations of the ride wait."""
+CAN_BE_OVERDUE = frozenset({State.PENDING, State.RETRY_WAIT, State.NEEDS_RIDER})
+
+DisputeKind = Literal["complaint", "chargeback"]
+DisputeResult = Literal["won", "lost", "resolved"]
+
+
+class Receipt(msgspec.Struct, frozen=True):
+    """What a provider says it has taken under one key, and how much of that is given back or being given back."""
+
+    key: str
+    amount_minor: int
+    provider_ref: str | None = None
+    returned_minor: int = 0
+
+
+class Debit(msgspec.Struct, frozen=True, kw_only=True):
+    """One debit of a ride. Amounts are minor units of `currency`; instants are business time.
+
+    `paid_minor` is the sum of the receipts; `forgone_minor` is what is no longer asked of the rider by us (waived,
+    written off, cancelled by an operator, paid elsewhere). `due_at` is when the provider is next to be called,
+    `policy_at` when the calendar next looks at it; None: nothing to do. `net_again` says that obligations of the
+    ride wait for this debit; `lowering_to`, that the provider is being asked to lower it, or to close it when
+    no more than what was paid is left; `excess_minor` is what is owed no longer of a debit that can't be lowered: it is
+    given back when it settles, and nobody is dunned for it. `capped`: it was cut to a cap.
+    `attempts` and `begun_at` count over all keys, `submitted_at`, `not_found_at` and `asked_minor` (what is asked for)
+    are of the present one.
+    """
+
+    ride_no: int
+    ordinal: int
+    slot: int
+    operator_no: int
+    agreement_no: int
+    account_no: int
+    session_key: UUID
+    session_id: str
+    currency: str
+    amount_minor: int
+    created_at: datetime
+    provider_key: str
+    state: State = State.NEW
+    receipts: tuple[Receipt, ...] = ()
+    paid_minor: int = 0
+    refunding_minor: int = 0
+    refunded_minor: int = 0
+    forgone_minor: int = 0
+    refunds: int = 0
+    overdue: bool = False
+    suspended: bool = False
+    lowering_to: int | None = None
+    excess_minor: int = 0
+    net_again: bool = False
+    capped: bool = False
+    dispute: DisputeKind | DisputeResult | None = None
+    disputed_minor: int = 0
+    asked_minor: int = 0
+    provider_ref: str | None = None
+    action: RiderAction | None = None
+    reason: str | None = None
+    attempts: int = 0
+    queries: int = 0
+    not_found_at: datetime | None = None
+    begun_at: datetime | None = None
+    submitted_at: datetime | None = None
+    settled_at: datetime | None = None
+    due_at: datetime | None = None
+    pay_by: datetime | None = None
+    policy_at: datetime | None = None
+    transitions: int = 0
+
+
+class Terms(msgspec.Struct, frozen=True):
+    """What the rules look at beside the debit: the provider's abilities, the operator's calendar, the rider's zone."""
+
+    capabilities: Capabilities
+    calendar: Calendar
+    zone: ZoneInfo
+
+
+def debit_id(ride_no: int, ordinal: int) -> str:
+    """How a debit is called outside."""
+    return f"{ride_no}-{ordinal}"
+
+
+def refund_id(ride_no: int, ordinal: int, refund_ordinal: int) -> str:
+    """How a refund is called outside: it begins like its debit."""
+    return f"{ride_no}-{ordinal}-{refund_ordinal}"

@@ -1,0 +1,181 @@
+"""What people and calendars do to a debit: riders, support, operators, banks; the rest is time and the provider."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from msgspec.structs import replace
+
+from service.billing.debits import dunning
+from service.billing.debits.answers import asked_about
+from service.billing.debits.events import (
+    DisputeClosed,
+    DisputeOpened,
+    ImpossibleEventError,
+    OperatorDecided,
+    OwedChanged,
+    PaidElsewhere,
+    Post,
+    Publish,
+    RefundAsked,
+    RefundEnded,
+    RefundRefusedError,
+    Resumed,
+    RiderAsked,
+    Suspended,
+)
+from service.billing.debits.money import Step, close_confirmed, give_back, take_money
+from service.billing.debits.state import CAN_BE_OVERDUE, FINAL, UNSURE, Debit, State, Terms
+
+
+def disputed(debit: Debit) -> bool:
+    """Whether a complaint or chargeback is open."""
+    return debit.dispute in ("complaint", "chargeback")
+
+
+def rider_asked(debit: Debit, event: RiderAsked, now: datetime, terms: Terms) -> Step:
+    """The rider pays now: the same state, with an action open."""
+    if debit.state not in (*CAN_BE_OVERDUE, State.WRITTEN_OFF):
+        raise ImpossibleEventError(debit, event)
+    if debit.state is State.NEEDS_RIDER and asked_about(debit, terms) and not debit.suspended:
+        return replace(debit, action=event.action, queries=0, due_at=dunning.poll_at(0, now)), ()
+    return replace(debit, action=event.action), ()
+
+
+def operator_decided(debit: Debit, event: OperatorDecided, now: datetime, terms: Terms) -> Step:
+    """The way out of MANUAL."""
+    if debit.state is not State.MANUAL:
+        raise ImpossibleEventError(debit, event)
+    debit = replace(debit, reason=event.reason)
+    if event.decision == "settled":
+        return take_money(debit, debit.provider_key, debit.asked_minor, event.provider_ref, now, terms)
+    if event.decision == "submit_again":
+        return replace(debit, state=State.SUBMITTING, submitted_at=now, not_found_at=None, due_at=now), ()
+    rest = debit.amount_minor - debit.paid_minor
+    return replace(debit, state=State.CANCELLED, forgone_minor=rest), (Post("write_off", rest),)
+
+
+def paid_elsewhere(debit: Debit, event: PaidElsewhere, now: datetime, terms: Terms) -> Step:
+    """Paid outside: nothing more is asked, and the provider is told to stop where it can."""
+    if debit.state not in CAN_BE_OVERDUE:
+        raise ImpossibleEventError(debit, event)
+    rest = debit.amount_minor - debit.paid_minor
+    stop = terms.capabilities.closes_unpaid and (debit.state is State.PENDING or asked_about(debit, terms))
+    ended = replace(
+        debit,
+        state=State.SETTLED_ELSEWHERE,
+        forgone_minor=rest,
+        reason=event.reason,
+        lowering_to=debit.paid_minor if stop else None,
+        queries=0,
+        due_at=now if stop else None,
+    )
+    return ended, (Post("elsewhere", rest),)
+
+
+def owed_changed(debit: Debit, event: OwedChanged, now: datetime, terms: Terms) -> Step:
+    """The ride's obligations leave another amount to this debit; less than what was paid is a matter of refunds."""
+    if debit.forgone_minor and debit.state in (State.WAIVED, State.WRITTEN_OFF, State.CANCELLED):
+        return _less_forgone(debit, event)
+    if debit.state in FINAL or (event.amount_minor > debit.amount_minor and debit.attempts > 0):
+        raise ImpossibleEventError(debit, event)
+    if debit.state in UNSURE or debit.lowering_to is not None:
+        return replace(debit, net_again=True), ()
+    wanted = max(event.amount_minor, debit.paid_minor)
+    if wanted == debit.amount_minor:
+        return replace(debit, excess_minor=0, net_again=False), ()
+    able = terms.capabilities
+    pending = debit.state is State.PENDING
+    open_there = pending or asked_about(debit, terms)
+    if wanted == debit.paid_minor:
+        never_closed = debit.state is State.RETRY_WAIT and not able.closes_unpaid
+        if not open_there or never_closed:
+            return replace(close_confirmed(debit), net_again=False), ()
+        if able.closes_unpaid:
+            return replace(debit, lowering_to=wanted, queries=0, due_at=now), ()
+    elif pending and able.reduces_pending:
+        return replace(debit, lowering_to=wanted, queries=0, due_at=now), ()
+    elif not open_there or (able.reduces_declined and not pending):
+        return replace(debit, amount_minor=wanted, excess_minor=0), ()
+    return replace(debit, net_again=True, excess_minor=debit.amount_minor - wanted), ()
+
+
+def _less_forgone(debit: Debit, event: OwedChanged) -> Step:
+    """What was given up is owed no longer: so much less was given up."""
+    back = min(debit.amount_minor - event.amount_minor, debit.forgone_minor)
+    if back <= 0:
+        return debit, ()
+    less = replace(debit, amount_minor=debit.amount_minor - back, forgone_minor=debit.forgone_minor - back)
+    if debit.state is State.WRITTEN_OFF and not less.forgone_minor:
+        less = replace(less, state=State.SETTLED if less.paid_minor else State.CANCELLED)
+    return less, (Post("waiver_back" if debit.state is State.WAIVED else "write_off_back", back),)
+
+
+def suspended(debit: Debit, event: Suspended, _now: datetime, _terms: Terms) -> Step:
+    """Support stops what is not submitted."""
+    if debit.state not in (State.NEW, State.RETRY_WAIT, State.NEEDS_RIDER) or debit.lowering_to is not None:
+        raise ImpossibleEventError(debit, event)
+    return replace(debit, suspended=True, reason=event.reason, due_at=None), ()
+
+
+def resumed(debit: Debit, _event: Resumed, now: datetime, terms: Terms) -> Step:
+    """The clock begins anew: what stood still does not become overdue for it."""
+    if not debit.suspended:
+        return debit, ()
+    pay_by = debit.pay_by if debit.overdue else max(debit.pay_by or now, dunning.pay_by(now, terms.calendar))
+    going_on = replace(debit, suspended=False, pay_by=pay_by)
+    return replace(going_on, due_at=_goes_on_at(going_on, now, terms)), ()
+
+
+def dispute_opened(debit: Debit, event: DisputeOpened, _now: datetime, _terms: Terms) -> Step:
+    """A complaint leaves the money where it is; a chargeback takes it."""
+    if disputed(debit):
+        return debit, ()
+    taken = debit.paid_minor - debit.refunded_minor if event.kind == "chargeback" else 0
+    opened = replace(debit, dispute=event.kind, disputed_minor=taken)
+    return opened, (Publish("dispute.opened"), *((Post("chargeback", taken),) if taken else ()))
+
+
+def dispute_closed(debit: Debit, event: DisputeClosed, now: datetime, terms: Terms) -> Step:
+    """Won: the money is back. Collection goes on where it was stopped."""
+    if not disputed(debit):
+        return debit, ()
+    back = debit.disputed_minor if event.result == "won" else 0
+    closed = replace(debit, dispute=event.result)
+    if closed.state in (State.NEW, State.RETRY_WAIT) and closed.due_at is None and not closed.suspended:
+        closed = replace(closed, due_at=_goes_on_at(closed, now, terms))
+    return closed, (Publish("dispute.closed"), *((Post("chargeback_won", back),) if back else ()))
+
+
+def refund_asked(debit: Debit, event: RefundAsked, now: datetime, terms: Terms) -> Step:
+    """Up to what was paid, but not while the bank takes it anyway."""
+    if debit.state not in FINAL:
+        raise ImpossibleEventError(debit, event)
+    if debit.dispute == "chargeback":
+        raise RefundRefusedError("the bank is taking this money back: no refund during a chargeback")
+    left = debit.paid_minor - debit.refunded_minor - debit.refunding_minor
+    if not 0 < event.amount_minor <= left:
+        raise RefundRefusedError(f"{event.amount_minor} can't be given back: {left} is left of what was paid")
+    return give_back(debit, event.amount_minor, event.reason, now, terms)
+
+
+def refund_ended(debit: Debit, event: RefundEnded, _now: datetime, _terms: Terms) -> Step:
+    """A refund's amount leaves what is under way, for good or back to its receipt."""
+    debit = replace(debit, refunding_minor=debit.refunding_minor - event.amount_minor)
+    if event.succeeded:
+        return replace(debit, refunded_minor=debit.refunded_minor + event.amount_minor), ()
+    receipts = tuple(
+        replace(receipt, returned_minor=receipt.returned_minor - event.amount_minor)
+        if receipt.key == event.key
+        else receipt
+        for receipt in debit.receipts
+    )
+    return replace(debit, receipts=receipts), ()
+
+
+def _goes_on_at(debit: Debit, now: datetime, terms: Terms) -> datetime | None:
+    if debit.state is State.NEW:
+        return now
+    if debit.state is State.RETRY_WAIT:
+        return dunning.in_hours(now, terms.zone, terms.calendar)
+    return dunning.poll_at(0, now) if asked_about(debit, terms) else None
