@@ -8,9 +8,10 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
+import stamina
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import for_code
+from aiokafka.errors import GroupCoordinatorNotAvailableError, NotCoordinatorForGroupError, for_code
 
 
 class Member(msgspec.Struct, frozen=True):
@@ -20,8 +21,12 @@ class Member(msgspec.Struct, frozen=True):
     host: str
 
 
+@stamina.retry(on=(GroupCoordinatorNotAvailableError, NotCoordinatorForGroupError), timeout=15, attempts=None)
 async def members_of(bootstrap: str, group: str) -> list[Member]:
-    """Who is in a consumer group; a process that was killed stays until its session timeout is over."""
+    """Who is in a consumer group; a process that was killed stays until its session timeout is over.
+
+    A broker that has just been started knows no coordinator for a moment: it is asked again for up to 15 seconds.
+    """
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
     await admin.start()
     try:

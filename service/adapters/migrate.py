@@ -16,10 +16,22 @@ class SchemaVersionError(RuntimeError):
     """The database's schema is not the one this release works with; the message says what to do."""
 
 
-async def migrate(database_url: str, now: datetime, *, time_zone: str = "Asia/Shanghai", currency: str = "CNY") -> str:
+class ServiceRoleError(RuntimeError):
+    """The database role that the service is to run as can't be used; the message says what to do."""
+
+
+async def migrate(
+    database_url: str,
+    now: datetime,
+    *,
+    time_zone: str = "Asia/Shanghai",
+    currency: str = "CNY",
+    service_role: str | None = None,
+) -> str:
     """Runs the pending migrations and what a first start needs: partitions, the default operator. Returns the version.
 
     Needs the `migrate` extra. Safe to run again and from several places at once (an advisory lock orders them).
+    `service_role` is given what the roles need: it owns no table, so that it can't get past the append-only triggers.
     """
     from alembic import command  # noqa: PLC0415  Only the migrating process has the extra installed.
     from alembic.config import Config  # noqa: PLC0415
@@ -45,9 +57,25 @@ async def migrate(database_url: str, now: datetime, *, time_zone: str = "Asia/Sh
             await connection.commit()
         await engine.dispose()
         await _first_start(guard, now, time_zone, currency)
+        if service_role is not None:
+            await _grant(guard, service_role)
     finally:
         await guard.close()
     return SCHEMA_VERSION
+
+
+async def _grant(connection: asyncpg.Connection[asyncpg.Record], role: str) -> None:
+    """Reading and writing rows, for partitions to come through their parents; nothing that changes a table."""
+    name = await connection.fetchval("SELECT quote_ident(rolname) FROM pg_roles WHERE rolname = $1", role)
+    if name is None:
+        raise ServiceRoleError(f"there is no database role {role!r}: CREATE ROLE it with a password and LOGIN first")
+    for statement in (
+        f"GRANT USAGE ON SCHEMA public TO {name}",
+        f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {name}",
+        f"GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO {name}",
+        f"GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA public TO {name}",
+    ):
+        await connection.execute(statement)
 
 
 async def check_version(connection: asyncpg.Connection[asyncpg.Record]) -> None:

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 
 import rich_click as click
 
+from service.adapters.migrate import ServiceRoleError
 from service.adapters.migrate import migrate as run_migrations
 from service.cli.connections import AWAY, fail, load_settings
 from service.flows.intake.watchdog import StalledError
@@ -77,7 +78,10 @@ def run(name: str, configured: Settings, work: Callable[[Process], Awaitable[Non
 
 
 @click.command()
-def migrate() -> None:
+@click.option(
+    "--service-role", metavar="ROLE", help="Give this database role, which owns no table, what the roles need."
+)
+def migrate(service_role: str | None) -> None:
     """Brings the database to this release's schema; safe to run again."""
     configured = load_settings()
     try:
@@ -87,8 +91,11 @@ def migrate() -> None:
                 datetime.now(UTC),
                 time_zone=configured.time_zone,
                 currency=configured.currency,
+                service_role=service_role,
             )
         )
+    except ServiceRoleError as error:
+        fail(str(error))
     except AWAY as error:
         fail(f"the database can't be reached: {type(error).__name__}: {error}")
     click.echo(f"database at schema {version}")

@@ -46,7 +46,12 @@ RACES = (
 def is_about_data(error: Exception) -> bool:
     """Whether PostgreSQL refused a value: one record of the batch is the culprit (SQLSTATE 22, 23502, 23514)."""
     state = getattr(error, "sqlstate", None) or ""
-    return state.startswith("22") or state in ("23502", "23514")
+    return state.startswith("22") or (state in ("23502", "23514") and not is_partition_missing(error))
+
+
+def is_partition_missing(error: Exception) -> bool:
+    """Whether a month has no partition yet: nobody's fault but `keep`'s, which is to make it; no record is to blame."""
+    return isinstance(error, asyncpg.CheckViolationError) and not getattr(error, "constraint_name", None)
 
 
 def _load_queries() -> dict[str, str]:

@@ -17,7 +17,7 @@ import asyncpg
 import msgspec
 
 from service.adapters.kafka import KAFKA_UNAVAILABLE, RecordSource
-from service.adapters.postgres import RACES, UNAVAILABLE, is_about_data
+from service.adapters.postgres import RACES, UNAVAILABLE, is_about_data, is_partition_missing
 from service.adapters.postgres.catalog import CatalogStore
 from service.adapters.postgres.intake import FenceLostError, IntakeStore
 from service.adapters.postgres.rides import RideNumbers
@@ -85,8 +85,11 @@ class Intake:
             records = await self._source.fetch(self._settings.records_max, self._settings.wait_ms)
         if not records:
             await self.settle()
-            await self._rest(writer)
+            self.progress_at = time.monotonic()
+            await self._mark_quiet(reader, set())
+            await self._tell_kafka()
             return 0
+        await self._mark_quiet(reader, set(records))
         self._upcoming = records
         with BATCH_SECONDS.labels("decode").time():
             work = read(records, self._knowledge, fetched_at)
@@ -115,7 +118,7 @@ class Intake:
         """Puts the process back to what PostgreSQL says after a failure: nothing is lost, nothing is done twice."""
         suspect = await self._suspect()
         await self._drop()
-        away = isinstance(error, UNAVAILABLE + KAFKA_UNAVAILABLE)
+        away = isinstance(error, UNAVAILABLE + KAFKA_UNAVAILABLE) or is_partition_missing(error)
         race = isinstance(error, (*RACES, FenceLostError))
         BATCH_FAILURES.labels(type(error).__name__).inc()
         LOG.warning("batch rolled back", error=f"{type(error).__name__}: {error}", away=away, race=race)
@@ -229,6 +232,8 @@ class Intake:
         except (*UNAVAILABLE, *KAFKA_UNAVAILABLE, *RACES, FenceLostError):
             raise
         except Exception as error:
+            if is_partition_missing(error):
+                raise
             await self._forget_batch()
             self._source.unready()
             await self._reopen()
@@ -241,19 +246,22 @@ class Intake:
             await self._take_on(condemn(records, reason, fetched_at), writer)
             await self.settle()
 
-    async def _rest(self, writer: IntakeStore) -> None:
-        """Nothing to read: says how far quiet partitions were read, so that lost ends can be told from late ones."""
-        self.progress_at = time.monotonic()
+    async def _mark_quiet(self, reader: IntakeStore, fetched: set[int]) -> None:
+        """Says now and then how far quiet partitions were read, so that lost ends can be told from late ones.
+
+        Partitions with records in hand or in flight say so with their batch.
+        """
         if time.monotonic() - self._marked < REFRESH_SECONDS:
             return
         self._marked = time.monotonic()
         at = self._knowledge.clock.now()
         behind = await self._source.behind()
+        busy = fetched | (self._written.tails.keys() if self._written is not None else set())
         held = self._streams.held
-        quiet = {partition: held[partition].next_offset for partition, left in behind.items() if left <= 0}
+        quiet = {one: held[one].next_offset for one, left in behind.items() if left <= 0 and one in held}
+        quiet = {partition: offset for partition, offset in quiet.items() if partition not in busy}
         if quiet:
-            await writer.mark_caught_up(self._streams.group, self._streams.topic, quiet, at)
-        await self._tell_kafka()
+            await reader.mark_caught_up(self._streams.group, self._streams.topic, quiet, at)
 
     async def _tell_kafka(self, *, force: bool = False) -> None:
         if force or time.monotonic() - self._committed > REFRESH_SECONDS:

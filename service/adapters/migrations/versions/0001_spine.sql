@@ -508,7 +508,9 @@ CREATE TRIGGER never_emptied BEFORE TRUNCATE ON cap_use FOR EACH STATEMENT EXECU
 -- Makes the partitions of every table of a ride for `months` months from the month of `since` on.
 -- A ride number is (milliseconds since 2024-01-01 UTC) << 22 | counter, so a month is a range of numbers.
 -- Row triggers reach the partitions by themselves; a TRUNCATE of one must be refused there.
-CREATE FUNCTION make_ride_partitions(since timestamptz, months integer) RETURNS integer LANGUAGE plpgsql AS $$
+-- Runs with its owner's rights: `keep` makes months, and the service's role owns no table.
+CREATE FUNCTION make_ride_partitions(since timestamptz, months integer) RETURNS integer
+LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
 DECLARE
   base text;
   month timestamp;
