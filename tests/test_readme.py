@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import pkgutil
 import re
 import shlex
 import socket
@@ -148,6 +149,13 @@ def test_every_make_target_is_there() -> None:
 def test_every_link_leads_to_a_file(name: str) -> None:
     links = [link for link in LINK.findall(DOCUMENTS[name]) if not link.startswith("#")]
     assert [link for link in links if not (TOP / name).parent.joinpath(link.partition("#")[0]).exists()] == []
+
+
+def test_every_name_of_the_code_is_there() -> None:
+    names = re.findall(r"`(service(?:\.\w+)+)`", README)
+    assert names
+    for name in names:
+        assert pkgutil.resolve_name(name) is not None
 
 
 async def run(*words: str, env: dict[str, str] | None = None) -> str:

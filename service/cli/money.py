@@ -34,7 +34,8 @@ async def _audit(settings: Settings, operator_id: str | None) -> Audited:
     async with database_of(settings):
         pass  # The schema is this release's.
     columns = TextColumn("auditing rides"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("rides", total=None)
 
         def progress(done: int, total: int) -> None:
