@@ -14,8 +14,6 @@ from intake_world import World, furnish
 from service.adapters.migrate import ServiceRoleError, migrate
 from service.lab.servers import Servers
 
-sys.path.append(str(Path(__file__).parents[1] / "flows"))
-
 
 @pytest.fixture
 async def service_url(servers: Servers, migrated_template: str) -> AsyncIterator[str]:
