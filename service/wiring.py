@@ -35,9 +35,9 @@ from service.flows.collection import Collection
 from service.flows.holds import Holds
 from service.flows.housekeeping import Housekeeping
 from service.flows.intake import Intake, IntakeSettings
-from service.flows.intake.knowledge import Knowledge
 from service.flows.intake.streams import Streams, TopicChangedError
 from service.flows.intake.watchdog import StalledError, Watchdog
+from service.flows.knowledge import Knowledge
 from service.flows.publication import Publication
 from service.settings import Settings
 from service.telemetry import logger

@@ -18,8 +18,8 @@ from service.adapters.postgres.operators import OperatorStore
 from service.billing.tariffs import import_document
 from service.flows.clock import BusinessClock, machine_now
 from service.flows.intake import Intake, IntakeSettings
-from service.flows.intake.knowledge import Knowledge
 from service.flows.intake.streams import Streams
+from service.flows.knowledge import Knowledge
 from service.flows.tariffs import publish_tariff
 
 SOURCE = "urn:mds:provider:test"

@@ -17,7 +17,7 @@ from service.billing.ledger import KIND, Account, account_name
 from service.billing.proofs import BATCH_BITS, batch_no
 from service.flows.audit_batches import check_batches
 from service.flows.clock import BusinessClock
-from service.flows.intake.knowledge import Knowledge
+from service.flows.knowledge import Knowledge
 
 REVISIONS_MAX = 4_000
 """How many revisions, about, one step reads with all that belongs to them."""

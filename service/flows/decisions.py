@@ -22,7 +22,7 @@ from service.billing.keys import slot_of
 from service.billing.proofs import batch_no
 from service.billing.rides import Revision, Ride
 from service.flows.clock import machine_now
-from service.flows.intake.knowledge import Knowledge
+from service.flows.knowledge import Knowledge
 from service.telemetry import CHARGED, REVISIONS
 
 RACES_MAX = 10

@@ -23,7 +23,7 @@ from service.billing.verdicts import RECHECK_AFTER, deadline, shortest_wait
 from service.flows.chores import Chores
 from service.flows.clock import Clock, machine_now
 from service.flows.decisions import Decision, decide_rides
-from service.flows.intake.knowledge import Knowledge
+from service.flows.knowledge import Knowledge
 from service.telemetry import logger
 
 LOG = logger("housekeeping")

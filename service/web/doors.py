@@ -21,7 +21,7 @@ from service.billing.keys import session_key_bytes, slot_of
 from service.flows.agreements import Agreements
 from service.flows.clock import BusinessClock, Clock, machine_now
 from service.flows.holds import Holds
-from service.flows.intake.knowledge import Knowledge
+from service.flows.knowledge import Knowledge
 from service.telemetry import logger
 from service.web.access import Access, Gate
 from service.web.answers import Asked

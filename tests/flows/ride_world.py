@@ -23,7 +23,7 @@ from service.billing.rides import Revision, Ride
 from service.billing.tariffs import Tariff
 from service.flows.clock import BusinessClock
 from service.flows.housekeeping import Housekeeping
-from service.flows.intake.knowledge import Knowledge
+from service.flows.knowledge import Knowledge
 
 GROUP, TOPIC = "group", "rides"
 

@@ -19,7 +19,7 @@ from service.flows.audit import audit
 from service.flows.clock import BusinessClock, machine_now
 from service.flows.clock_setting import later, set_clock
 from service.flows.housekeeping import Housekeeping
-from service.flows.intake.knowledge import Knowledge
+from service.flows.knowledge import Knowledge
 from service.flows.tariffs import publish_tariff
 from service.lab.servers import Servers
 

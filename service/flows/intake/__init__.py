@@ -23,10 +23,10 @@ from service.adapters.postgres.intake import FenceLostError, IntakeStore
 from service.adapters.postgres.rides import RideNumbers
 from service.billing.batch import Advance, advance
 from service.billing.catalog import BalanceBook, BalanceKey
-from service.flows.intake.knowledge import Knowledge
 from service.flows.intake.preparing import Prepared, count, prepare
 from service.flows.intake.reading import Work, condemn, halves, read
 from service.flows.intake.streams import Streams
+from service.flows.knowledge import Knowledge
 from service.telemetry import BATCH_FAILURES, BATCH_SECONDS, TRACER, logger
 
 LOG = logger("intake")

@@ -18,9 +18,9 @@ from service.billing.facts.quarantine import encode_quarantined
 from service.billing.proofs import batch_no
 from service.billing.rides import Revision
 from service.flows.clock import machine_now
-from service.flows.intake.knowledge import Knowledge
 from service.flows.intake.reading import Work
 from service.flows.intake.streams import Streams
+from service.flows.knowledge import Knowledge
 from service.telemetry import CHARGED, EVENTS, QUARANTINED, REVISIONS
 
 

@@ -14,7 +14,7 @@ from service.billing.batch import Arrival
 from service.billing.events import Malformed, RawRecord, RideEvent, decode
 from service.billing.keys import session_key_bytes
 from service.billing.rides import Ride
-from service.flows.intake.knowledge import Knowledge
+from service.flows.knowledge import Knowledge
 
 
 class Tail(msgspec.Struct, frozen=True):

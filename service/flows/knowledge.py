@@ -1,4 +1,4 @@
-"""What an intake process knows between batches: operators, tariffs, agreements, open rides. Bounded and droppable."""
+"""What a process that decides about rides knows: operators, tariffs, agreements, open rides. Bounded and droppable."""
 
 from __future__ import annotations
 
