@@ -56,7 +56,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     stall_seconds: Annotated[
         float, _knob("behind, nothing committed for so long, and both servers answer: the process exits", gt=0)
     ] = 120.0
-    collect_batch: Annotated[int, _knob("debits claimed at once per merchant account", ge=1, le=10_000)] = 200
     collect_concurrency: Annotated[int, _knob("calls under way per merchant account", ge=1, le=1000)] = 32
     tariff_lead_seconds: Annotated[
         float, _knob("a new tariff version must begin at least so far ahead of now", ge=0)

@@ -101,6 +101,16 @@ class Installation:
         count: int = await self.connection.fetchval("SELECT coalesce(sum(next_offset), 0)::bigint FROM stream_offset")
         return count
 
+    async def committed(self) -> int:
+        """The offsets that lag tools see, over all partitions."""
+        admin = AIOKafkaAdminClient(bootstrap_servers=self.bootstrap)
+        await admin.start()
+        try:
+            offsets = await admin.list_consumer_group_offsets(self.group)
+        finally:
+            await admin.close()
+        return sum(max(place.offset, 0) for place in offsets.values())
+
     async def published(self) -> int:
         """How many records are on the topic."""
         bounds = await bounds_of(self.bootstrap, self.topic, list(range(PARTITIONS)))

@@ -152,3 +152,22 @@ async def test_a_broker_that_is_started_again_is_waited_for_and_nothing_is_lost(
             assert process.returncode is None
             assert await installation.connection.fetchval("SELECT count(*) FROM ride_revision") == 40
             await stack.aclose()
+
+
+async def test_sigterm_finishes_the_batch_tells_kafka_and_ends_with_0(installation: Installation) -> None:
+    process = await installation.role("intake")
+    await installation.publish([ride(number) for number in range(300)])
+
+    async def begun() -> bool:
+        return await installation.taken() > 0
+
+    await installation.until(begun, "the first batch")
+    process.terminate()
+    async with asyncio.timeout(30):
+        assert await process.wait() == 0
+    taken = await installation.taken()
+    assert await installation.connection.fetchval("SELECT count(*) FROM ride_revision") == taken
+    assert await installation.committed() == taken
+    await installation.role("intake")
+    await installation.all_taken()
+    assert await installation.connection.fetchval("SELECT count(*) FROM ride_revision") == 300

@@ -51,7 +51,7 @@ class Intake:
     def __init__(
         self, source: RecordSource, streams: Streams, knowledge: Knowledge, connect: Connect, settings: IntakeSettings
     ) -> None:
-        self._source = source
+        self.source = source
         self._streams = streams
         self._knowledge = knowledge
         self._connect = connect
@@ -74,15 +74,15 @@ class Intake:
         if time.monotonic() - self._refreshed > REFRESH_SECONDS:
             await self._knowledge.refresh(CatalogStore(reader.connection))
             self._refreshed = time.monotonic()
-        if self._source.failure is not None:
-            raise self._source.failure
-        if self._source.waiting:
+        if self.source.failure is not None:
+            raise self.source.failure
+        if self.source.waiting:
             await self.settle()
             self._knowledge.forget_rides()
             await self._streams.open(writer)
         fetched_at = self._knowledge.clock.now()
         with BATCH_SECONDS.labels("fetch").time():
-            records = await self._source.fetch(self._settings.records_max, self._settings.wait_ms)
+            records = await self.source.fetch(self._settings.records_max, self._settings.wait_ms)
         if not records:
             await self.settle()
             self.progress_at = time.monotonic()
@@ -138,7 +138,7 @@ class Intake:
         except (asyncpg.PostgresError, *UNAVAILABLE, *KAFKA_UNAVAILABLE, FenceLostError) as error:
             LOG.warning("last batch not committed; it will be read again", error=str(error))
         finally:
-            await self._source.stop()
+            await self.source.stop()
             await self._drop()
 
     async def on_revoked(self) -> None:
@@ -193,7 +193,7 @@ class Intake:
         return advance(work.known, work.arrivals, knowledge.catalog, book, now, self._numbers.at(now))
 
     def _prepare(self, work: Work, decision: Advance, now: datetime) -> Prepared:
-        return prepare(work, decision, now, self._streams, self._source, self._knowledge)
+        return prepare(work, decision, now, self._streams, self.source, self._knowledge)
 
     async def _write_locked(
         self, writer: IntakeStore, work: Work, asked: set[BalanceKey], now: datetime
@@ -201,9 +201,7 @@ class Intake:
         """Caps and passes across rides: the balances are locked before the batch is decided again with them."""
         async with writer.connection.transaction():
             decision = self._decide(work, BalanceBook(await writer.lock_balances(asked)), now)
-            return await self._append(
-                writer, prepare(work, decision, now, self._streams, self._source, self._knowledge)
-            )
+            return await self._append(writer, prepare(work, decision, now, self._streams, self.source, self._knowledge))
 
     async def _write(self, writer: IntakeStore, prepared: Prepared) -> dict[int, int]:
         with BATCH_SECONDS.labels("write").time(), TRACER.start_as_current_span("intake batch"):
@@ -235,7 +233,7 @@ class Intake:
             if is_partition_missing(error):
                 raise
             await self._forget_batch()
-            self._source.unready()
+            self.source.unready()
             await self._reopen()
             if sum(map(len, records.values())) > 1:
                 for half in halves(records):
@@ -255,7 +253,7 @@ class Intake:
             return
         self._marked = time.monotonic()
         at = self._knowledge.clock.now()
-        behind = await self._source.behind()
+        behind = await self.source.behind()
         busy = fetched | (self._written.tails.keys() if self._written is not None else set())
         held = self._streams.held
         quiet = {one: held[one].next_offset for one, left in behind.items() if left <= 0 and one in held}
@@ -266,10 +264,10 @@ class Intake:
     async def _tell_kafka(self, *, force: bool = False) -> None:
         if force or time.monotonic() - self._committed > REFRESH_SECONDS:
             self._committed = time.monotonic()
-            ready = set(self._source.ready)
+            ready = set(self.source.ready)
             own = {partition: offset for partition, offset in self._read_to.items() if partition in ready}
             if own:
-                await self._source.commit(own)
+                await self.source.commit(own)
 
     async def _stores(self) -> tuple[IntakeStore, IntakeStore]:
         """The two dedicated connections, made anew when they are gone."""
@@ -281,7 +279,7 @@ class Intake:
     async def _drop(self) -> None:
         """Forgets everything in the pipe; the offsets are read and sought again before the next batch."""
         await self._forget_batch()
-        self._source.unready()
+        self.source.unready()
         for store in (self._writer, self._reader):
             if store is not None:
                 store.connection.terminate()
