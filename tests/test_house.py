@@ -35,7 +35,7 @@ BROAD_HANDLERS = {
     ("service/adapters/kafka.py", "start"): "what was half opened is closed, and the failure raised",
     ("service/flows/intake/__init__.py", "_take_apart"): "one record that trips a bug of ours must not stop a city",
     ("service/flows/housekeeping.py", "_decide"): "one ride that trips a bug of ours must not stop all others",
-    ("service/wiring.py", "_take_in"): "the loop that owns the intake's process",
+    ("service/wiring/__init__.py", "_take_in"): "the loop that owns the intake's process",
 }
 """(file, function) that may catch everything: why."""
 

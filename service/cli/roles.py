@@ -24,7 +24,7 @@ from service.wiring import STOPS, Process, run_collect, run_intake, run_keep, ru
 
 async def run_serve(process: Process) -> None:
     """The role `serve`: the HTTP doors."""
-    from service.serving import run_serve as serve  # noqa: PLC0415  Only this role loads the web.
+    from service.wiring.serving import run_serve as serve  # noqa: PLC0415  Only this role loads the web.
 
     await serve(process)
 

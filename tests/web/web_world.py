@@ -36,9 +36,9 @@ from service.flows.collection import Collection
 from service.flows.operators import add_operator
 from service.lab.provider.mirror import terms_of
 from service.lab.provider.rows import Account
-from service.serving import listening
 from service.web.app import create_app
 from service.web.doors import Doors, DoorSettings
+from service.wiring.serving import listening
 
 ALL = "all"
 """The name and the secret of a token that may do everything for the default operator."""
