@@ -25,7 +25,7 @@ CITY_BEGINS_AFTER = timedelta(hours=1)
 PLAY_SECONDS = 22.0
 RIDES_PER_SECOND = 90
 """How many rides a second of the machine's the play asks for at the most."""
-AFTERMATH = timedelta(days=3)
+AFTERMATH = timedelta(days=1)
 """Business time after the last message, for lost ends and for what poor riders are asked again."""
 
 
