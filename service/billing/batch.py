@@ -11,7 +11,7 @@ from datetime import datetime
 
 import msgspec
 
-from service.billing.balances import Balance, BalanceUse, windows_of
+from service.billing.balances import EMPTY, Balance, BalanceUse, windows_of
 from service.billing.catalog import BalanceBook, Catalog, Operator
 from service.billing.events import RideEvent
 from service.billing.rating import rate
@@ -173,7 +173,7 @@ def _balance(ride: Ride, used: Usage, terms: Terms, book: BalanceBook) -> Balanc
     """What earlier rides used of the ride's windows: as it was at the first charge, so that a re-rate is the same."""
     windows = windows_of(used, terms.version.tariff)
     if not windows:
-        return Balance()
+        return EMPTY
     original = {use.window: use.used for use in ride.charge.charge.balance.uses} if ride.charge is not None else {}
     operator_no, rider_no = ride.operator.operator_no, terms.agreement.rider_no
     held = {window: book.read((operator_no, rider_no, window)) for window in windows}  # All are asked: all are locked.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
 import signal
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -161,7 +162,9 @@ async def run_intake(process: Process) -> None:
     if await process.until_there("Kafka", lambda: _started(source)) is None:
         return
     guard = asyncio.create_task(watchdog.run())
-    _spare_collector()
+    gc.collect()
+    gc.freeze()
+    gc.disable()  # Rounds collect for themselves, between batches: `_collect`.
     try:
         await _take_in(process, intake, guard)
     finally:
@@ -170,17 +173,21 @@ async def run_intake(process: Process) -> None:
         await database.close()
 
 
-def _spare_collector() -> None:
-    """A batch makes a hundred thousand objects that die by themselves: the cycle collector looks seldom."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 50)
+def _collect(rounds: int) -> None:
+    """Collects cycles between batches, when what a batch made has died by itself and there is little to look at."""
+    if rounds % 256 == 0:
+        gc.collect()
+    elif rounds % 4 == 0:
+        gc.collect(1)
 
 
 async def _take_in(process: Process, intake: Intake, guard: asyncio.Task[None]) -> None:
-    while not process.stopping.is_set():
+    for rounds in itertools.count(1):
+        if process.stopping.is_set():
+            return
         if guard.done():
             guard.result()
+        _collect(rounds)
         try:
             await intake.round()
             process.health.ready()
