@@ -6,6 +6,8 @@ import importlib
 
 import rich_click as click
 
+from service.telemetry import configure_logs
+
 SUBJECTS: dict[str, tuple[str, ...]] = {
     "demo": ("demo", "demo-apps"),
     "roles": ("all", "collect", "intake", "keep", "migrate", "publish", "serve", "settings"),
@@ -47,5 +49,6 @@ def farebox() -> None:
 
 
 def main() -> None:
-    """Runs the command line."""
+    """Runs the command line. What libraries have to say goes to standard error: output is a command's own."""
+    configure_logs("warning", "command")
     farebox()

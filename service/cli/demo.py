@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import shutil
 import sys
 import tempfile
 from datetime import UTC, datetime
@@ -53,7 +54,7 @@ def demo(rides: int, seed: int, seconds: float, keep: bool) -> None:
 async def _demo(rides: int, seed: int, seconds: float, *, keep: bool) -> bool:
     console = Console(stderr=False, highlight=False)
     since = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
-    logs = Path(tempfile.mkdtemp(prefix="farebox-demo-"))
+    logs = Path(tempfile.mkdtemp(prefix="farebox-demo-"))  # Kept when something went wrong: an error names it.
     console.print("starting PostgreSQL, Kafka, the provider and five roles …")
     async with stage(logs, seed, since, console) as running:
         show = await play(running, rides, seed, seconds, since, console)
@@ -66,6 +67,7 @@ async def _demo(rides: int, seed: int, seconds: float, *, keep: bool) -> bool:
             console.print(line, soft_wrap=True)
             await asyncio.Event().wait()
         console.print(line, soft_wrap=True)
+    shutil.rmtree(logs)
     return not (truth.lost or truth.charged_twice or truth.trial_balance or problems or truth.disagreements)
 
 

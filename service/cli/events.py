@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections import Counter
 from collections.abc import Iterable
@@ -9,6 +10,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import BinaryIO
 
+import msgspec
 import rich_click as click
 from rich.console import Console
 from rich.progress import open as open_with_progress
@@ -40,7 +42,7 @@ def validate_command(file: str) -> None:
     counts: Counter[type] = Counter()
     try:
         with _lines(file) as lines:
-            for number, answer in _answers(lines):
+            for number, answer in _answers(_one_document(lines)):
                 counts[type(answer)] += 1
                 if isinstance(answer, Malformed):
                     click.echo(f"line {number}: {answer.path}: {answer.reason}")
@@ -75,6 +77,18 @@ def schemas_command(check: bool, directory: Path) -> None:
     for path in wrong:
         click.echo(f"{directory / path} differs from the code: run `farebox schemas`")
     sys.exit(1 if wrong else 0)
+
+
+def _one_document(lines: BinaryIO) -> Iterable[bytes]:
+    """The lines; or all of them as one, where the first is only the beginning of an object written over several."""
+    first = lines.readline()
+    if first.strip() in (b"{", b"["):
+        whole = first + lines.read()
+        try:
+            return [msgspec.json.encode(msgspec.json.decode(whole))]
+        except msgspec.DecodeError:
+            return whole.splitlines()
+    return itertools.chain([first], lines)
 
 
 def _answers(lines: Iterable[bytes]) -> Iterable[tuple[int, RideEvent | Malformed | Skipped]]:

@@ -35,10 +35,12 @@ ACQUIRE_SECONDS = 5.0
 
 
 class DoorSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """How the doors work. `token_seconds`: how long a token that was let in is let in again unasked."""
+    """How the doors work. `token_seconds`: how long a token that was let in is let in again unasked; `sandbox`: whether
+    the sandbox provider may be used."""
 
     database_url: str
     tariff_lead: timedelta = timedelta(seconds=60)
+    sandbox: bool = True
     reading_connections: int = 8
     working_connections: int = 8
     refresh_seconds: float = 1.0
@@ -57,7 +59,7 @@ class Doors:
         self.default_operator_no: int | None = None
         self.health = Health("serve")
         self.gate = Gate(self._find_token, machine, settings.token_seconds)
-        self.providers = Providers()
+        self.providers = Providers(sandbox=settings.sandbox)
         self.reading: Database
         self.working: Database
         self.holds: Holds

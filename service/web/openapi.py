@@ -53,7 +53,7 @@ def serve_document(document: Document, page: str) -> list[HTTPRouteHandler]:
     @get("/schema", opt=OPEN, include_in_schema=False)
     async def openapi_page() -> Response[bytes]:
         headers = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"}
-        return Response(html, media_type="text/html; charset=utf-8", headers=headers)
+        return Response(html, media_type="text/html", headers=headers)
 
     return [openapi_json, openapi_page]
 

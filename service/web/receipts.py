@@ -86,7 +86,7 @@ async def get_receipt(
             "Cache-Control": "private, no-cache",
             "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'",
         }
-        html = Response(printable(told).encode(), media_type="text/html; charset=utf-8", headers=headers)
+        html = Response(printable(told).encode(), media_type="text/html", headers=headers)
         return cast(Response[ReceiptView], html)
     return answer(request, told, etag=True)
 

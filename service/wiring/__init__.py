@@ -241,7 +241,7 @@ async def run_collect(process: Process) -> None:
     database = await open_database(process, size_max=16)
     if database is None:
         return
-    clock, providers = BusinessClock(), Providers()
+    clock, providers = BusinessClock(), Providers(sandbox=process.settings.environment == "sandbox")
     collection = Collection(
         database,
         providers.by_number,

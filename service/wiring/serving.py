@@ -63,7 +63,11 @@ async def _serve_here(process: Process) -> None:
 
 def door_settings(settings: Settings) -> DoorSettings:
     """What the doors need of the settings."""
-    return DoorSettings(database_url=settings.database_url, tariff_lead=timedelta(seconds=settings.tariff_lead_seconds))
+    return DoorSettings(
+        database_url=settings.database_url,
+        tariff_lead=timedelta(seconds=settings.tariff_lead_seconds),
+        sandbox=settings.environment == "sandbox",
+    )
 
 
 @asynccontextmanager

@@ -80,3 +80,9 @@ async def test_providers_are_opened_once_and_anew_when_their_account_changed() -
     assert providers.of(MerchantAccount(1, "acc", "sandbox", "http://127.0.0.1:1", {"api_key": "a"})) is first
     assert providers.of(MerchantAccount(1, "acc", "sandbox", "http://127.0.0.1:1", {"api_key": "b"})) is not first
     await providers.close()
+
+
+async def test_the_sandbox_is_refused_where_money_is_real() -> None:
+    account = MerchantAccount(1, "city", "sandbox", "http://127.0.0.1:1", {"api_key": "secret"})
+    with pytest.raises(AccountSettingsError, match="FAREBOX_ENVIRONMENT is production"):
+        Providers(sandbox=False).of(account)

@@ -31,15 +31,21 @@ def open_provider(account: MerchantAccount, session: aiohttp.ClientSession | Non
 class Providers:
     """The open providers of a process, by account; each keeps its connections to itself, so none slows another."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, sandbox: bool = True) -> None:
+        self._sandbox = sandbox
         self._open: dict[int, Provider] = {}
         self._replaced: list[Provider] = []
 
     def of(self, account: MerchantAccount) -> Provider:
         """The provider of an account, opened on first use, and anew when the account was changed.
 
-        Raises AccountSettingsError as `open_provider` does.
+        Raises AccountSettingsError as `open_provider` does, and for a sandbox account where none is allowed.
         """
+        if account.provider == "sandbox" and not self._sandbox:
+            raise AccountSettingsError(
+                f"merchant account {account.account_id}: the sandbox provider moves no money, and"
+                " FAREBOX_ENVIRONMENT is production: use a real provider's account"
+            )
         known = self._open.get(account.account_no)
         if known is not None and known.account == account:
             return known

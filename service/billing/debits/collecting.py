@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Literal
@@ -258,9 +259,14 @@ def _told_by(debit: Debit) -> Debit:
 
 def _why(event: DebitEvent) -> str:
     """The event in words, with the provider's answer or a person's reason."""
-    name = type(event).__name__
+    name = _words(event)
     outcome = getattr(event, "outcome", None)
     if outcome is not None:
         code = getattr(outcome, "code", None) or getattr(outcome, "reason", None) or ""
-        return f"{name}: {type(outcome).__name__} {code}".rstrip()
+        return f"{name}: {_words(outcome)} {code}".rstrip()
     return f"{name}: {getattr(event, 'reason', '')}".rstrip(": ")
+
+
+def _words(thing: object) -> str:
+    """`RiderAsked` as people read it: "rider asked"."""
+    return re.sub(r"(?<!^)(?=[A-Z])", " ", type(thing).__name__).lower()

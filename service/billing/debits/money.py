@@ -26,7 +26,12 @@ def take_money(debit: Debit, key: str, total_minor: int, provider_ref: str | Non
         return debit, ()
     others = tuple(receipt for receipt in debit.receipts if receipt.key != key)
     receipt = replace(known, amount_minor=total_minor, provider_ref=provider_ref or known.provider_ref)
-    debit = replace(debit, receipts=(*others, receipt), paid_minor=debit.paid_minor + more)
+    debit = replace(
+        debit,
+        receipts=(*others, receipt),
+        paid_minor=debit.paid_minor + more,
+        provider_ref=receipt.provider_ref if key == debit.provider_key else debit.provider_ref,
+    )
     if debit.state is State.WRITTEN_OFF:
         return _recovered(debit, more, now, terms)
     posted = Post("settlement", more)
