@@ -76,8 +76,8 @@ async def test_a_lost_end_is_charged_once_it_was_read_past_and_re_rated_by_the_t
     await world.drain(intake, 6)
     await set_clock(database, later(timedelta(hours=30)))
     await world.value(
-        "UPDATE stream_offset SET read_through_at = $1 WHERE partition <> (SELECT (events::jsonb -> 0 -> 'p' ->> 1)::int"
-        " FROM ride_revision WHERE state = 'incomplete' LIMIT 1)",
+        "UPDATE stream_offset SET read_through_at = $1 WHERE partition <>"
+        " (SELECT (events::jsonb -> 0 -> 'p' ->> 1)::int FROM ride_revision WHERE state = 'incomplete' LIMIT 1)",
         NOON,
     )
     await keep.round()
