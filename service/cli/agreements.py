@@ -16,7 +16,7 @@ from service.adapters.providers.port import MerchantAccount
 from service.adapters.providers.secrets import AccountSettingsError
 from service.billing.agreements.asking import AskError
 from service.billing.money import format_amount
-from service.billing.outcomes import Outcome
+from service.billing.outcomes import Outcome, Throttled, Unknown
 from service.cli.connections import business_now, carry_out, database_of, load_settings
 from service.flows.accounts import add_account, check_account, list_accounts
 from service.flows.operators import OperatorError, operator_of
@@ -72,7 +72,10 @@ def add_command(
     added, wrong = carry_out(work(), AskError, AccountSettingsError, OperatorError)
     click.echo(f"account {added.account_id} at {added.provider} added, number {added.account_no}")
     if wrong is not None:
-        click.echo(f"but the provider says: {type(wrong).__name__} {_told(wrong)}".rstrip(), err=True)
+        said = f"{type(wrong).__name__} {_told(wrong)}".rstrip()
+        silent = isinstance(wrong, Throttled | Unknown)
+        told = f"but {base_url} does not answer as it should ({said})" if silent else f"but it says: {said}"
+        click.echo(told, err=True)
 
 
 @account.command("list")

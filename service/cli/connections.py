@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any, NoReturn, TypeVar
 
+import asyncpg
 import rich_click as click
 
 from service.adapters.kafka import KAFKA_UNAVAILABLE
@@ -47,7 +48,15 @@ def carry_out(work: Coroutine[Any, Any, Answer], *refusals: type[Exception]) -> 
     except expected as error:
         fail(str(error))
     except AWAY as error:
-        fail(f"a server can't be reached: {type(error).__name__}: {error}".rstrip(": "))
+        fail(away(error))
+    except asyncpg.PostgresError as error:
+        fail(f"PostgreSQL refuses: {error}")
+
+
+def away(error: BaseException) -> str:
+    """A server that is away, in words."""
+    said = str(error).removeprefix(f"{type(error).__name__}: ").replace(", <AddressFamily.AF_INET: 2>", "")
+    return f"a server can't be reached: {type(error).__name__}: {said}".rstrip(": ")
 
 
 @asynccontextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import shutil
+import signal
 import sys
 import tempfile
 from datetime import UTC, datetime
@@ -18,7 +19,7 @@ from rich.console import Console
 from service.lab.city import plan_city
 from service.lab.demo.play import CITY_BEGINS_AFTER, PLAY_SECONDS, play
 from service.lab.demo.report import closing_line, show_summary
-from service.lab.demo.stage import Stage, stage
+from service.lab.demo.stage import Stage, calm, stage
 from service.lab.demo.truth import find_truth
 from service.lab.processes import LabError
 from service.lab.producer import Address, Pace, run_apps
@@ -41,12 +42,15 @@ def demo(rides: int, seed: int, seconds: float, keep: bool) -> None:
     The closing line says the truth, counted from the database, the provider's books and the topics; exit code 1 if a
     ride was lost or charged twice, if the ledger does not balance or if the audit finds a problem.
     """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)  # Also where it was started with SIGINT ignored.
     try:
         good = uvloop.run(_demo(rides, seed, seconds, keep=keep))
     except LabError as error:
         click.echo(f"farebox demo: {error}", err=True)
         sys.exit(2)
     except KeyboardInterrupt:
+        click.echo("farebox demo: stopped", err=True)
         sys.exit(130)
     sys.exit(0 if good else 1)
 
@@ -63,12 +67,22 @@ async def _demo(rides: int, seed: int, seconds: float, *, keep: bool) -> bool:
         problems = await _audit(running, console)
         line = closing_line(truth, problems + len(truth.disagreements))
         if keep:
+            await calm(running)
             _invite(running, console)
-            console.print(line, soft_wrap=True)
-            await asyncio.Event().wait()
         console.print(line, soft_wrap=True)
+        if keep:
+            await _until_told()
+            console.print("stopping everything …")
     shutil.rmtree(logs)
     return not (truth.lost or truth.charged_twice or truth.trial_balance or problems or truth.disagreements)
+
+
+async def _until_told() -> None:
+    """Returns at SIGINT or SIGTERM."""
+    told = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, told.set)
+    await told.wait()
 
 
 async def _audit(running: Stage, console: Console) -> int:
@@ -87,15 +101,20 @@ async def _audit(running: Stage, console: Console) -> int:
 
 
 def _invite(running: Stage, console: Console) -> None:
-    console.print("\n[bold]Everything stays up; end it with Ctrl-C.[/bold]")
-    console.print(f"API       {running.api}   (OpenAPI: {running.api}/schema)")
-    console.print(f"token     {running.token}")
-    console.print(f"Kafka     {running.servers.kafka_bootstrap}")
-    console.print(f"database  {running.database_url}", soft_wrap=True)
-    console.print(f"provider  {running.provider}/books")
-    console.print(
-        f"try       curl -H 'Authorization: Bearer {running.token}' {running.api}/v1/sessions", soft_wrap=True
-    )
+    """How to try the API: the addresses and a token, as lines for a shell."""
+    console.print("\n[bold]Everything stays up; end it with Ctrl-C.[/bold] Business time goes on at its natural speed.")
+    console.print(f"provider's books  {running.provider}/books")
+    console.print(f"the interface     {running.api}/schema")
+    console.print("in another terminal:")
+    names = {
+        "API": running.api,
+        "TOKEN": running.token,
+        "FAREBOX_KAFKA_BOOTSTRAP": running.servers.kafka_bootstrap,
+        "FAREBOX_DATABASE_URL": running.database_url,
+    }
+    for name, value in names.items():
+        console.print(f"export {name}={value}", soft_wrap=True)
+    console.print('curl -H "Authorization: Bearer $TOKEN" $API/v1/sessions\n', soft_wrap=True)
 
 
 @click.command("demo-apps", hidden=True)

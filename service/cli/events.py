@@ -46,6 +46,8 @@ def validate_command(file: str) -> None:
                 counts[type(answer)] += 1
                 if isinstance(answer, Malformed):
                     click.echo(f"line {number}: {answer.path}: {answer.reason}")
+                elif isinstance(answer, Skipped):
+                    click.echo(f"line {number}: skipped, {answer.type!r} is no event of a ride")
     except OSError as error:
         click.echo(f"{file} can't be read: {error.strerror}", err=True)
         sys.exit(2)

@@ -11,11 +11,12 @@ import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 
+import asyncpg
 import rich_click as click
 
 from service.adapters.migrate import ServiceRoleError
 from service.adapters.migrate import migrate as run_migrations
-from service.cli.connections import AWAY, fail, load_settings
+from service.cli.connections import AWAY, away, fail, load_settings
 from service.flows.intake.watchdog import StalledError
 from service.settings import Settings, settings_table
 from service.telemetry import configure_logs
@@ -97,7 +98,9 @@ def migrate(service_role: str | None) -> None:
     except ServiceRoleError as error:
         fail(str(error))
     except AWAY as error:
-        fail(f"the database can't be reached: {type(error).__name__}: {error}")
+        fail(away(error))
+    except asyncpg.PostgresError as error:
+        fail(f"PostgreSQL refuses: {error}")
     click.echo(f"database at schema {version}")
 
 

@@ -43,14 +43,14 @@ def import_command(
         zone_of(time_zone)
     lead = timedelta(seconds=settings.tariff_lead_seconds)
 
-    async def work() -> list[PublishedTariff]:
+    async def work() -> tuple[KnownOperator, list[PublishedTariff]]:
         async with database_of(settings) as database:
             operator = await _operator(database, operator_id)
             now = await business_now(database)
-            return await publish_tariffs(database, operator, drafts, now=now, lead=lead, time_zone=time_zone)
+            return operator, await publish_tariffs(database, operator, drafts, now=now, lead=lead, time_zone=time_zone)
 
     try:
-        published = carry_out(work(), OperatorError)
+        operator, published = carry_out(work(), OperatorError)
     except TariffError as error:
         start = error.path == "/valid_from" and valid_from is None
         raise refused(f"{file}: {error}{' (--valid-from)' if start else ''}; nothing was imported") from error
@@ -61,6 +61,12 @@ def import_command(
             f"{tariff.tariff_id}: version {tariff.version} {found}, {tariff.currency},"
             f" from {tariff.valid_from.astimezone(tariff.zone).isoformat()}"
         )
+        if tariff.currency != operator.currency:
+            click.echo(
+                f"{tariff.tariff_id}: the operator's currency is {operator.currency}; rides on agreements that are not"
+                f" in {tariff.currency} go to review",
+                err=True,
+            )
 
 
 async def _operator(database: Database, operator_id: str | None) -> KnownOperator:

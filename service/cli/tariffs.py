@@ -54,7 +54,7 @@ def register(group: click.Group) -> None:
 
 @click.group()
 def tariff() -> None:
-    """Tariffs: check them, compare them."""
+    """Tariffs: check, compare and publish them."""
 
 
 @click.command()
@@ -207,7 +207,7 @@ def _instant(text: str) -> datetime:
     except ValueError as error:
         raise refused(f"--at {text!r} is no instant; give RFC 3339, such as 2026-11-22T18:30:00+08:00") from error
     if instant.tzinfo is None:
-        raise refused(f"--at {text!r} has no offset; give RFC 3339, such as {text}Z")
+        raise refused(f"--at {text!r} has no offset; give RFC 3339, such as 2026-11-22T18:30:00+08:00")
     return instant.astimezone(UTC)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 from collections.abc import Awaitable, Callable
 from datetime import datetime
@@ -10,10 +9,10 @@ from typing import TypeVar
 
 import rich_click as click
 
-from service.adapters.postgres import UNAVAILABLE, Database
+from service.adapters.postgres import Database
 from service.adapters.postgres.operators import OperatorStore
 from service.adapters.postgres.tokens import SCOPES, ListedToken, TokenStore, token_hash
-from service.cli.connections import fail, load_settings
+from service.cli.connections import carry_out, database_of, fail, load_settings
 from service.flows.clock import machine_now
 
 T = TypeVar("T")
@@ -109,17 +108,10 @@ def _run(work: Callable[[Database], Awaitable[T]]) -> T:
     settings = load_settings()
 
     async def connected() -> T:
-        database = await Database.open(settings.database_url, name="token", size_max=1)
-        try:
+        async with database_of(settings) as database:
             return await work(database)
-        finally:
-            await database.close()
 
-    try:
-        return asyncio.run(connected())
-    except UNAVAILABLE as error:
-        fail(f"the database can't be reached: {type(error).__name__}: {error}")
-        raise
+    return carry_out(connected())
 
 
 def _instant(text: str) -> datetime:

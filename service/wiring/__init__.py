@@ -255,13 +255,15 @@ async def run_collect(process: Process) -> None:
     async with asyncio.TaskGroup() as tasks:
 
         async def look() -> int:
-            """Reads the clock, and takes up merchant accounts that are new."""
+            """Reads the clock, and takes up merchant accounts that are new; a paused one when it is so no more."""
             async with database.reading(CatalogStore) as store:
                 clock.read(await store.installation())
             for owned in await list_accounts(database):
                 number = owned.account.account_no
-                if number not in begun and _opened(providers, owned.account):
+                if number not in begun and not owned.paused:
                     begun.add(number)
+                    if not _opened(providers, owned.account):
+                        continue
                     for what, one_round, idle in (
                         ("debits", collection.submit_round, 0.05),
                         ("policies", collection.policy_round, 1.0),
@@ -280,7 +282,7 @@ async def run_collect(process: Process) -> None:
 
 
 def _opened(providers: Providers, row: AccountRow) -> bool:
-    """Opens an account's provider; one that can't be used is named and left, the others go on."""
+    """Opens an account's provider; one that can't be used is named once and left, the others go on."""
     try:
         providers.of(merchant_account(row))
     except AccountSettingsError as error:

@@ -43,7 +43,8 @@ def test_every_bad_line_is_named_with_its_path_and_reason(tmp_path: Path) -> Non
     expected = [f"line {number}: {one['path']}: {one['reason']}" for number, one in enumerate(bad, 2)]
     result = run("validate", str(file))
     assert result.exit_code == 1
-    assert result.stdout.splitlines() == [*expected, f"1 valid, {len(bad)} invalid, 1 skipped"]
+    skipped = f"line {len(bad) + 2}: skipped, 'com.example.bell_rung' is no event of a ride"
+    assert result.stdout.splitlines() == [*expected, skipped, f"1 valid, {len(bad)} invalid, 1 skipped"]
 
 
 @pytest.mark.parametrize(
@@ -52,7 +53,13 @@ def test_every_bad_line_is_named_with_its_path_and_reason(tmp_path: Path) -> Non
         ("", 0, ["0 valid, 0 invalid, 0 skipped"]),
         ("\n  \n\r\n", 0, ["0 valid, 0 invalid, 0 skipped"]),
         (f"\r\n{GOOD[0]}\r\n", 0, ["1 valid, 0 invalid, 0 skipped"]),
-        (STRANGE, 0, ["0 valid, 0 invalid, 1 skipped"]),
+        (
+            STRANGE,
+            0,
+            ["line 1: skipped, 'com.example.bell_rung' is no event of a ride", "0 valid, 0 invalid, 1 skipped"],
+        ),
+        (json.dumps(json.loads(GOOD[0]), indent=2), 0, ["1 valid, 0 invalid, 0 skipped"]),
+        ("{\n", 1, ["line 1: $: not JSON: Input data was truncated", "0 valid, 1 invalid, 0 skipped"]),
         (b"\xff\n", 1, ["line 1: $: not UTF-8 at byte 0", "0 valid, 1 invalid, 0 skipped"]),
         ("x", 1, ["line 1: $: not JSON: invalid character (byte 0)", "0 valid, 1 invalid, 0 skipped"]),
         ("[]", 1, ["line 1: $: expected object, got array", "0 valid, 1 invalid, 0 skipped"]),

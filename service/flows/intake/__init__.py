@@ -121,7 +121,10 @@ class Intake:
         away = isinstance(error, UNAVAILABLE + KAFKA_UNAVAILABLE) or is_partition_missing(error)
         race = isinstance(error, (*RACES, FenceLostError))
         BATCH_FAILURES.labels(type(error).__name__).inc()
-        LOG.warning("batch rolled back", error=f"{type(error).__name__}: {error}", away=away, race=race)
+        if race:
+            LOG.info("somebody else decided first; read again", error=type(error).__name__)
+        else:
+            LOG.warning("batch rolled back", error=f"{type(error).__name__}: {error}", away=away)
         if away:
             await asyncio.sleep(0.5)
             return
