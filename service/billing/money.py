@@ -27,7 +27,6 @@ _EXPONENTS = {
     for code, entry in iso4217.raw_table.items()
     if str(entry.get("CcyMnrUnts")).isdigit()
 }
-_UNITS = {code: Decimal(1).scaleb(-places) for code, places in _EXPONENTS.items()}
 _ROUNDING = decimal.Context(prec=120, rounding=decimal.ROUND_HALF_UP, traps=[decimal.InvalidOperation])
 
 
@@ -76,12 +75,6 @@ def parse_decimal(value: str | int | Decimal | bytes) -> Decimal:
     if number and (number.adjusted() >= DIGITS_MAX or _places(number) > PLACES_MAX):
         raise MoneyError(f"{text[:40]} is out of range: at most {DIGITS_MAX} digits and {PLACES_MAX} decimal places")
     return _plain(number)
-
-
-def currency_unit(currency: str) -> Decimal:
-    """The smallest amount of the currency in major units: 0.01 for CNY, 1 for JPY."""
-    exponent(currency)
-    return _UNITS[currency]
 
 
 def _places(number: Decimal) -> int:

@@ -42,9 +42,3 @@ class BusinessClock:
     def at_ms(self, timestamp_ms: int) -> datetime:
         """The business time at a Kafka timestamp, by the clock's present setting."""
         return self.at(datetime.fromtimestamp(timestamp_ms / 1000, UTC))
-
-    def machine_seconds(self, business: timedelta) -> float:
-        """How many seconds of the machine's a stretch of business time lasts; a stopped clock gives infinity."""
-        row = self._installation
-        speed = 1.0 if row is None or row.clock_mode == "real" else row.clock_speed
-        return business.total_seconds() / speed if speed else float("inf")

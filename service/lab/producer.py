@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 import aiohttp
@@ -160,8 +160,3 @@ async def _report(tally: Tally) -> None:
     while True:
         print(msgspec.json.encode(tally).decode(), flush=True)
         await asyncio.sleep(REPORT_SECONDS)
-
-
-def city_length(city: City, since: datetime) -> timedelta:
-    """How much business time the city's plan takes."""
-    return city.ends_at - since
