@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
+from difflib import get_close_matches
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -11,6 +12,8 @@ import msgspec
 from msgspec import Meta
 
 PREFIX = "FAREBOX_"
+LIKENESS = 0.9
+"""How like a setting's name another one must be, of 1, to be taken for a slip of the pen."""
 
 
 class SettingsError(ValueError):
@@ -71,6 +74,10 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
     for variable, text in environment.items():
         if variable in known and text != "":
             values[known[variable]] = _convert(variable, text, hints[known[variable]])
+        elif variable.startswith(PREFIX) and variable not in known:
+            meant = get_close_matches(variable, known, 1, LIKENESS)
+            if meant:
+                raise SettingsError(f"{variable} is no setting; did you mean {meant[0]}?")
     for required in ("database_url", "kafka_bootstrap"):
         if required not in values:
             raise SettingsError(

@@ -39,6 +39,12 @@ def test_a_missing_address_says_how_to_get_one(missing: str) -> None:
         read_settings({name: value for name, value in GIVEN.items() if name != missing})
 
 
+@pytest.mark.parametrize("slip", ["FAREBOX_HTTP_PROT", "FAREBOX_DATABSE_URL", "FAREBOX_TIMEZONE"])
+def test_a_misspelt_setting_is_not_passed_over(slip: str) -> None:
+    with pytest.raises(SettingsError, match=f"{slip} is no setting; did you mean FAREBOX_"):
+        read_settings(GIVEN | {slip: "x"})
+
+
 def test_what_is_empty_or_not_ours_is_left_out() -> None:
     settings = read_settings(GIVEN | {"FAREBOX_HTTP_PORT": "", "FAREBOX_DEMO_TOKEN": "x", "PATH": "/bin"})
     assert settings == Settings(

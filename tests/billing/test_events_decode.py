@@ -179,6 +179,7 @@ BAD_HEADERS: list[tuple[RawRecord, str, str]] = [
     (binary(key=None), "not the session id", "key"),
     (binary(key=b"\xff"), "not the session id", "key"),
     (RawRecord("t", 0, 0, 0, None, b"{}", ()), "missing or empty", "headers.ce_type"),
+    (RawRecord("t", 0, 0, 0, None, b'{"specversion": "1.0"}', ()), "needs the header", "headers.content-type"),
     (structured(content_type="application/cloudevents-batch+json"), "batch", "headers.content-type"),
     (structured(content_type="application/cloudevents+avro"), "structured formats", "headers.content-type"),
     (

@@ -83,6 +83,9 @@ def utc(instant: datetime, path: str) -> datetime:
 def _open_binary(
     headers: dict[str, bytes], content_type: bytes, value: bytes | None, known: Container[str]
 ) -> Envelope | Skipped:
+    if "ce_type" not in headers and value is not None and b'"specversion"' in value[:200]:
+        problem = "a structured CloudEvent needs the header content-type: application/cloudevents+json"
+        raise MalformedEventError(problem, "headers.content-type")
     event_type = _header(headers, "ce_type")
     if event_type not in known:
         return Skipped(event_type)
