@@ -20,8 +20,8 @@ from service.lab.processes import Child, LabError
 from service.lab.producer import Pace, Tally
 
 DAYS = 3.0
-CITY_BEGINS_AFTER = timedelta(hours=1)
-"""After the beginning of business time: the first holds come before the first rides."""
+CITY_BEGINS_AFTER = timedelta(hours=24)
+"""After the beginning of business time: every role has read the new speed of the clock before the first ride."""
 PLAY_SECONDS = 22.0
 RIDES_PER_SECOND = 90
 """How many rides a second of the machine's the play asks for at the most."""
