@@ -57,7 +57,9 @@ class Catalog:
         """Takes in more versions; order does not matter."""
         for key, more in versions.items():
             merged = {version.version: version for version in (*self._versions.get(key, ()), *more)}
-            self._versions[key] = tuple(sorted(merged.values(), key=lambda version: version.valid_from))
+            self._versions[key] = tuple(
+                sorted(merged.values(), key=lambda version: (version.valid_from, version.version))
+            )
 
     def knows_tariff(self, operator_no: int, tariff_id: str) -> bool:
         """Whether any version of the tariff is known."""

@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 from tariff_makers import per_min, tariff
 
+from service.billing.catalog import Catalog, TariffVersion
 from service.billing.tariffs import (
+    Tariff,
     TariffError,
     build,
     free_abort,
@@ -21,7 +23,6 @@ from service.billing.tariffs import (
     longest_reservation,
     lost_end_rule,
     most,
-    tariff_at,
     valid_from_problem,
 )
 from service.billing.tariffs.gbfs import text_of
@@ -207,7 +208,24 @@ def test_the_version_in_force_is_the_last_to_have_begun() -> None:
         build(draft, version=number, valid_from=NOW + timedelta(days=number), time_zone="UTC") for number in (2, 1, 3)
     ]
     at = [NOW, NOW + timedelta(days=1), NOW + timedelta(days=2, hours=-1), NOW + timedelta(days=9)]
-    assert [(found.version if (found := tariff_at(versions, instant)) else None) for instant in at] == [None, 1, 1, 3]
+    known = catalog_of(versions)
+    found = [known.tariff_at(1, "p", instant) for instant in at]
+    assert [version.version if version else None for version in found] == [None, 1, 1, 3]
+
+
+def test_of_two_versions_that_begin_together_the_later_one_holds() -> None:
+    (draft,) = import_document(b'{"plan_id": "p", "currency": "EUR", "price": 1}')
+    versions = [build(draft, version=number, valid_from=NOW, time_zone="UTC") for number in (2, 1)]
+    found = catalog_of(versions).tariff_at(1, "p", NOW)
+    assert found is not None
+    assert found.version == 2
+
+
+def catalog_of(versions: list[Tariff]) -> Catalog:
+    """What a process knows that has read these versions, in this order."""
+    known = Catalog()
+    known.add_tariffs({(1, "p"): [TariffVersion(1, one.version, one.valid_from, one) for one in versions]})
+    return known
 
 
 def test_only_a_first_version_may_begin_before_everybody_knows_it() -> None:

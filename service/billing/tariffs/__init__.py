@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Literal, TypeVar
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -26,7 +25,6 @@ __all__ = [
     "longest_reservation",
     "lost_end_rule",
     "most",
-    "tariff_at",
     "valid_from_problem",
 ]
 
@@ -148,12 +146,6 @@ def build(
 def load(document: bytes, version: int) -> Tariff:
     """A stored tariff again, from its `document`."""
     return build(_single(document), version=version)
-
-
-def tariff_at(versions: Sequence[Tariff], at: datetime) -> Tariff | None:
-    """The version that holds at an instant: the last to begin by then; None before the first."""
-    begun = [tariff for tariff in versions if tariff.valid_from <= at]
-    return max(begun, key=lambda tariff: (tariff.valid_from, tariff.version), default=None)
 
 
 def valid_from_problem(valid_from: datetime, now: datetime, lead: timedelta, *, first: bool) -> str | None:

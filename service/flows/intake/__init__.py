@@ -66,7 +66,6 @@ class Intake:
         self._read_to: dict[int, int] = {}
         self._failures: tuple[str, int] = ("", 0)
         self.progress_at = time.monotonic()
-        self.batches = 0
 
     async def round(self) -> int:
         """One batch; returns how many records it took up. Raises what `recover` understands."""
@@ -111,12 +110,11 @@ class Intake:
             self._read_to.update(offsets)
             self._knowledge.land()
             self.progress_at = time.monotonic()
-            self.batches += 1
             await self._tell_kafka()
 
     async def recover(self, error: Exception) -> None:
         """Puts the process back to what PostgreSQL says after a failure: nothing is lost, nothing is done twice."""
-        suspect = await self._suspect()
+        suspect, self._upcoming = await self._suspect(), {}
         await self._drop()
         away = isinstance(error, UNAVAILABLE + KAFKA_UNAVAILABLE) or is_partition_missing(error)
         race = isinstance(error, (*RACES, FenceLostError))
@@ -130,7 +128,8 @@ class Intake:
             return
         if suspect and (is_about_data(error) or self._repeats(error, SAME_RACES_MAX if race else SAME_FAILURES_MAX)):
             await self._reopen()
-            await self._take_apart(suspect)
+            if unread := self._unread(suspect):
+                await self._take_apart(unread)
 
     async def close(self) -> None:
         """Finishes the transaction under way, tells Kafka where we are, and lets go of the servers."""
@@ -183,11 +182,11 @@ class Intake:
             with BATCH_SECONDS.labels("prepare").time():
                 prepared = self._prepare(work, decision, now)
             await self.settle()
-            self._written = work
+            self._written, self._upcoming = work, {}
             self._writing = asyncio.create_task(self._write(writer, prepared))
             return
         await self.settle()
-        self._written = work
+        self._written, self._upcoming = work, {}
         self._writing = asyncio.create_task(self._write_locked(writer, work, book.asked, now))
         await self.settle()
 
@@ -204,7 +203,7 @@ class Intake:
         """Caps and passes across rides: the balances are locked before the batch is decided again with them."""
         async with writer.connection.transaction():
             decision = self._decide(work, BalanceBook(await writer.lock_balances(asked)), now)
-            return await self._append(writer, prepare(work, decision, now, self._streams, self.source, self._knowledge))
+            return await self._append(writer, self._prepare(work, decision, now))
 
     async def _write(self, writer: IntakeStore, prepared: Prepared) -> dict[int, int]:
         with BATCH_SECONDS.labels("write").time(), TRACER.start_as_current_span("intake batch"):
@@ -259,8 +258,7 @@ class Intake:
         behind = await self.source.behind()
         busy = fetched | (self._written.tails.keys() if self._written is not None else set())
         held = self._streams.held
-        quiet = {one: held[one].next_offset for one, left in behind.items() if left <= 0 and one in held}
-        quiet = {partition: offset for partition, offset in quiet.items() if partition not in busy}
+        quiet = {one: held[one].next_offset for one, left in behind.items() if left <= 0 and one in held.keys() - busy}
         if quiet:
             await reader.mark_caught_up(self._streams.group, self._streams.topic, quiet, at)
 
@@ -308,6 +306,16 @@ class Intake:
             if not task.done() or task.cancelled() or task.exception() is not None:
                 return work.records
         return self._upcoming
+
+    def _unread(self, records: dict[int, list[Any]]) -> dict[int, list[Any]]:
+        """Those of the records that nobody has taken meanwhile: an offset never goes back."""
+        held, ready = self._streams.held, set(self.source.ready)
+        left = {
+            partition: [record for record in fetched if record.offset >= held[partition].next_offset]
+            for partition, fetched in records.items()
+            if partition in ready
+        }
+        return {partition: fetched for partition, fetched in left.items() if fetched}
 
     def _repeats(self, error: Exception, times: int) -> bool:
         """Whether the same failure stopped us so many times in a row."""
