@@ -7,6 +7,8 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Literal
 
+from msgspec.structs import replace
+
 from service.adapters.providers.port import DebitRef, DebitRequest, MerchantAccount, RefundRef, RefundRequest
 from service.billing.capabilities import Capabilities
 from service.billing.outcomes import (
@@ -53,6 +55,7 @@ class FakeProvider:
     async def debit(self, request: DebitRequest) -> Outcome:
         self._called("debit", request.key)
         fault = self._fault(request.key)
+        request = replace(request, attempt=1, provider_ref=None)  # They say how often, not what.
         if request.key in self.asked and self.asked[request.key] != request:
             return Conflict("OTHER_PARAMETERS")
         early = await self._early(fault)

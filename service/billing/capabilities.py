@@ -16,6 +16,8 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     provider_retries: bool = False
     """The provider retries an accepted debit by itself: never resubmitted, only polled."""
+    nudges: bool = False
+    """The provider can be asked to try an accepted debit at once."""
     hold_needed: bool = False
     """A debit goes through an order that was opened before the ride."""
     hold_confirmed_by_rider: bool = False

@@ -43,6 +43,13 @@ class Accepted(msgspec.Struct, frozen=True, tag=True):
     provider_ref: str | None = None
 
 
+class Prepared(msgspec.Struct, frozen=True, tag=True):
+    """Nothing has moved: what the key stands for now has a number at the provider, to be stored before it is called
+    again with it."""
+
+    provider_ref: str
+
+
 class Succeeded(msgspec.Struct, frozen=True, tag=True):
     """Money moved: `amount_minor` is all that was taken under this key so far, so that saying it twice adds nothing.
 
@@ -115,6 +122,7 @@ class Unknown(msgspec.Struct, frozen=True, tag=True):
 
 Outcome = (
     Accepted
+    | Prepared
     | Succeeded
     | Declined
     | Closed

@@ -74,7 +74,11 @@ class DebitItem(msgspec.Struct, frozen=True):
 
 
 class DebitRequest(msgspec.Struct, frozen=True):
-    """Take money, on a hold where the account needs one. The same key is always sent with the same content."""
+    """Take money, on a hold where the account needs one. The same key is always sent with the same content.
+
+    `provider_ref` is what a Prepared answer said; `attempt` counts the definite declines so far, from 1: it tells one
+    try under the key from the next where the provider remembers each call.
+    """
 
     key: str
     agreement: AgreementRef
@@ -82,6 +86,8 @@ class DebitRequest(msgspec.Struct, frozen=True):
     currency: str
     subject: str
     hold: HoldRef | None = None
+    provider_ref: str | None = None
+    attempt: int = 1
     started_at: datetime | None = None
     ended_at: datetime | None = None
     items: tuple[DebitItem, ...] = ()
@@ -148,13 +154,18 @@ class Ack(msgspec.Struct, frozen=True):
 
 class Notification(msgspec.Struct, frozen=True, tag=True):
     """A notification whose signature and time are good: what it is about and how that stands, to be acknowledged by
-    `ack` after the commit. It may be old or repeated; amount and state are checked against what we know."""
+    `ack` after the commit. It may be old or repeated; amount and state are checked against what we know.
+
+    `key` is our key of what it is about; where the provider names a debit by the order it goes through, it is that
+    hold's key (`named_by` "hold") or the provider's number of that hold ("hold_ref").
+    """
 
     notification_id: str
     about: Literal["agreement", "hold", "debit", "refund"]
     key: str
     answer: AgreementAnswer | HoldAnswer
     ack: Ack
+    named_by: Literal["key", "hold", "hold_ref"] = "key"
 
 
 class BadNotification(msgspec.Struct, frozen=True, tag=True):
@@ -200,7 +211,7 @@ class Provider(Protocol):
         """Completes a hold whose debits are final: no debit is possible after it."""
 
     async def debit(self, request: DebitRequest) -> Outcome:
-        """Takes money."""
+        """Takes money. Prepared: nothing has moved, call again with the number it says once that is stored."""
 
     async def get_debit(self, debit: DebitRef) -> Outcome:
         """What became of a debit, the only truth about an unknown one; a query that failed is Unknown."""
@@ -213,6 +224,10 @@ class Provider(Protocol):
 
     async def close_debit(self, debit: DebitRef) -> Outcome:
         """Stops an unpaid debit: Closed, or AlreadyDone when it was paid."""
+
+    async def nudge_debit(self, debit: DebitRef) -> Outcome:
+        """Asks a provider that retries by itself to try an accepted debit now: Accepted, AlreadyDone, or Rejected where
+        it has no such call."""
 
     async def request_payment(self, request: DebitRequest) -> Outcome:
         """Lets the rider pay now: NeedsRider with what he must do, or AlreadyDone. The key is that of the unpaid debit,

@@ -151,6 +151,10 @@ class SandboxProvider:
         """See the port."""
         return await self._debit("POST", f"debits/{debit.key}/close", {}, debit.key)
 
+    async def nudge_debit(self, debit: DebitRef) -> Outcome:
+        """See the port."""
+        return await self._debit("POST", f"debits/{debit.key}/nudge", {}, debit.key)
+
     async def request_payment(self, request: DebitRequest) -> Outcome:
         """See the port."""
         answer = await self._ask("POST", "payments", _debit_asked(request), _DEBIT)
@@ -261,6 +265,7 @@ class SandboxProvider:
 
 _TERMS = {
     "provider_retries": "provider_retries",
+    "nudge": "nudges",
     "hold_needed": "hold_needed",
     "confirm_hold": "hold_confirmed_by_rider",
     "partial": "partial_debit",

@@ -19,6 +19,7 @@ from service.billing.outcomes import (
     NeedsRider,
     NotFound,
     Outcome,
+    Prepared,
     Rejected,
     RiderAction,
     Succeeded,
@@ -39,6 +40,8 @@ def on_submitted(debit: Debit, outcome: Outcome, now: datetime, terms: Terms) ->
             return _paid_or_unknown(debit, outcome, now, terms)
         case Accepted():
             return accepted(debit, outcome.provider_ref, now), ()
+        case Prepared():
+            return prepared(debit, outcome, now), ()
         case Declined(retryable=True):
             return retry_wait(debit, outcome.code, now, terms), ()
         case Declined():
@@ -105,6 +108,11 @@ def accepted(debit: Debit, provider_ref: str | None, now: datetime) -> Debit:
     )
 
 
+def prepared(debit: Debit, outcome: Prepared, now: datetime) -> Debit:
+    """Nothing has moved: the same key again, with the provider's number for it."""
+    return replace(debit, state=State.SUBMITTING, provider_ref=outcome.provider_ref, not_found_at=None, due_at=now)
+
+
 def unknown(debit: Debit, reason: str, now: datetime) -> Debit:
     """The money may have moved: ask, under the same key."""
     return replace(
@@ -157,6 +165,8 @@ def _unknown_queried(debit: Debit, outcome: Outcome, now: datetime, terms: Terms
     match outcome:
         case Accepted():
             return accepted(debit, outcome.provider_ref, now)
+        case Prepared():
+            return prepared(debit, outcome, now)
         case Declined(retryable=True):
             return retry_wait(debit, outcome.code, now, terms)
         case Declined():

@@ -20,6 +20,7 @@ from service.billing.outcomes import (
     NeedsRider,
     NotFound,
     Outcome,
+    Prepared,
     Rejected,
     Succeeded,
     Throttled,
@@ -139,7 +140,7 @@ def _submitted(refund: Refund, outcome: Outcome, now: datetime) -> Refund:
             return replace(refund, due_at=now + outcome.retry_after)
         case Conflict():
             return _unknown(refund, outcome.code, now)
-        case AlreadyDone() | NotFound() | Succeeded():
+        case AlreadyDone() | NotFound() | Prepared() | Succeeded():
             return _unknown(refund, type(outcome).__name__, now)
         case Unknown():
             return _unknown(refund, outcome.reason, now)

@@ -121,6 +121,8 @@ def _request(provider: Provider, claim: Claim, debit: Debit) -> DebitRequest:
         currency=debit.currency,
         subject=f"Ride {debit.session_id}",
         hold=_hold(provider, claim.row),
+        provider_ref=debit.provider_ref,
+        attempt=debit.attempts,
     )
 
 

@@ -77,6 +77,14 @@ def get(books: Books, account: Account, key: str) -> Debit:
     return debit
 
 
+def nudge(books: Books, account: Account, key: str, now: datetime, decline: Decline) -> Debit:
+    """Tries an accepted debit at once, whatever the plan was."""
+    debit = get(books, account, key)
+    if not account.terms.nudge:
+        raise RefusedError(403, "NOT_POSSIBLE", "this account's debits are not nudged")
+    return decide(books, account, debit, now, decline) if debit.state == "accepted" else debit
+
+
 def reduce(books: Books, account: Account, key: str, amount_minor: int, now: datetime) -> Debit:
     """Lowers an unpaid debit, down to nothing, which closes it."""
     debit = get(books, account, key)

@@ -138,6 +138,11 @@ def get_debit(desk: Desk, account: Account, key: str, _: None, now: datetime) ->
     return desk.view(debits.get(desk.books, account, key), account)
 
 
+def nudge_debit(desk: Desk, account: Account, key: str, _: None, now: datetime) -> Any:
+    """See debits.nudge."""
+    return desk.view(debits.nudge(desk.books, account, key, now, desk.faults.decline), account)
+
+
 def reduce_debit(desk: Desk, account: Account, key: str, asked: Reduction, now: datetime) -> Any:
     """See debits.reduce."""
     return desk.view(debits.reduce(desk.books, account, key, asked.amount_minor, now), account)
@@ -224,6 +229,7 @@ OPERATIONS: dict[tuple[str, str, bool, str], Operation] = {
     ("POST", "holds", True, "release"): Operation("hold.release", None, release_hold),
     ("POST", "debits", False, ""): Operation("debit.take", AskDebit, take_debit),
     ("GET", "debits", True, ""): Operation("debit.get", None, get_debit),
+    ("POST", "debits", True, "nudge"): Operation("debit.nudge", None, nudge_debit),
     ("POST", "debits", True, "reduce"): Operation("debit.reduce", Reduction, reduce_debit),
     ("POST", "debits", True, "close"): Operation("debit.close", None, close_debit),
     ("POST", "debits", True, "settle_elsewhere"): Operation("debit.settle_elsewhere", None, settle_elsewhere),

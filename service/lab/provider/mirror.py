@@ -15,6 +15,7 @@ def terms_of(capabilities: Capabilities, **others: Any) -> Terms:
     window = capabilities.refund_window
     terms = Terms(
         provider_retries=capabilities.provider_retries,
+        nudge=capabilities.nudges,
         hold_needed=capabilities.hold_needed,
         confirm_hold=capabilities.hold_confirmed_by_rider,
         partial=capabilities.partial_debit,

@@ -26,6 +26,7 @@ class Terms(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fiel
     cap_minor: int = 100_000  # The most one hold or debit may be, where the merchant asks for nothing lower.
     amount_min_minor: int = 1
     partial: bool = False  # Takes what the wallet has and waits for the rest.
+    nudge: bool = False  # The merchant may have an accepted debit tried at once.
     further_debits: bool = True  # More than one debit on a hold.
     reduce_pending: bool = False  # An accepted debit can be lowered.
     reduce_declined: bool = False  # A declined debit can be tried again for less.
