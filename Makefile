@@ -70,7 +70,7 @@ constraints: | .venv/bin/pip
 	@echo "farebox: resolving the newest versions"
 	@.lab/constraints/bin/pip install -qq --disable-pip-version-check ".[migrate,lab,java,test]"
 	@{ sed -n '/^#/p' deploy/constraints.txt; \
-	   .lab/constraints/bin/pip freeze --exclude farebox --exclude pip; } > .lab/constraints.txt
+	   .lab/constraints/bin/pip freeze --all --exclude farebox --exclude pip; } > .lab/constraints.txt
 	@mv .lab/constraints.txt deploy/constraints.txt
 	@rm -rf .lab/constraints
 
