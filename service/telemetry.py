@@ -33,6 +33,12 @@ PROVIDER_SECONDS = Histogram(
     "Seconds of one call to a payment provider, by account and answer",
     ["account", "call", "answer"],
 )
+NOTIFICATIONS = Counter(
+    "farebox_notifications_total", "Notifications of payment providers, by what became of them", ["account", "result"]
+)
+ACCOUNT_USABLE = Gauge(
+    "farebox_account_usable", "0 while a merchant account's provider refuses its credentials or settings", ["account"]
+)
 PARKED_AGE = Gauge("farebox_parked_oldest_seconds", "Business seconds since the oldest parked ride's first event")
 WATCHED = Gauge("farebox_watched_rides", "Rides that will be looked at again by themselves, by kind", ["kind"])
 HTTP_REQUESTS = Counter("farebox_http_requests_total", "Requests answered, by route and status", ["route", "status"])

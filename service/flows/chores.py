@@ -18,6 +18,8 @@ PRUNED_MAX = 500
 RELEASED_MAX = 500
 ANSWERS_KEPT = timedelta(days=7)
 """How long the answer to a write is kept for whoever sends it again; machine time."""
+NOTIFICATIONS_KEPT = timedelta(days=30)
+"""How long it is known which notifications came: longer than any provider repeats one; machine time."""
 KINDS = ("open", "parked", "incomplete", "reserved")
 
 
@@ -61,11 +63,12 @@ class Chores:
         PARKED_AGE.set((now - parked.oldest_at).total_seconds() if parked is not None else 0)
 
     async def _prune(self, machine_at: datetime) -> int:
-        """Published facts and old answers; returns how much was dropped where there may be more."""
+        """Published facts, old answers and notifications; returns how much was dropped where there may be more."""
         async with self._database.reading(HousekeepingStore) as store:
             dropped = (
                 await store.prune_facts(PRUNED_MAX),
                 await store.prune_idempotency(machine_at - ANSWERS_KEPT, PRUNED_MAX),
+                await store.prune_notifications(machine_at - NOTIFICATIONS_KEPT, PRUNED_MAX),
             )
         return sum(count for count in dropped if count == PRUNED_MAX)
 

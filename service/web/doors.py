@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -16,10 +16,14 @@ from service.adapters.postgres.catalog import CatalogStore
 from service.adapters.postgres.reading import ReadingStore, RideRows
 from service.adapters.postgres.tokens import Token, TokenStore
 from service.adapters.providers import Providers
+from service.adapters.providers.port import MerchantAccount, Provider
+from service.adapters.providers.secrets import AccountSettingsError
 from service.billing.catalog import Operator
 from service.billing.keys import session_key_bytes, slot_of
+from service.flows.accounts import list_accounts, merchant_account
 from service.flows.agreements import Agreements
 from service.flows.clock import BusinessClock, Clock, machine_now
+from service.flows.collection import Collection
 from service.flows.holds import Holds
 from service.flows.knowledge import Knowledge
 from service.telemetry import logger
@@ -36,7 +40,8 @@ ACQUIRE_SECONDS = 5.0
 
 class DoorSettings(msgspec.Struct, frozen=True, kw_only=True):
     """How the doors work. `token_seconds`: how long a token that was let in is let in again unasked; `sandbox`: whether
-    the sandbox provider may be used."""
+    the sandbox provider may be used; `notification_seconds`: how long a provider that notifies waits for its answer, at
+    most (WeChat Pay takes 5 s for lost: pay.weixin.qq.com, 支付通知)."""
 
     database_url: str
     tariff_lead: timedelta = timedelta(seconds=60)
@@ -45,6 +50,7 @@ class DoorSettings(msgspec.Struct, frozen=True, kw_only=True):
     working_connections: int = 8
     refresh_seconds: float = 1.0
     token_seconds: float = 2.0
+    notification_seconds: float = 4.0
 
 
 class Doors:
@@ -64,6 +70,9 @@ class Doors:
         self.working: Database
         self.holds: Holds
         self.agreements: Agreements
+        self.collection: Collection
+        self._accounts: dict[tuple[str, str], MerchantAccount] = {}
+        self._left: set[asyncio.Task[Any]] = set()
         self._ride_nos: dict[bytes, int] = {}
 
     async def open(self) -> None:
@@ -72,9 +81,12 @@ class Doors:
         self.working = await _pool(self.settings, "serve", self.settings.working_connections, reading=False)
         self.holds = Holds(self.working, self.providers, self.clock.now, self.machine)
         self.agreements = Agreements(self.working, self.providers, self.clock.now, self.machine)
+        self.collection = Collection(self.working, self.providers.by_number, self.clock.now, self.machine)
 
     async def close(self) -> None:
         """Lets go of the servers."""
+        for task in self._left:
+            task.cancel()
         await self.providers.close()
         await self.reading.close()
         await self.working.close()
@@ -102,7 +114,43 @@ class Doors:
         async with self.working.reading(CatalogStore) as store:
             await self.knowledge.refresh(store)
             self.default_operator_no = (await store.installation()).default_operator_no
+        await self.refresh_accounts()
         self.health.ready()
+
+    async def refresh_accounts(self) -> None:
+        """Reads the merchant accounts once, and opens those that are new or were changed; one that can't be used is
+        left: `serve` names it when it asks each provider for its credentials."""
+        owned = await list_accounts(self.working)
+        self._accounts = {
+            (item.account.provider, f"{item.operator_id}.{item.account.account_id}"): merchant_account(item.account)
+            for item in owned
+        }
+        for account in self._accounts.values():
+            with suppress(AccountSettingsError):
+                self.providers.of(account)
+
+    def has_account(self, provider: str, name: str) -> bool:
+        """Whether there is an account `<operator>.<account id>` at a provider, as far as was read."""
+        return (provider, name) in self._accounts
+
+    async def provider_of(self, provider: str, name: str) -> Provider | None:
+        """The provider of the account `<operator>.<account id>`; None when there is none. An operator's id has no dot,
+        so that a name is one account's. Raises AccountSettingsError for one that can't be used."""
+        if not self.has_account(provider, name):
+            await self.refresh_accounts()
+        account = self._accounts.get((provider, name))
+        return None if account is None else self.providers.of(account)
+
+    def leave(self, task: asyncio.Task[Any]) -> None:
+        """Nobody waits any more for what the task does: it is told to stop, and what it raises then is nobody's."""
+        self._left.add(task)
+        task.cancel()
+        task.add_done_callback(self._forget)
+
+    def _forget(self, task: asyncio.Task[Any]) -> None:
+        self._left.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            LOG.info("was left and failed", error=type(task.exception()).__name__)
 
     def now(self) -> datetime:
         """Business time."""

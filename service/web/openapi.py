@@ -80,6 +80,8 @@ def _complete(operation: Document, route: HTTPRouteHandler) -> None:
     if "body" in route.opt:
         content = {"application/json": {"schema": _ref(route.opt["body"])}}
         operation["requestBody"] = {"required": True, "content": content}
+    if "raw_body" in route.opt:
+        operation["requestBody"] = {"required": True, "description": route.opt["raw_body"], "content": {"*/*": {}}}
     scope = route.opt["scope"]
     if scope is not None:
         operation["security"] = [{"token": [scope]}]

@@ -236,6 +236,24 @@ async def test_answers_are_kept_for_a_week_of_the_machines_time(world: RideWorld
     assert await world.sql("SELECT idempotency_key FROM idempotency") == [("young",)]
 
 
+async def test_which_notifications_came_is_known_for_a_month_of_the_machines_time(world: RideWorld) -> None:
+    await world.sql(
+        "INSERT INTO merchant_account (operator_no, account_id, provider, base_url, created_at)"
+        " VALUES (1, 'noticed', 'sandbox', 'http://provider.invalid', $1)",
+        world.machine_at,
+    )
+    ages: dict[str, Any] = {"old": timedelta(days=30, minutes=5), "young": timedelta(days=29, hours=23)}
+    for name, age in ages.items():
+        await world.sql(
+            "INSERT INTO notification SELECT account_no, $1, 'debit', 'key', 'K', true, 1, $2, $2"
+            " FROM merchant_account WHERE account_id = 'noticed'",
+            name,
+            world.machine_at - age,
+        )
+    await world.rounds(100 * DAY)
+    assert await world.sql("SELECT notification_id FROM notification") == [("young",)]
+
+
 async def test_the_months_ahead_are_made_by_the_business_clock(world: RideWorld) -> None:
     async def months() -> int:
         rows = await world.sql("SELECT count(*) FROM pg_class WHERE relname ~ '^transfer_[0-9]{4}_[0-9]{2}$'")

@@ -72,6 +72,10 @@ CASES: dict[tuple[str, str], Case] = {
     ("POST", "/v1/quarantine/{quarantine_id:int}/discard"): Case(
         OPS, "/v1/quarantine/{unwanted}/discard", {"reason": "a test"}
     ),
+    # Its provider's signature alone lets in, and this is none.
+    ("POST", "/v1/providers/{provider:str}/{account:str}/notifications"): Case(
+        None, "/v1/providers/sandbox/default.acc-default/notifications", {}, right=401
+    ),
     ("GET", "/livez"): Case(None, "/livez"),
     ("GET", "/readyz"): Case(None, "/readyz"),
     ("GET", "/metrics"): Case(None, "/metrics"),

@@ -198,9 +198,14 @@ class WebWorld:
     async def open_account(self, operator_no: int, account_id: str) -> None:
         assert self.sandbox is not None
         capabilities = Capabilities(hold_needed=False)
-        account = Account(account_id, f"{API_KEY}-{account_id}", terms_of(capabilities), notify_secret=NOTIFY_SECRET)
+        secret = f"{NOTIFY_SECRET}-{account_id}"
+        account = Account(account_id, f"{API_KEY}-{account_id}", terms_of(capabilities), notify_secret=secret)
         await self.sandbox.call("PUT", "/accounts", account)
-        settings = {"api_key": account.api_key, "capabilities": msgspec.to_builtins(capabilities)}
+        settings = {
+            "api_key": account.api_key,
+            "notify_secret": secret,
+            "capabilities": msgspec.to_builtins(capabilities),
+        }
         self.accounts.append(
             await add_account(
                 self.database,
@@ -212,6 +217,16 @@ class WebWorld:
                 now=MIGRATED_AT,
             )
         )
+
+    async def listen_to_notifications(self, *, on: bool = True) -> None:
+        """The provider tells the default operator's account by itself from now on, or does so no more."""
+        assert self.sandbox is not None
+        url = f"{self.url}/v1/providers/sandbox/default.acc-default/notifications" if on else None
+        (known,) = [account for account in self.accounts if account.account_id == "acc-default"]
+        terms = terms_of(msgspec.convert(known.settings["capabilities"], Capabilities))
+        secret = known.settings["notify_secret"]
+        account = Account(known.account_id, known.settings["api_key"], terms, notify_url=url, notify_secret=secret)
+        await self.sandbox.call("PUT", "/accounts", account)
 
     async def publish(self, operator_no: int, tariff: Tariff) -> None:
         name = tariff.tariff_id

@@ -1,4 +1,4 @@
-"""What the doors write by themselves: kept answers to writes, and decisions about quarantined records."""
+"""What the doors write by themselves: kept answers to writes, notifications, decisions about quarantined records."""
 
 from __future__ import annotations
 
@@ -43,6 +43,24 @@ class AnswerStore(Store):
     async def drop(self, operator_no: int, route: str, key: str) -> None:
         """Forgets the claim: nothing was done."""
         await self.run("drop_claim", operator_no, route, key)
+
+
+class NotificationStore(Store):
+    """Which notifications of providers came."""
+
+    async def record(
+        self,
+        account_no: int,
+        notification_id: str,
+        about: str,
+        named_by: str,
+        provider_key: str,
+        known: bool,
+        machine_at: datetime,
+    ) -> None:
+        """One more, or one more time; `known`: it was about something of ours."""
+        named = (account_no, notification_id, about, named_by, provider_key)
+        await self.run("record_notification", *named, known, machine_at)
 
 
 class HeldRecord(msgspec.Struct, frozen=True):

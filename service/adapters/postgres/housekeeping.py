@@ -116,6 +116,10 @@ class HousekeepingStore(BatchStore):
         """Drops kept answers from before an instant of the machine's clock; returns how many."""
         return await self.run("prune_idempotency", before, rows_max)
 
+    async def prune_notifications(self, before: datetime, rows_max: int) -> int:
+        """Drops notifications that last came before an instant of the machine's clock; returns how many."""
+        return await self.run("prune_notifications", before, rows_max)
+
     async def held_for_a_mapped_source(self, records_max: int) -> list[HeldRaw]:
         """Records whose source was not mapped when they came, and is now; locked until commit."""
         return [HeldRaw(**dict(row)) for row in await self.all("held_for_a_mapped_source", records_max)]

@@ -108,6 +108,21 @@ CREATE INDEX agreement_by_rider ON agreement (rider_no);
 CREATE INDEX agreement_by_provider_key ON agreement (provider_key);
 CREATE INDEX agreement_due ON agreement (account_no, due_at) WHERE due_at IS NOT NULL;
 
+-- What a provider told by itself, without what it said: whether notifications come, and what they were about.
+CREATE TABLE notification (
+  account_no integer NOT NULL REFERENCES merchant_account,
+  notification_id text NOT NULL,
+  about text NOT NULL CHECK (about IN ('agreement', 'hold', 'debit', 'refund')),
+  named_by text NOT NULL,
+  provider_key text NOT NULL,
+  known boolean NOT NULL,
+  times integer NOT NULL DEFAULT 1,
+  first_machine_at timestamptz NOT NULL,
+  machine_at timestamptz NOT NULL,
+  PRIMARY KEY (account_no, notification_id)
+);
+CREATE INDEX notification_by_age ON notification (machine_at);
+
 CREATE TABLE tariff (
   tariff_no integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
   operator_no integer NOT NULL REFERENCES operator,

@@ -39,3 +39,10 @@ WHERE quarantine_no = $3 AND (q.operator_no = $1 OR (q.operator_no IS NULL AND $
 -- name: decide_held_record
 -- Compare-and-set: a record is replayed or discarded once.
 UPDATE quarantine SET state = $2, decision_reason = $3, decided_at = $4 WHERE quarantine_no = $1 AND state = 'held';
+
+-- name: record_notification
+-- Which notification came, and how often; what it said is with what it is about.
+INSERT INTO notification (account_no, notification_id, about, named_by, provider_key, known, first_machine_at, machine_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $7)
+ON CONFLICT (account_no, notification_id) DO UPDATE SET
+  known = notification.known OR excluded.known, times = notification.times + 1, machine_at = excluded.machine_at;

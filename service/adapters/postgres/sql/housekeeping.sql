@@ -74,6 +74,12 @@ DELETE FROM idempotency WHERE (operator_no, route, idempotency_key) IN (
   SELECT operator_no, route, idempotency_key FROM idempotency WHERE machine_at < $1 LIMIT $2
 );
 
+-- name: prune_notifications
+-- Notifications that no provider sends again.
+DELETE FROM notification WHERE (account_no, notification_id) IN (
+  SELECT account_no, notification_id FROM notification WHERE machine_at < $1 LIMIT $2
+);
+
 -- name: held_for_a_mapped_source
 -- Records that waited for their source to be mapped, in the order they were held.
 SELECT quarantine_no, record_key, record_headers, record_value FROM quarantine q
