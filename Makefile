@@ -45,6 +45,7 @@ demo: .venv/.farebox-run
 bench: .venv/.farebox-run
 	@$(BIN)/farebox bench rating
 	@$(BIN)/farebox bench intake
+	@$(BIN)/farebox bench collection
 
 test: lint
 	@$(BIN)/pytest

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
 from pathlib import Path
+from typing import Any
 
 import rich_click as click
 from rich.console import Console
 
 from service.lab import bench_rating
+from service.lab.bench_collection import bench_collection
 from service.lab.bench_intake import bench_intake
 from service.lab.bench_tables import bench_tables
 from service.lab.measure import Report, Section, show, this_machine, write
@@ -39,13 +42,7 @@ def tables_command(rows: int, json_file: Path) -> None:
 
     Takes about ten minutes and up to 10 GB in the temporary directory, which are gone at the end.
     """
-    try:
-        report = asyncio.run(bench_tables(rows, Console(stderr=True)))
-    except LabError as error:
-        click.echo(f"farebox bench: {error}", err=True)
-        raise SystemExit(2) from error
-    show(report, Console(width=120))
-    write(report, json_file)
+    _report(bench_tables(rows, Console(stderr=True)), json_file)
 
 
 @bench.command("intake")
@@ -60,13 +57,23 @@ def tables_command(rows: int, json_file: Path) -> None:
 )
 def intake_command(rides: int, pairs: int, json_file: Path) -> None:
     """Measure the intake beside its floor: the same topic into the same tables, nothing decided or looked up."""
-    try:
-        report = asyncio.run(bench_intake(rides, pairs, Console(stderr=True)))
-    except LabError as error:
-        click.echo(f"farebox bench: {error}", err=True)
-        raise SystemExit(2) from error
-    show(report, Console(width=120))
-    write(report, json_file)
+    _report(bench_intake(rides, pairs, Console(stderr=True)), json_file)
+
+
+@bench.command("collection")
+@click.option("--debits", type=click.IntRange(min=100), default=20_000, show_default=True)
+@click.option("--pairs", type=click.IntRange(min=1), default=3, show_default=True, help="Runs of each, in turn.")
+@click.option("--concurrency", type=click.IntRange(1, 1000), default=64, show_default=True, help="Calls under way.")
+@click.option(
+    "--json",
+    "json_file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=Path("build/bench-collection.json"),
+    show_default=True,
+)
+def collection_command(debits: int, pairs: int, concurrency: int, json_file: Path) -> None:
+    """Measure collection beside its floor: due debits to the simulator and into the ledger; the same calls alone."""
+    _report(bench_collection(debits, pairs, concurrency, Console(stderr=True)), json_file)
 
 
 @bench.command("rating")
@@ -86,3 +93,14 @@ def rating_command(plans: tuple[Path, ...], rides: int) -> None:
     ]
     report = Report(this_machine(), {"rides": f"{rides:,}"}, [Section("Rating", columns, rows)])
     show(report, Console(width=120))
+
+
+def _report(measuring: Coroutine[Any, Any, Report], json_file: Path) -> None:
+    """Measures, shows, writes; what the workbench can't do is one line and exit code 2."""
+    try:
+        report = asyncio.run(measuring)
+    except LabError as error:
+        click.echo(f"farebox bench: {error}", err=True)
+        raise SystemExit(2) from error
+    show(report, Console(width=120))
+    write(report, json_file)
