@@ -57,7 +57,7 @@ async def simulator(plan: Plan) -> AsyncIterator[str]:
         books.put(account)
     if plan.clock_shows is not None:
         desk.clock.set(plan.clock_shows, plan.clock_speed)
-    runner = web.ServerRunner(web.Server(_doors(desk), access_log=None), shutdown_timeout=SHUTDOWN_S)
+    runner = web.ServerRunner(web.Server(doors(desk), access_log=None), shutdown_timeout=SHUTDOWN_S)
     await runner.setup()
     try:
         site = web.TCPSite(runner, plan.host, plan.port, backlog=1024)
@@ -78,7 +78,9 @@ async def simulator(plan: Plan) -> AsyncIterator[str]:
         books.close()
 
 
-def _doors(desk: Desk) -> Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]:
+def doors(desk: Desk) -> Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]:
+    """Everything the simulator answers, as a handler for a server: on sockets here, in memory in the simulation."""
+
     async def answer(request: web.BaseRequest) -> web.StreamResponse:
         if request.path.startswith("/v1/"):
             return await answer_merchant(desk, request)
