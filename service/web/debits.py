@@ -8,7 +8,7 @@ from typing import Annotated
 from litestar import Response, get
 from litestar.params import FromPath, QueryParameter
 
-from service.adapters.postgres.reading import BIGINT_MAX, DebitPage
+from service.adapters.postgres.reading import BIGINT_MAX, DebitPage, DebitRow, RideRows
 from service.billing.debits.state import State
 from service.web.access import access_of, needs
 from service.web.answers import Asked, Cursor, Limit, Page, answer, read_cursor, write_cursor
@@ -53,6 +53,12 @@ async def list_debits(
 @get("/v1/debits/{debit_id:str}", opt=needs("status:read", riders=True), tags=["debits"])
 async def get_debit(request: Asked, debit_id: FromPath[str]) -> Response[DebitStory]:
     """One debit with its transitions and refunds."""
+    row, rows = await debit_of(request, debit_id)
+    return answer(request, debit_story(row, rows.transitions or [], rows.refunds or []), etag=True)
+
+
+async def debit_of(request: Asked, debit_id: str) -> tuple[DebitRow, RideRows]:
+    """A debit of the caller, and its ride; a 404 problem for any other."""
     doors, access = doors_of(request), access_of(request)
     named = DEBIT_ID.fullmatch(debit_id)
     if named is None or int(named[1]) > BIGINT_MAX:
@@ -63,4 +69,4 @@ async def get_debit(request: Asked, debit_id: FromPath[str]) -> Response[DebitSt
     if not found or found[0].operator_no != access.operator_no:
         raise not_found("debit")
     access.must_see(rider_of(rows), "debit")
-    return answer(request, debit_story(found[0], rows.transitions or [], rows.refunds or []), etag=True)
+    return found[0], rows

@@ -65,6 +65,20 @@ CASES: dict[tuple[str, str], Case] = {
     ("POST", "/v1/holds/{session_id:str}/release"): Case(WRITE, f"/v1/holds/{MARK}-free/release"),
     ("GET", "/v1/debits"): Case(READ, "/v1/debits?limit=200", other=200, rider=200, other_rider=200),
     ("GET", "/v1/debits/{debit_id:str}"): Case(READ, "/v1/debits/{debit}", rider=200, other_rider=404),
+    ("POST", "/v1/debits/{debit_id:str}/suspend"): Case(
+        WRITE, "/v1/debits/{debit}/suspend", {"reason": "the lock failed"}, right=409
+    ),
+    ("POST", "/v1/debits/{debit_id:str}/resume"): Case(WRITE, "/v1/debits/{debit}/resume"),
+    ("POST", "/v1/debits/{debit_id:str}/settle-elsewhere"): Case(
+        WRITE, "/v1/debits/{debit}/settle-elsewhere", {"reason": "in cash"}, right=409
+    ),
+    ("POST", "/v1/debits/{debit_id:str}/decide"): Case(
+        WRITE, "/v1/debits/{debit}/decide", {"decision": "cancel", "reason": "lost"}, right=409
+    ),
+    ("POST", "/v1/debits/{debit_id:str}/disputes"): Case(WRITE, "/v1/debits/{debit}/disputes", {"kind": "complaint"}),
+    ("POST", "/v1/debits/{debit_id:str}/disputes/close"): Case(
+        WRITE, "/v1/debits/{debit}/disputes/close", {"result": "resolved"}
+    ),
     ("GET", "/v1/riders/{rider_ref:str}"): Case(READ, f"/v1/riders/{MARK}-anna", rider=200, other_rider=404),
     ("GET", "/v1/quarantine"): Case(OPS, "/v1/quarantine?limit=200", other=200),
     ("GET", "/v1/quarantine/{quarantine_id:int}"): Case(OPS, "/v1/quarantine/{held}"),

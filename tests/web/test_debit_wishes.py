@@ -1,0 +1,140 @@
+"""What support and finance do to a debit over HTTP: done once, shown in its life, refused with what to do instead."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from ride_builders import whole
+from web_world import WebWorld, web_world
+
+from service.billing.keys import provider_key, session_key_bytes
+
+
+@pytest.fixture(scope="module")
+async def it(database_url: str) -> AsyncIterator[WebWorld]:
+    async with web_world(database_url) as it:
+        await it.clock(60)
+        yield it
+
+
+async def debit(it: WebWorld, session: str, fault: str = "later", **more: Any) -> Any:
+    """The debit of a ride: accepted and not decided, or what another fault makes of it."""
+    assert it.sandbox is not None
+    key = provider_key(session_key_bytes("default", session), "debit", 1)
+    await it.sandbox.script(fault, on=key, op="debit.take", seconds=36_000, **more)
+    await it.take(*whole(session))
+    await it.collect()
+    (found,) = (await it.get(f"/v1/sessions/{session}"))["debits"]
+    return found
+
+
+async def post(it: WebWorld, debit: Any, what: str, body: Any = None, **more: Any) -> Any:
+    return await it.ask("POST", f"/v1/debits/{debit['debit_id']}/{what}", body, **more)
+
+
+def lives(told: Any) -> list[str]:
+    return [item["to_state"] for item in told["transitions"]]
+
+
+async def test_a_debit_that_waits_is_suspended_and_goes_on_when_it_is_resumed(it: WebWorld) -> None:
+    waiting = await debit(it, "short", "decline", code="BALANCE_NOT_ENOUGH")
+    assert waiting["state"] == "retry_wait"
+    stopped = await post(it, waiting, "suspend", {"reason": "the lock failed"})
+    assert (stopped.status, stopped.body["suspended"], stopped.body["due_at"]) == (200, True, None)
+    assert stopped.body["reason"] == "the lock failed"
+    again = await post(it, waiting, "suspend", {"reason": "the lock failed"})
+    assert (again.status, again.body) == (200, stopped.body)
+    going_on = await post(it, waiting, "resume")
+    assert (going_on.status, going_on.body["suspended"]) == (200, False)
+    assert going_on.body["due_at"] is not None
+    assert going_on.body == await it.get(f"/v1/debits/{waiting['debit_id']}")
+
+
+async def test_a_debit_paid_in_cash_is_settled_elsewhere_once(it: WebWorld) -> None:
+    open_one = await debit(it, "cash")
+    asked = {"reason": "paid in cash at the shop"}
+    first = await post(it, open_one, "settle-elsewhere", asked, key="k-cash")
+    assert (first.status, first.body["state"], first.body["forgone_minor"]) == (200, "settled_elsewhere", 250)
+    replayed = await post(it, open_one, "settle-elsewhere", asked, key="k-cash")
+    assert (replayed.body, replayed.headers["idempotency-replayed"]) == (first.body, "true")
+    another = await post(it, open_one, "settle-elsewhere", asked)
+    assert (another.status, lives(another.body)) == (200, lives(first.body))
+    other = await post(it, open_one, "settle-elsewhere", {"reason": "no"}, key="k-cash")
+    assert (other.status, other.body["type"]) == (422, "urn:farebox:problem:key-reused")
+
+
+@pytest.mark.parametrize(
+    ("decision", "state", "paid"), [("settled", "settled", 250), ("cancel", "cancelled", 0), ("submit_again", None, 0)]
+)
+async def test_an_unclear_debit_is_decided_by_hand(it: WebWorld, decision: str, state: str | None, paid: int) -> None:
+    unclear = await debit(it, f"unclear-{decision}")
+    early = await post(it, unclear, "decide", {"decision": decision, "reason": "too early"})
+    assert (early.status, early.fields) == (409, ["path:debit_id"])
+    assert "is pending and can't be decided by hand" in early.body["detail"]
+    await it.sql("UPDATE debit SET state = 'manual', due_at = NULL WHERE session_id = $1", f"unclear-{decision}")
+    asked = {"decision": decision, "reason": "seen in the provider's books"}
+    done = await post(it, unclear, "decide", asked)
+    assert (done.status, done.body["state"], done.body["paid_minor"]) == (200, state or "submitting", paid)
+    assert done.body["provider_key"] == unclear["provider_key"]
+    again = await post(it, unclear, "decide", asked)  # Whoever asked may have died before he read the answer.
+    assert (again.status, again.body) == (200, done.body)
+
+
+async def test_a_complaint_is_opened_and_resolved(it: WebWorld) -> None:
+    open_one = await debit(it, "complaint")
+    none = await post(it, open_one, "disputes/close", {"result": "resolved"})
+    assert (none.status, none.fields) == (409, ["path:debit_id"])
+    opened = await post(it, open_one, "disputes", {"kind": "complaint"})
+    assert (opened.status, opened.body["dispute"]) == (200, "complaint")
+    other = await post(it, open_one, "disputes", {"kind": "chargeback"})
+    assert (other.status, other.fields) == (409, ["/kind"])
+    odd = await post(it, open_one, "disputes/close", {"result": "won"})
+    assert (odd.status, odd.fields) == (422, ["/result"])
+    closed = await post(it, open_one, "disputes/close", {"result": "resolved"})
+    assert (closed.status, closed.body["dispute"]) == (200, "resolved")
+    kinds = [record.headers for record in await it.sent("billing")]
+    assert sum("dispute.opened" in str(headers) for headers in kinds) == 1
+    assert sum("dispute.closed" in str(headers) for headers in kinds) == 1
+
+
+async def test_what_a_state_forbids_says_what_to_do_instead(it: WebWorld) -> None:
+    await it.take(*whole("done"))
+    await it.collect()
+    (settled,) = (await it.get("/v1/sessions/done"))["debits"]
+    for what, said in (("suspend", "refunded"), ("settle-elsewhere", "refunded")):
+        answer = await post(it, settled, what, {"reason": "late"})
+        assert (answer.status, answer.body["type"]) == (409, "urn:farebox:problem:conflict")
+        assert "is settled and can't be" in answer.body["detail"]
+        assert said in answer.body["detail"]
+    assert lives(await it.get(f"/v1/debits/{settled['debit_id']}")) == ["new", "submitting", "settled"]
+
+
+@pytest.mark.parametrize(
+    ("what", "body", "status", "fields"),
+    [
+        ("suspend", None, 400, ["/"]),
+        ("suspend", {}, 422, ["/reason"]),
+        ("suspend", {"reason": ""}, 422, ["/reason"]),
+        ("suspend", {"reason": "x", "by": "me"}, 422, ["/by"]),
+        ("settle-elsewhere", {"reason": "a\x00b"}, 422, ["/reason"]),
+        ("decide", {"decision": "forget", "reason": "r"}, 422, ["/decision"]),
+        ("decide", {"decision": "cancel"}, 422, ["/reason"]),
+        ("decide", {"decision": "cancel", "reason": "r", "provider_reference": "P1"}, 422, ["/provider_reference"]),
+        ("disputes", {"kind": "grudge"}, 422, ["/kind"]),
+        ("disputes", {}, 422, ["/kind"]),
+        ("disputes/close", {"result": "drawn"}, 422, ["/result"]),
+    ],
+)
+async def test_a_wish_that_cannot_be_read_names_its_field(
+    it: WebWorld, what: str, body: Any, status: int, fields: list[str]
+) -> None:
+    if not await it.sql("SELECT 1 FROM debit WHERE session_id = 'unread'"):
+        await debit(it, "unread")
+    (one,) = (await it.get("/v1/sessions/unread"))["debits"]
+    answer = await post(it, one, what, body)
+    assert (answer.status, answer.fields) == (status, fields), answer.body
+    for name in ("none", "1-1", "99999999999999999999-1", "%00"):
+        missing = await it.ask("POST", f"/v1/debits/{name}/{what}", {"reason": "r", "kind": "complaint"} | (body or {}))
+        assert missing.status in (404, 422)
