@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple, TypeAlias
+from uuid import UUID
 
 import asyncpg
 
@@ -98,7 +99,14 @@ async def owe(connection: Connection, charges: Sequence[tuple[Ride, int, int]]) 
 
 async def _revise(connection: Connection, ride: Ride, revision: int, amount_minor: int) -> None:
     party = ride.party
-    slot = slot_of(session_key_bytes(party.operator_id, ride.session_id))
+    key = session_key_bytes(party.operator_id, ride.session_id)
+    slot = slot_of(key)
+    await connection.execute(
+        "INSERT INTO session_key (session_key, ride_no, slot) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
+        UUID(bytes=key),
+        ride.ride_no,
+        slot,
+    )
     event = RideEvent(
         "ended", "urn:test", f"{ride.session_id}-{revision}", MIGRATED_AT, ride.session_id, Position("t", 0, 0)
     )

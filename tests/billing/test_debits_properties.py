@@ -9,6 +9,7 @@ import pytest
 from debit_makers import CARD, KEY, NOW, ORDER, debit, terms
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from service.billing.capabilities import Capabilities
 from service.billing.debits import FINAL, Debit, ImpossibleEventError, RefundRefusedError, State, after
@@ -188,7 +189,7 @@ def check_rest(made: Debit, effects: Sequence[Effect]) -> None:
     calls = [effect.what for effect in effects if isinstance(effect, Call)]
     if made.state in FINAL:
         assert made.policy_at is None
-        assert made.due_at is None or made.lowering_to is not None
+        assert made.due_at is None or made.lowering_to is not None or made.doubted_minor is not None
         assert "submit" not in calls
     if made.state in (State.SUBMITTING, State.UNKNOWN, State.PENDING):
         assert made.due_at is not None
@@ -212,17 +213,21 @@ def test_whatever_happens_the_invariants_hold(
 NEWS: st.SearchStrategy[list[DebitEvent]] = st.lists(
     st.builds(
         Notified,
-        st.sampled_from([KEY, "RIDER"]),
+        st.just(KEY),
         st.sampled_from(
-            [Succeeded(400), Succeeded(600), Succeeded(1000), Accepted(), Declined(retryable=True, code="LOW")]
+            [
+                *(Succeeded(400), Succeeded(600), Succeeded(1000), Succeeded(1300), Accepted(), Closed()),
+                Declined(retryable=True, code="LOW"),
+            ]
         ),
     ),
     min_size=1,
     max_size=6,
 )
+PARTS = Capabilities(partial_debit=True)
 
 
-@pytest.mark.parametrize("provider", ["card", "order"])
+@pytest.mark.parametrize("provider", ["card", "order", "parts"])
 @pytest.mark.parametrize("state", State)
 @settings(max_examples=60, deadline=None)
 @given(news=NEWS, data=st.data())
@@ -235,10 +240,38 @@ def test_all_notifications_in_any_order_and_number_end_in_the_same_state(
     def end(events: Sequence[DebitEvent]) -> tuple[object, ...]:
         made = debit(state)
         for event in events:
-            made, _ = after(made, event, NOW, terms(PROVIDERS[provider]))
-        return made.state, made.paid_minor, made.forgone_minor, made.refunding_minor, made.lowering_to, made.overdue
+            made, _ = after(made, event, NOW, terms(capabilities))
+        return (
+            *(made.state, made.paid_minor, made.forgone_minor, made.refunding_minor, made.lowering_to, made.overdue),
+            *(made.doubted_minor, made.due_at is None),
+        )
 
+    capabilities = PARTS if provider == "parts" else PROVIDERS[provider]
     assert end(shuffled) == end(news)
+
+
+@pytest.mark.parametrize("state", State)
+@settings(max_examples=60, deadline=None)
+@given(news=NEWS, truth=st.sampled_from([None, 400, 1000, 1300]))
+def test_what_the_provider_answers_is_the_truth_whatever_notifications_said(
+    state: State, news: list[DebitEvent], truth: int | None
+) -> None:
+    """A notification moves nothing but what was asked for; a doubt is asked about, and ends with an answer."""
+    made = debit(state)
+    for event in news:
+        made, _ = after(made, event, NOW, terms())
+    believed = made.paid_minor
+    assert believed in (0, debit(state).paid_minor, made.asked_minor)
+    if made.doubted_minor is None:
+        return
+    assert made.due_at is not None
+    made = replace(made, state=State.UNKNOWN) if made.state is State.SUBMITTING else made
+    asked, effects = after(made, Due(), NOW, terms())
+    assert Call("query") in effects or made.lowering_to is not None
+    answer = Closed("never") if truth is None else Succeeded(truth)
+    known, _ = after(asked, Queried(KEY, answer), NOW, terms())
+    assert known.doubted_minor is None
+    assert known.paid_minor == max(truth or 0, believed)
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)

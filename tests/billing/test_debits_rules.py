@@ -148,6 +148,7 @@ def test_a_part_leaves_it_pending_and_the_rest_settles_it() -> None:
             (seconds(2), Queried(KEY, Succeeded(1000))),
             (seconds(3), Notified(KEY, Succeeded(400))),
         ],
+        Capabilities(partial_debit=True),
     )
     assert (made.state, made.paid_minor) == (State.SETTLED, 1000)
     assert [effect.amount_minor for effect in effects if isinstance(effect, Post)] == [400, 600]
@@ -248,7 +249,10 @@ def test_closing_confirmed_cancels_and_money_after_that_goes_back() -> None:
     closing, _ = live(debit(State.PENDING), [(seconds(0), OwedChanged(0))])
     made, _ = live(closing, [(seconds(1), LowerAnswered(KEY, Closed()))])
     assert (made.state, made.due_at) == (State.CANCELLED, None)
-    late, effects = live(made, [(seconds(2), Notified(KEY, Succeeded(1000)))])
+    doubted, effects = live(made, [(seconds(2), Notified(KEY, Succeeded(1000)))])
+    assert (doubted.state, doubted.due_at, effects) == (State.CANCELLED, NOW + seconds(2), [])
+    late, effects = live(doubted, [(seconds(3), Due()), (seconds(4), Queried(KEY, Succeeded(1000)))])
+    assert effects[0] == Call("query")
     assert (late.state, [e.amount_minor for e in effects if isinstance(e, StartRefund)]) == (
         State.SETTLED_TWICE,
         [1000],

@@ -26,6 +26,7 @@ from service.billing.debits.events import (
     RefundAsked,
     RefundEnded,
     Resumed,
+    RetryAsked,
     RiderAsked,
     RiderPaid,
     Submitted,
@@ -107,12 +108,13 @@ lower: already        ... ...   = ...   =   = ... ...   = ... ... ... ...
 lower: throttled      ... ...   = ...   =   = ... ...   = ... ... ... ...
 lower: unknown        ... ...   = ...   =   = ... ...   = ... ... ... ...
 news: accepted        ... ... ... ... ... ... ... ... ... ... ... ... ...
-news: succeeded       SET SET SET SET SET SET SET ... TWI ... TWI SET TWI
-news: in part           = PEN   = PEN   =   =   = ... TWI ... TWI   = TWI
+news: succeeded         = SET SET SET SET SET SET ...   = ...   = SET   =
+news: in part           =   =   =   =   =   =   = ...   = ...   =   =   =
 news: retryable       ... ... ... ... ... ... ... ... ... ... ... ... ...
 news: closed          ... ... ... ... ... ... ... ... ... ... ... ... ...
 rider paid            SET   =   =   = SET SET SET TWI TWI   = TWI SET TWI
 rider asked             !   !   =   !   =   =   !   !   !   !   !   =   !
+retry asked           ...   ! ... ... ...   !   !   !   !   !   !   !   !
 policy due            ... ...   = ...   =   = ... ... ... ... ... ... ...
 owed 0                CAN   =   =   = CAN CAN   =   !   !   !   = CAN   !
 owed less               =   =   =   =   =   =   =   !   !   !   =   =   !
@@ -170,6 +172,7 @@ EVENTS: dict[str, DebitEvent] = {
     },
     "rider paid": RiderPaid("RIDER", 1000),
     "rider asked": RiderAsked(OpenUrl("u")),
+    "retry asked": RetryAsked(),
     "policy due": PolicyDue(),
     "owed 0": OwedChanged(0),
     "owed less": OwedChanged(700),

@@ -186,7 +186,7 @@ class Ride:
         elif made.state in (State.NEW, State.RETRY_WAIT):
             self.happen(ordinal, Due())
         elif made.state in (State.SUBMITTING, State.UNKNOWN, State.PENDING, State.NEEDS_RIDER):
-            self.happen(ordinal, Notified(made.provider_key, Succeeded(made.asked_minor or made.amount_minor)))
+            self.happen(ordinal, Queried(made.provider_key, Succeeded(made.asked_minor or made.amount_minor)))
 
 
 @pytest.mark.parametrize("capabilities", [CARD, ORDER, Capabilities(reduces_pending=True, reduces_declined=True)])

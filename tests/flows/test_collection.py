@@ -208,3 +208,54 @@ async def test_a_provider_that_hangs_slows_no_other(bench: Bench, database_url: 
         bench.provider.gate.set()
         await hanging
         assert await bench.states(stuck) == [("settled", 300, 300)]
+
+
+async def test_a_notification_of_another_amount_moves_nothing_and_the_truth_is_asked(bench: Bench) -> None:
+    ride = await bench.ride(await bench.party(), 300)
+    bench.provider.faults["*"] = ["accepted"]
+    await bench.collection.submit_round(bench.account_no)
+    [debit] = await bench.debits(ride)
+    key = debit["provider_key"]
+    for told in (900, 299):
+        assert await bench.collection.noticed(bench.account_no, key, Succeeded(told, "ref"))
+    assert await bench.states(ride) == [("pending", 300, 0)]
+    await bench.settle_down(2)
+    assert ("get_debit", key) in bench.provider.calls
+    assert await bench.states(ride) == [("pending", 300, 0)]
+    bench.provider.collect(key)
+    assert await bench.collection.noticed(bench.account_no, key, Succeeded(300, "ref"))
+    assert await bench.states(ride) == [("settled", 300, 300)]
+    assert not await bench.collection.noticed(bench.account_no, "0" * 30, Succeeded(300))
+
+
+async def test_a_debit_is_found_by_the_hold_it_goes_through(bench: Bench) -> None:
+    ride = await bench.ride(await bench.party(), 300)
+    await bench.connection.execute(
+        "INSERT INTO hold (session_key, slot, operator_no, session_id, agreement_no, account_no, tariff_id, state,"
+        " cap_minor, currency, provider_key, provider_ref, requested_at, updated_at)"
+        " SELECT session_key, slot, operator_no, session_id, agreement_no, account_no, 't', 'open', 1000, 'CNY',"
+        " 'HOLDKEY', 'HOLDREF', created_at, created_at FROM debit WHERE ride_no = $1",
+        ride.ride_no,
+    )
+    bench.provider.faults["*"] = ["accepted"]
+    await bench.collection.submit_round(bench.account_no)
+    [debit] = await bench.debits(ride)
+    bench.provider.collect(debit["provider_key"])
+    assert not await bench.collection.noticed(bench.account_no, "HOLDKEY", Succeeded(300), "hold_ref")
+    assert await bench.collection.noticed(bench.account_no, "HOLDREF", Succeeded(300), "hold_ref")
+    assert await bench.states(ride) == [("settled", 300, 300)]
+    assert (await bench.debits(ride))[0]["provider_key"] == debit["provider_key"]
+
+
+async def test_a_notification_about_a_refund_is_taken_in(bench: Bench) -> None:
+    ride = await bench.ride(await bench.party(), 300)
+    await bench.settle_down(1)
+    await bench.owe(ride, 2, -100)
+    bench.provider.faults["*"] = ["lost_after"]
+    await bench.collection.submit_round(bench.account_no)
+    key = await bench.connection.fetchval("SELECT provider_key FROM refund WHERE ride_no = $1", ride.ride_no)
+    assert await bench.collection.noticed(bench.account_no, key, Succeeded(40), about="refund")
+    assert (await bench.debits(ride))[0]["refunded_minor"] == 0
+    assert await bench.collection.noticed(bench.account_no, key, Succeeded(100), about="refund")
+    assert (await bench.debits(ride))[0]["refunded_minor"] == 100
+    assert not await bench.collection.noticed(bench.account_no, key, Succeeded(100), about="refund")

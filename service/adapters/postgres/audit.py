@@ -211,7 +211,8 @@ def _grouped(rows: Iterable[Any]) -> dict[int, list[Any]]:
 def _debit(row: asyncpg.Record) -> Debit:
     """A debit with everything that an audit looks at; what the rider has to do is not part of that."""
     values = {name: row[name] for name in Debit.__struct_fields__}
-    values |= {"state": State(values["state"]), "receipts": _RECEIPTS.decode(values["receipts"]), "action": None}
+    values |= {"state": State(values["state"]), "receipts": _RECEIPTS.decode(values["receipts"])}
+    values |= {"action": None, "items": ()}
     return Debit(**values)
 
 

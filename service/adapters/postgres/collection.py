@@ -14,7 +14,7 @@ import msgspec
 from service.adapters.postgres.batches import BatchStore
 from service.billing.debits.collecting import Posted, Transition
 from service.billing.debits.refunds import Refund, RefundState
-from service.billing.debits.state import Debit, Receipt, State
+from service.billing.debits.state import Debit, Item, Receipt, State
 from service.billing.outcomes import RiderAction
 
 DebitKey = tuple[int, int]
@@ -143,6 +143,16 @@ class CollectionStore(BatchStore):
         rows = await self.all("debits_by_provider_key", provider_key, account_no)
         return [(row["ride_no"], row["ordinal"]) for row in rows]
 
+    async def debits_by_hold(self, named: str, account_no: int, *, by_ref: bool) -> dict[DebitKey, str]:
+        """The debit that goes through a running hold, named by our key or by the provider's number, with its key."""
+        rows = await self.all("debits_by_hold", named, account_no, by_ref)
+        return {(row["ride_no"], row["ordinal"]): row["provider_key"] for row in rows}
+
+    async def refunds_by_provider_key(self, provider_key: str, account_no: int) -> list[RefundKey]:
+        """The refunds that news about a key concern: one, or none that is under way."""
+        rows = await self.all("refunds_by_provider_key", provider_key, account_no)
+        return [(row["ride_no"], row["ordinal"], row["refund_ordinal"]) for row in rows]
+
     async def insert_debits(self, debits: Sequence[Debit], now: datetime) -> None:
         """New debits; raises UniqueViolationError when somebody else opened one first."""
         if debits:
@@ -203,6 +213,8 @@ _UPDATED = (
     *("disputed_minor", "lowering_to", "receipts", "refunds", "state", "overdue", "suspended", "net_again", "capped"),
     *("dispute", "provider_key", "provider_ref", "action", "reason", "attempts", "queries", "begun_at"),
     *("submitted_at", "not_found_at", "settled_at", "due_at", "pay_by", "policy_at", "excess_minor", "asked_minor"),
+    *("verify", "doubted_minor", "given", "payable_until", "dunned", "dunned_at", "reminded"),
+    *("nudged_at", "record", "record_at", "record_asks"),
 )
 _TRANSITION_COLUMNS = (
     *("ride_no", "ordinal", "transition", "slot", "from_state", "to_state", "why"),
@@ -213,6 +225,7 @@ _TRANSFER_COLUMNS = (
     *("debit_account", "credit_account", "amount_minor", "currency", "posted_at"),
 )
 _RECEIPTS = msgspec.json.Decoder(tuple[Receipt, ...])
+_ITEMS = msgspec.json.Decoder(tuple[Item, ...])
 _ACTION = msgspec.json.Decoder(RiderAction)
 _ENCODER = msgspec.json.Encoder()
 
@@ -221,6 +234,7 @@ def _debit_row(row: asyncpg.Record) -> DebitRow:
     values: dict[str, Any] = {name: row[name] for name in _DEBIT_FIELDS}
     values["state"] = State(values["state"])
     values["receipts"] = _RECEIPTS.decode(values["receipts"]) if values["receipts"] != "[]" else ()
+    values["items"] = _ITEMS.decode(values["items"]) if values["items"] != "[]" else ()
     if values["action"] is not None:
         values["action"] = _ACTION.decode(values["action"])
     names = {name: row[name] for name in DebitRow.__struct_fields__[1:]}
@@ -235,7 +249,7 @@ def _refund_row(row: asyncpg.Record) -> RefundRow:
 
 def _stored(debit: Debit, name: str) -> Any:
     value = getattr(debit, name)
-    if name == "receipts" or (name == "action" and value is not None):
+    if name in ("receipts", "items") or (name == "action" and value is not None):
         return _ENCODER.encode(value).decode()
     return value
 

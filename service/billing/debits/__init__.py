@@ -14,7 +14,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from service.billing.capabilities import Capabilities
-from service.billing.debits import dunning, wishes
+from service.billing.debits import dunning, truth, wishes
 from service.billing.debits.answers import (
     asked_about,
     manual,
@@ -48,6 +48,7 @@ from service.billing.debits.events import (
     RefundEnded,
     RefundRefusedError,
     Resumed,
+    RetryAsked,
     RiderAsked,
     RiderPaid,
     Submitted,
@@ -56,7 +57,7 @@ from service.billing.debits.events import (
 from service.billing.debits.money import Step, take_money
 from service.billing.debits.state import CAN_BE_OVERDUE, FINAL, UNSURE, Debit, Receipt, State, Terms
 from service.billing.keys import provider_key
-from service.billing.outcomes import Outcome, Succeeded
+from service.billing.outcomes import Outcome
 
 __all__ = [
     "FINAL",
@@ -91,6 +92,8 @@ def _due(debit: Debit, event: Due | LeaseOver, now: datetime, terms: Terms) -> S
         return unknown(debit, "the process that submitted it did not come back", now), ()
     if debit.lowering_to is not None:
         return replace(debit, due_at=now), (Call("lower"),)
+    if debit.doubted_minor is not None and debit.state is not State.SUBMITTING:
+        return replace(debit, due_at=now), (Call("query"),)
     match debit.state:
         case State.NEW | State.RETRY_WAIT:
             return _begin(debit, now, terms)
@@ -133,7 +136,9 @@ def _policy_due(debit: Debit, _event: PolicyDue, now: datetime, terms: Terms) ->
         return debit, ()
     assert debit.pay_by is not None
     if not debit.overdue:
-        return replace(debit, overdue=True, policy_at=dunning.write_off_at(debit.pay_by, terms.calendar)), ()
+        return replace(
+            debit, overdue=True, policy_at=dunning.write_off_at(debit.pay_by, terms.zone, terms.calendar)
+        ), ()
     rest = debit.amount_minor - debit.paid_minor
     return replace(debit, state=State.WRITTEN_OFF, forgone_minor=rest), (Post("write_off", rest),)
 
@@ -141,30 +146,27 @@ def _policy_due(debit: Debit, _event: PolicyDue, now: datetime, terms: Terms) ->
 def _submitted(debit: Debit, event: Submitted, now: datetime, terms: Terms) -> Step:
     if debit.state is State.SUBMITTING and event.key == debit.provider_key:
         return on_submitted(debit, event.outcome, now, terms)
-    return _notified(debit, event, now, terms)
+    return truth.heard(debit, event.key, event.outcome, now, terms)
 
 
 def _queried(debit: Debit, event: Queried, now: datetime, terms: Terms) -> Step:
     asked = debit.state in (State.UNKNOWN, State.PENDING, State.NEEDS_RIDER) and not debit.suspended
-    if asked and event.key == debit.provider_key:
-        return on_queried(debit, event.outcome, now, terms)
-    return _notified(debit, event, now, terms)
+    present = event.key == debit.provider_key
+    if asked and present:
+        debit, effects = on_queried(debit, event.outcome, now, terms)
+    else:
+        debit, effects = truth.heard(debit, event.key, event.outcome, now, terms)
+    return (truth.told(debit, event.outcome, now, terms) if present else debit), effects
 
 
 def _lower_answered(debit: Debit, event: LowerAnswered, now: datetime, terms: Terms) -> Step:
     if debit.lowering_to is not None and event.key == debit.provider_key:
         return on_lower_answered(debit, event.outcome, now, terms)
-    return _notified(debit, event, now, terms)
+    return truth.heard(debit, event.key, event.outcome, now, terms)
 
 
-def _notified(debit: Debit, event: Notified | Submitted | Queried | LowerAnswered, now: datetime, terms: Terms) -> Step:
-    """Money counts wherever the news comes from; anything else is only a reason to ask."""
-    outcome = event.outcome
-    if isinstance(outcome, Succeeded) and outcome.amount_minor > 0:
-        return take_money(debit, event.key, outcome.amount_minor, outcome.provider_ref, now, terms)
-    if debit.state in (State.UNKNOWN, State.PENDING) and event.key == debit.provider_key:
-        return replace(debit, due_at=now), ()
-    return debit, ()
+def _notified(debit: Debit, event: Notified, now: datetime, terms: Terms) -> Step:
+    return truth.news(debit, event.key, event.outcome, now, terms)
 
 
 def _rider_paid(debit: Debit, event: RiderPaid, now: datetime, terms: Terms) -> Step:
@@ -173,6 +175,7 @@ def _rider_paid(debit: Debit, event: RiderPaid, now: datetime, terms: Terms) -> 
 
 def _consequences(before: Debit, debit: Debit, effects: tuple[Effect, ...], now: datetime, terms: Terms) -> Step:
     """What follows from a change whatever its cause: deadlines, facts, obligations that waited."""
+    debit = truth.settled_doubt(debit)
     resting = debit.state in (State.NEW, State.RETRY_WAIT, State.NEEDS_RIDER) and debit.lowering_to is None
     if resting and 0 < debit.amount_minor == debit.paid_minor:
         debit = replace(debit, state=State.SETTLED)
@@ -194,6 +197,7 @@ def _consequences(before: Debit, debit: Debit, effects: tuple[Effect, ...], now:
 def _ended(debit: Debit, now: datetime) -> Debit:
     """Nothing more is asked of the rider; a debt that was written off stays a debt."""
     stopping = debit.state is State.SETTLED_ELSEWHERE and debit.lowering_to is not None
+    asking = stopping or debit.doubted_minor is not None
     written_off = debit.state is State.WRITTEN_OFF
     settled = debit.state in (State.SETTLED, State.SETTLED_ELSEWHERE, State.SETTLED_TWICE)
     return replace(
@@ -203,7 +207,7 @@ def _ended(debit: Debit, now: datetime) -> Debit:
         suspended=False,
         action=debit.action if written_off else None,
         lowering_to=debit.lowering_to if stopping else None,
-        due_at=debit.due_at if stopping else None,
+        due_at=debit.due_at if asking else None,
         policy_at=None,
     )
 
@@ -214,7 +218,7 @@ def _policy_at(debit: Debit, terms: Terms) -> datetime | None:
     owed = debit.amount_minor - debit.paid_minor - debit.excess_minor
     if not counts_down or debit.pay_by is None or owed <= 0:
         return None
-    return dunning.write_off_at(debit.pay_by, terms.calendar) if debit.overdue else debit.pay_by
+    return dunning.write_off_at(debit.pay_by, terms.zone, terms.calendar) if debit.overdue else debit.pay_by
 
 
 def _published(before: Debit, debit: Debit) -> tuple[Effect, ...]:
@@ -252,6 +256,7 @@ _HANDLERS: dict[type[DebitEvent], Callable[[Debit, Any, datetime, Terms], Step]]
     Notified: _notified,
     RiderPaid: _rider_paid,
     RiderAsked: wishes.rider_asked,
+    RetryAsked: wishes.retry_asked,
     OperatorDecided: wishes.operator_decided,
     PaidElsewhere: wishes.paid_elsewhere,
     OwedChanged: wishes.owed_changed,

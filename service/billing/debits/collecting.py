@@ -159,9 +159,9 @@ class Book:
         self.net_again.discard(ride.ride_no)
 
     def _open(self, ride: RideOwing, step: OpenDebit) -> None:
-        calendar = ride.context.terms.calendar
+        calendar, zone = ride.context.terms.calendar, ride.context.terms.zone
         waived = step.state is State.WAIVED
-        pay_by = None if waived else dunning.pay_by(self.now, calendar)
+        pay_by = None if waived else dunning.pay_by(self.now, zone, calendar)
         debit = Debit(
             ride_no=ride.ride_no,
             ordinal=step.ordinal,
@@ -178,7 +178,7 @@ class Book:
             provider_key=provider_key(ride.session_key.bytes, "debit", step.ordinal),
             state=step.state,
             reason=step.reason,
-            due_at=dunning.first_attempt_at(self.now, calendar) if step.state is State.NEW else None,
+            due_at=dunning.first_attempt_at(self.now, zone, calendar) if step.state is State.NEW else None,
             pay_by=pay_by,
             policy_at=pay_by if step.state is State.NEEDS_RIDER else None,
             transitions=1,

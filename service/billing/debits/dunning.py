@@ -46,19 +46,24 @@ def calendar(settings: str) -> Calendar:
     return msgspec.json.decode(settings.encode(), type=Calendar)
 
 
-def first_attempt_at(owed_at: datetime, rules: Calendar) -> datetime:
-    """When a debit is first tried."""
-    return owed_at + rules.debit_delay
+def first_attempt_at(owed_at: datetime, zone: ZoneInfo, rules: Calendar) -> datetime:
+    """When a debit is first tried: at once, or after the delay at an hour when riders are charged."""
+    return in_hours(owed_at + rules.debit_delay, zone, rules) if rules.debit_delay else owed_at
 
 
-def pay_by(owed_at: datetime, rules: Calendar) -> datetime:
+def pay_by(owed_at: datetime, zone: ZoneInfo, rules: Calendar) -> datetime:
     """The instant from which an unpaid debit is overdue."""
-    return owed_at + timedelta(days=rules.due_days)
+    return civil_days(owed_at, rules.due_days, zone)
 
 
-def write_off_at(pay_by_at: datetime, rules: Calendar) -> datetime:
+def write_off_at(pay_by_at: datetime, zone: ZoneInfo, rules: Calendar) -> datetime:
     """The instant from which an undisputed overdue debit is written off."""
-    return pay_by_at + timedelta(days=rules.write_off_days)
+    return civil_days(pay_by_at, rules.write_off_days, zone)
+
+
+def civil_days(at: datetime, days: float, zone: ZoneInfo) -> datetime:
+    """The same hour of the rider's clock so many civil days later, whatever the offset does in between."""
+    return (at.astimezone(zone) + timedelta(days=days)).astimezone(ZoneInfo("UTC"))
 
 
 def query_at(queries: int, now: datetime) -> datetime:
@@ -97,8 +102,7 @@ def in_hours(at: datetime, zone: ZoneInfo, rules: Calendar) -> datetime:
 def _step(begun_at: datetime, step: timedelta, zone: ZoneInfo, rules: Calendar) -> datetime:
     if step < timedelta(days=1):
         return in_hours(begun_at + step, zone, rules)
-    # Wall-clock arithmetic: the same hour of a later civil day, whatever the offset does in between.
-    return in_hours((begun_at.astimezone(zone) + step).astimezone(begun_at.tzinfo), zone, rules)
+    return in_hours(civil_days(begun_at, step / timedelta(days=1), zone), zone, rules)
 
 
 def _on(local: datetime, hour: time) -> datetime:

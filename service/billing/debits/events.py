@@ -60,6 +60,10 @@ class RiderAsked(msgspec.Struct, frozen=True):
     action: RiderAction
 
 
+class RetryAsked(msgspec.Struct, frozen=True):
+    """Somebody does not want to wait for the calendar: tried, nudged or asked about now."""
+
+
 class PolicyDue(msgspec.Struct, frozen=True):
     """`policy_at` has come: overdue, then written off."""
 
@@ -130,6 +134,7 @@ DebitEvent = (
     | Notified
     | RiderPaid
     | RiderAsked
+    | RetryAsked
     | PolicyDue
     | OwedChanged
     | PaidElsewhere

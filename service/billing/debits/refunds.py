@@ -79,6 +79,9 @@ def refund_after(refund: Refund, event: RefundEvent, now: datetime) -> Refund:
             return _due(refund, event, now)
         case _ if event.key != refund.provider_key or refund.state in REFUND_FINAL:
             return refund
+        case Notified(outcome=Succeeded(amount_minor=told)) if told != refund.amount_minor:
+            asked = refund.state in (RefundState.UNKNOWN, RefundState.PENDING)
+            return replace(refund, due_at=now) if asked else refund  # Never believed: the truth is asked.
         case _ if isinstance(event.outcome, Succeeded):
             return _succeeded(refund, event.outcome, now)
         case Submitted() if refund.state is RefundState.SUBMITTING:

@@ -50,6 +50,18 @@ CAN_BE_OVERDUE = frozenset({State.PENDING, State.RETRY_WAIT, State.NEEDS_RIDER})
 
 DisputeKind = Literal["complaint", "chargeback"]
 DisputeResult = Literal["won", "lost", "resolved"]
+Record = Literal["completed", "violated"]
+"""How a rider kept the agreement, as a provider is told."""
+Stage = Literal["reminded", "overdue_reminded", "noticed"]
+"""How far dunning has come, in this order."""
+
+
+class Item(msgspec.Struct, frozen=True):
+    """A line that the provider shows to the rider, in minor units of the debit's currency; a discount is negative."""
+
+    name: str
+    amount_minor: int
+    description: str = ""
 
 
 class Receipt(msgspec.Struct, frozen=True):
@@ -70,6 +82,11 @@ class Debit(msgspec.Struct, frozen=True, kw_only=True):
     ride wait for this debit; `lowering_to`, that the provider is being asked to lower it, or to close it when
     no more than what was paid is left; `excess_minor` is what is owed no longer of a debit that can't be lowered: it is
     given back when it settles, and nobody is dunned for it. `capped`: it was cut to a cap.
+    `doubted_minor` is the most that a notification says was taken and that is not believed: the provider is asked.
+    `verify`: what its key stands for is asked before it is used (after a restore). `given`: the rider was given the
+    present number to pay it himself; until `payable_until` nothing else is tried. `items` and the instants of the ride
+    are what the debit is sent with; `dunned` (since `dunned_at`), `reminded` (the attempt that was announced),
+    `nudged_at`, `record` (what is reported; `record_at`: since when the provider knows) are the calendar's diary.
     `attempts` and `begun_at` count over all keys, `submitted_at`, `not_found_at` and `asked_minor` (what is asked for)
     are of the present one.
     """
@@ -115,6 +132,21 @@ class Debit(msgspec.Struct, frozen=True, kw_only=True):
     pay_by: datetime | None = None
     policy_at: datetime | None = None
     transitions: int = 0
+    tariff_no: int | None = None
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    items: tuple[Item, ...] = ()
+    verify: bool = False
+    doubted_minor: int | None = None
+    given: bool = False
+    payable_until: datetime | None = None
+    dunned: Stage | None = None
+    dunned_at: datetime | None = None
+    reminded: int = 0
+    nudged_at: datetime | None = None
+    record: Record | None = None
+    record_at: datetime | None = None
+    record_asks: int = 0
 
 
 class Terms(msgspec.Struct, frozen=True):

@@ -21,6 +21,7 @@ from service.billing.debits.events import (
     RefundEnded,
     RefundRefusedError,
     Resumed,
+    RetryAsked,
     RiderAsked,
     Suspended,
 )
@@ -40,6 +41,15 @@ def rider_asked(debit: Debit, event: RiderAsked, now: datetime, terms: Terms) ->
     if debit.state is State.NEEDS_RIDER and asked_about(debit, terms) and not debit.suspended:
         return replace(debit, action=event.action, queries=0, due_at=dunning.poll_at(0, now)), ()
     return replace(debit, action=event.action), ()
+
+
+def retry_asked(debit: Debit, event: RetryAsked, now: datetime, _terms: Terms) -> Step:
+    """Now, not when the calendar says: tried where we try, asked about where the provider does."""
+    if debit.suspended or disputed(debit) or debit.lowering_to is not None:
+        raise ImpossibleEventError(debit, event)
+    if debit.state not in (State.NEW, State.RETRY_WAIT, State.UNKNOWN, State.PENDING):
+        raise ImpossibleEventError(debit, event)
+    return replace(debit, due_at=now), ()
 
 
 def operator_decided(debit: Debit, event: OperatorDecided, now: datetime, terms: Terms) -> Step:
@@ -122,7 +132,9 @@ def resumed(debit: Debit, _event: Resumed, now: datetime, terms: Terms) -> Step:
     """The clock begins anew: what stood still does not become overdue for it."""
     if not debit.suspended:
         return debit, ()
-    pay_by = debit.pay_by if debit.overdue else max(debit.pay_by or now, dunning.pay_by(now, terms.calendar))
+    pay_by = (
+        debit.pay_by if debit.overdue else max(debit.pay_by or now, dunning.pay_by(now, terms.zone, terms.calendar))
+    )
     going_on = replace(debit, suspended=False, pay_by=pay_by)
     return replace(going_on, due_at=_goes_on_at(going_on, now, terms)), ()
 

@@ -15,12 +15,13 @@ from service.adapters.postgres import RACES, Database
 from service.adapters.postgres.collection import CollectionStore, DebitKey, DebitRow, RefundKey
 from service.adapters.providers.port import Provider
 from service.billing.debits.collecting import Book, Work
-from service.billing.debits.events import DebitEvent, Due, LeaseOver, Notified, PolicyDue
+from service.billing.debits.events import Due, LeaseOver, PolicyDue
 from service.billing.debits.refunds import Refund
 from service.billing.debits.state import Debit
-from service.billing.outcomes import Outcome, Throttled
+from service.billing.outcomes import Throttled
 from service.flows.clock import Clock
 from service.flows.collection.calls import Answer, Claim, call, debit_event, refund_event
+from service.flows.collection.hearing import Hearing
 from service.flows.collection.keeping import Providers, context, keep, net_rides
 
 BATCHES_MAX = 32
@@ -33,7 +34,7 @@ WRITERS = 64
 """Chains of batches that the accounts' transactions are spread over."""
 
 
-class Collection:
+class Collection(Hearing):
     """Collection over the merchant accounts of `providers`; `now` is the business clock.
 
     `concurrency` is the most calls that one round has under way at its provider.
@@ -42,10 +43,7 @@ class Collection:
     def __init__(
         self, database: Database, providers: Providers, now: Clock, machine_now: Clock, *, concurrency: int = 64
     ) -> None:
-        self._database = database
-        self._providers = providers
-        self._now = now
-        self._machine_now = machine_now
+        super().__init__(database, providers, now, machine_now)
         self._concurrency = concurrency
         self._quiet_until: dict[int, datetime] = {}
 
@@ -76,27 +74,6 @@ class Collection:
             rows = {_key(row.debit): row for row in claimed}
             await self._keep(store, book, rows, _writer(account_no), whole_rides=False)
             return len(claimed)
-
-    async def happen(self, events: Sequence[tuple[DebitKey, DebitEvent]]) -> dict[DebitKey, Debit]:
-        """What people and notifications do to debits, all or nothing; returns the debits after it.
-
-        Raises ImpossibleEventError or RefundRefusedError, and then nothing was changed; KeyError for no such debit.
-        """
-        async with self._database.transaction(CollectionStore) as store:
-            rows = await store.lock_debits(ride_no for (ride_no, _), _ in events)
-            book = Book(self._now())
-            for key, event in events:
-                book.happen(book.changed.get(key, rows[key].debit), event, context(self._providers, rows[key]))
-            await self._keep(store, book, rows, "collection/wishes")
-            return {key: book.changed.get(key, rows[key].debit) for key, _ in events}
-
-    async def noticed(self, account_no: int, key: str, outcome: Outcome) -> bool:
-        """Takes in what a verified notification says about a debit; False when it is about none that still matters."""
-        async with self._database.reading(CollectionStore) as store:
-            debits = await store.debits_by_provider_key(key, account_no)
-        if debits:
-            await self.happen([(debit, Notified(key, outcome)) for debit in debits])
-        return bool(debits)
 
     async def submit_round(self, account_no: int) -> int:
         """Claims what is due of one account, calls its provider, saves outcomes as they come; returns the calls.

@@ -361,6 +361,7 @@ CREATE TABLE hold (
 );
 CREATE INDEX hold_due ON hold (account_no, due_at) WHERE due_at IS NOT NULL;
 CREATE INDEX hold_by_provider_key ON hold (provider_key) WHERE state IN ('requested', 'open', 'completing');
+CREATE INDEX hold_by_provider_ref ON hold (provider_ref) WHERE state IN ('requested', 'open', 'completing');
 CREATE INDEX hold_running ON hold (agreement_no) WHERE state IN ('requested', 'open', 'completing');
 
 -- A debit and where it stands; every change is also a row of debit_transition (its columns: service.billing.debit_state).
@@ -409,6 +410,21 @@ CREATE TABLE debit (
   policy_at timestamptz,
   lease_until timestamptz,
   transitions integer NOT NULL DEFAULT 0,
+  tariff_no integer,
+  started_at timestamptz,
+  ended_at timestamptz,
+  items jsonb NOT NULL DEFAULT '[]',
+  verify boolean NOT NULL DEFAULT false,
+  doubted_minor bigint,
+  given boolean NOT NULL DEFAULT false,
+  payable_until timestamptz,
+  dunned text CHECK (dunned IN ('reminded', 'overdue_reminded', 'noticed')),
+  dunned_at timestamptz,
+  reminded integer NOT NULL DEFAULT 0,
+  nudged_at timestamptz,
+  record text CHECK (record IN ('completed', 'violated')),
+  record_at timestamptz,
+  record_asks integer NOT NULL DEFAULT 0,
   created_at timestamptz NOT NULL,
   updated_at timestamptz NOT NULL,
   CHECK (paid_minor + forgone_minor <= amount_minor OR state = 'settled_twice'),
@@ -466,6 +482,7 @@ CREATE TABLE refund (
   updated_at timestamptz NOT NULL,
   PRIMARY KEY (ride_no, ordinal, refund_ordinal, slot)
 ) PARTITION BY RANGE (ride_no);
+CREATE INDEX refund_by_provider_key ON refund (provider_key) WHERE state NOT IN ('succeeded', 'failed');
 CREATE INDEX refund_due ON refund (account_no, due_at) WHERE due_at IS NOT NULL;
 
 -- Double entry: a row moves amount_minor from credit_account to debit_account, so that imbalance can't be written.

@@ -119,23 +119,28 @@ UPDATE debit d SET
   dispute = new.dispute, provider_key = new.provider_key, provider_ref = new.provider_ref, action = new.action::jsonb,
   reason = new.reason, attempts = new.attempts, queries = new.queries, begun_at = new.begun_at,
   submitted_at = new.submitted_at, not_found_at = new.not_found_at, settled_at = new.settled_at, due_at = new.due_at,
-  pay_by = new.pay_by, policy_at = new.policy_at, lease_until = new.lease_until, transitions = new.transitions,
-  updated_at = $1
+  pay_by = new.pay_by, policy_at = new.policy_at, verify = new.verify, doubted_minor = new.doubted_minor,
+  given = new.given, payable_until = new.payable_until, dunned = new.dunned, dunned_at = new.dunned_at,
+  reminded = new.reminded, nudged_at = new.nudged_at, record = new.record, record_at = new.record_at,
+  record_asks = new.record_asks, lease_until = new.lease_until, transitions = new.transitions, updated_at = $1
 FROM unnest(
   $2::bigint[], $3::smallint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[], $9::bigint[],
   $10::bigint[], $11::text[], $12::smallint[], $13::text[], $14::boolean[], $15::boolean[], $16::boolean[],
   $17::boolean[], $18::text[], $19::text[], $20::text[], $21::text[], $22::text[], $23::integer[], $24::integer[],
   $25::timestamptz[], $26::timestamptz[], $27::timestamptz[], $28::timestamptz[], $29::timestamptz[],
-  $30::timestamptz[], $31::timestamptz[], $32::bigint[], $33::bigint[], $34::timestamptz[],
-  $35::integer[]
+  $30::timestamptz[], $31::timestamptz[], $32::bigint[], $33::bigint[],
+  $34::boolean[], $35::bigint[], $36::boolean[], $37::timestamptz[], $38::text[], $39::timestamptz[], $40::integer[],
+  $41::timestamptz[], $42::text[], $43::timestamptz[], $44::integer[], $45::timestamptz[], $46::integer[]
 ) AS new (
   ride_no, ordinal, amount_minor, paid_minor, refunding_minor, refunded_minor, forgone_minor, disputed_minor,
   lowering_to, receipts, refunds, state, overdue, suspended, net_again,
   capped, dispute, provider_key, provider_ref, action, reason, attempts, queries,
   begun_at, submitted_at, not_found_at, settled_at, due_at,
-  pay_by, policy_at, excess_minor, asked_minor, lease_until, transitions
+  pay_by, policy_at, excess_minor, asked_minor,
+  verify, doubted_minor, given, payable_until, dunned, dunned_at, reminded,
+  nudged_at, record, record_at, record_asks, lease_until, transitions
 )
-WHERE d.ride_no = new.ride_no AND d.ordinal = new.ordinal AND d.ride_no BETWEEN $36 AND $37;
+WHERE d.ride_no = new.ride_no AND d.ordinal = new.ordinal AND d.ride_no BETWEEN $47 AND $48;
 
 -- name: update_refunds
 -- What the rules decided about refunds.
@@ -158,6 +163,23 @@ SELECT m.paused OR o.mode <> 'live' FROM merchant_account m JOIN operator o USIN
 -- Which debits a provider's news is about.
 SELECT d.ride_no, d.ordinal FROM debit d
 WHERE d.provider_key = $1 AND d.account_no = $2 AND d.state NOT IN ('settled', 'waived');
+
+-- name: debits_by_hold
+-- The debits that go through the running hold of account $2 that has our key or the provider's number $1.
+SELECT k.ride_no, 1 AS ordinal, d.provider_key FROM (
+  SELECT session_key, slot FROM hold
+  WHERE provider_key = $1 AND account_no = $2 AND NOT $3 AND state IN ('requested', 'open', 'completing')
+  UNION ALL
+  SELECT session_key, slot FROM hold
+  WHERE provider_ref = $1 AND account_no = $2 AND $3 AND state IN ('requested', 'open', 'completing')
+) h
+JOIN session_key k ON k.session_key = h.session_key AND k.slot = h.slot
+JOIN debit d ON d.ride_no = k.ride_no AND d.ordinal = 1 AND d.slot = h.slot;
+
+-- name: refunds_by_provider_key
+-- Which refunds a provider's news is about.
+SELECT r.ride_no, r.ordinal, r.refund_ordinal FROM refund r
+WHERE r.provider_key = $1 AND r.account_no = $2 AND r.state NOT IN ('succeeded', 'failed');
 
 -- name: read_debits
 -- As lock_debits, without locks: what a refund's call needs to know of its debit.
