@@ -10,9 +10,10 @@ from typing import Any
 
 import msgspec
 
+from service.billing.adjustments import adjust
 from service.billing.batch import Advance, Arrival, advance, reconsider
 from service.billing.catalog import AgreementRef, BalanceBook, BalanceKey, Catalog, Operator, TariffVersion
-from service.billing.events import Kind, Position, RideEvent
+from service.billing.events import Adjustment, AdjustmentKind, Kind, Position, RideEvent
 from service.billing.keys import session_key_bytes
 from service.billing.rides import Revision, Ride, StoredRevision, restore
 from service.billing.tariffs import Tariff, TariffDraft, build
@@ -47,6 +48,12 @@ def event(kind: Kind, minutes: float, event_id: str = "", *, session: str = "s-1
         fields = {"agreement_id": "agr-1", "tariff_id": "bike", **fields}
     fields.setdefault("position", Position("rides", 0, 0))
     return RideEvent(kind=kind, source="urn:app", id=event_id or kind, time=at(minutes), session_id=session, **fields)
+
+
+def adjustment(kind: AdjustmentKind, amount_minor: int, adjustment_id: str = "", **fields: Any) -> Adjustment:
+    """What support decides; its id is its kind unless another is given."""
+    given = {"code": "damage", "currency": "CNY", "reason": "as the photos show", "by": "support-7", **fields}
+    return Adjustment(kind=kind, amount_minor=amount_minor, adjustment_id=adjustment_id or kind, **given)
 
 
 def whole(session: str, since: float = 0, until: float = 20, **fields: Any) -> tuple[RideEvent, RideEvent]:
@@ -110,6 +117,12 @@ class World:
         ride, book = self.rides[self._key(session)], BalanceBook(self.balances)
         revision = reconsider(ride, self.catalog, book, at(minutes), occasion)
         self.balances |= book.used
+        return self._keep([revision])[0] if revision is not None else None
+
+    def adjust(self, adjustment: Adjustment, session: str = "s-1") -> Revision | None:
+        """What support's adjustment of a ride decides, a minute after the latest event so far."""
+        self._now += timedelta(minutes=1)
+        revision = adjust(self.rides[self._key(session)], adjustment, self._now)
         return self._keep([revision])[0] if revision is not None else None
 
     def ride(self, session: str = "s-1") -> Ride:

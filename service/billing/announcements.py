@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from service.billing.events import RideEvent
+from service.billing.charged import StoredCharge
+from service.billing.events import Adjustment, RideEvent
 from service.billing.facts import EncodedFact, encode_fact, encode_lines, sources_of
-from service.billing.facts.data import ChargeRated, ChargeRevised, SessionConflict, SessionParked, SessionReview
-from service.billing.rides import Revision, StoredCharge
+from service.billing.facts.data import (
+    ChargeAdjusted,
+    ChargeRated,
+    ChargeRevised,
+    SessionConflict,
+    SessionParked,
+    SessionReview,
+)
+from service.billing.rides import Revision
 from service.billing.sessions import SessionState
 
 
@@ -59,8 +67,14 @@ def _charge(revision: Revision, charge: StoredCharge | None, now: datetime) -> E
         **{name: getattr(rated, name) for name in ChargeRated.__struct_fields__},
         difference_minor=revision.owing_minor,
         reason=ride.reason,
+        adjustment=next((_adjustment(event.adjustment) for event in revision.events if event.adjustment), None),
     )
     return encode_fact(revised, ordinal=ride.revision, at=now)
+
+
+def _adjustment(one: Adjustment) -> ChargeAdjusted:
+    """What everybody may know of it: the reason is support's own words, and stays here."""
+    return ChargeAdjusted(one.adjustment_id, one.kind, one.code, one.amount_minor)
 
 
 def _state(shape: type[SessionReview | SessionParked], revision: Revision, now: datetime) -> EncodedFact:

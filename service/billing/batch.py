@@ -13,9 +13,10 @@ import msgspec
 
 from service.billing.balances import EMPTY, Balance, BalanceUse, windows_of
 from service.billing.catalog import BalanceBook, Catalog, Operator
+from service.billing.charged import UNCHARGED, StoredCharge, adjusted_charge, taken_back
 from service.billing.events import RideEvent
 from service.billing.rating import rate
-from service.billing.rides import UNCHARGED, CapUse, Revision, Ride, StoredCharge, compose
+from service.billing.rides import CapUse, Revision, Ride, compose
 from service.billing.sessions import FINAL, Session, SessionState, Usage, first, take
 from service.billing.verdicts import Occasion, Terms, Verdict, deadline, judge
 
@@ -120,13 +121,16 @@ def _revise(
     if verdict.usage is None or verdict.terms is None:
         if session.final and verdict.state not in FINAL:
             verdict = Verdict(SessionState.REVIEW, verdict.reason or _unfinished(session), verdict.terms)
-        gone = verdict.state in UNCHARGED and ride.charge is not None
-        cap_uses = _move_balances(ride, None, book) if gone else ()
-        return compose(ride, session, fresh, verdict, None, now, cap_uses)
+        if verdict.state not in UNCHARGED or ride.charge is None:
+            return compose(ride, session, fresh, verdict, None, now)
+        left = taken_back(ride.charge, session)
+        return compose(ride, session, fresh, verdict, left, now, _move_balances(ride, None, book))
     balance = _balance(ride, verdict.usage, verdict.terms, book)
     charge = StoredCharge(
         verdict.usage, rate(verdict.usage, verdict.terms.version.tariff, balance), _owed(ride, verdict.usage)
     )
+    if ride.revision:
+        charge = adjusted_charge(charge, session)
     moves = charge.charge.used or (ride.charge is not None and ride.charge.charge.used)
     cap_uses = _move_balances(ride, (verdict.terms, charge), book) if moves else ()
     return compose(ride, session, fresh, verdict, charge, now, cap_uses)

@@ -9,6 +9,8 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import NamedTuple
 
+from service.billing.events import AdjustmentKind
+
 KIND = 10**15
 """Room for the numbers of one kind of account."""
 
@@ -27,7 +29,7 @@ class Account(IntEnum):
     FEES = 5
     """By merchant account: what the provider keeps."""
     REFUNDS = 6
-    """By operator: goodwill, and what else was given back of a charge that stands."""
+    """By operator: given back of charges that stand, because something was wrong."""
     WRITE_OFFS = 7
     """By operator: given up, less what came after all."""
     WAIVED = 8
@@ -38,13 +40,15 @@ class Account(IntEnum):
     """By operator: taken back by banks."""
     EXTRAS = 11
     """By operator: extra charges (damage, fines, tolls)."""
+    GOODWILL = 12
+    """By operator: forgone of charges that were right."""
 
 
 class Fact(IntEnum):
     """What a transfer's ordinal counts depends on the fact; both are part of its primary key."""
 
     CHARGE = 1
-    """The revision of the ride that charged, corrected or voided."""
+    """The revision of the ride that charged, corrected, adjusted or voided."""
     SETTLEMENT = 2
     """The transition of the debit, as all facts of a debit: debit ordinal * 1,000,000 + transition."""
     REFUND = 3
@@ -98,11 +102,19 @@ def charge_transfers(
     )
 
 
-def extra_transfers(agreement_no: int, operator_no: int, amount_minor: int, currency: str) -> tuple[Transfer, ...]:
-    """An extra charge (positive), or goodwill (negative), beside the ride's own charge."""
+def adjustment_transfers(
+    kind: AdjustmentKind, agreement_no: int, operator_no: int, amount_minor: int, tax_minor: int, currency: str
+) -> tuple[Transfer, ...]:
+    """What extra charges (positive), goodwill or refunds (negative) of a ride changed by, beside its fare.
+
+    Each kind has an account of its own, so that revenue stays what rides were charged; the part that is tax goes where
+    the fare's does. Both amounts are signed; nothing is posted for 0.
+    """
     receivable = account(Account.RECEIVABLE, agreement_no)
-    against = account(Account.EXTRAS if amount_minor > 0 else Account.REFUNDS, operator_no)
-    return _signed(receivable, against, amount_minor, currency)
+    return (
+        *_signed(receivable, account(_ADJUSTING[kind], operator_no), amount_minor - tax_minor, currency),
+        *_signed(receivable, _TAX + operator_no, tax_minor, currency),
+    )
 
 
 def settlement_transfers(agreement_no: int, account_no: int, amount_minor: int, currency: str) -> tuple[Transfer, ...]:
@@ -142,6 +154,11 @@ _RECEIVABLE = account(Account.RECEIVABLE, 0)
 _REVENUE = account(Account.REVENUE, 0)
 _TAX = account(Account.TAX, 0)
 _CLEARING = account(Account.CLEARING, 0)
+_ADJUSTING: dict[AdjustmentKind, Account] = {
+    "extra": Account.EXTRAS,
+    "goodwill": Account.GOODWILL,
+    "refund": Account.REFUNDS,
+}
 _FORGONE = {
     Fact.WRITE_OFF: Account.WRITE_OFFS,
     Fact.WAIVER: Account.WAIVED,

@@ -10,25 +10,13 @@ from functools import lru_cache
 import msgspec
 
 from service.billing.catalog import AgreementRef, Operator
+from service.billing.charged import StoredCharge, charge_moves, charged_usage, owed_minor, standing_charge
 from service.billing.events import RideEvent, decode_events, encode_events
 from service.billing.keys import slot_of
-from service.billing.ledger import Transfer, charge_transfers
+from service.billing.ledger import Transfer
 from service.billing.proofs import revision_digest
-from service.billing.rating import Charge
-from service.billing.sessions import Session, SessionState, Usage, decided, take
+from service.billing.sessions import Session, SessionState, decided, take
 from service.billing.verdicts import Verdict
-
-
-class StoredCharge(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
-    """A charge as a revision keeps it: all that is needed to derive it again.
-
-    `owed` says whether the rider owes it; it is settled with the ride's first charge (shadow mode and rides from before
-    `bill_from` owe nothing, whatever is corrected later).
-    """
-
-    usage: Usage
-    charge: Charge
-    owed: bool = True
 
 
 class Ride(msgspec.Struct, frozen=True, gc=False):
@@ -97,9 +85,6 @@ class StoredRevision(msgspec.Struct, frozen=True, kw_only=True):
     digest: bytes
 
 
-UNCHARGED = frozenset({SessionState.VOIDED, SessionState.CANCELLED, SessionState.NOT_BILLABLE})
-"""The states that take a charge back."""
-
 NULL = "\\N"
 _CHARGE = msgspec.json.Encoder()
 _STORED_CHARGE = msgspec.json.Decoder(StoredCharge)
@@ -121,7 +106,7 @@ def compose(
     if terms is not None and (agreement != terms.agreement or terms.version.key != tariff):
         agreement, tariff = terms.agreement, terms.version.key
         named = (agreement.agreement_no, *tariff)
-    standing = None if state in UNCHARGED else charge or ride.charge
+    standing = standing_charge(state, charge, ride.charge)
     owing_minor = owed_minor(standing) - owed_minor(ride.charge)
     slot = slot_of(ride.key)
     row = canonical_row(
@@ -141,7 +126,7 @@ def compose(
         ride.key,
         ride.ride_no,
         ride.operator,
-        decided(session, state, standing.usage if standing is not None else None),
+        decided(session, state, charged_usage(standing)),
         ride.revision + 1,
         state,
         verdict.reason,
@@ -150,8 +135,7 @@ def compose(
         tariff,
         standing,
     )
-    tax_minor = owed_tax(standing) - owed_tax(ride.charge)
-    transfers = _transfers(after, ride.charge, owing_minor, tax_minor) if owing_minor or tax_minor else ()
+    transfers = _transfers(ride.charge, after)
     conflicts = session.conflicts[len(ride.session.conflicts) :] if session.conflicts else ()
     return Revision(ride, after, slot, row, verdict, fresh, charge, owing_minor, transfers, cap_uses, conflicts)
 
@@ -209,17 +193,16 @@ def restore(
 ) -> Ride:
     """The ride as its revisions tell it; `revisions` are all of them, in order. `agreement` is the last one named."""
     assert revisions
-    session, charge, tariff = Session(), None, None
+    session, tariff = Session(), None
+    charge: StoredCharge | None = None
     for stored in revisions:
         for event in decode_events(stored.events.encode()):
             session, _ = take(session, event)
         state = SessionState(stored.state)
         if stored.tariff_no is not None and stored.tariff_version is not None:
             tariff = (stored.tariff_no, stored.tariff_version)
-        if stored.charge is not None:
-            charge = _STORED_CHARGE.decode(stored.charge)
-        charge = None if state in UNCHARGED else charge
-        session = decided(session, state, charge.usage if charge is not None else None)
+        charge = standing_charge(state, read_charge(stored.charge) if stored.charge is not None else None, charge)
+        session = decided(session, state, charged_usage(charge))
     last = revisions[-1]
     return Ride(
         key,
@@ -246,31 +229,15 @@ def read_charge(text: str) -> StoredCharge:
     return _STORED_CHARGE.decode(text)
 
 
-def owed_minor(charge: StoredCharge | None) -> int:
-    """What the rider owes by a charge, in minor units."""
-    return charge.charge.total_minor if charge is not None and charge.owed else 0
-
-
-def owed_tax(charge: StoredCharge | None) -> int:
-    """The part of `owed_minor` that is tax."""
-    return charge.charge.tax_minor if charge is not None and charge.owed else 0
-
-
 @lru_cache(maxsize=256)
 def instant_text(instant: datetime) -> str:
     """An instant in UTC to the microsecond, always in the same 27 characters."""
     return instant.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
-def _transfers(after: Ride, before: StoredCharge | None, owing_minor: int, tax_minor: int) -> tuple[Transfer, ...]:
+def _transfers(before: StoredCharge | None, after: Ride) -> tuple[Transfer, ...]:
+    if after.charge is before:
+        return ()
     assert after.agreement is not None and after.tariff is not None
-    charge = after.charge or before
-    assert charge is not None
-    return charge_transfers(
-        after.agreement.agreement_no,
-        after.tariff[0],
-        after.operator.operator_no,
-        owing_minor,
-        tax_minor,
-        charge.charge.currency,
-    )
+    operator_no = after.operator.operator_no
+    return charge_moves(before, after.charge, after.agreement.agreement_no, after.tariff[0], operator_no)

@@ -9,7 +9,7 @@ from typing import Literal
 
 import msgspec
 
-from service.billing.events import RideEvent, content_digest, same_content
+from service.billing.events import Adjustment, RideEvent, content_digest, same_content
 
 RIDE_HOURS_MAX = 720
 """How long a ride may last before somebody must look at it, unless the operator says otherwise (events.md)."""
@@ -238,9 +238,15 @@ def review_reason(
     return None
 
 
+def adjustments(session: Session) -> tuple[Adjustment, ...]:
+    """What support made the ride owe beside its fare, in the order in which it was decided."""
+    return tuple(event.adjustment for event in session.counted if event.adjustment is not None)
+
+
 def last_sign(session: Session) -> datetime:
-    """The last instant at which the ride gave a sign of life."""
-    return max(event.time for event in session.counted)
+    """The last instant at which the ride gave a sign of life; what people said about it later is none."""
+    signs = [event.time for event in session.counted if event.kind not in _BY_PEOPLE]
+    return max(signs or [event.time for event in session.counted])
 
 
 def microseconds(since: datetime, until: datetime) -> int:
@@ -249,6 +255,9 @@ def microseconds(since: datetime, until: datetime) -> int:
     return (delta.days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds
 
 
+_BY_PEOPLE = frozenset({"corrected", "voided", "adjusted"})
+"""Kinds that say what somebody decided about the ride, not what it did."""
+
 _ONCE = frozenset({"started", "ended", "cancelled", "reservation_started", "reservation_cancelled", "voided"})
 """Kinds of which a ride has one: a second that says the same is a duplicate, one that differs a conflict."""
 
@@ -256,7 +265,7 @@ _ONCE = frozenset({"started", "ended", "cancelled", "reservation_started", "rese
 def _counts_after_decision(session: Session, event: RideEvent) -> bool:
     """Whether an event of a decided ride still says something: a correction, the true end instead of an assumed one,
     the ride after its reservation was charged, or anything about a ride that will never be charged."""
-    if event.kind in ("corrected", "voided"):
+    if event.kind in _BY_PEOPLE:
         return True
     if session.assumed_end:
         return event.kind == "ended"

@@ -1,4 +1,4 @@
-"""Decisions about rides by everybody but the intake: `keep` at a deadline, an operator's correction.
+"""Decisions about rides by everybody but the intake: `keep` at a deadline, an operator's correction or adjustment.
 
 Rides are read, decided without a lock, and appended under the unique (ride, revision): whoever comes second reads again
 and decides anew. Rides whose slots are of one group share a transaction and a numbered batch.
@@ -14,11 +14,12 @@ import msgspec
 from service.adapters.postgres import RACES, Database
 from service.adapters.postgres.batches import OutRecord, writer_name
 from service.adapters.postgres.rides import RideStore
+from service.billing.adjustments import AdjustmentError, adjust, check_adjustment
 from service.billing.announcements import announce
 from service.billing.batch import Arrival, advance
-from service.billing.catalog import BalanceBook, Catalog
-from service.billing.events import RideEvent
-from service.billing.keys import slot_of
+from service.billing.catalog import BalanceBook, Catalog, Operator
+from service.billing.events import Adjustment, RideEvent
+from service.billing.keys import session_key_bytes, slot_of
 from service.billing.proofs import batch_no
 from service.billing.rides import Revision, Ride
 from service.flows.clock import machine_now
@@ -52,6 +53,33 @@ def taking_in(event: RideEvent) -> Decide:
         return next(iter(advance({ride.key: ride}, arrivals, catalog, book, now, _no_new_ride).revisions), None)
 
     return decide
+
+
+async def adjust_ride(
+    database: Database,
+    knowledge: Knowledge,
+    operator: Operator,
+    session_id: str,
+    adjustment: Adjustment,
+    *,
+    role: str = "operator",
+) -> Decision:
+    """An extra charge, goodwill or a refund of a ride that is charged: decided, and committed with what it owes then.
+
+    `revision` is None where the ride has this adjustment already: the same id twice does nothing the second time. The
+    money follows by netting, as for a correction. Raises AdjustmentError, and then nothing was changed; one of RACES
+    as `decide_rides` does.
+    """
+
+    def decide(ride: Ride, catalog: Catalog, book: BalanceBook, now: datetime) -> Revision | None:
+        return adjust(ride, adjustment, now)
+
+    check_adjustment(adjustment)
+    key = session_key_bytes(operator.operator_id, session_id)
+    decisions = await decide_rides(database, knowledge, decide, keys=[key], role=role)
+    if not decisions:
+        raise AdjustmentError("unknown_session", f"there is no ride {session_id!r}")
+    return decisions[0]
 
 
 async def decide_rides(

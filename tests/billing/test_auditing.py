@@ -13,6 +13,7 @@ from ride_builders import World, at, catalog, event, store, tariff, told, whole
 from service.billing.auditing import Known, check_ride
 from service.billing.auditing.problems import Place, Problem, differing
 from service.billing.auditing.rows import RideRows, StoredCapUse, StoredKey, StoredObligation, StoredTransfer
+from service.billing.charged import obligation_kind
 from service.billing.events import RideEvent
 
 DAY = 1440
@@ -31,7 +32,7 @@ def rows(world: World, session: str = "s-1") -> RideRows:
         own = (stored.slot, stored.operator_no)
         if item.owing_minor:
             assert item.ride.agreement is not None and charge is not None
-            kind = "charge" if item.before.charge is None else "correction"
+            kind = obligation_kind(item.before.charge, item.events)
             money = (item.ride.agreement.agreement_no, kind, item.owing_minor, charge.charge.currency)
             found.obligations = [*found.obligations, row(StoredObligation, *place, *own, *money, stored.decided_at)]
         found.transfers = [

@@ -15,6 +15,7 @@ import asyncpg
 
 from service.adapters.postgres.batches import BatchStore
 from service.billing.catalog import AgreementRef, BalanceKey, Operator
+from service.billing.charged import obligation_kind
 from service.billing.events import decode_events
 from service.billing.keys import session_key_bytes
 from service.billing.rides import Revision, Ride, StoredRevision, restore
@@ -251,7 +252,7 @@ def _obligation_rows(revisions: Sequence[Revision]) -> list[str]:
         ride, before = revision.ride, revision.before
         charge = ride.charge or before.charge
         assert ride.agreement is not None and charge is not None
-        kind = "charge" if before.charge is None else "correction"
+        kind = obligation_kind(before.charge, revision.events)
         instant = revision.row.rpartition("\t")[2]
         rows.append(
             f"{ride.ride_no}\t{ride.revision}\t{revision.slot}\t{ride.operator.operator_no}\t{ride.agreement.agreement_no}"

@@ -10,16 +10,25 @@ from uuid import UUID
 
 import msgspec
 
+from service.billing.auditing.charges import check_same, check_unrated, is_rated, rated_charge
 from service.billing.auditing.debits import check_debits
 from service.billing.auditing.problems import MISSING, Place, Problem, differing
 from service.billing.auditing.rows import RideRows, StoredCapUse, StoredKey, StoredObligation, StoredTransfer
 from service.billing.catalog import AgreementRef, Catalog, Operator
+from service.billing.charged import (
+    StoredCharge,
+    charge_moves,
+    charged_usage,
+    obligation_kind,
+    owed_minor,
+    standing_charge,
+)
 from service.billing.events import RideEvent, decode_events
 from service.billing.keys import session_key_bytes, slot_of
-from service.billing.ledger import Fact, charge_transfers
+from service.billing.ledger import Fact
 from service.billing.proofs import BATCH_BITS, revision_digest
 from service.billing.rating import rate
-from service.billing.rides import UNCHARGED, StoredCharge, StoredRevision, owed_minor, owed_tax, read_charge, stored_row
+from service.billing.rides import StoredRevision, read_charge, stored_row
 from service.billing.sessions import Session, SessionState, decided, take
 from service.billing.verdicts import Verdict, judge
 
@@ -135,15 +144,18 @@ def _check_revision(
     yield from _take_in(place, events, standing)
     if stored.agreement_no is not None and stored.tariff_no is not None and stored.tariff_version is not None:
         standing.agreement_no, standing.tariff = stored.agreement_no, (stored.tariff_no, stored.tariff_version)
-    if charge is not None:
-        yield from _check_charge(place, stored, charge, standing, known)
-    elif (stored.amount_minor, stored.currency) != (None, None):
-        yield Problem(place, "ride_revision", "amount_minor", None, stored.amount_minor)
     before = standing.charge
-    standing.charge = None if state in UNCHARGED else charge or before
+    if not is_rated(state, events):
+        yield from check_unrated(place, state, events, charge, before, standing.session)
+    elif charge is not None:
+        yield from _check_rated(place, stored, charge, standing, known)
+    columns = (charge.charge.total_minor, charge.charge.currency) if charge is not None else (None, None)
+    if (stored.amount_minor, stored.currency) != columns:
+        yield Problem(place, "ride_revision", "amount_minor, currency", columns, (stored.amount_minor, stored.currency))
+    standing.charge = standing_charge(state, charge, before)
     standing.first_charge = standing.first_charge or charge
-    standing.session = decided(standing.session, state, standing.charge.usage if standing.charge is not None else None)
-    yield from _follow(place, stored, before, standing, known, expected)
+    standing.session = decided(standing.session, state, charged_usage(standing.charge))
+    yield from _follow(place, stored, before, obligation_kind(before, events), standing, known, expected)
 
 
 def _take_in(place: Place, events: Sequence[RideEvent], standing: _Standing) -> Iterator[Problem]:
@@ -155,7 +167,7 @@ def _take_in(place: Place, events: Sequence[RideEvent], standing: _Standing) -> 
             yield Problem(place, "ride_revision", "events", "an event that says something new", event.id)
 
 
-def _check_charge(
+def _check_rated(
     place: Place, stored: StoredRevision, charge: StoredCharge, standing: _Standing, known: Known
 ) -> Iterator[Problem]:
     """A charge against the one that its events, its balance and its tariff version give."""
@@ -168,14 +180,9 @@ def _check_charge(
     if contract != (standing.agreement_no, *(standing.tariff or (None, None))):
         named = (standing.agreement_no, *(standing.tariff or (None, None)))
         yield Problem(place, "ride_revision", "agreement_no, tariff_no, tariff_version", contract, named)
-    yield from differing(place, "ride_revision.charge.usage", verdict.usage, charge.usage)
     again = rate(verdict.usage, terms.version.tariff, charge.charge.balance)
-    yield from differing(place, "ride_revision.charge", again, charge.charge)
-    columns = (charge.charge.total_minor, charge.charge.currency)
-    if (stored.amount_minor, stored.currency) != columns:
-        yield Problem(place, "ride_revision", "amount_minor, currency", columns, (stored.amount_minor, stored.currency))
-    if standing.first_charge is not None and charge.owed != standing.first_charge.owed:
-        yield Problem(place, "ride_revision", "charge.owed", standing.first_charge.owed, charge.owed)
+    owed = (standing.first_charge or charge).owed
+    yield from check_same(place, rated_charge(verdict.usage, again, owed, standing.session), charge)
 
 
 def _verdict(stored: StoredRevision, charge: StoredCharge, standing: _Standing, catalog: Catalog) -> Verdict:
@@ -189,6 +196,7 @@ def _follow(
     place: Place,
     stored: StoredRevision,
     before: StoredCharge | None,
+    kind: str,
     standing: _Standing,
     known: Known,
     expected: _Expected,
@@ -196,7 +204,6 @@ def _follow(
     """The obligation, the transfers and the movements of balances that a revision must have."""
     after = standing.charge
     amount_minor = owed_minor(after) - owed_minor(before)
-    tax_minor = owed_tax(after) - owed_tax(before)
     told = after or before
     if told is None or standing.agreement_no is None or standing.tariff is None:
         return
@@ -205,7 +212,6 @@ def _follow(
     revision, currency, agreement_no = stored.revision, told.charge.currency, standing.agreement_no
     if amount_minor:
         standing.owed_minor += amount_minor
-        kind = "charge" if before is None else "correction"
         expected.obligations.append(
             StoredObligation(
                 number, revision, slot, operator_no, agreement_no, kind, amount_minor, currency, stored.decided_at
@@ -214,7 +220,7 @@ def _follow(
         if number not in known.owing.get(stored.batch_no, ()):
             found = "writer {}, seq {}, without it".format(*divmod(stored.batch_no, 1 << BATCH_BITS))
             yield Problem(place, "batch", "owing", f"ride {number} among them", found)
-    moves = charge_transfers(agreement_no, standing.tariff[0], operator_no, amount_minor, tax_minor, currency)
+    moves = charge_moves(before, after, agreement_no, standing.tariff[0], operator_no)
     expected.transfers += [
         StoredTransfer(number, Fact.CHARGE, revision, line, slot, operator_no, *move, stored.decided_at)
         for line, move in enumerate(moves)

@@ -11,12 +11,23 @@ from typing import Any
 import msgspec
 
 from service.billing.events.cloudevents import Envelope, RawRecord, Skipped, open_envelope, utc
-from service.billing.events.ride_data import DATA_TYPES, Corrected, Ended, Kind, Location, RideData
+from service.billing.events.ride_data import (
+    DATA_TYPES,
+    Adjustment,
+    AdjustmentKind,
+    Corrected,
+    Ended,
+    Kind,
+    Location,
+    RideData,
+)
 from service.billing.events.strict_json import MalformedEventError, decode_json
 
 __all__ = [
     "EVENT_TYPES",
     "MDS_TYPES",
+    "Adjustment",
+    "AdjustmentKind",
     "Kind",
     "Location",
     "Malformed",
@@ -80,6 +91,7 @@ class RideEvent(
         "zone_fees": "zf",
         "corrected_start": "cs",
         "corrected_end": "ce",
+        "adjustment": "ad",
     },
 ):
     """One thing that happened to a ride. Instants are UTC, `distance` is metres; short names are for stored events."""
@@ -105,6 +117,7 @@ class RideEvent(
     zone_fees: tuple[str, ...] = ()
     corrected_start: datetime | None = None
     corrected_end: datetime | None = None
+    adjustment: Adjustment | None = None
 
 
 class Malformed(msgspec.Struct, frozen=True, gc=False):

@@ -4,6 +4,7 @@ Names follow MDS 2.0 where MDS has one; unknown fields are ignored.
 These structs are what the JSON Schemas in `schemas/events/` are made from.
 """
 
+from decimal import Decimal
 from typing import Annotated, Literal, TypeAlias
 
 import msgspec
@@ -21,8 +22,9 @@ Kind: TypeAlias = Literal[
     "voided",
     "reservation_started",
     "reservation_cancelled",
+    "adjusted",
 ]
-"""What happened to the ride: the word in the event's type."""
+"""What happened to the ride: the word in the event's type. `adjusted` is support's own and comes by no topic."""
 
 Int4 = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 Int8 = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
@@ -51,6 +53,29 @@ class Location(msgspec.Struct, frozen=True, gc=False):
 
     lat: Annotated[float, Meta(ge=-90, le=90)]
     lng: Annotated[float, Meta(ge=-180, le=180)]
+
+
+AdjustmentKind: TypeAlias = Literal["extra", "goodwill", "refund"]
+
+
+class Adjustment(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
+    """What support makes a ride owe beside its fare: an extra charge (damage, a fine, a toll), goodwill (so much less),
+    or a refund (so much given back).
+
+    `amount_minor` > 0 is what the rider owes more or less, tax included; `tax_rate` (0.13 is 13 %) is the tax within an
+    extra charge, None where it is not taxed. `code` names it on the receipt, `reason` and `by` are for the trail.
+    `regardless`: an extra charge that is owed even if the ride is voided.
+    """
+
+    kind: AdjustmentKind
+    code: str
+    amount_minor: int
+    currency: str
+    reason: str
+    adjustment_id: str
+    by: str
+    tax_rate: Decimal | None = None
+    regardless: bool = False
 
 
 class RideData(msgspec.Struct, kw_only=True, gc=False):

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from service.billing.events.ride_data import AdjustmentKind
 from service.billing.facts.parts import Contact, Currency, Lines, Minor, Sources
 from service.billing.outcomes import RiderAction
 
@@ -50,11 +51,21 @@ class ChargeRated(_Charge, frozen=True, kw_only=True):
     """The ride was charged."""
 
 
+class ChargeAdjusted(msgspec.Struct, frozen=True, gc=False):
+    """What support added to the charge, or took off it; its line has the path `adjustment:<adjustment_id>`."""
+
+    adjustment_id: str
+    kind: AdjustmentKind
+    code: Annotated[str, Meta(description="What for: damage, fine, toll, late_help …, as the operator names it.")]
+    amount_minor: Annotated[int, Meta(description="Above 0, whichever the kind.")]
+
+
 class ChargeRevised(_Charge, frozen=True, kw_only=True):
-    """The charge changed, by a correction, a void or a late end; this one replaces those before it."""
+    """The charge changed, by a correction, a void, a late end or an adjustment; this one replaces those before it."""
 
     difference_minor: Annotated[int, Meta(description="What is owed more than before; negative: given back.")]
     reason: str | None = None
+    adjustment: Annotated[ChargeAdjusted | None, Meta(description="Where an adjustment changed it.")] = None
 
 
 class _Hold(RideFact, frozen=True, kw_only=True):
