@@ -100,6 +100,13 @@ class Process:
             delay = min(delay * 2, 5)
         return None
 
+    async def until_done(self, what: str, last: Callable[[], Awaitable[None]]) -> None:
+        """What is left to do once it is told to stop; a server that is away then is not waited for."""
+        try:
+            await last()
+        except AWAY as error:
+            LOG.warning("left undone", what=what, error=f"{type(error).__name__}: {error}")
+
     async def rounds(self, what: str, one_round: Callable[[], Awaitable[int]], idle_seconds: float) -> None:
         """Round after round; an idle one is followed by a pause, a server that is away by a longer one.
 
@@ -264,8 +271,8 @@ async def run_collect(process: Process) -> None:
                     begun.add(number)
                     if not _opened(providers, owned.account):
                         continue
+                    tasks.create_task(_collect_account(process, collection, number))
                     for what, one_round, idle in (
-                        ("debits", collection.submit_round, 0.05),
                         ("policies", collection.policy_round, 1.0),
                         ("holds", holds.resolve_round, 0.2),
                         ("used holds", holds.release_round, 0.5),
@@ -279,6 +286,12 @@ async def run_collect(process: Process) -> None:
         tasks.create_task(process.rounds("obligations", collection.plan_round, 0.05))
     await providers.close()
     await database.close()
+
+
+async def _collect_account(process: Process, collection: Collection, number: int) -> None:
+    """One account's debits, until told to stop: then the calls under way are finished, and no new ones begun."""
+    await process.rounds("debits", partial(collection.collect_round, number), 0.05)
+    await process.until_done("debits", partial(collection.end, number))
 
 
 def _opened(providers: Providers, row: AccountRow) -> bool:

@@ -13,16 +13,15 @@ from datetime import datetime, timedelta
 
 from service.adapters.postgres import RACES, Database
 from service.adapters.postgres.collection import CollectionStore, DebitKey, DebitRow, RefundKey
-from service.adapters.providers.port import Provider
 from service.billing.debits.collecting import Book, Work
 from service.billing.debits.events import Due, LeaseOver, PolicyDue
 from service.billing.debits.refunds import Refund
 from service.billing.debits.state import Debit
-from service.billing.outcomes import Throttled
 from service.flows.clock import Clock
-from service.flows.collection.calls import Answer, Claim, call, debit_event, refund_event
+from service.flows.collection.calls import Answer, Claim, debit_event, refund_event
 from service.flows.collection.hearing import Hearing
 from service.flows.collection.keeping import Providers, context, keep, net_rides
+from service.flows.collection.lanes import Lane
 
 BATCHES_MAX = 32
 """Batches of each writer that one plan round reads."""
@@ -45,7 +44,7 @@ class Collection(Hearing):
     ) -> None:
         super().__init__(database, providers, now, machine_now)
         self._concurrency = concurrency
-        self._quiet_until: dict[int, datetime] = {}
+        self._lanes: dict[int, Lane] = {}
 
     async def plan_round(self) -> int:
         """Takes in the next batches that owe something; returns how many there were.
@@ -78,35 +77,60 @@ class Collection(Hearing):
     async def submit_round(self, account_no: int) -> int:
         """Claims what is due of one account, calls its provider, saves outcomes as they come; returns the calls.
 
-        A provider that says "too many" is left alone until the time it named.
+        Ends when every outcome is saved. A provider that says "too many" is left alone until the time it named.
         """
-        if self._quiet_until.get(account_no, self._machine_now()) > self._machine_now():
+        lane = self._lane(account_no)
+        if lane.quiet:
             return 0
-        provider = self._providers[account_no]
-        claims = await self._claim(provider, account_no)
-        pending = {asyncio.create_task(call(provider, claim)) for claim in claims}
         try:
-            while pending:
-                done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-                await self._save(account_no, [task.result() for task in done])
+            claimed = await self._claim(lane, self._concurrency)
+            while lane.busy:
+                await self._save(lane, await lane.answered())
         finally:  # A call that nobody waits for any more is asked about when its lease is over.
-            for task in pending:
-                task.cancel()
-        return len(claims)
+            lane.close()
+        return claimed
 
-    async def _claim(self, provider: Provider, account_no: int) -> list[Claim]:
+    async def collect_round(self, account_no: int) -> int:
+        """As `submit_round`, but calls go on when it ends: a turn of claiming what is due and saving what was answered.
+
+        Returns how many claims and answers that were; `end` waits for the rest.
+        """
+        lane = self._lane(account_no)
+        answers = await lane.answered()
+        claiming = self._claim(lane, lane.room) if lane.hungry else _nothing()
+        claimed, saved = await asyncio.gather(claiming, self._save(lane, answers), return_exceptions=True)
+        if isinstance(claimed, BaseException):
+            raise claimed
+        if saved is not None:
+            raise saved
+        return claimed + len(answers) + lane.busy
+
+    async def end(self, account_no: int) -> None:
+        """Saves the outcomes of the calls under way; what waits for its turn is due again at once."""
+        lane = self._lane(account_no)
+        lane.wind_up()
+        while lane.busy:
+            await self._save(lane, await lane.answered())
+
+    def _lane(self, account_no: int) -> Lane:
+        if account_no not in self._lanes:
+            self._lanes[account_no] = Lane(
+                account_no, self._providers[account_no], self._machine_now, self._concurrency
+            )
+        return self._lanes[account_no]
+
+    async def _claim(self, lane: Lane, claims_max: int) -> int:
         """What is due, decided and committed: keys and intent are stored before anybody is called."""
+        account_no = lane.account_no
         async with self._database.transaction(CollectionStore) as store:
             machine_at, book = self._machine_now(), Book(self._now())
             submitting = not await store.paused(account_no)
-            claimed = await store.claim_debits(
-                account_no, book.now, machine_at, self._concurrency, submitting=submitting
-            )
+            claimed = await store.claim_debits(account_no, book.now, machine_at, claims_max, submitting=submitting)
             rows = {_key(row.debit): row for row in claimed}
             for row in claimed:
                 book.happen(row.debit, _taken(row.lease_until), context(self._providers, row))
             refunds = await store.claim_refunds(
-                account_no, book.now, machine_at, max(self._concurrency - len(claimed), 1), submitting=submitting
+                account_no, book.now, machine_at, max(claims_max - len(claimed), 1), submitting=submitting
             )
             debits = await store.read_debits(row.refund.ride_no for row in refunds)
             for refund_row in refunds:
@@ -130,19 +154,24 @@ class Collection(Hearing):
                 whole_rides=False,
             )
         known = {**debits, **rows}
-        return [Claim(work, known[_key(work.debit)], lease_until) for work in book.work]
+        lane.add([Claim(work, known[_key(work.debit)], lease_until) for work in book.work])
+        return len(book.work)
 
-    async def _save(self, account_no: int, answers: Sequence[Answer]) -> None:
-        for throttled in answers:
-            if isinstance(throttled.outcome, Throttled):
-                self._quiet_until[account_no] = self._machine_now() + throttled.outcome.retry_after
-        for attempt in range(RACES_MAX):
-            try:
-                return await self._save_once(account_no, answers)
-            except RACES:  # Another one netted a ride meanwhile: decide again on what is there now.
-                if attempt == RACES_MAX - 1:
-                    raise
-        return None
+    async def _save(self, lane: Lane, answers: Sequence[Answer]) -> None:
+        saved = not answers
+        try:
+            for attempt in range(RACES_MAX):
+                if saved:
+                    break
+                try:
+                    await self._save_once(lane.account_no, answers)
+                    saved = True
+                except RACES:  # Another one netted a ride meanwhile: decide again on what is there now.
+                    if attempt == RACES_MAX - 1:
+                        raise
+        finally:
+            if not saved:
+                lane.give_back(answers)  # They are still true.
 
     async def _save_once(self, account_no: int, answers: Sequence[Answer]) -> None:
         """The outcomes that came, in one transaction: those that come meanwhile share the next one."""
@@ -178,6 +207,10 @@ class Collection(Hearing):
     ) -> None:
         at = self._machine_now()
         await keep(store, self._providers, book, rows, {}, at, writer, {}, whole_rides=whole_rides)
+
+
+async def _nothing() -> int:
+    return 0
 
 
 def _taken(lease_until: datetime | None) -> Due | LeaseOver:
