@@ -6,11 +6,15 @@ from collections.abc import Callable, Mapping
 
 import aiohttp
 
+from service.adapters.providers.alipay import open_alipay
 from service.adapters.providers.port import MerchantAccount, Provider
 from service.adapters.providers.sandbox import SandboxProvider
 from service.adapters.providers.secrets import AccountSettingsError
 
-_OPENERS: dict[str, Callable[[MerchantAccount, aiohttp.ClientSession | None], Provider]] = {"sandbox": SandboxProvider}
+_OPENERS: dict[str, Callable[[MerchantAccount, aiohttp.ClientSession | None], Provider]] = {
+    "alipay": open_alipay,
+    "sandbox": SandboxProvider,
+}
 PROVIDER_NAMES = tuple(sorted(_OPENERS))
 
 

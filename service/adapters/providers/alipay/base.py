@@ -1,0 +1,277 @@
+"""What both Alipay products do alike: trades that are asked about, closed, paid by the rider, refunded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import date, datetime
+from typing import Any, Literal
+
+import aiohttp
+
+from service.adapters.providers.alipay import codes, wire
+from service.adapters.providers.alipay.codes import Problem
+from service.adapters.providers.alipay.gateway import Gateway
+from service.adapters.providers.alipay.notices import read_notice
+from service.adapters.providers.alipay.settings import AlipaySettings
+from service.adapters.providers.alipay.statements import read_statement
+from service.adapters.providers.port import (
+    BadNotification,
+    DebitRef,
+    DebitRequest,
+    MerchantAccount,
+    Notification,
+    RefundRef,
+    RefundRequest,
+    StatementAnswer,
+)
+from service.billing.capabilities import Capabilities
+from service.billing.outcomes import (
+    Accepted,
+    AlreadyDone,
+    Closed,
+    NeedsRider,
+    NotFound,
+    Outcome,
+    Rejected,
+    SignString,
+    Succeeded,
+    Unknown,
+)
+
+RIDER_MUST_PAY = "RIDER_MUST_PAY"
+CHECK_NUMBER = "FAREBOX_CREDENTIALS_CHECK"
+"""A trade that never was: asking for it shows whether the credentials are good."""
+APP_PRODUCT = "QUICK_MSECURITY_PAY"
+"""alipay.trade.app.pay's product (AlipayTradeAppPayModel)."""
+
+
+class AlipayAccount:
+    """One merchant account at Alipay, but for what its product does in its own way."""
+
+    def __init__(
+        self,
+        account: MerchantAccount,
+        settings: AlipaySettings,
+        capabilities: Capabilities,
+        session: aiohttp.ClientSession | None = None,
+    ) -> None:
+        """Connections are its own unless given some. Raises AccountSettingsError for keys that can't be used."""
+        self.account = account
+        self.capabilities = capabilities
+        self._settings = settings
+        self._gateway = Gateway(account, settings, session)
+        self._sync_type = "CREDIT_DEDUCT" if settings.product == "zhima" else "CREDIT_AUTH"
+
+    async def check(self) -> Outcome | None:
+        """See the port. Asks for a trade that never was."""
+        answer = await self._trade(CHECK_NUMBER)
+        match answer:
+            case NotFound() | wire.TradeView():
+                return None
+            case Unknown(reason=codes.BAD_SIGNATURE):
+                return Rejected("BAD_ANSWER_SIGNATURE", "alipay_public_key is not the key with which Alipay signs")
+            case Rejected(code=code, message=message):
+                return Rejected(code, " ".join(part for part in (_HINTS.get(code, ""), message) if part))
+        return answer
+
+    async def get_debit(self, debit: DebitRef) -> Outcome:
+        """See the port."""
+        number = await self._number(debit)
+        return await self._debit_state(debit, number) if isinstance(number, str) else codes.of_query(number)
+
+    async def reduce_debit(self, debit: DebitRef, amount_minor: int) -> Outcome:
+        """See the port: one number is one collection of one amount."""
+        if amount_minor <= 0:
+            return await self.close_debit(debit)
+        return Rejected("NOT_POSSIBLE", "Alipay lowers no debit; what is too much is given back once it is paid")
+
+    async def close_debit(self, debit: DebitRef) -> Outcome:
+        """See the port."""
+        number = await self._number(debit)
+        return await self._close(debit, number) if isinstance(number, str) else codes.of_query(number)
+
+    async def settle_elsewhere(self, debit: DebitRef, paid_at: datetime) -> Outcome:
+        """See the port. Tells Zhima that the rider has paid (COMPLETE), then closes the trade, in this order: said
+        after the closing it would not be said again when we die in between.
+
+        Source: AlipayTradeOrderinfoSyncModel.order_biz_info.
+        """
+        number = await self._number(debit)
+        if not isinstance(number, str):
+            return codes.of_query(number)
+        trade = await self._trade(number)
+        if not isinstance(trade, wire.TradeView):
+            return trade
+        state = self._meaning(trade, Accepted())
+        if isinstance(state, Succeeded):
+            return AlreadyDone()
+        if not isinstance(state, Accepted):
+            return state
+        told = await self._sync(trade.trade_no, "COMPLETE", f"{debit.key}_complete")
+        return await self._close(debit, number) if isinstance(told, Accepted) else told
+
+    async def nudge_debit(self, debit: DebitRef) -> Outcome:
+        """See the port."""
+        return Rejected("NOT_POSSIBLE", "Alipay has no call that makes it try again")
+
+    async def request_payment(self, request: DebitRequest) -> Outcome:
+        """See the port. The rider pays the very number of the debit, so that he and we can't both succeed."""
+        number = await self._number(request)
+        if not isinstance(number, str):
+            return number
+        amount = wire.yuan(request.amount_minor, request.currency)
+        if isinstance(amount, Rejected):
+            return amount
+        trade = await self._trade(number)
+        state = self._meaning(trade, Accepted()) if isinstance(trade, wire.TradeView) else trade
+        if isinstance(state, Succeeded):
+            return AlreadyDone()
+        if isinstance(state, Closed):
+            return state
+        asked = {
+            "out_trade_no": number,
+            "total_amount": amount,
+            "subject": wire.subject(request.subject),
+            "product_code": APP_PRODUCT,
+            "seller_id": self._settings.seller_id,
+        }
+        return NeedsRider(RIDER_MUST_PAY, SignString(self._gateway.app_string("alipay.trade.app.pay", asked)))
+
+    async def refund(self, request: RefundRequest) -> Outcome:
+        """See the port. A repeat answers 10000 too: only `fund_change` and the query tell (AlipayTradeRefundModel)."""
+        amount = wire.yuan(request.amount_minor, request.currency)
+        if isinstance(amount, Rejected):
+            return amount
+        trade = await self._named(request.debit)
+        if not isinstance(trade, dict):
+            return trade
+        asked = {**trade, "refund_amount": amount, "out_request_no": request.key}
+        asked["refund_reason"] = wire.subject(request.reason)
+        answer = await self._gateway.call("alipay.trade.refund", asked, wire.REFUND)
+        if isinstance(answer, Problem):
+            return codes.of_refund(answer)
+        if not isinstance(answer, wire.RefundView):
+            return answer
+        if answer.fund_change == "Y":
+            return Succeeded(request.amount_minor, request.key)
+        seen = await self.get_refund(RefundRef(request.key, request.debit))
+        return seen if isinstance(seen, Succeeded) else Accepted(request.key)
+
+    async def get_refund(self, refund: RefundRef) -> Outcome:
+        """See the port. Without a state Alipay knows no such refund, or it failed: the same number may be sent again.
+
+        Source: AlipayTradeFastpayRefundQueryResponse.refund_status.
+        """
+        trade = await self._named(refund.debit)
+        if not isinstance(trade, dict):
+            return codes.of_query(trade)
+        asked = {**trade, "out_request_no": refund.key}
+        answer = await self._gateway.call("alipay.trade.fastpay.refund.query", asked, wire.REFUND_QUERY)
+        if isinstance(answer, Problem):
+            return codes.of_query(codes.outcome(answer))
+        if not isinstance(answer, wire.RefundQueryView):
+            return codes.of_query(answer)
+        if not answer.refund_status:
+            return NotFound()
+        if answer.out_request_no not in ("", refund.key):
+            return wire.ANOTHER_NUMBER
+        amount = wire.minor(answer.refund_amount)
+        if answer.refund_status == wire.REFUNDED and amount:
+            return Succeeded(amount, refund.key)
+        return Unknown(f"refund_status {answer.refund_status}")
+
+    async def report_performance(self, debit: DebitRef, record: Literal["completed", "violated"], key: str) -> Outcome:
+        """See the port. Source: the status words COMPLETE and VIOLATED of orderinfo.sync for pre-authorisations
+        (developer.aliyun.com/ask/285623; COMPLETE also in AlipayTradeOrderinfoSyncModel)."""
+        if self.capabilities.reports_performance == "provider":
+            return Rejected("NOT_POSSIBLE", "Zhima itself records how the rider paid")
+        trade_no = debit.provider_ref
+        if trade_no is None:
+            number = await self._number(debit)
+            trade = await self._trade(number) if isinstance(number, str) else number
+            if not isinstance(trade, wire.TradeView):
+                return trade
+            trade_no = trade.trade_no
+        return await self._sync(trade_no, "COMPLETE" if record == "completed" else "VIOLATED", key)
+
+    def parse_notification(
+        self, headers: Mapping[str, str], body: bytes, now: datetime
+    ) -> Notification | BadNotification:
+        """See the port. Alipay's protocol knows no oldest time: repeats are told by the notification's id."""
+        return read_notice(self._settings, self._gateway.notification_signed, body)
+
+    async def statement(self, day: date) -> StatementAnswer:
+        """See the port."""
+        return await read_statement(self._gateway, day)
+
+    async def close(self) -> None:
+        """See the port."""
+        await self._gateway.close()
+
+    async def _number(self, debit: DebitRef | DebitRequest) -> str | Outcome:
+        """The out_trade_no under which a debit is collected, or why it can't be told."""
+        return debit.key
+
+    def _unpaid(self, debit: DebitRef) -> Outcome:
+        """What it means that a debit's trade waits for the buyer."""
+        return NeedsRider("WAIT_BUYER_PAY")
+
+    def _meaning(self, trade: wire.TradeView, waiting: Outcome) -> Outcome:
+        return wire.debit_outcome(trade, waiting, self._settings.credit_pay_modes)
+
+    async def _debit_state(self, debit: DebitRef, number: str) -> Outcome:
+        trade = await self._trade(number)
+        if not isinstance(trade, wire.TradeView):
+            return codes.of_query(trade)
+        outcome = self._meaning(trade, self._unpaid(debit))
+        return Accepted(trade.trade_no or None) if outcome == Accepted() else outcome
+
+    async def _trade(self, number: str) -> wire.TradeView | Outcome:
+        answer = await self._gateway.call("alipay.trade.query", {"out_trade_no": number}, wire.TRADE)
+        if isinstance(answer, Problem):
+            return codes.outcome(answer)
+        if isinstance(answer, wire.TradeView) and answer.out_trade_no != number:
+            return wire.ANOTHER_NUMBER
+        return answer
+
+    async def _close(self, debit: DebitRef, number: str) -> Outcome:
+        """Closes a trade; one that can't be closed is looked at."""
+        answer = await self._gateway.call("alipay.trade.close", {"out_trade_no": number}, wire.NOTHING)
+        if not isinstance(answer, Problem):
+            return Closed() if isinstance(answer, wire.Nothing) else answer
+        if answer.sub_code not in codes.TRADE_STATE_WRONG:
+            return codes.outcome(answer)
+        state = await self._debit_state(debit, number)
+        if isinstance(state, Succeeded):
+            return AlreadyDone()
+        return state if isinstance(state, Closed | NotFound) else Unknown(answer.sub_code)
+
+    async def _sync(self, trade_no: str, status: str, request_no: str) -> Outcome:
+        """Tells Zhima how a trade was performed; the same request number changes nothing a second time."""
+        asked: dict[str, Any] = {
+            "trade_no": trade_no,
+            "out_request_no": request_no,
+            "biz_type": self._sync_type,
+            "order_biz_info": f'{{"status":"{status}"}}',
+        }
+        answer = await self._gateway.call("alipay.trade.orderinfo.sync", asked, wire.NOTHING)
+        if isinstance(answer, Problem):
+            return codes.outcome(answer)
+        return Accepted(trade_no) if isinstance(answer, wire.Nothing) else answer
+
+    async def _named(self, debit: DebitRef) -> dict[str, str] | Outcome:
+        """How a paid trade is named: by Alipay's number where it is known."""
+        if debit.provider_ref is not None:
+            return {"trade_no": debit.provider_ref}
+        number = await self._number(debit)
+        return {"out_trade_no": number} if isinstance(number, str) else number
+
+
+_HINTS = {
+    "isv.invalid-app-id": "settings.app_id is not an app at this gateway.",
+    "isv.invalid-signature": "app_private_key does not belong to the public key that Alipay has of this app.",
+    "isv.missing-signature-key": "Alipay has no public key of this app yet.",
+    "isv.insufficient-isv-permissions": "the app has no permission for trades: sign the product for it.",
+    "isv.insufficient-user-permissions": "the merchant has not given the app permission.",
+}
+"""What to put right. Codes: GWERR."""

@@ -1,0 +1,128 @@
+"""Alipay's notifications: form posts about trades and freezes, and messages of the app's gateway about Zhima.
+
+A trade's notification is believed as far as its words are listed; everything that is only said to have changed is asked
+about. Sources: opendocs.alipay.com/open/204/105301 (trade_status_sync), alipay-sdk-nodejs-all checkNotifySign.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+from urllib.parse import parse_qsl
+
+import msgspec
+
+from service.adapters.providers.alipay import wire
+from service.adapters.providers.alipay.settings import AlipaySettings
+from service.adapters.providers.exchange import decoded
+from service.adapters.providers.port import Ack, BadNotification, Notification
+from service.billing.agreements.standing import HoldAnswer, HoldStatus
+from service.billing.outcomes import Closed, Outcome, Unknown
+
+SUCCESS = Ack(200, "text/plain", b"success")
+"""Exactly this stops the repeats."""
+REFUSED = Ack(400, "text/plain", b"fail")
+FIELDS_MAX = 200
+ORDER_NUMBER = re.compile(r"ZMCB[0-9]{8,60}")
+"""unverified: what a credit_biz_order_id looks like (agent-skill 芝麻先享, glossary); our own keys never do."""
+AGREEMENT_CHANGED = "zhima.credit.payafteruse.creditagreement.changed"
+ORDER_CHANGED = "zhima.credit.payafteruse.creditbizorder.changed"
+
+
+class _Changed(msgspec.Struct, frozen=True):
+    """What a message of the app's gateway is about, by our own numbers."""
+
+    out_agreement_no: str = ""
+    out_order_no: str = ""
+
+
+_CHANGED = msgspec.json.Decoder(_Changed)
+
+
+def read_notice(
+    settings: AlipaySettings, signed: Callable[[Mapping[str, str]], bool], body: bytes
+) -> Notification | BadNotification:
+    """The notification, or why it is not believed: signature, app and seller are looked at before anything else."""
+    form = _form(body)
+    if form is None:
+        return BadNotification("the body is not a form", REFUSED)
+    if not signed(form):
+        return BadNotification("the signature is wrong", REFUSED)
+    if form.get("app_id") != settings.app_id:
+        return BadNotification("the notification is for another app", REFUSED)
+    for seller in ("seller_id", "payee_user_id"):
+        if form.get(seller, settings.seller_id) != settings.seller_id:
+            return BadNotification("the notification is for another seller", REFUSED)
+    number = form.get("notify_id", "")
+    if not number:
+        return BadNotification("the notification has no id", REFUSED)
+    return _content(settings, form, number)
+
+
+def _content(settings: AlipaySettings, form: Mapping[str, str], number: str) -> Notification | BadNotification:
+    method = form.get("msg_method", "")
+    if method in (AGREEMENT_CHANGED, ORDER_CHANGED):
+        return _changed(method, form, number)
+    if form.get("notify_type") == "trade_status_sync" and form.get("out_trade_no"):
+        if "seller_id" not in form:
+            return BadNotification("the notification names no seller", REFUSED)
+        return _trade(settings, form, number)
+    if form.get("notify_type", "").startswith("fund_auth_") and form.get("out_order_no"):
+        return Notification(number, "hold", form["out_order_no"], _freeze(form), SUCCESS)
+    kind = method or form.get("notify_type", "")
+    return BadNotification(f"a notification of type {kind[:64]!r}, which is not used", SUCCESS)
+
+
+def _changed(method: str, form: Mapping[str, str], number: str) -> Notification | BadNotification:
+    """Something about an agreement or an order has changed: it is asked for."""
+    content = decoded(form.get("biz_content", "").encode(), _CHANGED)
+    ask = Unknown("Alipay says it has changed")
+    if content and method == AGREEMENT_CHANGED and content.out_agreement_no:
+        return Notification(number, "agreement", content.out_agreement_no, ask, SUCCESS)
+    if content and method == ORDER_CHANGED and content.out_order_no:
+        return Notification(number, "hold", content.out_order_no, ask, SUCCESS)
+    return BadNotification("a message without our number", SUCCESS)
+
+
+def _trade(settings: AlipaySettings, form: Mapping[str, str], number: str) -> Notification:
+    """A trade by its out_trade_no: an order's number names the hold of the ride, any other is our key of the debit."""
+    refund = form.get("out_biz_no", "")
+    if refund and "refund_fee" in form:  # What was refunded under which number is asked for.
+        return Notification(number, "refund", refund, Unknown("Alipay says it was refunded"), SUCCESS)
+    trade = form["out_trade_no"]
+    named: dict[str, Any] = {"named_by": "hold_ref" if ORDER_NUMBER.fullmatch(trade) else "key"}
+    return Notification(number, "debit", trade, _trade_state(settings, form), SUCCESS, **named)
+
+
+def _trade_state(settings: AlipaySettings, form: Mapping[str, str]) -> Outcome:
+    status = form.get("trade_status", "")
+    if status == "TRADE_CLOSED" and "gmt_payment" not in form and "refund_fee" not in form:
+        return Closed(status)
+    if status not in wire.PAID or "refund_fee" in form:
+        return Unknown(f"trade_status {status}")  # WAIT_BUYER_PAY, closed after a payment, or a word nobody listed.
+    mode = form.get("credit_pay_mode", "")
+    return wire.succeeded(form.get("total_amount", ""), form.get("trade_no", ""), mode, settings.credit_pay_modes)
+
+
+def _freeze(form: Mapping[str, str]) -> HoldAnswer:
+    """Only a freeze that succeeded is believed; every other operation is asked about."""
+    frozen = wire.minor(form.get("total_freeze_amount") or form.get("amount", ""))
+    done = form.get("operation_type") == "FREEZE" and form.get("status") == "SUCCESS"
+    if form.get("notify_type") == "fund_auth_freeze" and done and form.get("auth_no") and frozen:
+        return HoldStatus("open", form["auth_no"], frozen)
+    return Unknown("Alipay says the authorisation has changed")
+
+
+def _form(body: bytes) -> dict[str, str] | None:
+    """The form in its own charset; None for anything else, and where a name stands twice."""
+    try:
+        text = body.decode("ascii")
+        charset = dict(parse_qsl(text, max_num_fields=FIELDS_MAX)).get("charset", "utf-8").lower()
+        if charset not in ("utf-8", "utf8", "gbk", "gb2312", "gb18030"):
+            return None
+        pairs = parse_qsl(text, True, True, charset, "strict", FIELDS_MAX)
+    except ValueError:  # Not ASCII, too many fields, or bytes that are not of the charset.
+        return None
+    form = dict(pairs)
+    return form if form and len(form) == len(pairs) else None

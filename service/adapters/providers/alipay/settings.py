@@ -1,0 +1,74 @@
+"""Settings of an Alipay account: which product, who we are there, and the words that a contract may change."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from service.adapters.providers.exchange import Limits
+from service.adapters.providers.port import MerchantAccount
+from service.adapters.providers.secrets import AccountSettingsError
+
+Product = Literal["zhima", "preauth"]
+Word = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"^[0-9A-Za-z_.-]+$")]
+SECRETS = ("app_private_key", "alipay_public_key")
+"""Named by reference: `<name>_file` or `<name>_env`."""
+
+
+class AlipaySettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What an account's settings say, beside its secrets and `exchange.Limits`. Durations are ISO 8601."""
+
+    product: Product
+    """zhima: 芝麻先享 with a dynamic amount; preauth: fund-auth pre-authorisation (芝麻免押, given a service)."""
+    app_id: Word
+    seller_id: Word
+    """The merchant's pid (2088…): what notifications must be for, and who is paid."""
+    notify_url: str
+    zm_service_id: Word | None = None
+    category_id: Word | None = None
+    scene: Word = "ZHIMA_CREDIT_CODE"
+    """unverified, as the next two: only the agent-skill of 芝麻先享（动态金额模式） says them (pay-request.md)."""
+    product_code: Word = "GENERAL_WITHHOLDING"
+    credit_trade_scene: Word = "CREDIT_PAY_UNCERTAIN_FEE"
+    credit_pay_modes: tuple[Word, ...] = ("creditAdvanceV2",)
+    """Known ways of paying on credit; any other is not believed (alipay-sdk-java-all, AlipayTradePayResponse)."""
+    freeze_product_code: Word = "PREAUTH_PAY"
+    """Of fund.auth.order.app.freeze (alipay-sdk-java-all, AlipayFundAuthOrderAppFreezeModel)."""
+    auth_product_code: Word = "PRE_AUTH_ONLINE"
+    """Of trade.pay on a pre-authorisation (alipay-sdk-java-all, AlipayTradePayModel)."""
+    freeze_timeout: Annotated[str, msgspec.Meta(pattern=r"^[1-9][0-9]{0,4}[mhd]$")] = "15m"
+    """How long the rider may take to confirm a freeze, 1m to 15d (AlipayFundAuthOrderAppFreezeModel)."""
+    refund_window: timedelta = timedelta(days=90)
+    """unverified: the contract says how long a trade can be refunded; after it Alipay calls it TRADE_FINISHED."""
+
+
+_NAMES = set(AlipaySettings.__struct_fields__)
+_KNOWN = _NAMES | set(Limits.__struct_fields__) | {f"{name}_{by}" for name in SECRETS for by in ("file", "env")}
+
+
+def read_settings(account: MerchantAccount) -> AlipaySettings:
+    """The account's settings; raises AccountSettingsError naming the setting and what is allowed."""
+    given: Mapping[str, Any] = account.settings
+    unknown = sorted(given.keys() - _KNOWN)
+    if unknown:
+        raise _wrong(account, f"settings.{unknown[0]} is not known; known are {', '.join(sorted(_KNOWN))}")
+    try:
+        settings = msgspec.convert({name: given[name] for name in _NAMES & given.keys()}, AlipaySettings)
+    except msgspec.ValidationError as error:
+        raise _wrong(account, f"settings: {error}") from None
+    if not settings.notify_url.startswith(("https://", "http://")):
+        raise _wrong(account, "settings.notify_url is no http or https address")
+    if settings.product == "zhima":
+        for name in ("zm_service_id", "category_id"):
+            if getattr(settings, name) is None:
+                raise _wrong(account, f"settings.{name} is missing: product zhima needs it")
+    elif (settings.zm_service_id is None) != (settings.category_id is None):
+        raise _wrong(account, "settings.zm_service_id and settings.category_id go together")
+    return settings
+
+
+def _wrong(account: MerchantAccount, message: str) -> AccountSettingsError:
+    return AccountSettingsError(f"merchant account {account.account_id}: {message}")
