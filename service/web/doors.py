@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from datetime import datetime, timedelta
 from typing import Any
@@ -12,6 +13,7 @@ import msgspec
 
 from service.adapters.migrate import check_version
 from service.adapters.postgres import UNAVAILABLE, Database, session_settings
+from service.adapters.postgres.agreements import OwnedAccount
 from service.adapters.postgres.catalog import CatalogStore
 from service.adapters.postgres.reading import ReadingStore, RideRows
 from service.adapters.postgres.tokens import Token, TokenStore
@@ -20,6 +22,7 @@ from service.adapters.providers.port import MerchantAccount, Provider
 from service.adapters.providers.secrets import AccountSettingsError
 from service.billing.catalog import Operator
 from service.billing.keys import session_key_bytes, slot_of
+from service.flows.account_checks import account_name
 from service.flows.accounts import list_accounts, merchant_account
 from service.flows.agreements import Agreements
 from service.flows.clock import BusinessClock, Clock, machine_now
@@ -71,7 +74,8 @@ class Doors:
         self.holds: Holds
         self.agreements: Agreements
         self.collection: Collection
-        self._accounts: dict[tuple[str, str], MerchantAccount] = {}
+        self.accounts: Sequence[OwnedAccount] = ()
+        self._named: dict[tuple[str, str], MerchantAccount] = {}
         self._left: set[asyncio.Task[Any]] = set()
         self._ride_nos: dict[bytes, int] = {}
 
@@ -120,25 +124,24 @@ class Doors:
     async def refresh_accounts(self) -> None:
         """Reads the merchant accounts once, and opens those that are new or were changed; one that can't be used is
         left: `serve` names it when it asks each provider for its credentials."""
-        owned = await list_accounts(self.working)
-        self._accounts = {
-            (item.account.provider, f"{item.operator_id}.{item.account.account_id}"): merchant_account(item.account)
-            for item in owned
+        self.accounts = await list_accounts(self.working)
+        self._named = {
+            (owned.account.provider, account_name(owned)): merchant_account(owned.account) for owned in self.accounts
         }
-        for account in self._accounts.values():
+        for account in self._named.values():
             with suppress(AccountSettingsError):
                 self.providers.of(account)
 
     def has_account(self, provider: str, name: str) -> bool:
         """Whether there is an account `<operator>.<account id>` at a provider, as far as was read."""
-        return (provider, name) in self._accounts
+        return (provider, name) in self._named
 
     async def provider_of(self, provider: str, name: str) -> Provider | None:
         """The provider of the account `<operator>.<account id>`; None when there is none. An operator's id has no dot,
         so that a name is one account's. Raises AccountSettingsError for one that can't be used."""
         if not self.has_account(provider, name):
             await self.refresh_accounts()
-        account = self._accounts.get((provider, name))
+        account = self._named.get((provider, name))
         return None if account is None else self.providers.of(account)
 
     def leave(self, task: asyncio.Task[Any]) -> None:

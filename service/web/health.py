@@ -14,6 +14,7 @@ class Health:
     def __init__(self, role: str) -> None:
         self.role = role
         self.waiting_for: str | None = "start"
+        self.refused_accounts: list[str] = []  # Merchant accounts whose provider refuses them: the others go on.
         ROLE_READY.labels(role).set(0)
 
     def ready(self) -> None:
@@ -35,9 +36,10 @@ async def start_health(health: Health, host: str, port: int) -> web.AppRunner:
         return web.json_response({"status": "alive", "role": health.role})
 
     async def readyz(_: web.Request) -> web.Response:
+        refused = {"refused_accounts": health.refused_accounts} if health.refused_accounts else {}
         if health.waiting_for is None:
-            return web.json_response({"status": "ready", "role": health.role})
-        body = {"status": "waiting", "role": health.role, "waiting_for": health.waiting_for}
+            return web.json_response({"status": "ready", "role": health.role, **refused})
+        body = {"status": "waiting", "role": health.role, "waiting_for": health.waiting_for, **refused}
         return web.json_response(body, status=503)
 
     async def metrics(_: web.Request) -> web.Response:

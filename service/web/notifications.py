@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Literal
 
 from litestar import Response, post
 from litestar.params import FromPath
@@ -55,8 +56,10 @@ async def _take(doors: Doors, request: Asked, provider: str, account: str) -> Ac
     headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in request.scope["headers"]}
     notice = known.parse_notification(headers, body, doors.machine())
     if isinstance(notice, BadNotification):
-        NOTIFICATIONS.labels(account, "refused").inc()
-        LOG.warning("notification refused", provider=provider, account=account, reason=notice.reason)
+        of_no_use = notice.ack.status < 300  # Genuine, and about something that nobody here asked for.
+        NOTIFICATIONS.labels(account, "ignored" if of_no_use else "refused").inc()
+        if not of_no_use:
+            LOG.warning("notification refused", provider=provider, account=account, reason=notice.reason)
         return notice.ack
     taken = await _hand_over(doors, known, notice)
     async with doors.working.reading(NotificationStore) as store:
@@ -77,5 +80,6 @@ async def _hand_over(doors: Doors, provider: Provider, notice: Notification) -> 
     if notice.about == "hold" and not isinstance(answer, AgreementStatus):
         return await doors.holds.noticed(number, notice.key, answer)
     if isinstance(answer, AgreementStatus | HoldStatus):
-        return False
-    return await doors.collection.noticed(number, notice.key, answer)
+        return False  # A status of something else than it is about.
+    about: Literal["debit", "refund"] = "refund" if notice.about == "refund" else "debit"
+    return await doors.collection.noticed(number, notice.key, answer, notice.named_by, about)

@@ -13,10 +13,12 @@ from service.web.problems import RETRY_AFTER_SECONDS, ProblemError
 
 
 class ProbeView(msgspec.Struct, frozen=True):
-    """How the process is."""
+    """How the process is; `refused_accounts` are merchant accounts whose provider refuses their credentials or
+    settings: what is about the others goes on."""
 
     status: str
     role: str
+    refused_accounts: list[str] = []
 
 
 @get("/livez", opt=OPEN, tags=["probes"])
@@ -32,7 +34,7 @@ async def readyz(request: Asked) -> Response[ProbeView]:
     if waiting_for is not None:
         headers = {"Retry-After": str(RETRY_AFTER_SECONDS)}
         raise ProblemError(503, "unavailable", f"waiting for {waiting_for}", headers=headers)
-    return answer(request, ProbeView("ready", "serve"))
+    return answer(request, ProbeView("ready", "serve", doors_of(request).health.refused_accounts))
 
 
 @get("/metrics", opt=OPEN, tags=["probes"])

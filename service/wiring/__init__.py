@@ -24,12 +24,11 @@ from service.adapters.kafka import (
 )
 from service.adapters.migrate import SchemaVersionError, check_version
 from service.adapters.postgres import RACES, UNAVAILABLE, Database, connect
-from service.adapters.postgres.agreements import AccountRow
+from service.adapters.postgres.agreements import OwnedAccount
 from service.adapters.postgres.catalog import CatalogStore
 from service.adapters.postgres.intake import FenceLostError
 from service.adapters.providers import Providers
-from service.adapters.providers.secrets import AccountSettingsError
-from service.flows.accounts import list_accounts, merchant_account
+from service.flows.accounts import list_accounts
 from service.flows.agreements import Agreements
 from service.flows.clock import BusinessClock, machine_now
 from service.flows.collection import Collection
@@ -43,6 +42,7 @@ from service.flows.publication import Publication
 from service.settings import Settings
 from service.telemetry import logger
 from service.web.health import Health, start_health
+from service.wiring.accounts import AccountWatch
 
 LOG = logger("wiring")
 T = TypeVar("T")
@@ -258,28 +258,34 @@ async def run_collect(process: Process) -> None:
     )
     holds = Holds(database, providers, clock.now, machine_now)
     agreements = Agreements(database, providers, clock.now, machine_now)
-    begun: set[int] = set()
+    watch = AccountWatch(providers, process.health)
+    known: dict[int, OwnedAccount] = {}
     async with asyncio.TaskGroup() as tasks:
 
         async def look() -> int:
-            """Reads the clock, and takes up merchant accounts that are new; a paused one when it is so no more."""
+            """Reads the clock, and takes up merchant accounts that are new."""
             async with database.reading(CatalogStore) as store:
                 clock.read(await store.installation())
             for owned in await list_accounts(database):
-                number = owned.account.account_no
-                if number not in begun and not owned.paused:
-                    begun.add(number)
-                    if not _opened(providers, owned.account):
-                        continue
-                    tasks.create_task(_collect_account(process, collection, number))
-                    for what, one_round, idle in (
-                        ("policies", collection.policy_round, 1.0),
-                        ("holds", holds.resolve_round, 0.2),
-                        ("used holds", holds.release_round, 0.5),
-                        ("agreements", agreements.refresh_round, 1.0),
-                    ):
-                        tasks.create_task(process.rounds(what, partial(one_round, number), idle))
+                number, new = owned.account.account_no, owned.account.account_no not in known
+                known[number] = owned
+                if new:
+                    tasks.create_task(begin(number))
             return 0
+
+        async def begin(number: int) -> None:
+            """An account's rounds, once its provider was asked and does not refuse it."""
+            if not await watch.until_usable(process, lambda: known[number]):
+                return
+            tasks.create_task(watch.run(process, lambda: [known[number]]))
+            tasks.create_task(_collect_account(process, collection, number))
+            for what, one_round, idle in (
+                ("policies", collection.policy_round, 1.0),
+                ("holds", holds.resolve_round, 0.2),
+                ("used holds", holds.release_round, 0.5),
+                ("agreements", agreements.refresh_round, 1.0),
+            ):
+                tasks.create_task(process.rounds(what, partial(one_round, number), idle))
 
         await process.until_there("PostgreSQL", look)
         tasks.create_task(process.rounds("clock and accounts", look, 1.0))
@@ -292,16 +298,6 @@ async def _collect_account(process: Process, collection: Collection, number: int
     """One account's debits, until told to stop: then the calls under way are finished, and no new ones begun."""
     await process.rounds("debits", partial(collection.collect_round, number), 0.05)
     await process.until_done("debits", partial(collection.end, number))
-
-
-def _opened(providers: Providers, row: AccountRow) -> bool:
-    """Opens an account's provider; one that can't be used is named once and left, the others go on."""
-    try:
-        providers.of(merchant_account(row))
-    except AccountSettingsError as error:
-        LOG.error("merchant account can't be used", error=str(error))
-        return False
-    return True
 
 
 def _hot_connection(settings: Settings) -> Callable[[str], Awaitable[asyncpg.Connection[asyncpg.Record]]]:

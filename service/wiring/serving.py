@@ -22,6 +22,7 @@ from service.telemetry import configure_logs, logger
 from service.web.app import create_app
 from service.web.doors import Doors, DoorSettings
 from service.wiring import Process
+from service.wiring.accounts import AccountWatch
 
 LOG = logger("serving")
 DRAIN_SECONDS = 25
@@ -47,16 +48,18 @@ async def _serve_here(process: Process) -> None:
     doors.health = process.health
     await doors.open()
     refreshing = asyncio.create_task(doors.keep_fresh())
+    watching = asyncio.create_task(AccountWatch(doors.providers, process.health).run(process, lambda: doors.accounts))
     stopping = asyncio.create_task(process.stopping.wait())
     try:
         async with listening(create_app(doors), settings.http_host, settings.http_port):
             LOG.info("listening", host=settings.http_host, port=settings.http_port)
-            await asyncio.wait([refreshing, stopping], return_when=asyncio.FIRST_COMPLETED)
-            if refreshing.done():
-                refreshing.result()
+            await asyncio.wait([refreshing, watching, stopping], return_when=asyncio.FIRST_COMPLETED)
+            for lasting in (refreshing, watching):
+                if lasting.done():
+                    lasting.result()
             refreshing.cancel()  # From here on nobody says that it is ready.
     finally:
-        for task in (refreshing, stopping):
+        for task in (refreshing, watching, stopping):
             task.cancel()
         await doors.close()
 
