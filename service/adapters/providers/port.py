@@ -15,6 +15,7 @@ import msgspec
 
 from service.billing.agreements.standing import AgreementAnswer, HoldAnswer
 from service.billing.capabilities import Capabilities
+from service.billing.debits.state import DisputeKind, DisputeResult
 from service.billing.outcomes import Outcome
 
 
@@ -152,12 +153,28 @@ class Ack(msgspec.Struct, frozen=True):
     body: bytes
 
 
+class DisputeStatus(msgspec.Struct, frozen=True, tag=True):
+    """A dispute about a debit, which is named as the provider does: by its own number of the debit.
+
+    A complaint leaves the money where it is, a chargeback takes it at its opening; how it ended is seen from the
+    operator. `amount_minor` is what is disputed.
+    """
+
+    debit_ref: str
+    kind: DisputeKind
+    state: Literal["opened"] | DisputeResult
+    amount_minor: int
+    currency: str
+    provider_ref: str | None = None
+
+
 class Notification(msgspec.Struct, frozen=True, tag=True):
     """A notification whose signature and time are good: what it is about and how that stands, to be acknowledged by
     `ack` after the commit. It may be old or repeated; amount and state are checked against what we know.
 
     `key` is our key of what it is about; where the provider names a debit by the order it goes through, it is that
-    hold's key (`named_by` "hold") or the provider's number of that hold ("hold_ref").
+    hold's key (`named_by` "hold") or the provider's number of that hold ("hold_ref"). With a `dispute` all that counts
+    is what that says: `key` is its `debit_ref`, the `answer` is Unknown.
     """
 
     notification_id: str
@@ -166,6 +183,7 @@ class Notification(msgspec.Struct, frozen=True, tag=True):
     answer: AgreementAnswer | HoldAnswer
     ack: Ack
     named_by: Literal["key", "hold", "hold_ref"] = "key"
+    dispute: DisputeStatus | None = None
 
 
 class BadNotification(msgspec.Struct, frozen=True, tag=True):
