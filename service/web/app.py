@@ -10,6 +10,7 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.openapi.config import OpenAPIConfig
 
 from service.web import (
+    adjustments,
     agreements,
     corrections,
     debit_wishes,
@@ -37,6 +38,7 @@ ROUTES: tuple[HTTPRouteHandler, ...] = (
     fares.get_fare,
     receipts.get_receipt,
     corrections.correct,
+    adjustments.charge_session,
     fares.quote,
     tariffs.list_tariffs,
     tariffs.get_tariff,
@@ -51,6 +53,8 @@ ROUTES: tuple[HTTPRouteHandler, ...] = (
     holds.release_hold,
     debits.list_debits,
     debits.get_debit,
+    adjustments.refund_debit,
+    debit_wishes.retry_debit,
     debit_wishes.suspend_debit,
     debit_wishes.resume_debit,
     debit_wishes.settle_debit_elsewhere,

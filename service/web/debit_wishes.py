@@ -18,6 +18,7 @@ from service.billing.debits.events import (
     OperatorDecided,
     PaidElsewhere,
     Resumed,
+    RetryAsked,
     Suspended,
 )
 from service.billing.debits.state import State
@@ -160,6 +161,18 @@ async def close_dispute(
             raise invalid("/result", f"a {row.dispute} ends {' or '.join(ends)}")
 
     return await _happen(request, debit_id, idempotency_key, "disputes close", asked, wish, refuse)
+
+
+@post("/v1/debits/{debit_id:str}/retry", status_code=200, opt=WRITE, tags=["debits"])
+async def retry_debit(request: Asked, debit_id: FromPath[str], idempotency_key: Key) -> Response[DebitStory]:
+    """Try a debit now, not when the calendar says; where its provider tries by himself, he is asked now."""
+    wish = _Wish(
+        RetryAsked(),
+        lambda row: row.state == State.SUBMITTING,
+        "can't be tried now: that is possible while it is new, waits for a retry, is pending or unknown; resume it if"
+        " it is suspended, close its dispute; one that needs the rider is paid by him",
+    )
+    return await _happen(request, debit_id, idempotency_key, "retry", None, wish)
 
 
 class _Wish(msgspec.Struct, frozen=True):

@@ -43,6 +43,11 @@ CASES: dict[tuple[str, str], Case] = {
     ("POST", "/v1/sessions/{session_id:str}/corrections"): Case(
         WRITE, f"/v1/sessions/{MARK}/corrections", {"kind": "corrected", "distance": 5, "reason": "meter"}
     ),
+    ("POST", "/v1/sessions/{session_id:str}/charges"): Case(
+        WRITE,
+        f"/v1/sessions/{MARK}/charges",
+        {"kind": "extra", "code": "damage", "amount_minor": 1, "currency": "CNY", "reason": "a bent wheel"},
+    ),
     ("POST", "/v1/quotes"): Case(
         READ,
         "/v1/quotes",
@@ -65,6 +70,10 @@ CASES: dict[tuple[str, str], Case] = {
     ("POST", "/v1/holds/{session_id:str}/release"): Case(WRITE, f"/v1/holds/{MARK}-free/release"),
     ("GET", "/v1/debits"): Case(READ, "/v1/debits?limit=200", other=200, rider=200, other_rider=200),
     ("GET", "/v1/debits/{debit_id:str}"): Case(READ, "/v1/debits/{debit}", rider=200, other_rider=404),
+    ("POST", "/v1/debits/{debit_id:str}/refunds"): Case(
+        WRITE, "/v1/debits/{debit}/refunds", {"amount_minor": 1, "reason": "sorry"}, right=202
+    ),
+    ("POST", "/v1/debits/{debit_id:str}/retry"): Case(WRITE, "/v1/debits/{debit}/retry", right=409),
     ("POST", "/v1/debits/{debit_id:str}/suspend"): Case(
         WRITE, "/v1/debits/{debit}/suspend", {"reason": "the lock failed"}, right=409
     ),

@@ -82,6 +82,17 @@ async def test_an_unclear_debit_is_decided_by_hand(it: WebWorld, decision: str, 
     assert (again.status, again.body) == (200, done.body)
 
 
+async def test_a_debit_that_waits_for_its_day_is_tried_now(it: WebWorld) -> None:
+    waiting = await debit(it, "impatient", "decline", code="BALANCE_NOT_ENOUGH")
+    assert waiting["state"] == "retry_wait"
+    now = await post(it, waiting, "retry")
+    assert (now.status, now.body["state"], now.body["due_at"]) == (200, "retry_wait", now.body["updated_at"])
+    await it.collect()
+    assert (await it.get(f"/v1/debits/{waiting['debit_id']}"))["state"] == "settled"
+    late = await post(it, waiting, "retry")
+    assert (late.status, late.fields) == (409, ["path:debit_id"])
+
+
 async def test_a_complaint_is_opened_and_resolved(it: WebWorld) -> None:
     open_one = await debit(it, "complaint")
     none = await post(it, open_one, "disputes/close", {"result": "resolved"})

@@ -1,0 +1,164 @@
+"""What support adds to a ride or takes off it: extra charges, goodwill, refunds. The money follows by netting."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Annotated, Literal
+
+import msgspec
+from litestar import Response, post
+from litestar.params import FromPath, RawBody
+from msgspec import Meta
+
+from service.adapters.postgres.reading import DebitRow
+from service.billing.adjustments import AMOUNT_MAX, AdjustmentError
+from service.billing.events import Adjustment
+from service.flows.decisions import adjust_ride
+from service.web.access import access_of, needs
+from service.web.answers import Asked, Name, Text, read
+from service.web.debit_wishes import told
+from service.web.debits import debit_of
+from service.web.doors import doors_of
+from service.web.idempotency import HEADER, Key, once
+from service.web.problems import FieldProblem, ProblemError, conflict, invalid, not_found
+from service.web.shapes import DebitStory, SessionView
+from service.web.views import ride_of, session_view
+
+Amount = Annotated[int, Meta(ge=1, le=AMOUNT_MAX, description="Minor units of `currency`, above 0.")]
+Code = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_]{0,31}$", description="Stands on the receipt, such as `damage`.")]
+TaxRate = Annotated[str, Meta(pattern=r"^(0(\.\d{1,8})?|1(\.0{1,8})?)$", description='A share of 1: "0.13" is 13 %.')]
+
+
+class ChargeRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """An `extra` charge (damage, a fine, a toll) or `goodwill` (so much less), with a code for the receipt and a reason
+    for the trail. `tax_rate` is the tax within an extra charge; one that is `regardless` stays owed if the ride is
+    voided. `by`: who decided, as your own system calls him; without it, the operator."""
+
+    kind: Literal["extra", "goodwill"]
+    code: Code
+    amount_minor: Amount
+    currency: Name
+    reason: Text
+    by: Name | None = None
+    tax_rate: TaxRate | None = None
+    regardless: bool = False
+
+
+class RefundRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How much less the ride costs, at most what is left of what was paid on this debit, and why."""
+
+    amount_minor: Amount
+    reason: Text
+    code: Code = "refund"
+    by: Name | None = None
+
+
+@post(
+    "/v1/sessions/{session_id:str}/charges",
+    status_code=200,
+    opt=needs("billing:write") | {"body": ChargeRequest},
+    tags=["sessions"],
+)
+async def charge_session(
+    request: Asked, session_id: FromPath[str], body: RawBody, idempotency_key: Key
+) -> Response[SessionView]:
+    """Charge a ride something beside its fare, or let it cost less; what it owes then is debited or given back."""
+    asked = read(_CHARGE, body)
+
+    async def work() -> tuple[int, SessionView]:
+        doors, access = doors_of(request), access_of(request)
+        adjustment = Adjustment(
+            kind=asked.kind,
+            code=asked.code,
+            amount_minor=asked.amount_minor,
+            currency=asked.currency,
+            reason=asked.reason,
+            adjustment_id=idempotency_key,
+            by=asked.by or access.operator_id,
+            tax_rate=None if asked.tax_rate is None else Decimal(asked.tax_rate),
+            regardless=asked.regardless,
+        )
+        await _adjust(request, session_id, adjustment)
+        return 200, session_view(await doors.ride(access, session_id), await doors.operator(access.operator_no))
+
+    return await once(request, "POST charges", idempotency_key, (session_id, asked), work)
+
+
+@post(
+    "/v1/debits/{debit_id:str}/refunds",
+    status_code=202,
+    opt=needs("billing:write") | {"body": RefundRequest},
+    tags=["debits"],
+)
+async def refund_debit(
+    request: Asked, debit_id: FromPath[str], body: RawBody, idempotency_key: Key
+) -> Response[DebitStory]:
+    """Give back of what was paid, in parts and again up to all of it. The ride owes so much less from now on; what of
+    it is unpaid yet is lowered first, the rest is given back and stands among the refunds as soon as it is begun."""
+    asked = read(_REFUND, body)
+    await debit_of(request, debit_id)
+
+    async def work() -> tuple[int, DebitStory]:
+        row, _ = await debit_of(request, debit_id)
+        adjustment = Adjustment(
+            kind="refund",
+            code=asked.code,
+            amount_minor=asked.amount_minor,
+            currency=row.currency,
+            reason=asked.reason,
+            adjustment_id=idempotency_key,
+            by=asked.by or access_of(request).operator_id,
+        )
+        await _adjust(request, row.session_id, adjustment, of=row)
+        return 202, await told(request, debit_id)
+
+    return await once(request, "POST debits refunds", idempotency_key, (debit_id, asked), work)
+
+
+async def _adjust(request: Asked, session_id: str, adjustment: Adjustment, *, of: DebitRow | None = None) -> None:
+    """Decides it, unless it was decided before: whoever asked may have died before he read the answer."""
+    doors, access = doors_of(request), access_of(request)
+    operator = await doors.operator(access.operator_no)
+    ride = ride_of(await doors.ride(access, session_id), operator)
+    known = [event.adjustment for event in ride.session.events() if event.adjustment is not None]
+    if of is not None and all(item.adjustment_id != adjustment.adjustment_id for item in known):
+        _refundable(of, adjustment.amount_minor)
+    try:
+        await adjust_ride(doors.working, doors.knowledge, operator, session_id, adjustment)
+    except AdjustmentError as error:
+        raise _refused(error) from None
+
+
+def _refundable(row: DebitRow, amount_minor: int) -> None:
+    """Refuses more than is left of what was paid, and what the bank takes back anyway."""
+    if row.dispute == "chargeback":
+        raise conflict(
+            "the rider's bank is taking this money back: close the chargeback first",
+            [FieldProblem("path:debit_id", "a chargeback is open")],
+        )
+    left = row.paid_minor - row.refunded_minor - row.refunding_minor
+    if amount_minor > left:
+        detail = f"{amount_minor} can't be given back: {max(left, 0)} is left of what was paid"
+        also = "; a ride that is not paid yet is corrected, or given goodwill" if not row.paid_minor else ""
+        raise invalid("/amount_minor", detail + also)
+
+
+def _refused(error: AdjustmentError) -> ProblemError:
+    """What is wrong with an adjustment, and where."""
+    field = _FIELDS.get(error.code)
+    if error.code == "unknown_session":
+        return not_found("session")
+    if field is None:
+        return conflict(str(error), [FieldProblem("path", str(error))])
+    return invalid(field, str(error))
+
+
+_FIELDS = {
+    "bad_adjustment": "/",
+    "wrong_currency": "/currency",
+    "more_than_owed": "/amount_minor",
+    "id_reused": HEADER,
+}
+"""The field that each refusal is about; the others are about the ride's state."""
+_CHARGE = msgspec.json.Decoder(ChargeRequest)
+_REFUND = msgspec.json.Decoder(RefundRequest)

@@ -1,0 +1,137 @@
+"""Extra charges, goodwill and refunds over HTTP: decided once, told on the ride, and followed by the money."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from ride_builders import whole
+from web_world import WebWorld, web_world
+
+EXTRA = {"kind": "extra", "code": "damage", "amount_minor": 500, "currency": "CNY", "reason": "a bent wheel"}
+
+
+@pytest.fixture(scope="module")
+async def it(database_url: str) -> AsyncIterator[WebWorld]:
+    async with web_world(database_url) as it:
+        await it.clock(60)
+        yield it
+
+
+async def paid(it: WebWorld, session: str) -> Any:
+    """A ride of 2.50 that is paid, and its debit."""
+    await it.take(*whole(session))
+    await it.collect()
+    (debit,) = (await it.get(f"/v1/sessions/{session}"))["debits"]
+    assert (debit["state"], debit["paid_minor"]) == ("settled", 250)
+    return debit
+
+
+async def charge(it: WebWorld, session: str, asked: dict[str, Any], **more: Any) -> Any:
+    return await it.ask("POST", f"/v1/sessions/{session}/charges", asked, **more)
+
+
+async def refund(it: WebWorld, debit: Any, amount_minor: int, **more: Any) -> Any:
+    asked = {"amount_minor": amount_minor, "reason": "the brake was loose"}
+    return await it.ask("POST", f"/v1/debits/{debit['debit_id']}/refunds", asked, **more)
+
+
+async def test_an_extra_charge_is_owed_debited_and_named(it: WebWorld) -> None:
+    await paid(it, "bent")
+    ride = await charge(it, "bent", {**EXTRA, "tax_rate": "0.13", "by": "desk-7"}, key="k-bent")
+    assert (ride.status, ride.body["amount_minor"], ride.body["owed_minor"]) == (200, 750, 750)
+    again = await charge(it, "bent", {**EXTRA, "tax_rate": "0.13", "by": "desk-7"}, key="k-bent")
+    assert (again.body, again.headers["idempotency-replayed"]) == (ride.body, "true")
+    await it.collect()
+    after = await it.get("/v1/sessions/bent")
+    assert (after["paid_minor"], [debit["amount_minor"] for debit in after["debits"]]) == (750, [250, 500])
+
+
+async def test_goodwill_on_a_paid_ride_gives_the_money_back(it: WebWorld) -> None:
+    await paid(it, "sorry")
+    kind = {"kind": "goodwill", "code": "apology", "amount_minor": 100, "currency": "CNY", "reason": "it rained"}
+    assert (await charge(it, "sorry", kind)).body["owed_minor"] == 150
+    await it.collect()
+    await it.collect()
+    assert (await it.get("/v1/sessions/sorry"))["refunded_minor"] == 100
+
+
+async def test_refunds_are_partial_repeated_and_never_more_than_was_paid(it: WebWorld) -> None:
+    debit = await paid(it, "loose")
+    first = await refund(it, debit, 100, key="k-loose")
+    assert first.status == 202
+    for _ in range(2):
+        assert (await refund(it, debit, 100, key="k-loose")).headers["idempotency-replayed"] == "true"
+    # The answer of a process that died was never kept: the refund is there once all the same.
+    await it.sql("DELETE FROM idempotency WHERE idempotency_key = 'k-loose'")
+    assert (await refund(it, debit, 100, key="k-loose")).status == 202
+    too_much = await refund(it, debit, 200)  # Before the first one is begun: what is owed has fallen already.
+    assert (too_much.status, too_much.fields) == (422, ["/amount_minor"])
+    await it.collect()
+    await it.collect()
+    second = await refund(it, debit, 150)
+    assert second.status == 202
+    assert [(item["amount_minor"], item["state"]) for item in second.body["refunds"]] == [(100, "succeeded")]
+    await it.collect()
+    await it.collect()
+    done = await it.get(f"/v1/debits/{debit['debit_id']}")
+    assert (done["refunded_minor"], [item["amount_minor"] for item in done["refunds"]]) == (250, [100, 150])
+    over = await refund(it, debit, 1)
+    assert (over.status, over.fields) == (422, ["/amount_minor"])
+    assert "0 is left of what was paid" in over.body["detail"]
+    assert (await it.get("/v1/sessions/loose"))["owed_minor"] == 0
+
+
+async def test_nothing_is_refunded_of_what_is_not_paid_or_taken_back_by_the_bank(it: WebWorld) -> None:
+    debit = await paid(it, "bank")
+    await it.sql("UPDATE debit SET dispute = 'chargeback' WHERE session_id = 'bank'")
+    answer = await refund(it, debit, 1)
+    assert (answer.status, answer.fields) == (409, ["path:debit_id"])
+    await it.sql("UPDATE debit SET dispute = NULL, paid_minor = 0, receipts = '[]' WHERE session_id = 'bank'")
+    answer = await refund(it, debit, 1)
+    assert (answer.status, answer.fields) == (422, ["/amount_minor"])
+    assert "goodwill" in answer.body["detail"]
+
+
+async def test_a_key_of_another_adjustment_of_the_ride_is_refused(it: WebWorld) -> None:
+    debit = await paid(it, "keys")
+    assert (await charge(it, "keys", EXTRA, key="k-keys")).status == 200
+    answer = await refund(it, debit, 100, key="k-keys")
+    assert (answer.status, answer.fields) == (422, ["header:Idempotency-Key"])
+
+
+@pytest.mark.parametrize(
+    ("changed", "status", "field"),
+    [
+        ({"kind": "refund"}, 422, "/kind"),
+        ({"code": "Bent Wheel"}, 422, "/code"),
+        ({"amount_minor": 0}, 422, "/amount_minor"),
+        ({"amount_minor": -5}, 422, "/amount_minor"),
+        ({"amount_minor": 10**13}, 422, "/amount_minor"),
+        ({"amount_minor": "5"}, 422, "/amount_minor"),
+        ({"currency": "EUR"}, 422, "/currency"),
+        ({"reason": ""}, 422, "/reason"),
+        ({"tax_rate": "13 %"}, 422, "/tax_rate"),
+        ({"tax_rate": "1.5"}, 422, "/tax_rate"),
+        ({"kind": "goodwill", "amount_minor": 251}, 422, "/amount_minor"),
+        ({"kind": "goodwill", "tax_rate": "0.13"}, 422, "/"),
+        ({"colour": "red"}, 422, "/colour"),
+    ],
+)
+async def test_an_adjustment_that_cannot_be_names_its_field(
+    it: WebWorld, changed: dict[str, Any], status: int, field: str
+) -> None:
+    if not await it.sql("SELECT 1 FROM debit WHERE session_id = 'odd'"):
+        await paid(it, "odd")
+    answer = await charge(it, "odd", EXTRA | changed)
+    assert (answer.status, answer.fields) == (status, [field]), answer.body
+    assert (await it.get("/v1/sessions/odd"))["owed_minor"] == 250
+
+
+async def test_a_ride_that_is_not_there_or_not_charged_is_told_apart(it: WebWorld) -> None:
+    assert (await charge(it, "nowhere", EXTRA)).status == 404
+    await it.take(whole("riding")[0])
+    answer = await charge(it, "riding", EXTRA)
+    assert (answer.status, answer.body["type"]) == (409, "urn:farebox:problem:conflict")
+    assert "not charged yet" in answer.body["detail"]
