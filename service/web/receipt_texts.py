@@ -35,11 +35,30 @@ LINES = {
     "coupon": _both("优惠券", "Coupon"),
     "coupon_not_used": _both("优惠券未使用", "Coupon not used"),
     "zero_floor": _both("抵扣至零", "Not below zero"),
+    "extra": _both("附加费用", "Extra charge"),
+    "goodwill": _both("优惠减免", "Goodwill"),
+    "refund": _both("退款", "Refund"),
+    "lapsed": _both("随撤销失效", "Lapsed with the ride"),
     "rounding": _both("四舍五入", "Rounding"),
     "tax": _both("税", "Tax"),
     "tax_rounding": _both("税额舍入", "Rounding of tax"),
 }
 """A line of a charge, by its code."""
+
+ADJUSTMENTS = {
+    "damage": _both("车辆损坏", "damage"),
+    "fine": _both("违章罚款", "fine"),
+    "toll": _both("过路费", "toll"),
+    "cleaning": _both("清洁费", "cleaning"),
+    "towing": _both("拖车费", "towing"),
+    "lost_item": _both("配件遗失", "lost item"),
+    "late_return": _both("逾期归还", "late return"),
+    "parking": _both("停车不当", "parking"),
+    "apology": _both("致歉", "apology"),
+    "vehicle_fault": _both("车辆故障", "vehicle fault"),
+    "wrong_charge": _both("收费有误", "wrong charge"),
+}
+"""What an adjustment was for, by its code; another code is shown as the operator gave it."""
 
 UNITS = {
     "min": _both("分钟", "min"),

@@ -16,8 +16,8 @@ from service.web.access import access_of, needs
 from service.web.answers import Asked, answer
 from service.web.doors import doors_of
 from service.web.problems import conflict
-from service.web.receipt_texts import LINES, TEXTS, UNITS, Language
-from service.web.shapes import SessionView
+from service.web.receipt_texts import ADJUSTMENTS, LINES, TEXTS, UNITS, Language
+from service.web.shapes import LineView, SessionView
 from service.web.views import session_view
 
 
@@ -110,12 +110,12 @@ def receipt(session: SessionView, language: Language, operator: tuple[str, str],
         lines=[
             ReceiptLine(
                 line.code,
-                LINES.get(line.code, {}).get(language, line.code),
+                _line_text(line, language),
                 line.quantity,
                 UNITS.get(line.unit, {}).get(language, line.unit),
                 line.unit_price,
                 line.amount,
-                line.window,
+                None if _is_adjustment(line) else line.window,
             )
             for line in charge.lines
         ],
@@ -164,6 +164,18 @@ def printable(receipt: ReceiptView) -> str:
         f"<table><thead><tr><th>{escape(words['item'])}<th>{escape(words['quantity'])}<th>{escape(words['price'])}"
         f"<th>{escape(words['amount'])}<tbody>{rows}<tfoot>{sums}</table>{contact}</html>"
     )
+
+
+def _line_text(line: LineView, language: Language) -> str:
+    """A line's own words; of an adjustment also what it was for."""
+    text = LINES.get(line.code, {}).get(language, line.code)
+    if not _is_adjustment(line) or line.window is None:
+        return text
+    return f"{text}: {ADJUSTMENTS.get(line.window, {}).get(language, line.window)}"
+
+
+def _is_adjustment(line: LineView) -> bool:
+    return line.path.startswith("adjustment:")
 
 
 def _open_minor(session: SessionView) -> int:

@@ -15,7 +15,7 @@ from service.web.answers import Asked, Cursor, Limit, Page, answer, read_cursor,
 from service.web.doors import Doors, doors_of
 from service.web.problems import invalid
 from service.web.shapes import SessionSummary, SessionView
-from service.web.views import rider_of, session_view, summary_of
+from service.web.views import for_rider, rider_of, session_view, summary_of
 
 Filter = Annotated[str | None, QueryParameter(min_length=1, max_length=128)]
 
@@ -25,7 +25,8 @@ async def get_session(request: Asked, session_id: FromPath[str]) -> Response[Ses
     """State, usage, charge lines, revisions, obligations, debits, refunds, hold, conflicts and source events."""
     doors, access = doors_of(request), access_of(request)
     rows = await doors.ride(access, session_id)
-    return answer(request, session_view(rows, await doors.operator(access.operator_no)), etag=True)
+    view = session_view(rows, await doors.operator(access.operator_no))
+    return answer(request, view if access.rider_ref is None else for_rider(view), etag=True)
 
 
 @get("/v1/sessions", opt=needs("status:read", riders=True), tags=["sessions"])

@@ -94,6 +94,27 @@ class RevisionView(msgspec.Struct, frozen=True):
     events: list[EventView]
 
 
+class AdjustmentView(msgspec.Struct, frozen=True):
+    """What support added to the ride or took off it; `reason` and `by` are not told to riders.
+
+    `amount_minor` > 0 is what was decided; `counted_minor` is what came of it, signed, with `tax_minor` of tax in it: a
+    reduction counts up to what there is to reduce, and a void leaves what is owed `regardless`.
+    """
+
+    adjustment_id: str
+    kind: str
+    code: str
+    amount_minor: int
+    currency: str
+    counted_minor: int
+    tax_minor: int
+    tax_rate: str | None
+    regardless: bool
+    reason: str | None
+    by: str | None
+    decided_at: datetime
+
+
 class TransitionView(msgspec.Struct, frozen=True):
     """One change of a debit."""
 
@@ -187,6 +208,7 @@ class SessionView(SessionSummary, frozen=True):
     paid_minor: int
     refunded_minor: int
     revisions: list[RevisionView]
+    adjustments: list[AdjustmentView]
     obligations: list[ObligationRow]
     debits: list[DebitStory]
     hold: HoldRow | None

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from typing import Any
 
+from msgspec.structs import replace
+
 from service.adapters.postgres.reading import DebitRow, RefundRow, RideRows, TransitionRow
 from service.billing.catalog import AgreementRef, Operator
 from service.billing.debits.state import debit_id, refund_id
@@ -14,6 +16,7 @@ from service.billing.rating import Charge, Line
 from service.billing.rides import Ride, restore
 from service.billing.sessions import Course, Usage, course
 from service.web.shapes import (
+    AdjustmentView,
     BalanceView,
     ChargeView,
     DebitStory,
@@ -78,12 +81,19 @@ def session_view(rows: RideRows, operator: Operator) -> SessionView:
             )
             for stored in rows.revisions or []
         ],
+        adjustments=_adjustments(ride),
         obligations=obligations,
         debits=[debit_story(debit, rows.transitions or [], rows.refunds or []) for debit in debits],
         hold=rows.hold,
         events=event_views(ride.session.counted),
         conflicts=event_views(ride.session.conflicts),
     )
+
+
+def for_rider(view: SessionView) -> SessionView:
+    """The same without support's own words."""
+    told = [replace(one, reason=None, by=None) for one in view.adjustments]
+    return replace(view, adjustments=told)
 
 
 def charge_view(charge: Charge) -> ChargeView:
@@ -196,6 +206,29 @@ def _summary(rows: RideRows, ride: Ride, told: Course) -> dict[str, Any]:
         "currency": charge.charge.currency if charge else None,
         "updated_at": rows.revisions[-1].decided_at,
     }
+
+
+def _adjustments(ride: Ride) -> list[AdjustmentView]:
+    counted = {one.adjustment_id: one for one in (ride.charge.adjusted if ride.charge else ())}
+    return [
+        AdjustmentView(
+            one.adjustment_id,
+            one.kind,
+            one.code,
+            one.amount_minor,
+            one.currency,
+            came.amount_minor if came else 0,
+            came.tax_minor if came else 0,
+            None if one.tax_rate is None else plain(one.tax_rate),
+            one.regardless,
+            one.reason,
+            one.by,
+            event.time,
+        )
+        for event in ride.session.counted
+        if (one := event.adjustment) is not None
+        for came in (counted.get(one.adjustment_id),)
+    ]
 
 
 def _line(line: Line) -> LineView:

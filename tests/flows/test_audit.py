@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from decimal import Decimal
 from string import Template
 from typing import Any, cast
 
 import pytest
 from fakes import FakeProvider
-from ride_builders import at, event, tariff, whole
+from ride_builders import adjustment, at, event, tariff, whole
 from ride_world import RideWorld
 
 from service.adapters.postgres import Database
@@ -20,7 +21,7 @@ from service.billing.events import Position
 from service.billing.keys import session_key_bytes
 from service.flows.audit import Audited, UnknownOperatorError, audit
 from service.flows.collection import Collection
-from service.flows.decisions import decide_rides, taking_in
+from service.flows.decisions import adjust_ride, decide_rides, taking_in
 
 NOWHERE = Position("", 0, 0)
 
@@ -78,6 +79,13 @@ async def books(database_url: str) -> AsyncIterator[Books]:
     await database.close()
 
 
+ADJUSTED = {
+    "taxed": [adjustment("extra", 700, "a-1", tax_rate=Decimal("0.19")), adjustment("goodwill", 100, "a-2")],
+    "cap-2": [adjustment("refund", 150)],
+    "broken": [adjustment("extra", 90, "a-1", regardless=True), adjustment("goodwill", 300, "a-2")],
+}
+
+
 async def fill(world: RideWorld) -> None:
     """Rides of every kind, and debits in several states."""
     await world.publish(tariff({"day_cap": "4.00"}, name="capped"))
@@ -94,7 +102,7 @@ async def fill(world: RideWorld) -> None:
     await world.take(event("started", 0, session="odd"), event("ended", -5, session="odd"))
     await world.take(event("started", 0, session="staff", billable=False, purpose="staff"))
     await world.take(event("reservation_started", 0, session="reserved"))
-    await world.take(*whole("corrected", agreement_id="agr-2"), *whole("voided"))
+    await world.take(*whole("corrected", agreement_id="agr-2"), *whole("voided"), *whole("broken"))
     await world.take(event("started", 0, session="lost"))
     collection = Collection(
         world.database,
@@ -112,6 +120,11 @@ async def fill(world: RideWorld) -> None:
     void = event("voided", 1502, session="voided", position=NOWHERE)
     await decide_rides(world.database, world.knowledge, taking_in(void), keys=[key_of("voided")], role="serve")
     await world.take(event("ended", 30, session="lost"))
+    for session, given in ADJUSTED.items():
+        for one in given:
+            await adjust_ride(world.database, world.knowledge, world.knowledge.operators[1], session, one)
+    broken = event("voided", 1503, session="broken", position=NOWHERE)
+    await decide_rides(world.database, world.knowledge, taking_in(broken), keys=[key_of("broken")], role="serve")
     while await collection.plan_round():
         pass
     await collection.submit_round(1)
@@ -141,6 +154,8 @@ async def test_an_operator_that_is_not_there_is_named(books: Books) -> None:
 
 CHARGED = "charge IS NOT NULL AND revision = 1 AND ride_no = (SELECT min(ride_no) FROM obligation)"
 NAMED = "agreement_no IS NOT NULL AND charge IS NOT NULL"
+ADJUSTING = """charge LIKE '%"amount_minor":700%' AND events LIKE '%"amount_minor":700%'"""
+TAKEN_BACK = """charge LIKE '%"taken_back":true%'"""
 FIRST = "ride_no = (SELECT min(ride_no) FROM obligation)"
 COLUMNS: dict[str, dict[str, tuple[str, str]]] = {
     "ride_revision": {
@@ -160,6 +175,10 @@ COLUMNS: dict[str, dict[str, tuple[str, str]]] = {
         "decided_at": ("decided_at + interval '1 microsecond'", CHARGED),
         "batch_no": ("batch_no + 1", CHARGED),
         "digest": (r"'\x00'", CHARGED),
+        "charge, adjusted": ("""replace(charge, '"amount_minor":700', '"amount_minor":701')""", ADJUSTING),
+        "events, adjusted": ("""replace(events, '"amount_minor":700', '"amount_minor":701')""", ADJUSTING),
+        "charge, taken back": ("""replace(charge, '"taken_back":true', '"taken_back":false')""", TAKEN_BACK),
+        "charge, gone": ("NULL", TAKEN_BACK),
     },
     "obligation": {
         "ride_no": ("ride_no + 4194304", FIRST),
@@ -171,6 +190,7 @@ COLUMNS: dict[str, dict[str, tuple[str, str]]] = {
         "amount_minor": ("amount_minor + 1", FIRST),
         "currency": ("'EUR'", FIRST),
         "occurred_at": ("occurred_at + interval '1 second'", FIRST),
+        "kind, of an adjustment": ("'correction'", "kind = 'extra'"),
     },
     "transfer": {
         "ride_no": ("ride_no + 4194304", f"fact = 1 AND {FIRST}"),
@@ -184,6 +204,7 @@ COLUMNS: dict[str, dict[str, tuple[str, str]]] = {
         "amount_minor": ("amount_minor + 1", f"fact = 1 AND {FIRST}"),
         "currency": ("'EUR'", f"fact = 1 AND {FIRST}"),
         "posted_at": ("posted_at + interval '1 second'", f"fact = 1 AND {FIRST}"),
+        "debit_account, of goodwill": ("6000000000000001", "debit_account = 12000000000000001"),
     },
     "cap_use": {
         "ride_no": ("ride_no + 4194304", "before = 0"),
@@ -238,7 +259,8 @@ COLUMNS: dict[str, dict[str, tuple[str, str]]] = {
     "writer": {"seq": ("seq + 1", "seq > 0"), "digest": (r"'\x00'", "seq > 0")},
 }
 ALSO = {
-    "ride_revision": {"ride_revision", "batch", "obligation"},
+    "ride_revision": {"ride_revision", "batch", "obligation", "session_key"},
+    "transfer": {"transfer", "debit"},
     "debit_transition": {"debit_transition", "debit"},
     "balance": {"cap_use"},
     "writer": {"writer or stream_offset"},
@@ -254,7 +276,11 @@ async def test_a_single_altered_column_is_found_and_named(books: Books, table: s
     place = one_row(table, where)
     row = await books.row(table, place)
     update = named(
-        "UPDATE $table SET $column = $value WHERE $place", table=table, column=column, value=value, place=place
+        "UPDATE $table SET $column = $value WHERE $place",
+        table=table,
+        column=column.partition(",")[0],
+        value=value,
+        place=place,
     )
     async with books.changed(table):
         assert await books.world.tamper(update) == 1

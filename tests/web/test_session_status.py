@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from decimal import Decimal
 from typing import Any
 
 import pytest
-from ride_builders import at, event, whole
+from ride_builders import adjustment, at, event, whole
 from web_world import WebWorld, instant, web_world
 
 from service.billing.events import Position
+from service.flows.decisions import adjust_ride
 
 
 @pytest.fixture(scope="module")
@@ -168,3 +170,45 @@ async def test_a_ride_without_a_charge_has_no_receipt(it: WebWorld) -> None:
     await it.take(event("started", 35, session="unpaid"))
     answer = await it.ask("GET", "/v1/sessions/unpaid/receipt")
     assert (answer.status, answer.body["type"]) == (409, "urn:farebox:problem:conflict")
+
+
+async def test_what_support_added_or_took_off_is_shown_with_what_came_of_it(it: WebWorld) -> None:
+    await it.clock(30)
+    await it.take(*whole("adjusted"))
+    given = [
+        adjustment("extra", 600, "a-1", tax_rate=Decimal("0.2")),
+        adjustment("goodwill", 800, "a-2", code="apology"),
+        adjustment("extra", 100, "a-3", code="bell_stolen", regardless=True),
+    ]
+    for one in given:
+        await adjust_ride(it.database, it.doors.knowledge, it.doors.knowledge.operators[1], "adjusted", one)
+    ride = await it.get("/v1/sessions/adjusted")
+    assert (ride["amount_minor"], ride["owed_minor"]) == (150, 150)
+    assert [item["kind"] for item in ride["obligations"]] == ["charge", "extra", "goodwill", "extra"]
+    assert [line["path"] for line in ride["charge"]["lines"][-3:]] == [f"adjustment:a-{no}" for no in (1, 2, 3)]
+    first, second, third = ride["adjustments"]
+    assert (first["code"], first["counted_minor"], first["tax_minor"], first["tax_rate"]) == ("damage", 600, 100, "0.2")
+    assert (second["counted_minor"], second["reason"], second["by"]) == (-800, "as the photos show", "support-7")
+    assert (third["regardless"], instant(third["decided_at"])) == (True, at(30))
+    seen = (await it.get("/v1/sessions/adjusted", by="anna"))["adjustments"]
+    assert seen == [item | {"reason": None, "by": None} for item in ride["adjustments"]]
+
+
+async def test_a_receipt_names_what_was_added_and_taken_off_and_a_voided_ride_s_rest(it: WebWorld) -> None:
+    await it.clock(30)
+    await it.take(*whole("billed"))
+    for one in (
+        adjustment("extra", 100, "a-1", code="bell_stolen", regardless=True),
+        adjustment("goodwill", 300, "a-2", code="apology"),
+    ):
+        await adjust_ride(it.database, it.doors.knowledge, it.doors.knowledge.operators[1], "billed", one)
+    receipt = await it.get("/v1/sessions/billed/receipt")
+    assert [line["text"] for line in receipt["lines"][2:]] == ["Extra charge: bell_stolen", "Goodwill: apology"]
+    await it.take(event("voided", 31, session="billed"))
+    receipt = await it.get("/v1/sessions/billed/receipt?language=zh")
+    assert [(line["text"], line["amount"]) for line in receipt["lines"]] == [
+        ("附加费用: bell_stolen", "1.00"),
+        ("优惠减免: 致歉", "-3.00"),
+        ("随撤销失效: 致歉", "2.50"),
+    ]
+    assert (receipt["amount"], receipt["open_minor"]) == ("0.50", 50)
