@@ -60,10 +60,12 @@ async def exchange(
     """Sends a call. Throttled when it provably never left or was turned away, Rejected when it can't be sent at all."""
     try:
         async with session.request(method, url, headers=headers, data=data, allow_redirects=False) as answer:
-            body = await answer.content.read(ANSWER_BYTES_MAX)
-            if not answer.content.at_eof():
-                return Unknown("the answer is too long")
-            return _believed(answer, body)
+            body = bytearray()
+            async for part in answer.content.iter_any():  # One read gives but what has arrived so far.
+                body += part
+                if len(body) > ANSWER_BYTES_MAX:
+                    return Unknown("the answer is too long")
+            return _believed(answer, bytes(body))
     except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
         return Throttled(CONNECT_RETRY)  # A POST is never sent a second time by the client: nothing left.
     except aiohttp.InvalidURL as error:
