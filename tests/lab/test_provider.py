@@ -224,7 +224,8 @@ def test_whatever_is_asked_money_is_neither_made_nor_lost(
                     asked = AskDebit(f"d{which}", "ag", amount, "CNY")
                     debits.take(books, account, asked, AT, debits.Fate(lambda _: None))
                 case "refund":
-                    refunds.refund(books, account, AskRefund(f"r{number}", f"d{which}", amount), AT)
+                    asked_back = AskRefund(f"r{number}", f"d{which}", amount)
+                    refunds.refund(books, account, asked_back, AT, lambda _: None)
                 case "close":
                     debits.close(books, account, f"d{which}", "CLOSED", AT)
                 case "rider":

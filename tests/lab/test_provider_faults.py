@@ -41,7 +41,7 @@ def drawn(seed: int, keys: list[str]) -> dict[str, list[str]]:
     told: dict[str, list[str]] = {}
     for key in keys:
         for _ in range(3):
-            fault = faults.of_call("debit.take", "shop", key, "")
+            fault = faults.of_call("debit.take", "shop", key)
             told.setdefault(key, []).append(fault.kind if fault else "")
     return told
 

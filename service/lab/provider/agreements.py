@@ -22,7 +22,7 @@ def begin(books: Books, account: Account, asked: AskAgreement, now: datetime, re
         raise RefusedError(422, "INVALID_REQUEST", "cap_minor is negative")
     cap = account.terms.cap_minor if asked.cap_minor is None else min(asked.cap_minor, account.terms.cap_minor)
     state = "refused" if refusal else "pending" if account.terms.confirm_agreement else "active"
-    agreement = Agreement(books.next_number(), account.account_id, asked, cap, state, now, refusal)
+    agreement = Agreement(books.next_number(), account.account_id, asked, cap, state, now, refusal, updated_at=now)
     books.put(*books.opening(asked.rider, asked.currency, now), agreement)
     return agreement
 
@@ -33,7 +33,7 @@ def get(books: Books, account: Account, key: str, now: datetime) -> Agreement:
     if agreement is None:
         raise unknown("agreement")
     if agreement.state == "active" and agreement.valid_until and agreement.valid_until <= now:
-        agreement = replace(agreement, state="expired")
+        agreement = replace(agreement, state="expired", updated_at=agreement.valid_until)
         books.put(agreement)
     return agreement
 
@@ -42,7 +42,7 @@ def revoke(books: Books, account: Account, key: str, now: datetime) -> Agreement
     """Ends the agreement, by either side; what is on hold may still be debited."""
     agreement = get(books, account, key, now)
     if agreement.state in ("active", "pending"):
-        agreement = replace(agreement, state="revoked")
+        agreement = replace(agreement, state="revoked", updated_at=now)
         books.put(agreement)
     return agreement
 
@@ -51,9 +51,8 @@ def answer_by_rider(books: Books, account: Account, key: str, confirmed: bool, n
     """The rider confirms or refuses what waits for him; anything else stays as it is."""
     agreement = get(books, account, key, now)
     if agreement.state == "pending":
-        agreement = replace(
-            agreement, state="active" if confirmed else "refused", code=None if confirmed else "RIDER_REFUSED"
-        )
+        state, code = ("active", None) if confirmed else ("refused", "RIDER_REFUSED")
+        agreement = replace(agreement, state=state, code=code, updated_at=now)
         books.put(agreement)
     return agreement
 

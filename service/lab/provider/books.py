@@ -13,8 +13,10 @@ from service.lab.provider.rows import (
     Agreement,
     ClockSet,
     Debit,
+    Dispute,
     Entry,
     Hold,
+    Kept,
     Notice,
     Refund,
     Report,
@@ -33,22 +35,30 @@ class Books:
         self.clock: ClockSet | None = None
         self.accounts: dict[str, Account] = {}
         self.accounts_by_api_key: dict[str, Account] = {}
+        self.accounts_by_app_id: dict[str, Account] = {}
         self.wallets: dict[tuple[str, str], Wallet] = {}
         self.agreements: dict[Key, Agreement] = {}
+        self.agreements_by_number: dict[int, Agreement] = {}
         self.holds: dict[Key, Hold] = {}
-        self.running_holds: defaultdict[Key, set[str]] = defaultdict(set)
+        self.holds_by_number: dict[int, Hold] = {}
+        self.running_holds: defaultdict[Key, set[str]] = defaultdict(set)  # By rider.
         self.debits: dict[Key, Debit] = {}
         self.debits_by_number: dict[int, Debit] = {}
         self.debits_of_hold: defaultdict[Key, set[int]] = defaultdict(set)
-        self.unpaid_debits: defaultdict[Key, set[int]] = defaultdict(set)
+        self.unpaid_debits: defaultdict[Key, set[int]] = defaultdict(set)  # By rider.
         self.refunds: dict[Key, Refund] = {}
         self.refunds_by_number: dict[int, Refund] = {}
         self.refunds_of_debit: defaultdict[int, set[int]] = defaultdict(set)
         self.entries: list[Entry] = []
         self.reports: dict[tuple[str, str, str], Report] = {}
+        self.kept: dict[Key, Kept] = {}
         self.notices: dict[int, Notice] = {}  # Those still to be delivered.
         self.due: list[tuple[datetime, int, str]] = []  # (when, number, table): what the clock decides next
         self.due_notices: list[tuple[datetime, int]] = []
+        self.before: dict[int, tuple[datetime, Row | None]] = {}  # When a row last changed, and what it was before.
+        self.now: Callable[[], datetime] | None = None
+        self.disputes: dict[int, Dispute] = {}
+        self.disputes_of_debit: defaultdict[int, set[int]] = defaultdict(set)
         self.notice_of: Callable[[Row], Notice | None] = lambda _: None
         self._number = 0
         self._journal = journal
@@ -71,6 +81,8 @@ class Books:
         notices = [notice for row in rows if (notice := self.notice_of(row))]
         if notices:
             rows = (*rows, *notices)
+        if self.now:
+            self._remember(rows, self.now())
         if self._journal:
             self._journal.append(rows)
         for row in rows:
@@ -90,6 +102,23 @@ class Books:
         what = ("opening", "", rider, "", "outside", f"wallet:{rider}", wallet.balance_minor, currency, now)
         return (wallet, Entry(self.next_number(), *what))
 
+    def disputes_of(self, debit_number: int) -> Sequence[Dispute]:
+        """What the rider disputed of a debit."""
+        return [self.disputes[number] for number in sorted(self.disputes_of_debit.get(debit_number, ()))]
+
+    def _remember(self, rows: Sequence[Row], now: datetime) -> None:
+        """Keeps what stood there before, for queries that lag."""
+        for row in rows:
+            match row:
+                case Agreement(number=number):
+                    self.before[number] = (now, self.agreements_by_number.get(number))
+                case Hold(number=number):
+                    self.before[number] = (now, self.holds_by_number.get(number))
+                case Debit(number=number):
+                    self.before[number] = (now, self.debits_by_number.get(number))
+                case Refund(number=number):
+                    self.before[number] = (now, self.refunds_by_number.get(number))
+
     def _apply(self, row: Row) -> None:
         match row:
             case Debit():
@@ -102,13 +131,18 @@ class Books:
             case Hold():
                 self._apply_hold(row)
             case Agreement():
-                self.agreements[row.account_id, row.asked.key] = row
+                self.agreements[row.account_id, row.asked.key] = self.agreements_by_number[row.number] = row
             case Refund():
                 self.refunds[row.account_id, row.asked.key] = self.refunds_by_number[row.number] = row
                 self.refunds_of_debit[row.debit_number].add(row.number)
                 self._schedule(row.next_at, row.number, "refund")
             case Notice():
                 self._apply_notice(row)
+            case Dispute():
+                self.disputes[row.number] = row
+                self.disputes_of_debit[row.debit_number].add(row.number)
+            case Kept():
+                self.kept[row.account_id, row.request] = row
             case Report():
                 self.reports[row.account_id, row.debit, row.kind] = row
             case Account():
@@ -123,11 +157,17 @@ class Books:
         known = self.accounts.get(row.account_id)
         if known:
             self.accounts_by_api_key.pop(known.api_key, None)
-        self.accounts[row.account_id] = self.accounts_by_api_key[row.api_key] = row
+        if known and known.alipay:
+            self.accounts_by_app_id.pop(known.alipay.app_id, None)
+        self.accounts[row.account_id] = row
+        if row.api_key:
+            self.accounts_by_api_key[row.api_key] = row
+        if row.alipay:
+            self.accounts_by_app_id[row.alipay.app_id] = row
 
     def _apply_hold(self, row: Hold) -> None:
-        self.holds[row.account_id, row.asked.key] = row
-        running = self.running_holds[row.account_id, row.asked.agreement]
+        self.holds[row.account_id, row.asked.key] = self.holds_by_number[row.number] = row
+        running = self.running_holds[row.account_id, row.rider]
         if row.state in ("open", "pending"):
             running.add(row.asked.key)
         else:
@@ -140,7 +180,7 @@ class Books:
             self.debits[row.account_id, row.asked.key] = row
         if row.asked.hold:
             self.debits_of_hold[row.account_id, row.asked.hold].add(row.number)
-        unpaid = self.unpaid_debits[row.account_id, row.asked.agreement]
+        unpaid = self.unpaid_debits[row.account_id, row.rider]
         if row.state in ("accepted", "declined"):
             unpaid.add(row.number)
         else:

@@ -13,7 +13,7 @@ from service.lab.provider.books import Books
 from service.lab.provider.refusals import RefusedError, conflict, unknown
 from service.lab.provider.rows import Account, AskDebit, Debit, Entry, Hold, Row
 
-RETRYABLE = frozenset({"BALANCE_NOT_ENOUGH", "DAY_LIMIT"})
+RETRYABLE = frozenset({"BALANCE_NOT_ENOUGH", "CARD_BALANCE_NOT_ENOUGH", "DAY_LIMIT", "MONTH_LIMIT", "NO_PAYMENT_MEANS"})
 RIDER_MUST_PAY = "RIDER_MUST_PAY"
 
 Decline = Callable[[Debit], str | None]
@@ -21,13 +21,17 @@ Decline = Callable[[Debit], str | None]
 
 
 class Fate(msgspec.Struct, frozen=True):
-    """What was written for this call: a decline, or that it is accepted and decided `later_s` seconds on."""
+    """What was written for a debit: that its tries are declined or take only half, that it is accepted and decided
+    `later_s` seconds on."""
 
     decline: Decline
     later_s: float | None = None
+    takes_half: Callable[[Debit], bool] = lambda _: False
 
 
-def take(books: Books, account: Account, asked: AskDebit, now: datetime, fate: Fate) -> Debit:
+def take(
+    books: Books, account: Account, asked: AskDebit, now: datetime, fate: Fate, *, notify_url: str | None = None
+) -> Debit:
     """A debit by key: the same key with the same request never debits twice; a retryable decline may be tried again."""
     known = remembered(books, account, asked, now)
     if known and not _may_try_again(account, known):
@@ -35,28 +39,31 @@ def take(books: Books, account: Account, asked: AskDebit, now: datetime, fate: F
     if known and known.asked.hold:
         _open_hold(books, account, known.asked, now)
     rider = known.rider if known else _allowed(books, account, asked, now)
-    debit = known or _new(books, account, asked, rider, now)
+    debit = known or replace(_new(books, account, asked, rider, now), notify_url=notify_url)
     terms = account.terms
     wait_s = fate.later_s if fate.later_s is not None else terms.decide_s
     if wait_s is None and terms.provider_retries:
         wait_s = 0.0
     if wait_s is None:
-        return decide(books, account, debit, now, fate.decline)
+        return decide(books, account, debit, now, fate)
     due = now + timedelta(seconds=wait_s)
     debit = replace(debit, state="accepted", code=None, next_at=due, updated_at=now)
     books.put(*books.opening(rider, asked.currency, now), debit)
     return debit
 
 
-def decide(books: Books, account: Account, debit: Debit, now: datetime, decline: Decline) -> Debit:
+def decide(books: Books, account: Account, debit: Debit, now: datetime, fate: Fate) -> Debit:
     """The wallet pays what it can and may; a provider that retries by itself plans its next try."""
     rest = debit.amount_minor - debit.paid_minor
     opening = books.opening(debit.rider, debit.asked.currency, now)
     wallet = books.wallet(debit.rider, debit.asked.currency)
-    code = decline(debit)
-    have = 0 if code else min(wallet.balance_minor, rest)
-    paid = have if have == rest or account.terms.partial else 0
+    code = fate.decline(debit)
+    wanted = (rest + 1) // 2 if not code and fate.takes_half(debit) else rest
+    have = 0 if code else min(wallet.balance_minor, wanted)
+    paid = have if have == wanted or account.terms.partial else 0
     debit = replace(debit, paid_minor=debit.paid_minor + paid, tries=debit.tries + 1, updated_at=now)
+    if paid:
+        debit = replace(debit, paid_at=now)
     if paid == rest:
         debit = replace(debit, state="paid", code=None, next_at=None)
     else:
@@ -65,8 +72,16 @@ def decide(books: Books, account: Account, debit: Debit, now: datetime, decline:
     if paid:
         moved.append(replace(wallet, balance_minor=wallet.balance_minor - paid))
         moved += _payment(books, account, debit, f"wallet:{debit.rider}", paid, now)
-    books.put(*opening, debit, *moved)
+    books.put(*opening, debit, *moved, *_hold_over(books, debit))
     return debit
+
+
+def come_due(books: Books, account: Account, debit: Debit, now: datetime, fate: Fate) -> None:
+    """What an unpaid debit's clock has in store: the next try of an accepted one, the end of a declined one."""
+    if debit.state == "declined":
+        _close(books, debit, "GIVEN_UP", now)
+    elif debit.state == "accepted":
+        decide(books, account, debit, now, fate)
 
 
 def get(books: Books, account: Account, key: str) -> Debit:
@@ -77,12 +92,12 @@ def get(books: Books, account: Account, key: str) -> Debit:
     return debit
 
 
-def nudge(books: Books, account: Account, key: str, now: datetime, decline: Decline) -> Debit:
+def nudge(books: Books, account: Account, key: str, now: datetime, fate: Fate) -> Debit:
     """Tries an accepted debit at once, whatever the plan was."""
     debit = get(books, account, key)
     if not account.terms.nudge:
         raise RefusedError(403, "NOT_POSSIBLE", "this account's debits are not nudged")
-    return decide(books, account, debit, now, decline) if debit.state == "accepted" else debit
+    return decide(books, account, debit, now, fate) if debit.state == "accepted" else debit
 
 
 def reduce(books: Books, account: Account, key: str, amount_minor: int, now: datetime) -> Debit:
@@ -114,15 +129,26 @@ def close(books: Books, account: Account, key: str, code: str, now: datetime) ->
     return _close(books, debit, code, now)
 
 
-def ask_rider(books: Books, account: Account, asked: AskDebit, now: datetime) -> Debit:
-    """A debit that waits for the rider to pay it himself; an unpaid one goes on as it is and may be paid by him too."""
+def ask_rider(
+    books: Books,
+    account: Account,
+    asked: AskDebit,
+    now: datetime,
+    *,
+    rider: str | None = None,
+    notify_url: str | None = None,
+) -> Debit:
+    """A debit that waits for the rider to pay it himself; an unpaid one goes on as it is and may be paid by him too.
+
+    `rider` is who was shown it, where it is on no agreement.
+    """
     known = remembered(books, account, asked, now)
     if known:
         return known
-    agreement = agreements.get(books, account, asked.agreement, now)
-    debit = _new(books, account, asked, agreement.asked.rider, now)
-    debit = replace(debit, state="declined", code=RIDER_MUST_PAY)
-    books.put(debit)
+    rider = rider or agreements.get(books, account, asked.agreement, now).asked.rider
+    debit = _new(books, account, asked, rider, now)
+    debit = replace(debit, state="declined", code=RIDER_MUST_PAY, notify_url=notify_url)
+    books.put(*books.opening(rider, asked.currency, now), debit)
     return debit
 
 
@@ -133,7 +159,8 @@ def pay_by_rider(books: Books, account: Account, key: str, now: datetime) -> Deb
         return debit
     rest = debit.amount_minor - debit.paid_minor
     debit = replace(debit, state="paid", code=None, paid_minor=debit.amount_minor, next_at=None, updated_at=now)
-    books.put(debit, *_payment(books, account, debit, "outside", rest, now))
+    debit = replace(debit, paid_at=now)
+    books.put(debit, *_payment(books, account, debit, "outside", rest, now), *_hold_over(books, debit))
     return debit
 
 
@@ -144,7 +171,9 @@ def remembered(books: Books, account: Account, asked: AskDebit, now: datetime) -
     """
     known = books.debits.get((account.account_id, asked.key))
     window = account.terms.key_window_s
-    if known is None or (window is not None and known.created_at + timedelta(seconds=window) <= now):
+    if known is None or account.terms.forgets_keys:
+        return None
+    if window is not None and known.created_at + timedelta(seconds=window) <= now:
         return None
     if known.asked == asked:
         return known
@@ -199,15 +228,24 @@ def _check(asked: AskDebit, currency: str, cap_minor: int) -> None:
 
 
 def _new(books: Books, account: Account, asked: AskDebit, rider: str, now: datetime) -> Debit:
-    number = books.next_number()
-    return Debit(number, account.account_id, asked, rider, asked.amount_minor, "accepted", now, now)
+    number, retries = books.next_number(), account.terms.provider_retries
+    return Debit(number, account.account_id, asked, rider, asked.amount_minor, "accepted", now, now, retries=retries)
+
+
+def _hold_over(books: Books, debit: Debit) -> Iterator[Hold]:
+    """The hold that the debit ends, once it is paid."""
+    hold = books.holds.get((debit.account_id, debit.asked.hold or ""))
+    if hold and debit.asked.ends_hold and debit.state == "paid" and hold.state == "open":
+        yield replace(hold, state="finished")
 
 
 def _unpaid(account: Account, debit: Debit, code: str, now: datetime, *, partly: bool) -> Debit:
     terms = account.terms
-    if not terms.provider_retries and not partly:
-        return replace(debit, state="declined", code=code, next_at=None)
-    if terms.give_up_s is not None and debit.created_at + timedelta(seconds=terms.give_up_s) <= now:
+    ends_at = None if terms.give_up_s is None else debit.created_at + timedelta(seconds=terms.give_up_s)
+    if not debit.retries and not partly:
+        last = ends_at if not terms.new_key_after_decline else None
+        return replace(debit, state="declined", code=code, next_at=last)
+    if ends_at is not None and ends_at <= now:
         return replace(debit, state="closed", code="GIVEN_UP", next_at=None)
     wait = terms.retry_s[min(debit.tries, len(terms.retry_s)) - 1]
     return replace(debit, state="accepted", code=code, next_at=now + timedelta(seconds=wait))

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from heapq import heappop
-from typing import Any
+from typing import TypeVar
 from zoneinfo import ZoneInfo
 
 import msgspec
+from msgspec.structs import replace
 
 from service.lab.provider import agreements, debits, holds, refunds
 from service.lab.provider.books import Books
 from service.lab.provider.clock import ProviderClock
 from service.lab.provider.faults import Faults
-from service.lab.provider.refusals import RefusedError
+from service.lab.provider.refusals import RefusedError, unknown
 from service.lab.provider.rows import (
     Account,
     Agreement,
@@ -23,34 +24,37 @@ from service.lab.provider.rows import (
     AskHold,
     AskRefund,
     Debit,
+    Entry,
     Hold,
     Refund,
     Report,
 )
-from service.lab.provider.wire import StatementLine, rider_url, view
+
+T = TypeVar("T", bound=Agreement | Hold | Debit | Refund)
 
 
-class Reduction(msgspec.Struct, frozen=True):
-    """A debit's new, lower amount."""
+class Movement(msgspec.Struct, frozen=True):
+    """One movement on a merchant's statement; `fee_minor` is the provider's."""
 
+    kind: str
+    key: str
+    ref: str
     amount_minor: int
-
-
-class Performance(msgspec.Struct, frozen=True):
-    """A report about how the rider paid a debit: "completed" or "violated"."""
-
-    debit: str
-    record: str
+    fee_minor: int
+    currency: str
+    at: datetime
 
 
 class Desk:
-    """One provider: its books, its clock, its faults."""
+    """One provider: its books, its clock, its faults. `deliver` sends out what is due to merchants."""
 
     def __init__(self, books: Books, clock: ProviderClock, faults: Faults, public_url: str) -> None:
         self.books = books
         self.clock = clock
         self.faults = faults
         self.public_url = public_url
+        self.deliver: Callable[[], Awaitable[None]] | None = None
+        books.now = clock.now
 
     def advance(self, now: datetime) -> None:
         """Decides everything whose time has come."""
@@ -60,183 +64,182 @@ class Desk:
             if table == "refund":
                 refund = books.refunds_by_number[number]
                 if refund.next_at == due_at:
-                    refunds.decide(books, refund, now)
+                    refunds.decide(books, refund, now, self.refund_fails)
                 continue
             debit = books.debits_by_number[number]
             if debit.next_at == due_at:
-                debits.decide(books, books.accounts[debit.account_id], debit, now, self.faults.decline)
+                debits.come_due(books, books.accounts[debit.account_id], debit, now, self.fate())
 
-    def rider_of(self, account: Account, key: str, asked: Any) -> str:
-        """The rider a call is about, "" where it is about nobody known."""
-        if isinstance(asked, AskAgreement):
-            return asked.rider
-        books, who = self.books, account.account_id
-        if isinstance(asked, AskHold | AskDebit):
-            found = books.agreements.get((who, asked.agreement))
-            return found.asked.rider if found else ""
-        at = (who, asked.debit if isinstance(asked, AskRefund | Performance) else key)
-        known: Debit | Hold | None = books.debits.get(at) or books.holds.get(at)
-        if known:
-            return known.rider
-        agreement = books.agreements.get(at)
-        return agreement.asked.rider if agreement else ""
+    def fate(self, later_s: float | None = None) -> debits.Fate:
+        """What is in store for a debit."""
+        return debits.Fate(self.faults.decline, later_s, self.faults.takes_half)
 
-    def view(self, row: Agreement | Hold | Debit | Refund, account: Account) -> Any:
-        """What the merchant sees of a row."""
-        return view(row, account, self.public_url)
+    def refund_fails(self, refund: Refund) -> str | None:
+        """The code with which a refund fails."""
+        rider = self.books.debits_by_number[refund.debit_number].rider
+        return self.faults.refund_fails(refund.account_id, refund.asked.key, (refund.asked.debit, rider))
+
+    def names(self, account: Account, key: str) -> tuple[str, ...]:
+        """What else the object of a key is called: its rider, its hold, the provider's number. For scripted faults."""
+        books, at = self.books, (account.account_id, key)
+        found: list[str] = []
+        if debit := books.debits.get(at):
+            found += [debit.rider, debit.ref, debit.asked.hold or key]
+        if hold := books.holds.get(at):
+            found += [hold.rider, hold.ref]
+        if agreement := books.agreements.get(at):
+            found += [agreement.asked.rider, agreement.ref]
+        if refund := books.refunds.get(at):
+            found += [refund.ref, *self.names(account, refund.asked.debit)]
+        return tuple(found)
+
+    def names_of_asked(self, account: Account, asked: object) -> tuple[str, ...]:
+        """What a request is about besides its own key."""
+        match asked:
+            case AskAgreement():
+                return (asked.rider,)
+            case AskHold():
+                return (asked.agreement, *self.names(account, asked.agreement))
+            case AskDebit():
+                return (asked.hold or asked.agreement, *self.names(account, asked.hold or asked.agreement))
+            case AskRefund():
+                return (asked.debit, *self.names(account, asked.debit))
+        return ()
+
+    def seen(self, row: T, lag_s: float, now: datetime) -> T:
+        """The row as a copy shows it that lags: before its last change where that is younger; raises RefusedError
+        when it was not there then."""
+        changed_at, before = self.books.before.get(row.number, (None, None))
+        if not lag_s or changed_at is None or changed_at + timedelta(seconds=lag_s) <= now:
+            return row
+        if not isinstance(before, type(row)):
+            raise unknown("object")
+        return before
 
 
-def begin_agreement(desk: Desk, account: Account, _: str, asked: AskAgreement, now: datetime) -> Any:
+def begin_agreement(desk: Desk, account: Account, _: str, asked: AskAgreement, now: datetime) -> Agreement:
     """See agreements.begin."""
-    refusal = desk.faults.refusal("agreement.begin", account.account_id, asked.key, asked.rider)
-    return desk.view(agreements.begin(desk.books, account, asked, now, refusal), account)
+    refusal = desk.faults.refusal("agreement.begin", account.account_id, asked.key, (asked.rider,))
+    return agreements.begin(desk.books, account, asked, now, refusal)
 
 
-def get_agreement(desk: Desk, account: Account, key: str, _: None, now: datetime) -> Any:
+def get_agreement(desk: Desk, account: Account, key: str, _: None, now: datetime) -> Agreement:
     """See agreements.get."""
-    return desk.view(agreements.get(desk.books, account, key, now), account)
+    return agreements.get(desk.books, account, key, now)
 
 
-def revoke_agreement(desk: Desk, account: Account, key: str, _: None, now: datetime) -> Any:
+def revoke_agreement(desk: Desk, account: Account, key: str, _: None, now: datetime) -> Agreement:
     """See agreements.revoke."""
-    return desk.view(agreements.revoke(desk.books, account, key, now), account)
+    return agreements.revoke(desk.books, account, key, now)
 
 
-def open_hold(desk: Desk, account: Account, _: str, asked: AskHold, now: datetime) -> Any:
+def open_hold(desk: Desk, account: Account, _: str, asked: AskHold, now: datetime) -> Hold:
     """See holds.open_hold."""
-    rider = desk.rider_of(account, asked.key, asked)
-    refusal = desk.faults.refusal("hold.open", account.account_id, asked.key, rider)
-    return desk.view(holds.open_hold(desk.books, account, asked, now, refusal), account)
+    names = desk.names_of_asked(account, asked)
+    refusal = desk.faults.refusal("hold.open", account.account_id, asked.key, names)
+    return holds.open_hold(desk.books, account, asked, now, refusal)
 
 
-def get_hold(desk: Desk, account: Account, key: str, _: None, now: datetime) -> Any:
+def get_hold(desk: Desk, account: Account, key: str, _: None, now: datetime) -> Hold:
     """See holds.get."""
-    return desk.view(holds.get(desk.books, account, key, now), account)
+    return holds.get(desk.books, account, key, now)
 
 
-def finish_hold(desk: Desk, account: Account, key: str, _: None, now: datetime) -> Any:
+def finish_hold(desk: Desk, account: Account, key: str, _: None, now: datetime) -> Hold:
     """See holds.end."""
-    return desk.view(holds.end(desk.books, account, key, "finished", now), account)
+    return holds.end(desk.books, account, key, "finished", now)
 
 
-def release_hold(desk: Desk, account: Account, key: str, _: None, now: datetime) -> Any:
+def release_hold(desk: Desk, account: Account, key: str, _: None, now: datetime) -> Hold:
     """See holds.end."""
-    return desk.view(holds.end(desk.books, account, key, "released", now), account)
+    return holds.end(desk.books, account, key, "released", now)
 
 
-def take_debit(desk: Desk, account: Account, _: str, asked: AskDebit, now: datetime) -> Any:
+def take_debit(
+    desk: Desk, account: Account, _: str, asked: AskDebit, now: datetime, *, notify_url: str | None = None
+) -> Debit:
     """See debits.take."""
     faults = desk.faults
-    rider = desk.rider_of(account, asked.key, asked) if faults.scripted else ""
-    later_s = faults.later_s("debit.take", account.account_id, asked.key, rider)
-    fate = debits.Fate(faults.decline, later_s)
-    return desk.view(debits.take(desk.books, account, asked, now, fate), account)
+    names = desk.names_of_asked(account, asked) if faults.scripted else ()
+    later_s = faults.later_s("debit.take", account.account_id, asked.key, names)
+    return debits.take(desk.books, account, asked, now, desk.fate(later_s), notify_url=notify_url)
 
 
-def get_debit(desk: Desk, account: Account, key: str, _: None, now: datetime) -> Any:
+def get_debit(desk: Desk, account: Account, key: str, _: None, now: datetime) -> Debit:
     """See debits.get."""
-    return desk.view(debits.get(desk.books, account, key), account)
+    return debits.get(desk.books, account, key)
 
 
-def nudge_debit(desk: Desk, account: Account, key: str, _: None, now: datetime) -> Any:
+def nudge_debit(desk: Desk, account: Account, key: str, _: None, now: datetime) -> Debit:
     """See debits.nudge."""
-    return desk.view(debits.nudge(desk.books, account, key, now, desk.faults.decline), account)
+    return debits.nudge(desk.books, account, key, now, desk.fate())
 
 
-def reduce_debit(desk: Desk, account: Account, key: str, asked: Reduction, now: datetime) -> Any:
-    """See debits.reduce."""
-    return desk.view(debits.reduce(desk.books, account, key, asked.amount_minor, now), account)
-
-
-def close_debit(desk: Desk, account: Account, key: str, _: None, now: datetime) -> Any:
+def close_debit(desk: Desk, account: Account, key: str, _: None, now: datetime) -> Debit:
     """See debits.close."""
-    return desk.view(debits.close(desk.books, account, key, "CLOSED", now), account)
+    return debits.close(desk.books, account, key, "CLOSED", now)
 
 
-def settle_elsewhere(desk: Desk, account: Account, key: str, _: None, now: datetime) -> Any:
+def settle_elsewhere(desk: Desk, account: Account, key: str, _: None, now: datetime) -> Debit:
     """See debits.close."""
-    return desk.view(debits.close(desk.books, account, key, "PAID_ELSEWHERE", now), account)
+    return debits.close(desk.books, account, key, "PAID_ELSEWHERE", now)
 
 
-def request_payment(desk: Desk, account: Account, _: str, asked: AskDebit, now: datetime) -> Any:
-    """See debits.ask_rider; the answer has the link on which the rider pays."""
-    seen = desk.view(debits.ask_rider(desk.books, account, asked, now), account)
-    if seen.state in ("accepted", "declined"):
-        seen.action_url = rider_url(desk.public_url, account, "debit", asked.key)
-    return seen
+def request_payment(desk: Desk, account: Account, _: str, asked: AskDebit, now: datetime) -> Debit:
+    """See debits.ask_rider."""
+    return debits.ask_rider(desk.books, account, asked, now)
 
 
-def make_refund(desk: Desk, account: Account, _: str, asked: AskRefund, now: datetime) -> Any:
+def make_refund(desk: Desk, account: Account, _: str, asked: AskRefund, now: datetime) -> Refund:
     """See refunds.refund."""
-    rider = desk.rider_of(account, asked.key, asked) if desk.faults.scripted else ""
-    later_s = desk.faults.later_s("refund.make", account.account_id, asked.key, rider)
-    return desk.view(refunds.refund(desk.books, account, asked, now, later_s), account)
+    names = desk.names_of_asked(account, asked) if desk.faults.scripted else ()
+    later_s = desk.faults.later_s("refund.make", account.account_id, asked.key, names)
+    return refunds.refund(desk.books, account, asked, now, desk.refund_fails, later_s)
 
 
-def get_refund(desk: Desk, account: Account, key: str, _: None, now: datetime) -> Any:
+def get_refund(desk: Desk, account: Account, key: str, _: None, now: datetime) -> Refund:
     """See refunds.get."""
-    return desk.view(refunds.get(desk.books, account, key), account)
+    return refunds.get(desk.books, account, key)
 
 
-def report(desk: Desk, account: Account, _: str, asked: Performance, now: datetime) -> Any:
+def report(desk: Desk, account: Account, debit: str, kind: str, now: datetime) -> None:
     """Keeps a report about a debit; the same report again changes nothing."""
-    if asked.record not in ("completed", "violated"):
-        raise RefusedError(422, "INVALID_REQUEST", "record is neither completed nor violated")
-    debits.get(desk.books, account, asked.debit)
-    known = desk.books.reports.get((account.account_id, asked.debit, asked.record))
-    if known is None:
-        desk.books.put(Report(desk.books.next_number(), account.account_id, asked.debit, asked.record, now))
-    return asked
+    debits.get(desk.books, account, debit)
+    if (account.account_id, debit, kind) not in desk.books.reports:
+        desk.books.put(Report(desk.books.next_number(), account.account_id, debit, kind, now))
 
 
-def about_account(desk: Desk, account: Account, _: str, __: None, now: datetime) -> Any:
-    """The account and its terms; moves nothing."""
-    return {"account_id": account.account_id, "terms": account.terms}
-
-
-def statement(desk: Desk, account: Account, day: str, _: None, now: datetime) -> Sequence[StatementLine]:
-    """Every movement of one civil day of the account's zone."""
+def movements(desk: Desk, account: Account, day: str) -> Sequence[Movement]:
+    """Every movement that the statement of one civil day of the account's zone shows, right or wrong."""
     try:
         first = datetime.combine(date.fromisoformat(day), time(), ZoneInfo(account.terms.time_zone))
     except ValueError:
         raise RefusedError(422, "INVALID_REQUEST", "the day is not YYYY-MM-DD") from None
-    start, end = first.astimezone(UTC), (first + timedelta(days=1)).astimezone(UTC)
-    mine = [e for e in desk.books.entries if e.account_id == account.account_id and start <= e.at < end]
+    before, start, end = ((first + timedelta(days=days)).astimezone(UTC) for days in (-1, 0, 1))
+    mine = [e for e in desk.books.entries if e.account_id == account.account_id and before <= e.at < end]
     fees = {(e.ref, e.at): e.amount_minor for e in mine if e.what == "fee"}
-    return [
-        StatementLine(e.what, e.key, e.ref, e.amount_minor, fees.get((e.ref, e.at), 0), e.currency, e.at)
-        for e in mine
-        if e.what in ("debit", "refund")
-    ]
+    shown: list[Movement] = []
+    for entry in mine:
+        if entry.what in ("debit", "refund"):
+            fee = fees.get((entry.ref, entry.at), 0)
+            shown += _as_shown(desk, account, entry, fee, today=entry.at >= start)
+    return shown
 
 
-class Operation(msgspec.Struct, frozen=True):
-    """What an address stands for: the operation's name, the shape of its body, what runs it."""
-
-    name: str
-    shape: Any
-    run: Callable[[Desk, Account, str, Any, datetime], Any]
-
-
-OPERATIONS: dict[tuple[str, str, bool, str], Operation] = {
-    # (method, collection, with a key in the path, verb)
-    ("POST", "agreements", False, ""): Operation("agreement.begin", AskAgreement, begin_agreement),
-    ("GET", "agreements", True, ""): Operation("agreement.get", None, get_agreement),
-    ("POST", "agreements", True, "revoke"): Operation("agreement.revoke", None, revoke_agreement),
-    ("POST", "holds", False, ""): Operation("hold.open", AskHold, open_hold),
-    ("GET", "holds", True, ""): Operation("hold.get", None, get_hold),
-    ("POST", "holds", True, "finish"): Operation("hold.finish", None, finish_hold),
-    ("POST", "holds", True, "release"): Operation("hold.release", None, release_hold),
-    ("POST", "debits", False, ""): Operation("debit.take", AskDebit, take_debit),
-    ("GET", "debits", True, ""): Operation("debit.get", None, get_debit),
-    ("POST", "debits", True, "nudge"): Operation("debit.nudge", None, nudge_debit),
-    ("POST", "debits", True, "reduce"): Operation("debit.reduce", Reduction, reduce_debit),
-    ("POST", "debits", True, "close"): Operation("debit.close", None, close_debit),
-    ("POST", "debits", True, "settle_elsewhere"): Operation("debit.settle_elsewhere", None, settle_elsewhere),
-    ("POST", "payments", False, ""): Operation("debit.request_payment", AskDebit, request_payment),
-    ("POST", "refunds", False, ""): Operation("refund.make", AskRefund, make_refund),
-    ("GET", "refunds", True, ""): Operation("refund.get", None, get_refund),
-    ("POST", "reports", False, ""): Operation("performance.report", Performance, report),
-    ("GET", "statements", True, ""): Operation("statement.get", None, statement),
-    ("GET", "account", False, ""): Operation("account.get", None, about_account),
-}
+def _as_shown(desk: Desk, account: Account, entry: Entry, fee: int, *, today: bool) -> Sequence[Movement]:
+    """The rows that a day's statement has for one movement of that day, or of the day before."""
+    fault = desk.faults.of_line(account.account_id, entry.key, entry.ref)
+    kind = fault.kind if fault else ""
+    row = Movement(entry.what, entry.key, entry.ref, entry.amount_minor, fee, entry.currency, entry.at)
+    if not today:
+        return (row,) if kind == "statement_late" else ()
+    match kind:
+        case "statement_missing" | "statement_late":
+            return ()
+        case "statement_off":
+            return (replace(row, amount_minor=row.amount_minor + 1),)
+        case "statement_twice":
+            return (row, row)
+        case "statement_extra":
+            return (row, replace(row, key=f"{row.key}x", ref=f"{row.ref}9"))
+    return (row,)

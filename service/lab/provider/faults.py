@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection
 from hashlib import blake2b
 from typing import Annotated, Literal, get_args
 
@@ -12,41 +13,84 @@ from service.lab.provider.rows import Debit
 
 CallFault = Literal[
     "slow",  # The answer comes `seconds` later.
-    "drop",  # Nothing is executed, the connection is cut.
+    "drop",  # Nothing is executed, the connection is closed.
+    "reset",  # Nothing is executed, the connection is reset.
+    "half_open",  # Executed; the connection stays and nothing ever comes (for `seconds`).
     "lost",  # Executed, and the connection is cut before the answer.
     "error_before",  # HTTP 500, nothing executed.
     "error_after",  # HTTP 500, executed.
-    "throttle",  # HTTP 429, nothing executed; again after `seconds`.
+    "unavailable_before",  # A well-formed "system error" in a 200 (Alipay: 20000), nothing executed.
+    "unavailable_after",  # The same, executed.
+    "throttle",  # Too many calls, nothing executed; again after `seconds`.
     "html",  # Executed, and a gateway answers with an HTML 502.
     "truncated",  # Executed, and the answer ends in the middle.
     "unknown_enum",  # Executed; the state has a name that nobody listed.
-    "unknown_code",  # HTTP 409 with a code that nobody listed, nothing executed.
+    "unknown_code",  # A code that nobody listed, nothing executed.
+    "bad_signature",  # Executed; the answer's signature is of another text.
+    "rotated_key",  # Executed; the answer is signed by a key that the merchant was never given.
+    "clock_skew",  # Executed; the answer is dated `seconds` off (negative: earlier).
+    "query_fails",  # A query is answered with a server error.
+    "query_lag",  # A query answers what it would have said before the last change, if that is younger than `seconds`.
+    "notify_before_reply",  # Executed; what it is worth telling is delivered before the answer.
+    "revoke",  # The rider ends the agreement in the moment before the call.
 ]
 DecisionFault = Literal[
     "refuse",  # An agreement or a hold is refused, with `code`.
     "decline",  # A debit is declined, with `code` (BALANCE_NOT_ENOUGH unless set).
+    "partial",  # A try takes half of what is owed and waits for the rest.
     "later",  # A debit or refund is accepted and decided `seconds` later.
+    "refund_abnormal",  # A refund fails when it is decided, with `code`; its key may be tried again.
 ]
 NoticeFault = Literal[
     "notify_lost",  # An attempt to deliver is never made.
-    "notify_twice",  # Delivered twice.
+    "notify_twice",  # Delivered twice, one after the other.
+    "notify_both_at_once",  # Delivered twice at the same moment.
     "notify_late",  # The first attempt comes `seconds` later.
+    "notify_reordered",  # The next notification of the account comes first; at the latest `seconds` later.
+    "notify_replayed",  # The very same bytes come again `seconds` after they were taken.
     "notify_tampered",  # The body was changed after it was signed.
+    "notify_unknown_enum",  # Signed; the state has a name that nobody listed.
+    "notify_skew",  # The signature's time is `seconds` off (negative: earlier).
 ]
-CALL_FAULTS: tuple[CallFault, ...] = get_args(CallFault)
-NOTICE_FAULTS: tuple[NoticeFault, ...] = get_args(NoticeFault)
+LineFault = Literal[
+    "statement_missing",  # The movement's row is not there.
+    "statement_extra",  # A row of a movement that never was stands beside it.
+    "statement_off",  # The amount is one minor unit too much.
+    "statement_late",  # The row stands on the next day's statement.
+    "statement_twice",  # The row stands there twice.
+]
+Kind = CallFault | DecisionFault | NoticeFault | LineFault
+CALL_FAULTS: tuple[str, ...] = get_args(CallFault)
+NOTICE_FAULTS: tuple[str, ...] = get_args(NoticeFault)
+LINE_FAULTS: tuple[str, ...] = get_args(LineFault)
+QUERY_FAULTS = frozenset({"query_fails", "query_lag"})
+COMMAND_FAULTS = tuple(kind for kind in CALL_FAULTS if kind not in QUERY_FAULTS)
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
-SECONDS = {"slow": 0.2, "throttle": 1.0, "later": 3600.0, "notify_late": 86_400.0}
+SECONDS = {
+    "slow": 0.2,
+    "half_open": 3600.0,
+    "throttle": 1.0,
+    "clock_skew": 360.0,
+    "query_lag": 5.0,
+    "later": 3600.0,
+    "notify_late": 86_400.0,
+    "notify_reordered": 600.0,
+    "notify_replayed": 86_400.0,
+    "notify_skew": 360.0,
+}
 DECLINED_TIMES_MAX = 3
 
 
 class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A scripted fault: happens the next `times` times that everything named matches; "*" matches anything.
 
-    `on` is a merchant's key or a rider; `op` an operation such as "debit.take" (see `desk.OPERATIONS`), or "notice".
+    `on` is a merchant's key, the provider's number, the hold's key, or a rider; `op` is an operation of the core,
+    whatever face it came through: agreement.begin, .get, .revoke, hold.open, .get, .finish, .release, debit.take, .get,
+    .nudge, .reduce, .close, .cancel, .settle_elsewhere, .request_payment, refund.make, .get, performance.report,
+    statement.get, account.get; or "notice".
     """
 
-    kind: CallFault | DecisionFault | NoticeFault
+    kind: Kind
     on: str = "*"
     op: str = "*"
     account: str = "*"
@@ -61,25 +105,49 @@ class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Rates(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """The share, 0 to 1, of calls (or of debits, agreements, holds, notices) that each fault happens to."""
+    """The share, 0 to 1, of calls (or of debits, agreements, holds, notices, statement rows) that each fault happens
+    to."""
 
     slow: Share = 0.0
     drop: Share = 0.0
+    reset: Share = 0.0
+    half_open: Share = 0.0
     lost: Share = 0.0
     error_before: Share = 0.0
     error_after: Share = 0.0
+    unavailable_before: Share = 0.0
+    unavailable_after: Share = 0.0
     throttle: Share = 0.0
     html: Share = 0.0
     truncated: Share = 0.0
     unknown_enum: Share = 0.0
     unknown_code: Share = 0.0
+    bad_signature: Share = 0.0
+    rotated_key: Share = 0.0
+    clock_skew: Share = 0.0
+    query_fails: Share = 0.0
+    query_lag: Share = 0.0
+    notify_before_reply: Share = 0.0
+    revoke: Share = 0.0
     refuse: Share = 0.0
     decline: Share = 0.0
+    partial: Share = 0.0
     later: Share = 0.0
+    refund_abnormal: Share = 0.0
     notify_lost: Share = 0.0
     notify_twice: Share = 0.0
+    notify_both_at_once: Share = 0.0
     notify_late: Share = 0.0
+    notify_reordered: Share = 0.0
+    notify_replayed: Share = 0.0
     notify_tampered: Share = 0.0
+    notify_unknown_enum: Share = 0.0
+    notify_skew: Share = 0.0
+    statement_missing: Share = 0.0
+    statement_extra: Share = 0.0
+    statement_off: Share = 0.0
+    statement_late: Share = 0.0
+    statement_twice: Share = 0.0
 
 
 class Faults:
@@ -90,6 +158,18 @@ class Faults:
         self.rates = rates
         self._scripts: list[tuple[Fault, int]] = []
         self._calls: Counter[tuple[str, str, str]] = Counter()
+        self._lines: dict[tuple[str, str], Fault] = {}
+
+    @property
+    def rates(self) -> Rates:
+        """The shares of seeded faults."""
+        return self._rates
+
+    @rates.setter
+    def rates(self, rates: Rates) -> None:
+        self._rates = rates
+        groups = (COMMAND_FAULTS, CALL_FAULTS, NOTICE_FAULTS, LINE_FAULTS)
+        self._shares = {kinds: [(kind, share) for kind in kinds if (share := getattr(rates, kind))] for kinds in groups}
 
     def script(self, fault: Fault) -> None:
         """Adds a scripted fault; earlier ones happen first."""
@@ -103,34 +183,60 @@ class Faults:
     def clear(self) -> None:
         """Forgets what was scripted."""
         self._scripts.clear()
+        self._lines.clear()
 
-    def of_call(self, op: str, account: str, key: str, rider: str) -> Fault | None:
-        """What happens to this call."""
-        return self._scripted(CALL_FAULTS, op, account, key, rider) or self._drawn(CALL_FAULTS, op, account, key)
+    def of_call(self, op: str, account: str, key: str, names: Collection[str] = ()) -> Fault | None:
+        """What happens to this call; `names` are what it is about besides its key."""
+        kinds = CALL_FAULTS if op.endswith(".get") else COMMAND_FAULTS
+        return self._scripted(kinds, op, account, (key, *names)) or self._drawn(kinds, op, account, key)
 
-    def of_notice(self, account: str, key: str, rider: str) -> Fault | None:
+    def of_notice(self, account: str, key: str, names: Collection[str] = ()) -> Fault | None:
         """What happens to this attempt to deliver."""
-        found = self._scripted(NOTICE_FAULTS, "notice", account, key, rider)
+        found = self._scripted(NOTICE_FAULTS, "notice", account, (key, *names))
         return found or self._drawn(NOTICE_FAULTS, "notice", account, key)
 
-    def refusal(self, op: str, account: str, key: str, rider: str) -> str | None:
+    def of_line(self, account: str, key: str, ref: str) -> Fault | None:
+        """What is wrong with a movement's row, whenever the statement is asked for."""
+        known = self._lines.get((account, ref))
+        if known is None:
+            known = self._scripted(LINE_FAULTS, "statement.get", account, (key, ref))
+            if known:
+                self._lines[account, ref] = known
+        return known or self._by_share(LINE_FAULTS, self._draw("statement", account, ref))
+
+    def refusal(self, op: str, account: str, key: str, names: Collection[str] = ()) -> str | None:
         """The code with which an agreement or hold is refused."""
-        found = self._scripted(("refuse",), op, account, key, rider)
+        found = self._scripted(("refuse",), op, account, (key, *names))
         if found is None and self._draw("refuse", account, key, 0) >= self.rates.refuse:
             return None
         return (found and found.code) or "NOT_ELIGIBLE"
 
-    def later_s(self, op: str, account: str, key: str, rider: str) -> float | None:
+    def later_s(self, op: str, account: str, key: str, names: Collection[str] = ()) -> float | None:
         """How much later a debit or refund is decided."""
-        found = self._scripted(("later",), op, account, key, rider)
+        found = self._scripted(("later",), op, account, (key, *names))
         if found is None and self._draw("later", account, key, 0) < self.rates.later:
             found = Fault("later")
         return found.wait_s if found else None
 
+    def refund_fails(self, account: str, key: str, names: Collection[str]) -> str | None:
+        """The code with which a refund fails, once per key where it is drawn."""
+        found = self._scripted(("refund_abnormal",), "refund.make", account, (key, *names))
+        if found is None and self._draw("refund_abnormal", account, key, 0) < self.rates.refund_abnormal:
+            self._calls["refund_abnormal", account, key] += 1
+            found = Fault("refund_abnormal") if self._calls["refund_abnormal", account, key] == 1 else None
+        return (found.code or "REFUND_ABNORMAL") if found else None
+
+    def takes_half(self, debit: Debit, names: Collection[str] = ()) -> bool:
+        """Whether this try takes only half of what is owed."""
+        account, key = debit.account_id, debit.asked.key
+        if self._scripted(("partial",), "debit.take", account, (key, debit.rider, *names)):
+            return True
+        return debit.tries == 0 and self._draw("partial", account, key, 0) < self.rates.partial
+
     def decline(self, debit: Debit) -> str | None:
         """The code with which this try is declined: scripted, or its wallet is short for the first few tries."""
         account, key = debit.account_id, debit.asked.key
-        found = self._scripted(("decline",), "debit.take", account, key, debit.rider)
+        found = self._scripted(("decline",), "debit.take", account, (key, debit.rider, debit.asked.hold or key))
         if found:
             return found.code or "BALANCE_NOT_ENOUGH"
         if self._draw("decline", account, key, 0) >= self.rates.decline:
@@ -138,13 +244,13 @@ class Faults:
         short_times = 1 + int(self._draw("short", account, key, 0) * DECLINED_TIMES_MAX)
         return "BALANCE_NOT_ENOUGH" if debit.tries < short_times else None
 
-    def _scripted(self, kinds: tuple[str, ...], op: str, account: str, key: str, rider: str) -> Fault | None:
+    def _scripted(self, kinds: Collection[str], op: str, account: str, names: Collection[str]) -> Fault | None:
         for index, (fault, left) in enumerate(self._scripts):
             if (
                 fault.kind in kinds
                 and fault.op in ("*", op)
                 and fault.account in ("*", account)
-                and fault.on in ("*", key, rider)
+                and (fault.on == "*" or fault.on in names)
             ):
                 if left > 1:
                     self._scripts[index] = (fault, left - 1)
@@ -153,17 +259,16 @@ class Faults:
                 return fault
         return None
 
-    def _drawn(
-        self, kinds: tuple[CallFault, ...] | tuple[NoticeFault, ...], op: str, account: str, key: str
-    ) -> Fault | None:
-        shares = [(kind, share) for kind in kinds if (share := getattr(self.rates, kind))]
-        if not shares:
+    def _drawn(self, kinds: tuple[str, ...], op: str, account: str, key: str) -> Fault | None:
+        if not self._shares[kinds]:
             return None
         self._calls[op, account, key] += 1
-        drawn = self._draw(op, account, key, self._calls[op, account, key])
-        for kind, share in shares:
+        return self._by_share(kinds, self._draw(op, account, key, self._calls[op, account, key]))
+
+    def _by_share(self, kinds: tuple[str, ...], drawn: float) -> Fault | None:
+        for kind, share in self._shares[kinds]:
             if drawn < share:
-                return Fault(kind)
+                return Fault(kind)  # type: ignore[arg-type] # The name of a field of Rates is a kind.
             drawn -= share
         return None
 

@@ -12,7 +12,15 @@ from service.lab.provider.refusals import RefusedError, conflict, unknown
 from service.lab.provider.rows import Account, AskHold, Hold
 
 
-def open_hold(books: Books, account: Account, asked: AskHold, now: datetime, refusal: str | None = None) -> Hold:
+def open_hold(
+    books: Books,
+    account: Account,
+    asked: AskHold,
+    now: datetime,
+    refusal: str | None = None,
+    *,
+    notify_url: str | None = None,
+) -> Hold:
     """Opens the hold or says why not; a refused key may be asked again, an open one stays as it is."""
     known = books.holds.get((account.account_id, asked.key))
     if known and known.asked != asked:
@@ -20,25 +28,36 @@ def open_hold(books: Books, account: Account, asked: AskHold, now: datetime, ref
     if known and known.state != "refused":
         return get(books, account, asked.key, now)
     agreement = agreements.active(books, account, asked.agreement, now)
-    terms = account.terms
     cap = agreement.cap_minor if asked.cap_minor is None else asked.cap_minor
     if asked.currency != agreement.asked.currency:
         raise RefusedError(422, "INVALID_REQUEST", f"the agreement is in {agreement.asked.currency}")
     if cap > agreement.cap_minor:
         raise RefusedError(422, "CAP_EXCEEDED", "more than the agreement allows", cap_minor=agreement.cap_minor)
-    code = refusal or _too_many(books, account, asked)
-    hold = Hold(
-        number=known.number if known else books.next_number(),
-        account_id=account.account_id,
-        asked=asked,
-        rider=agreement.asked.rider,
-        cap_minor=cap,
-        state="refused" if code else "pending" if terms.confirm_hold else "open",
-        created_at=now,
-        expires_at=now + timedelta(seconds=terms.hold_life_s),
-        code=code,
-    )
+    rider = agreement.asked.rider
+    code = refusal or _too_many(books, account, rider)
+    state = "refused" if code else "pending" if account.terms.confirm_hold else "open"
+    number = known.number if known else books.next_number()
+    hold = _new(account, number, asked, rider, cap, state, now)
+    hold = replace(hold, code=code, notify_url=notify_url)
     books.put(hold)
+    return hold
+
+
+def offer(
+    books: Books, account: Account, asked: AskHold, rider: str, now: datetime, *, notify_url: str | None = None
+) -> Hold:
+    """A hold on no agreement, which the rider who was shown it confirms or refuses (`answer_by_rider`)."""
+    known = books.holds.get((account.account_id, asked.key))
+    if known and known.asked != asked:
+        raise conflict("hold")
+    if known:
+        return get(books, account, asked.key, now)
+    cap = asked.cap_minor or 0
+    if not 0 < cap <= account.terms.cap_minor:
+        raise RefusedError(422, "INVALID_REQUEST", f"the amount is not within 1 and {account.terms.cap_minor}")
+    hold = _new(account, books.next_number(), asked, rider, cap, "pending", now)
+    hold = replace(hold, notify_url=notify_url)
+    books.put(*books.opening(rider, asked.currency, now), hold)
     return hold
 
 
@@ -69,12 +88,29 @@ def end(books: Books, account: Account, key: str, state: str, now: datetime) -> 
     return hold
 
 
+def free(books: Books, account: Account, key: str, amount_minor: int, now: datetime) -> Hold:
+    """Gives up a part of what is left of an open hold; when nothing is left the hold is over."""
+    hold = get(books, account, key, now)
+    if hold.state != "open":
+        raise RefusedError(409, "WRONG_STATE", f"the hold is {hold.state}")
+    left = left_minor(books, hold)
+    if not 0 < amount_minor <= left:
+        raise RefusedError(422, "AMOUNT_EXCEEDED", f"{left} is left of the hold")
+    over = "finished" if _debited(books, account, key) else "released"
+    state = over if amount_minor == left and not _waiting(books, account, key) else "open"
+    hold = replace(hold, freed_minor=hold.freed_minor + amount_minor, state=state)
+    books.put(hold)
+    return hold
+
+
 def answer_by_rider(books: Books, account: Account, key: str, confirmed: bool, now: datetime) -> Hold:
     """The rider confirms or refuses a hold that waits for him; anything else stays as it is."""
     hold = get(books, account, key, now)
-    if hold.state == "pending":
-        hold = replace(hold, state="open" if confirmed else "refused", code=None if confirmed else "RIDER_REFUSED")
-        books.put(hold)
+    if hold.state != "pending":
+        return hold
+    code = (_too_many(books, account, hold.rider, but=key)) if confirmed else "RIDER_REFUSED"
+    hold = replace(hold, state="refused" if code else "open", code=code)
+    books.put(hold)
     return hold
 
 
@@ -82,13 +118,20 @@ def left_minor(books: Books, hold: Hold) -> int:
     """How much of the cap no debit has taken yet."""
     numbers = books.debits_of_hold.get((hold.account_id, hold.asked.key), ())
     debits = (books.debits_by_number[number] for number in numbers)
-    return hold.cap_minor - sum(d.paid_minor if d.state == "closed" else d.amount_minor for d in debits)
+    taken = sum(d.paid_minor if d.state == "closed" else d.amount_minor for d in debits)
+    return hold.cap_minor - hold.freed_minor - taken
 
 
-def _too_many(books: Books, account: Account, asked: AskHold) -> str | None:
+def _new(account: Account, number: int, asked: AskHold, rider: str, cap: int, state: str, now: datetime) -> Hold:
+    expires_at = now + timedelta(seconds=account.terms.hold_life_s)
+    return Hold(number, account.account_id, asked, rider, cap, state, now, expires_at)
+
+
+def _too_many(books: Books, account: Account, rider: str, but: str = "") -> str | None:
     terms = account.terms
-    who = (account.account_id, asked.agreement)
-    if terms.holds_max is not None and len(books.running_holds.get(who, ())) >= terms.holds_max:
+    who = (account.account_id, rider)
+    running = books.running_holds.get(who, set()) - {but}
+    if terms.holds_max is not None and len(running) >= terms.holds_max:
         return "TOO_MANY_HOLDS"
     if terms.unpaid_max is not None and len(books.unpaid_debits.get(who, ())) > terms.unpaid_max:
         return "TOO_MANY_UNPAID"

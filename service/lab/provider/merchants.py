@@ -1,27 +1,115 @@
-"""The merchants' door: `/v1/…`, bearer keys, JSON, and every way in which an answer can get lost."""
+"""The sandbox face: `/v1/…`, bearer keys, our own JSON."""
 
 from __future__ import annotations
 
-import asyncio
+from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 import msgspec
 from aiohttp import web
 
-from service.lab.provider.desk import OPERATIONS, Desk, Operation
-from service.lab.provider.faults import Fault
+from service.lab.provider import agreements, debits, desk
+from service.lab.provider.desk import Desk
+from service.lab.provider.mishaps import answer
 from service.lab.provider.refusals import RefusedError
-from service.lab.provider.rows import Account
-from service.lab.provider.wire import Problem, ProblemBody, problem
+from service.lab.provider.rows import (
+    Account,
+    Agreement,
+    AskAgreement,
+    AskDebit,
+    AskHold,
+    AskRefund,
+    Debit,
+    Hold,
+    Refund,
+)
+from service.lab.provider.wire import Problem, ProblemBody, problem, rider_url, view
 
 _ENCODER = msgspec.json.Encoder()
+
+
+class Reduction(msgspec.Struct, frozen=True):
+    """A debit's new, lower amount."""
+
+    amount_minor: int
+
+
+class Performance(msgspec.Struct, frozen=True):
+    """A report about how the rider paid a debit: "completed" or "violated"."""
+
+    debit: str
+    record: str
+
+
+def reduce_debit(at: Desk, account: Account, key: str, asked: Reduction, now: datetime) -> Debit:
+    """See debits.reduce."""
+    return debits.reduce(at.books, account, key, asked.amount_minor, now)
+
+
+def request_payment(at: Desk, account: Account, key: str, asked: AskDebit, now: datetime) -> Any:
+    """See debits.ask_rider; the answer has the link on which the rider pays."""
+    row = desk.request_payment(at, account, key, asked, now)
+    seen = view(row, account, at.public_url)
+    if row.state in ("accepted", "declined"):
+        return msgspec.structs.replace(seen, action_url=rider_url(at.public_url, account, "debit", asked.key))
+    return seen
+
+
+def report(at: Desk, account: Account, _: str, asked: Performance, now: datetime) -> Performance:
+    """See desk.report."""
+    if asked.record not in ("completed", "violated"):
+        raise RefusedError(422, "INVALID_REQUEST", "record is neither completed nor violated")
+    desk.report(at, account, asked.debit, asked.record, now)
+    return asked
+
+
+def about_account(at: Desk, account: Account, _: str, __: None, now: datetime) -> Any:
+    """The account and its terms; moves nothing."""
+    return {"account_id": account.account_id, "terms": account.terms}
+
+
+def statement(at: Desk, account: Account, day: str, _: None, now: datetime) -> Any:
+    """See desk.movements."""
+    return desk.movements(at, account, day)
+
+
+class Operation(msgspec.Struct, frozen=True):
+    """What an address stands for: the operation's name, the shape of its body, what runs it."""
+
+    name: str
+    shape: Any
+    run: Callable[[Desk, Account, str, Any, datetime], Any]
+
+
+OPERATIONS: dict[tuple[str, str, bool, str], Operation] = {
+    # (method, collection, with a key in the path, verb)
+    ("POST", "agreements", False, ""): Operation("agreement.begin", AskAgreement, desk.begin_agreement),
+    ("GET", "agreements", True, ""): Operation("agreement.get", None, desk.get_agreement),
+    ("POST", "agreements", True, "revoke"): Operation("agreement.revoke", None, desk.revoke_agreement),
+    ("POST", "holds", False, ""): Operation("hold.open", AskHold, desk.open_hold),
+    ("GET", "holds", True, ""): Operation("hold.get", None, desk.get_hold),
+    ("POST", "holds", True, "finish"): Operation("hold.finish", None, desk.finish_hold),
+    ("POST", "holds", True, "release"): Operation("hold.release", None, desk.release_hold),
+    ("POST", "debits", False, ""): Operation("debit.take", AskDebit, desk.take_debit),
+    ("GET", "debits", True, ""): Operation("debit.get", None, desk.get_debit),
+    ("POST", "debits", True, "nudge"): Operation("debit.nudge", None, desk.nudge_debit),
+    ("POST", "debits", True, "reduce"): Operation("debit.reduce", Reduction, reduce_debit),
+    ("POST", "debits", True, "close"): Operation("debit.close", None, desk.close_debit),
+    ("POST", "debits", True, "settle_elsewhere"): Operation("debit.settle_elsewhere", None, desk.settle_elsewhere),
+    ("POST", "payments", False, ""): Operation("debit.request_payment", AskDebit, request_payment),
+    ("POST", "refunds", False, ""): Operation("refund.make", AskRefund, desk.make_refund),
+    ("GET", "refunds", True, ""): Operation("refund.get", None, desk.get_refund),
+    ("POST", "reports", False, ""): Operation("performance.report", Performance, report),
+    ("GET", "statements", True, ""): Operation("statement.get", None, statement),
+    ("GET", "account", False, ""): Operation("account.get", None, about_account),
+}
 _DECODERS = {op.shape: msgspec.json.Decoder(op.shape) for op in OPERATIONS.values() if op.shape}
-_HTML = "<html><head><title>502 Bad Gateway</title></head><body><h1>502 Bad Gateway</h1></body></html>"
 
 
-async def answer_merchant(desk: Desk, request: web.BaseRequest) -> web.Response:
+async def answer_merchant(at: Desk, request: web.BaseRequest) -> web.Response:
     """Answers one call of a merchant, unless the script or the seed has something else in store."""
-    account = desk.books.accounts_by_api_key.get(request.headers.get("Authorization", "").removeprefix("Bearer "))
+    account = at.books.accounts_by_api_key.get(request.headers.get("Authorization", "").removeprefix("Bearer "))
     if account is None:
         return refuse(RefusedError(401, "UNAUTHORIZED", "no merchant account has this API key"))
     body = await request.read()
@@ -29,16 +117,81 @@ async def answer_merchant(desk: Desk, request: web.BaseRequest) -> web.Response:
         operation, key, asked = _read(request, body)
     except RefusedError as refused:
         return refuse(refused)
-    rider = desk.rider_of(account, key, asked) if desk.faults.scripted else ""
-    fault = desk.faults.of_call(operation.name, account.account_id, key, rider)
-    if fault is None:
-        return reply(*_run(desk, account, operation, key, asked))
-    return await _run_with(fault, request, desk, account, operation, key, asked)
+    names = (*at.names(account, key), *at.names_of_asked(account, asked)) if at.faults.scripted else ()
+    fault = at.faults.of_call(operation.name, account.account_id, key, names)
+    return await answer(at, request, SandboxVoice(at, account, operation, key, asked), fault)
 
 
-def reply(answer: Any, status: int = 200) -> web.Response:
+class SandboxVoice:
+    """A call at the sandbox face; its answers carry no signature."""
+
+    def __init__(self, at: Desk, account: Account, operation: Operation, key: str, asked: Any) -> None:
+        self._desk = at
+        self._account = account
+        self._operation = operation
+        self._key = key
+        self._asked = asked
+        self._body: Any = None
+        self._status = 200
+
+    def run(self, lag_s: float = 0.0) -> None:
+        """Executes the call."""
+        at, account, operation = self._desk, self._account, self._operation
+        now = at.clock.now()
+        at.advance(now)
+        try:
+            body = operation.run(at, account, self._key, self._asked, now)
+            if isinstance(body, Agreement | Hold | Debit | Refund):
+                body = view(at.seen(body, lag_s, now), account, at.public_url)
+        except RefusedError as refused:
+            self._body, self._status = problem(refused), refused.status
+            return
+        declined = operation.name == "debit.take" and body.state == "declined"
+        self._body, self._status = body, 402 if declined else 200
+
+    def answer(self) -> web.Response:
+        """What the call is answered with."""
+        return reply(self._body, self._status)
+
+    def throttled(self, wait_s: float) -> web.Response:
+        """429."""
+        told = refuse(RefusedError(429, "RATE_LIMITED", "too many calls"))
+        told.headers["Retry-After"] = f"{wait_s:g}"
+        return told
+
+    def failed(self) -> web.Response:
+        """500."""
+        return refuse(RefusedError(500, "SYSTEM_ERROR", "try again"))
+
+    def unavailable(self) -> web.Response:
+        """A problem in a 200."""
+        return reply(ProblemBody(Problem("SYSTEM_ERROR", "try again")))
+
+    def strange_code(self, code: str | None) -> web.Response:
+        """409 with a code that nobody listed."""
+        return refuse(RefusedError(409, code or "STRANGE", "something new"))
+
+    def strange_state(self, state: str | None) -> web.Response:
+        """The answer with another state."""
+        if not hasattr(self._body, "state"):
+            return self.answer()
+        return reply({**msgspec.to_builtins(self._body), "state": state or "quantum"}, self._status)
+
+    def missigned(self, *, strange_key: bool) -> web.Response:
+        """The answer as it is."""
+        return self.answer()
+
+    def revoke(self) -> None:
+        """The rider ends the agreement that the call names."""
+        at, account = self._desk, self._account
+        named = getattr(self._asked, "agreement", None) or self._key
+        if (account.account_id, named) in at.books.agreements:
+            agreements.revoke(at.books, account, named, at.clock.now())
+
+
+def reply(told: Any, status: int = 200) -> web.Response:
     """JSON."""
-    return web.Response(body=_ENCODER.encode(answer), status=status, content_type="application/json")
+    return web.Response(body=_ENCODER.encode(told), status=status, content_type="application/json")
 
 
 def refuse(refused: RefusedError) -> web.Response:
@@ -60,59 +213,3 @@ def _read(request: web.BaseRequest, body: bytes) -> tuple[Operation, str, Any]:
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise RefusedError(400, "INVALID_REQUEST", str(error)) from None
     return operation, key or getattr(asked, "key", ""), asked
-
-
-def _run(desk: Desk, account: Account, operation: Operation, key: str, asked: Any) -> tuple[Any, int]:
-    """Executes; gives the answer's body and its HTTP status."""
-    now = desk.clock.now()
-    desk.advance(now)
-    try:
-        answer = operation.run(desk, account, key, asked, now)
-    except RefusedError as refused:
-        return problem(refused), refused.status
-    declined = operation.name == "debit.take" and answer.state == "declined"
-    return answer, 402 if declined else 200
-
-
-async def _run_with(
-    fault: Fault, request: web.BaseRequest, desk: Desk, account: Account, operation: Operation, key: str, asked: Any
-) -> web.Response:
-    """One call with a fault on its way."""
-    match fault.kind:
-        case "throttle":
-            answer = reply(ProblemBody(Problem("RATE_LIMITED", "too many calls")), 429)
-            answer.headers["Retry-After"] = f"{fault.wait_s:g}"
-            return answer
-        case "error_before":
-            return reply(ProblemBody(Problem("SYSTEM_ERROR", "try again")), 500)
-        case "unknown_code":
-            return reply(ProblemBody(Problem(fault.code or "STRANGE", "something new")), 409)
-        case "drop":
-            return _cut(request)
-        case "slow":
-            await asyncio.sleep(fault.wait_s)
-    body, status = _run(desk, account, operation, key, asked)
-    match fault.kind:
-        case "lost":
-            return _cut(request)
-        case "error_after":
-            return reply(ProblemBody(Problem("SYSTEM_ERROR", "try again")), 500)
-        case "html":
-            return web.Response(text=_HTML, status=502, content_type="text/html")
-        case "truncated":
-            return _cut(request, _ENCODER.encode(body), status)
-        case "unknown_enum" if hasattr(body, "state"):
-            return reply({**msgspec.to_builtins(body), "state": fault.code or "quantum"}, status)
-    return reply(body, status)
-
-
-def _cut(request: web.BaseRequest, body: bytes = b"", status: int = 200) -> web.Response:
-    """Ends the connection: before the answer, or in the middle of its body."""
-    transport = request.transport
-    if transport is not None and body:
-        head = f"HTTP/1.1 {status} -\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-        transport.write(head.encode() + body[: len(body) // 2])
-        transport.close()
-    elif transport is not None:
-        transport.abort()
-    return web.Response()

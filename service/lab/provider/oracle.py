@@ -124,4 +124,9 @@ def problems(books: Books) -> list[str]:
         expected = refund.asked.amount_minor if refund.state == "paid" else 0
         if moved[refund.ref] != expected:
             found.append(f"refund {refund.ref} is {refund.state}, its entries say {moved[refund.ref]}")
+    for dispute in books.disputes.values():
+        # A chargeback's money goes to the bank, and from there to whoever was right.
+        moves = 0 if dispute.kind == "complaint" else 1 if dispute.state == "open" else 2
+        if moved[dispute.ref] != moves * dispute.amount_minor:
+            found.append(f"dispute {dispute.ref} is {dispute.state}, its entries say {moved[dispute.ref]}")
     return found

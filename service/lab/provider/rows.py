@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Literal
 
 import msgspec
 
@@ -15,14 +16,14 @@ class Terms(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fiel
 
     provider_retries: bool = False  # True: every debit is accepted first and decided by the provider, again and again.
     retry_s: tuple[int, ...] = (3600, 86_400)  # The provider's waits between its tries; the last one repeats.
-    give_up_s: int | None = None  # An unpaid debit is closed after this; None: never.
+    give_up_s: int | None = None  # An unpaid debit that can still be tried is closed after this; None: never.
     decide_s: float | None = None  # Accepted first, decided this much later; None: decided before the answer.
     confirm_agreement: bool = True  # The rider confirms at the action's url; False: active at once.
     hold_needed: bool = False
     confirm_hold: bool = False
     hold_life_s: int = 30 * 86_400
-    holds_max: int | None = None  # Running holds of an agreement.
-    unpaid_max: int | None = None  # Unpaid debits of an agreement, above which no hold is opened.
+    holds_max: int | None = None  # Running holds of a rider.
+    unpaid_max: int | None = None  # Unpaid debits of a rider, above which no hold is opened.
     cap_minor: int = 100_000  # The most one hold or debit may be, where the merchant asks for nothing lower.
     amount_min_minor: int = 1
     partial: bool = False  # Takes what the wallet has and waits for the rest.
@@ -33,6 +34,7 @@ class Terms(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fiel
     close: bool = True
     new_key_after_decline: bool = True  # True: a declined key answers the same decline for ever.
     key_window_s: int | None = None  # How long a key is remembered; None: for ever. After it a key debits again.
+    forgets_keys: bool = False  # Ignores the keys of debits and refunds: sent twice, taken twice.
     refund_window_s: int | None = None
     refund_s: float = 0.0  # A refund is decided this much later.
     fee_per_mille: int = 0
@@ -50,7 +52,7 @@ class AskAgreement(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class AskHold(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A merchant's request for a hold on an agreement, named by its key."""
+    """A merchant's request for a hold on an agreement, named by its key; on none where the rider confirms each hold."""
 
     key: str
     agreement: str
@@ -60,7 +62,10 @@ class AskHold(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class AskDebit(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A merchant's request to take money; agreement and hold are named by their keys."""
+    """A merchant's request to take money; agreement and hold are named by their keys.
+
+    `ends_hold`: what is left of the hold is given up once the debit is paid.
+    """
 
     key: str
     agreement: str
@@ -68,6 +73,7 @@ class AskDebit(msgspec.Struct, frozen=True, omit_defaults=True):
     currency: str
     hold: str | None = None
     subject: str = ""
+    ends_hold: bool = False
 
 
 class AskRefund(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -79,14 +85,29 @@ class AskRefund(msgspec.Struct, frozen=True, omit_defaults=True):
     reason: str = ""
 
 
+class AlipayMerchant(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """Who a merchant is at the Alipay face: `public_key` (PEM, or bare base64) checks what he signed."""
+
+    app_id: str
+    public_key: str
+    seller_id: str = "2088000000000001"
+
+
 class Account(msgspec.Struct, frozen=True, omit_defaults=True, tag="account"):
-    """A merchant account: its key to the door, its terms, where notifications go and what signs them."""
+    """A merchant account: which face it talks to, its key to the door, its terms, where notifications go.
+
+    `api_key` and `notify_secret` are the sandbox's; `keys` are the provider's own private keys (PEM) at the faces that
+    sign, the newest first: it signs.
+    """
 
     account_id: str
-    api_key: str
+    api_key: str = ""
     terms: Terms = Terms()
     notify_url: str | None = None
     notify_secret: str = ""
+    face: Literal["sandbox", "alipay"] = "sandbox"
+    alipay: AlipayMerchant | None = None
+    keys: tuple[str, ...] = ()
 
 
 class Wallet(msgspec.Struct, frozen=True, omit_defaults=True, tag="wallet"):
@@ -108,6 +129,7 @@ class Agreement(msgspec.Struct, frozen=True, omit_defaults=True, tag="agreement"
     created_at: datetime
     code: str | None = None
     valid_until: datetime | None = None
+    updated_at: datetime | None = None
 
     @property
     def ref(self) -> str:
@@ -116,7 +138,7 @@ class Agreement(msgspec.Struct, frozen=True, omit_defaults=True, tag="agreement"
 
 
 class Hold(msgspec.Struct, frozen=True, omit_defaults=True, tag="hold"):
-    """state: pending (the rider must confirm), open, refused, expired, finished, released."""
+    """state: pending (the rider must confirm), open, refused, expired, finished, released. `freed_minor`: given up."""
 
     number: int
     account_id: str
@@ -127,6 +149,8 @@ class Hold(msgspec.Struct, frozen=True, omit_defaults=True, tag="hold"):
     created_at: datetime
     expires_at: datetime
     code: str | None = None
+    freed_minor: int = 0
+    notify_url: str | None = None
 
     @property
     def ref(self) -> str:
@@ -135,7 +159,11 @@ class Hold(msgspec.Struct, frozen=True, omit_defaults=True, tag="hold"):
 
 
 class Debit(msgspec.Struct, frozen=True, omit_defaults=True, tag="debit"):
-    """state: accepted (not decided, or partly paid), paid, declined, closed. tries: how often it was decided."""
+    """state: accepted (not decided, or partly paid), paid, declined, closed. tries: how often it was decided.
+
+    `retries`: who tries again, the provider by himself or the merchant. `next_at`: when an accepted one is tried next,
+    or when a declined one is closed. `paid_at`: of the last payment.
+    """
 
     number: int
     account_id: str
@@ -150,6 +178,9 @@ class Debit(msgspec.Struct, frozen=True, omit_defaults=True, tag="debit"):
     code: str | None = None
     tries: int = 0
     next_at: datetime | None = None
+    retries: bool = False
+    paid_at: datetime | None = None
+    notify_url: str | None = None
 
     @property
     def ref(self) -> str:
@@ -201,8 +232,39 @@ class Report(msgspec.Struct, frozen=True, omit_defaults=True, tag="report"):
     at: datetime
 
 
+class Dispute(msgspec.Struct, frozen=True, omit_defaults=True, tag="dispute"):
+    """What a rider holds against a debit. A complaint leaves the money where it is; a chargeback takes it at its
+    opening, and gives it back when the merchant wins.
+
+    kind: complaint, chargeback. state: open, resolved, won, lost.
+    """
+
+    number: int
+    account_id: str
+    debit_number: int
+    kind: str
+    state: str
+    amount_minor: int
+    currency: str
+    created_at: datetime
+
+    @property
+    def ref(self) -> str:
+        """The provider's own number of it."""
+        return f"DI{self.number:010d}"
+
+
+class Kept(msgspec.Struct, frozen=True, omit_defaults=True, tag="kept"):
+    """A merchant's request number that was answered: asked again it gets the same answer."""
+
+    number: int
+    account_id: str
+    request: str
+    answer: str
+
+
 class Notice(msgspec.Struct, frozen=True, omit_defaults=True, tag="notice"):
-    """A notification on its way; next_at is None when it was taken or given up."""
+    """A notification on its way, as its face writes it; next_at is None when it was taken or given up."""
 
     number: int
     account_id: str
@@ -211,6 +273,7 @@ class Notice(msgspec.Struct, frozen=True, omit_defaults=True, tag="notice"):
     attempts: int = 0
     next_at: datetime | None = None
     delivered: bool = False
+    url: str | None = None
 
 
 class ClockSet(msgspec.Struct, frozen=True, tag="clock"):
@@ -221,4 +284,4 @@ class ClockSet(msgspec.Struct, frozen=True, tag="clock"):
     speed: float
 
 
-Row = ClockSet | Account | Wallet | Agreement | Hold | Debit | Refund | Entry | Report | Notice
+Row = ClockSet | Account | Wallet | Agreement | Hold | Debit | Refund | Dispute | Entry | Report | Kept | Notice

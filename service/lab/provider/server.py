@@ -13,20 +13,25 @@ import aiohttp
 import msgspec
 from aiohttp import web
 
+from service.lab.provider.alipay.gateway import gateway
+from service.lab.provider.alipay.messages import AlipayFace
 from service.lab.provider.books import Books
 from service.lab.provider.clock import ProviderClock
-from service.lab.provider.courier import Courier, notices_of
+from service.lab.provider.courier import Courier
 from service.lab.provider.desk import Desk
+from service.lab.provider.faces import Face, notices_of
 from service.lab.provider.faults import Faults, Rates
 from service.lab.provider.journal import Journal
 from service.lab.provider.merchants import answer_merchant, refuse
 from service.lab.provider.refusals import RefusedError
 from service.lab.provider.rows import Account
-from service.lab.provider.workshop import DOORS, rider_page
+from service.lab.provider.sandbox import SandboxFace
+from service.lab.provider.workshop import DOORS, opened, rider_page
 
 TICK_S = 0.02
 SHUTDOWN_S = 0.5
 JOURNAL = "books.jsonl"
+FACES: dict[str, Face] = {"sandbox": SandboxFace(), "alipay": AlipayFace()}
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -52,9 +57,9 @@ async def simulator(plan: Plan) -> AsyncIterator[str]:
     journal = Journal(plan.directory / JOURNAL) if plan.directory else None
     books = Books(journal, plan.wallet_balance_minor)
     desk = Desk(books, ProviderClock(books), Faults(plan.seed, plan.rates), "")
-    books.notice_of = notices_of(books, desk.clock.now, desk.view)
+    books.notice_of = notices_of(desk, FACES)
     for account in plan.accounts:
-        books.put(account)
+        books.put(opened(books, account))
     if plan.clock_shows is not None:
         desk.clock.set(plan.clock_shows, plan.clock_speed)
     runner = web.ServerRunner(web.Server(doors(desk), access_log=None), shutdown_timeout=SHUTDOWN_S)
@@ -64,7 +69,8 @@ async def simulator(plan: Plan) -> AsyncIterator[str]:
         await site.start()
         desk.public_url = f"http://{plan.host}:{runner.addresses[0][1]}"
         async with aiohttp.ClientSession() as session:
-            courier = Courier(desk, session)
+            courier = Courier(desk, session, FACES)
+            desk.deliver = courier.all
             ticking = asyncio.create_task(_tick(desk, courier))
             try:
                 yield desk.public_url
@@ -84,6 +90,8 @@ def doors(desk: Desk) -> Callable[[web.BaseRequest], Awaitable[web.StreamRespons
     async def answer(request: web.BaseRequest) -> web.StreamResponse:
         if request.path.startswith("/v1/"):
             return await answer_merchant(desk, request)
+        if request.path == "/gateway.do":
+            return await gateway(desk, request)
         door = DOORS.get((request.method, request.path))
         if door is None and request.path.startswith("/rider/"):
             door = rider_page

@@ -9,7 +9,7 @@ import msgspec
 
 from service.lab.provider.debits import RIDER_MUST_PAY
 from service.lab.provider.refusals import RefusedError
-from service.lab.provider.rows import Account, Agreement, Debit, Hold, Refund
+from service.lab.provider.rows import Account, Agreement, Debit, Dispute, Hold, Refund
 
 
 class AgreementView(msgspec.Struct, omit_defaults=True):
@@ -64,6 +64,17 @@ class RefundView(msgspec.Struct, omit_defaults=True):
     code: str | None = None
 
 
+class DisputeView(msgspec.Struct):
+    """A complaint or chargeback as the merchant sees it; `key` is its debit's."""
+
+    key: str
+    ref: str
+    kind: str
+    state: str
+    currency: str
+    amount_minor: int
+
+
 class Problem(msgspec.Struct, omit_defaults=True):
     """Why a call was refused."""
 
@@ -78,25 +89,16 @@ class ProblemBody(msgspec.Struct):
     error: Problem
 
 
-class StatementLine(msgspec.Struct):
-    """One movement on a merchant's statement."""
-
-    kind: str
-    key: str
-    ref: str
-    amount_minor: int
-    fee_minor: int
-    currency: str
-    at: datetime
+View = AgreementView | HoldView | DebitView | RefundView | DisputeView
 
 
-View = AgreementView | HoldView | DebitView | RefundView
-ABOUT = {Agreement: "agreement", Hold: "hold", Debit: "debit", Refund: "refund"}
-
-
-def view(row: Agreement | Hold | Debit | Refund, account: Account, public_url: str) -> View:
-    """The merchant's view of a row; `action_url` where the rider must do something."""
+def view(
+    row: Agreement | Hold | Debit | Refund | Dispute, account: Account, public_url: str, *, debit_key: str = ""
+) -> View:
+    """The merchant's view of a row; `action_url` where the rider must do something, `debit_key` of a dispute."""
     match row:
+        case Dispute():
+            return DisputeView(debit_key, row.ref, row.kind, row.state, row.currency, row.amount_minor)
         case Debit(asked=asked):
             url = rider_url(public_url, account, "debit", asked.key) if row.code == RIDER_MUST_PAY else None
             amounts = (row.amount_minor, row.paid_minor, row.refunded_minor)

@@ -9,15 +9,20 @@ from typing import Annotated, Any
 
 import msgspec
 from aiohttp import web
+from msgspec.structs import replace
 
-from service.lab.provider import agreements, debits, holds
+from service.lab.provider import agreements, debits, disputes, holds
+from service.lab.provider.alipay.bills import download
+from service.lab.provider.alipay.riders import open_order_string
+from service.lab.provider.books import Books
 from service.lab.provider.desk import Desk
 from service.lab.provider.faults import Fault, Rates
 from service.lab.provider.merchants import reply
 from service.lab.provider.oracle import debit_lines, summarize
 from service.lab.provider.refusals import RefusedError
 from service.lab.provider.rows import Account, Entry, Wallet
-from service.lab.provider.wire import rider_token
+from service.lab.provider.signatures import check_public_key, new_key, public_half
+from service.lab.provider.wire import rider_token, view
 
 
 class ClockFace(msgspec.Struct):
@@ -35,6 +40,12 @@ class TopUp(msgspec.Struct):
     balance_minor: Annotated[int, msgspec.Meta(ge=0)]
 
 
+class PublicKeys(msgspec.Struct):
+    """The provider's keys by which merchants check what it signed, PEM."""
+
+    public_keys: tuple[str, ...]
+
+
 class Limit(msgspec.Struct):
     """The provider changes an agreement; None leaves as it is."""
 
@@ -47,12 +58,51 @@ class Limit(msgspec.Struct):
 
 async def put_account(desk: Desk, request: web.BaseRequest) -> web.Response:
     """Makes or changes a merchant account."""
-    account = msgspec.json.decode(await request.read(), type=Account)
-    holder = desk.books.accounts_by_api_key.get(account.api_key)
-    if holder and holder.account_id != account.account_id:
-        raise RefusedError(409, "KEY_TAKEN", f"account {holder.account_id} has this API key")
+    account = opened(desk.books, msgspec.json.decode(await request.read(), type=Account))
     desk.books.put(account)
-    return reply(account)
+    return reply(replace(account, keys=()))
+
+
+def opened(books: Books, account: Account) -> Account:
+    """The account with what its face needs: a key of the provider's that signs, kept when the account is changed.
+
+    Raises RefusedError when a credential is missing, no key, or another account's.
+    """
+    known = books.accounts.get(account.account_id)
+    credential, needed = {
+        "sandbox": (account.api_key, books.accounts_by_api_key),
+        "alipay": (account.alipay.app_id if account.alipay else "", books.accounts_by_app_id),
+    }[account.face]
+    if not credential:
+        raise RefusedError(422, "INVALID_REQUEST", f"the face {account.face} needs its credentials")
+    holder = needed.get(credential)
+    if holder and holder.account_id != account.account_id:
+        raise RefusedError(409, "KEY_TAKEN", f"account {holder.account_id} has this API key or app id")
+    if account.face == "sandbox":
+        return account
+    if account.alipay:
+        check_public_key(account.alipay.public_key)
+    return replace(account, keys=account.keys or (known.keys if known else ()) or (new_key(),))
+
+
+async def show_keys(desk: Desk, request: web.BaseRequest) -> web.Response:
+    """The provider's public keys for `?account=`, the one that signs first."""
+    return reply(PublicKeys(tuple(public_half(key) for key in _account(desk, request.query.get("account", "")).keys)))
+
+
+async def rotate_keys(desk: Desk, request: web.BaseRequest) -> web.Response:
+    """From now on another key signs for `?account=`."""
+    account = _account(desk, request.query.get("account", ""))
+    desk.books.put(replace(account, keys=(new_key(), *account.keys)))
+    return await show_keys(desk, request)
+
+
+async def dispute(desk: Desk, request: web.BaseRequest) -> web.Response:
+    """A rider's complaint or chargeback about a debit is opened, or ends."""
+    now = desk.clock.now()
+    desk.advance(now)
+    asked = msgspec.json.decode(await request.read(), type=disputes.AskDispute)
+    return reply(disputes.dispute(desk.books, _account(desk, asked.account_id), asked, now))
 
 
 async def put_wallets(desk: Desk, request: web.BaseRequest) -> web.Response:
@@ -79,7 +129,7 @@ async def change_agreement(desk: Desk, request: web.BaseRequest) -> web.Response
     )
     if limit.revoke:
         changed = agreements.revoke(desk.books, account, limit.key, now)
-    return reply(desk.view(changed, account))
+    return reply(view(changed, account, desk.public_url))
 
 
 async def script(desk: Desk, request: web.BaseRequest) -> web.Response:
@@ -151,7 +201,7 @@ async def rider_page(desk: Desk, request: web.BaseRequest) -> web.Response:
     }
     if about not in acts:
         raise RefusedError(404, "NOT_FOUND", "no such page")
-    return reply(desk.view(acts[about](), account))
+    return reply(view(acts[about](), account, desk.public_url))
 
 
 Answer = Callable[[Desk, web.BaseRequest], Awaitable[web.Response]]
@@ -167,6 +217,11 @@ DOORS: dict[tuple[str, str], Answer] = {
     ("GET", "/books"): show_books,
     ("GET", "/books/debits"): show_debits,
     ("GET", "/healthz"): healthy,
+    ("GET", "/keys"): show_keys,
+    ("POST", "/keys"): rotate_keys,
+    ("POST", "/disputes"): dispute,
+    ("POST", "/alipay/rider"): open_order_string,
+    ("GET", "/alipay/bill"): download,
 }
 
 
