@@ -226,6 +226,17 @@ class AlipayAccount:
         outcome = self._meaning(trade, self._unpaid(debit))
         return Accepted(trade.trade_no or None) if outcome == Accepted() else outcome
 
+    async def _refused(self, problem: Problem, number: str) -> Outcome:
+        """What a refused debit means. "Closed" may be an unpaid trade, one that was given back, or its order: the trade
+        tells, and one that Alipay does not know will not come."""
+        if problem.sub_code != codes.TRADE_HAS_CLOSE:
+            return codes.outcome(problem)
+        trade = await self._trade(number)
+        state = self._meaning(trade, Unknown(problem.sub_code)) if isinstance(trade, wire.TradeView) else trade
+        if isinstance(state, NotFound | Closed):
+            return Closed(problem.sub_code)
+        return AlreadyDone() if isinstance(state, Succeeded) else codes.of_query(state)
+
     async def _trade(self, number: str) -> wire.TradeView | Outcome:
         answer = await self._gateway.call("alipay.trade.query", {"out_trade_no": number}, wire.TRADE)
         if isinstance(answer, Problem):

@@ -99,6 +99,7 @@ REJECTIONS = frozenset(
 )
 """Our fault, not executed. ERR, REFUND, AUTH."""
 TRADE_UNKNOWN = "ACQ.TRADE_NOT_EXIST"
+TRADE_HAS_CLOSE = "ACQ.TRADE_HAS_CLOSE"
 TRADE_STATE_WRONG = frozenset({"ACQ.TRADE_STATUS_ERROR", "ACQ.REASON_TRADE_STATUS_INVALID"})
 """The trade can't be closed or refunded as it stands: ask how it stands. Error table of alipay.trade.close, REFUND."""
 NOT_THERE = frozenset({TRADE_UNKNOWN, "AUTH_ORDER_NOT_EXIST", "AUTH_OPERATION_NOT_EXIST"})
@@ -145,18 +146,19 @@ def _business(sub: str) -> Outcome:
         return Rejected(sub)
     if sub in NOT_THERE or sub in UNVERIFIED_NOT_THERE:
         return NotFound()
-    return Unknown(f"code {sub or '40004'}")  # TRADE_HAS_CLOSE too: unpaid, or paid and given back? The query tells.
+    return Unknown(f"code {sub or '40004'}")  # TRADE_HAS_CLOSE too: only a query tells more.
 
 
 def of_refund(problem: Problem) -> Outcome:
-    """What a refused refund means: the merchant's own balance may be short today; a finished trade is never refunded.
+    """What a refused refund means: the merchant's own balance may be short today; a finished trade is never refunded,
+    and one that is frozen for a complaint not until people have spoken.
 
     Source: REFUND.
     """
     match problem.sub_code:
         case "ACQ.SELLER_BALANCE_NOT_ENOUGH":
             return Declined(True, problem.sub_code)
-        case "ACQ.TRADE_HAS_FINISHED":
+        case "ACQ.TRADE_HAS_FINISHED" | "ACQ.REASON_TRADE_BEEN_FREEZEN":
             return Declined(False, problem.sub_code)
     if problem.sub_code in TRADE_STATE_WRONG:
         return Rejected(problem.sub_code)

@@ -92,11 +92,11 @@ class PreauthProvider(AlipayAccount):
 
     async def release_hold(self, hold: HoldRef) -> HoldAnswer:
         """See the port. What was not confirmed is cancelled, what was frozen is unfrozen."""
-        seen = await self._authorisation(hold)
+        seen, done = await self._authorisation(hold), HoldStatus("released", hold.provider_ref)
         if isinstance(seen, wire.AuthView) and seen.order_status == "INIT":
             asked = {"out_order_no": hold.key, "out_request_no": hold.key, "remark": "not used"}
-            return await self._ended(hold, "alipay.fund.auth.operation.cancel", asked, HoldStatus("released"))
-        return await self._unfreeze(hold, seen, HoldStatus("released", hold.provider_ref))
+            return await self._ended(hold, "alipay.fund.auth.operation.cancel", asked, done)
+        return await self._unfreeze(hold, seen, done)
 
     async def finish_hold(self, hold: HoldRef) -> HoldAnswer:
         """See the port. Our debit unfreezes the rest by itself; a ride that was paid in another way is not debited."""
@@ -112,9 +112,9 @@ class PreauthProvider(AlipayAccount):
         seen = await self._authorisation(request.hold)
         if not isinstance(seen, wire.AuthView):
             return Declined(False, "AUTH_ORDER_NOT_EXIST") if isinstance(seen, NotFound) else seen
-        refused = _refused(seen, request.amount_minor)
-        if refused is not None:
-            return refused
+        unable = _unable(seen, request.amount_minor)
+        if unable is not None:
+            return unable
         payer = {"buyer_id": seen.payer_user_id} if seen.payer_user_id else {"buyer_open_id": seen.payer_open_id}
         asked = {
             "out_trade_no": request.key,
@@ -128,7 +128,7 @@ class PreauthProvider(AlipayAccount):
         }
         answer = await self._gateway.call("alipay.trade.pay", asked, wire.PAY)
         if isinstance(answer, Problem):
-            return codes.outcome(answer)
+            return await self._refused(answer, request.key)
         if not isinstance(answer, wire.PayView):
             return answer
         if answer.out_trade_no not in ("", request.key):
@@ -195,7 +195,7 @@ class PreauthProvider(AlipayAccount):
         return outcome if isinstance(outcome, Rejected | Conflict | NotFound) else Unknown(answer.sub_code)
 
 
-def _refused(seen: wire.AuthView, amount_minor: int) -> Outcome | None:
+def _unable(seen: wire.AuthView, amount_minor: int) -> Outcome | None:
     """Why an authorisation can't pay the amount. One that is finished may have paid it: the trade itself tells."""
     if seen.order_status in ("INIT", "CLOSED"):
         return Declined(False, f"AUTH_{seen.order_status}")

@@ -183,4 +183,4 @@ def _bare(text: str) -> bytes:
     try:
         return b64decode("".join(text.split()), validate=True)
     except Base64Error:
-        raise BadKeyError("neither PEM nor base64") from None
+        raise ValueError("neither PEM nor base64") from None

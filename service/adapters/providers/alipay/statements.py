@@ -30,8 +30,8 @@ COLUMNS = (
 )
 """Those of the 25 that are read: trade, our number, kind, done at, amount, refund number, fee."""
 KINDS: dict[str, Literal["debit", "refund"]] = {"交易": "debit", "退款": "refund"}
-NO_BILL = frozenset({"isp.bill_not_exist", "isp.bill-not-exist"})
-"""Nothing happened on that day (error table of the method)."""
+NO_BILL = frozenset({"BILL_NOT_EXIST", "isp.bill_not_exist"})
+"""There is none for that day, or not yet (error table of the method, opendocs.alipay.com/open/02e7gr; older words)."""
 UNPACKED_BYTES_MAX = 8 * ANSWER_BYTES_MAX
 
 

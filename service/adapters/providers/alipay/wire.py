@@ -34,13 +34,12 @@ class AgreementView(msgspec.Struct, frozen=True):
 
 
 class OrderView(msgspec.Struct, frozen=True):
-    """ZhimaCreditPayafteruseCreditbizorder{Order,Query,Finish}Response; total_amount is the cap in yuan."""
+    """ZhimaCreditPayafteruseCreditbizorder{Order,Query}Response; total_amount is the order's, the most it can pay."""
 
     credit_biz_order_id: str = ""
     out_order_no: str = ""
     order_status: str = ""
     total_amount: str = ""
-    trade_no: str = ""
 
 
 class PayView(msgspec.Struct, frozen=True):
@@ -173,13 +172,11 @@ def agreement_status(view: AgreementView) -> AgreementStatus | Unknown:
 
 
 def order_status(view: OrderView) -> HoldStatus | Unknown:
-    """How an order stands; closed with a trade: it was paid, and given back whole."""
+    """How an order stands."""
     state = ORDER_STATES.get(view.order_status)
     if state is None or not view.credit_biz_order_id:
         return Unknown(f"order_status {view.order_status}")
-    if state == "released" and view.trade_no:
-        state = "completed"
-    return HoldStatus(state, view.credit_biz_order_id, minor(view.total_amount))
+    return HoldStatus(state, view.credit_biz_order_id)
 
 
 def debit_outcome(view: TradeView, waiting: Outcome, credit_pay_modes: tuple[str, ...]) -> Outcome:

@@ -120,10 +120,9 @@ class ZhimaProvider(AlipayAccount):
             return answer
         if answer.out_order_no not in ("", request.key):
             return wire.ANOTHER_NUMBER
-        status = wire.order_status(answer)
-        if isinstance(status, HoldStatus) and status.cap_minor is None:
-            return HoldStatus(status.state, status.provider_ref, request.cap_minor)
-        return status
+        if not answer.order_status and answer.credit_biz_order_id:  # Older answers name the order, and no state.
+            return HoldStatus("open", answer.credit_biz_order_id, request.cap_minor)
+        return wire.order_status(answer)
 
     async def get_hold(self, hold: HoldRef) -> HoldAnswer:
         """See the port."""
@@ -132,11 +131,11 @@ class ZhimaProvider(AlipayAccount):
 
     async def release_hold(self, hold: HoldRef) -> HoldAnswer:
         """See the port."""
-        return await self._finish(hold, "false", HoldStatus("released"))
+        return await self._finish(hold, "false", HoldStatus("released", hold.provider_ref))
 
     async def finish_hold(self, hold: HoldRef) -> HoldAnswer:
         """See the port. Alipay itself finishes an order whose debit was paid; then there is nothing left to say."""
-        return await self._finish(hold, "true", HoldStatus("completed"))
+        return await self._finish(hold, "true", HoldStatus("completed", hold.provider_ref))
 
     async def debit(self, request: DebitRequest) -> Outcome:
         """See the port. Alipay takes it on and collects by itself; without an order it is the rider's to approve."""
@@ -164,7 +163,7 @@ class ZhimaProvider(AlipayAccount):
             if answer.out_trade_no not in ("", number):
                 return wire.ANOTHER_NUMBER
             return wire.accepted(answer, self._settings.credit_pay_modes)
-        outcome = codes.outcome(answer) if isinstance(answer, Problem) else answer
+        outcome = await self._refused(answer, number) if isinstance(answer, Problem) else answer
         return await self._capped(request.hold) if outcome == CapExceeded() else outcome
 
     async def _number(self, debit: DebitRef | DebitRequest) -> str | Outcome:
@@ -220,12 +219,12 @@ class ZhimaProvider(AlipayAccount):
         }
         answer = await self._gateway.call(f"{_ORDERS}.finish", asked, wire.NOTHING)
         if isinstance(answer, wire.Nothing):
-            return HoldStatus(done.state, number)
+            return done
         if not isinstance(answer, Problem):
             return answer
         seen = await self.get_hold(hold)
         if isinstance(seen, HoldStatus):
-            return seen
+            return done if seen.state == "released" else seen  # Closed: cancelled, or paid and given back whole.
         outcome = codes.outcome(answer)
         return outcome if isinstance(outcome, Rejected | Conflict | NotFound | Closed) else Unknown(answer.sub_code)
 

@@ -1,0 +1,405 @@
+"""What 芝麻先享 and pre-authorisation ask of Alipay, and what each of its states means to us."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl
+
+import msgspec
+import pytest
+from alipay_double import (
+    HOLD,
+    ORDER_NO,
+    PAY,
+    QUERY,
+    REF,
+    REQUEST,
+    SELLER_ID,
+    Canned,
+    Double,
+    double,
+    provider_at,
+    settings_of,
+)
+
+from service.adapters.providers.port import (
+    AgreementRef,
+    AgreementRequest,
+    HoldRef,
+    HoldRequest,
+    Provider,
+    RefundRef,
+    RefundRequest,
+)
+from service.billing.agreements.standing import AgreementStatus, HoldStatus
+from service.billing.outcomes import (
+    Accepted,
+    AlreadyDone,
+    CapExceeded,
+    Closed,
+    Conflict,
+    Declined,
+    NeedsRider,
+    NotFound,
+    Outcome,
+    Rejected,
+    SignString,
+    Succeeded,
+    Unknown,
+)
+
+AT = datetime(2026, 11, 22, 10, tzinfo=UTC)
+AGREEMENTS, ORDERS = "zhima.credit.payafteruse.creditagreement.", "zhima.credit.payafteruse.creditbizorder."
+REFUND, REFUND_QUERY = "alipay.trade.refund", "alipay.trade.fastpay.refund.query"
+CLOSE, SYNC = "alipay.trade.close", "alipay.trade.orderinfo.sync"
+AUTH_QUERY, UNFREEZE = "alipay.fund.auth.operation.detail.query", "alipay.fund.auth.order.unfreeze"
+NUMBER = "ZMOP99202604030200810014698363"
+AGREEMENT = AgreementRef("AG", NUMBER)
+TRADE = {"out_trade_no": ORDER_NO, "trade_no": "2026", "total_amount": "12.34"}
+OWN = msgspec.structs.replace(REF, hold=None)
+AUTH: dict[str, Any] = {
+    "auth_no": "2026A",
+    "out_order_no": "H0LD",
+    "order_title": "ride",
+    "order_status": "AUTHORIZED",
+    "status": "SUCCESS",
+    "total_freeze_amount": "100.00",
+    "rest_amount": "100.00",
+    "payer_user_id": "2088302537001234",
+}
+
+
+@pytest.fixture
+async def gateway() -> AsyncIterator[Double]:
+    async with double() as it:
+        yield it
+
+
+@pytest.fixture
+async def zhima(gateway: Double, tmp_path: Path) -> AsyncIterator[Provider]:
+    async with provider_at(gateway.url, settings_of("zhima", tmp_path)) as it:
+        yield it
+
+
+@pytest.fixture
+async def preauth(gateway: Double, tmp_path: Path) -> AsyncIterator[Provider]:
+    async with provider_at(gateway.url, settings_of("preauth", tmp_path)) as it:
+        yield it
+
+
+def opened(action: object) -> dict[str, Any]:
+    """What a rider's app would call."""
+    assert isinstance(action, SignString)
+    params = dict(parse_qsl(action.order_string, strict_parsing=True))
+    return {**params, "biz": msgspec.json.decode(params["biz_content"])}
+
+
+async def test_a_rider_signs_by_a_string_and_the_agreement_is_asked_about(gateway: Double, zhima: Provider) -> None:
+    request = AgreementRequest("AG", "rider-7", "CNY", return_url="https://app.test/back")
+    begun = await zhima.begin_agreement(request)
+    assert isinstance(begun, AgreementStatus) and begun.state == "pending"
+    call = opened(begun.action)
+    assert (call["method"], call["biz"]["out_agreement_no"]) == (f"{AGREEMENTS}sign", "AG")
+    assert call["biz"]["product_code"] == "CREDIT_PAY_AFTER_USE"
+    assert "rider-7" not in str(call) and gateway.asked == []
+    for said, state in (
+        ({"agreement_status": "VALID", "credit_agreement_id": NUMBER}, AgreementStatus("active", NUMBER)),
+        ({"agreement_status": "INVALID", "credit_agreement_id": NUMBER}, AgreementStatus("revoked", NUMBER)),
+        ({"agreement_status": "INVALID"}, AgreementStatus("pending")),
+        ({"agreement_status": "QUANTUM"}, Unknown("agreement_status QUANTUM")),
+        ({"agreement_status": "VALID"}, Unknown("agreement_status VALID")),
+        ({"agreement_status": "VALID", "out_agreement_no": "B"}, Unknown("the answer is about another number")),
+    ):
+        gateway.says(f"{AGREEMENTS}query", said)
+        assert await zhima.get_agreement(AgreementRef("AG")) == state
+    gateway.refuses(f"{AGREEMENTS}query", "AGREEMENT_NOT_EXIST")
+    assert await zhima.get_agreement(AgreementRef("AG")) == NotFound()
+
+
+async def test_an_agreement_is_ended_once(gateway: Double, zhima: Provider) -> None:
+    gateway.says(f"{AGREEMENTS}unsign", {})
+    gateway.says(f"{AGREEMENTS}query", {"agreement_status": "VALID", "credit_agreement_id": NUMBER})
+    assert await zhima.revoke_agreement(AgreementRef("AG")) == AgreementStatus("revoked", NUMBER)
+    assert gateway.biz(f"{AGREEMENTS}unsign") == {"credit_agreement_id": NUMBER}
+    gateway.refuses(f"{AGREEMENTS}unsign", "SOMETHING")
+    assert await zhima.revoke_agreement(AGREEMENT) == Unknown("code SOMETHING")
+    gateway.says(f"{AGREEMENTS}query", {"agreement_status": "INVALID", "credit_agreement_id": NUMBER})
+    assert await zhima.revoke_agreement(AGREEMENT) == AgreementStatus("revoked", NUMBER)
+    assert await zhima.revoke_agreement(AgreementRef("AG")) == AgreementStatus("revoked", NUMBER)
+
+
+async def test_an_order_has_the_cap_as_the_most_it_can_pay(gateway: Double, zhima: Provider) -> None:
+    request = HoldRequest("H0LD", AGREEMENT, 10_000, "CNY", "bike=7", AT)
+    gateway.says(f"{ORDERS}order", {"credit_biz_order_id": ORDER_NO, "out_order_no": "H0LD"})
+    assert await zhima.open_hold(request) == HoldStatus("open", ORDER_NO, 10_000)
+    asked = gateway.biz(f"{ORDERS}order")
+    assert (asked["order_amount"], asked["amount_type"], asked["subject"]) == ("100.00", "ORDER_AMOUNT", "bike 7")
+    gateway.says(f"{AGREEMENTS}query", {"agreement_status": "INVALID"})
+    unsigned = msgspec.structs.replace(request, agreement=AgreementRef("AG"))
+    assert await zhima.open_hold(unsigned) == Rejected("AGREEMENT_NOT_SIGNED")
+    gateway.refuses(f"{ORDERS}order", "AGREEMENT_INVALID")
+    assert await zhima.open_hold(request) == Declined(False, "AGREEMENT_INVALID")
+    gateway.refuses(f"{ORDERS}order", "NOBODY_KNOWS")
+    assert await zhima.open_hold(request) == Unknown("code NOBODY_KNOWS")
+    euro = await zhima.open_hold(msgspec.structs.replace(request, currency="EUR"))
+    assert isinstance(euro, Rejected) and euro.code == "CURRENCY_NOT_SUPPORTED"
+
+
+@pytest.mark.parametrize(
+    ("status", "state"),
+    [
+        ("INIT", HoldStatus("open", ORDER_NO)),
+        ("TRADE_FINISHED", HoldStatus("completed", ORDER_NO)),
+        ("TRADE_CLOSED", HoldStatus("released", ORDER_NO)),
+        ("OVERDUE", HoldStatus("open", ORDER_NO)),
+        ("QUANTUM", Unknown("order_status QUANTUM")),
+    ],
+)
+async def test_each_state_of_an_order(gateway: Double, zhima: Provider, status: str, state: object) -> None:
+    gateway.says(f"{ORDERS}query", {"credit_biz_order_id": ORDER_NO, "order_status": status})
+    assert await zhima.get_hold(HoldRef("H0LD")) == state
+    other = await zhima.get_hold(HoldRef("H0LD", "ZMCB1"))
+    assert other == Unknown("the answer is about another number")
+
+
+async def test_an_order_is_finished_or_cancelled_and_looked_at_when_it_can_not_be(
+    gateway: Double, zhima: Provider
+) -> None:
+    gateway.says(f"{ORDERS}finish", {})
+    assert await zhima.finish_hold(HOLD) == HoldStatus("completed", ORDER_NO)
+    finished = gateway.biz(f"{ORDERS}finish")
+    assert finished == {"credit_biz_order_id": ORDER_NO, "out_request_no": "H0LD_finish", "is_fulfilled": "true"}
+    assert await zhima.release_hold(HOLD) == HoldStatus("released", ORDER_NO)
+    assert gateway.biz(f"{ORDERS}finish")["is_fulfilled"] == "false"
+    gateway.refuses(f"{ORDERS}finish", "ORDER_STATUS_ERROR")
+    for status, state in (("TRADE_FINISHED", "completed"), ("TRADE_CLOSED", "completed"), ("INIT", "open")):
+        gateway.says(f"{ORDERS}query", {"credit_biz_order_id": ORDER_NO, "order_status": status})
+        seen = await zhima.finish_hold(HOLD)
+        assert isinstance(seen, HoldStatus) and seen.state == state
+    gateway.refuses(f"{ORDERS}query", "ORDER_NOT_EXIST")
+    assert await zhima.finish_hold(HOLD) == Unknown("ORDER_STATUS_ERROR")
+    assert await zhima.release_hold(HoldRef("H0LD")) == NotFound()
+
+
+@pytest.mark.parametrize(
+    ("trade", "on_order", "own"),
+    [
+        ({"trade_status": "WAIT_BUYER_PAY"}, Accepted("2026"), NeedsRider("WAIT_BUYER_PAY")),
+        ({"trade_status": "TRADE_SUCCESS"}, Succeeded(1234, "2026"), Succeeded(1234, "2026")),
+        ({"trade_status": "TRADE_FINISHED"}, Succeeded(1234, "2026"), Succeeded(1234, "2026")),
+        ({"trade_status": "TRADE_CLOSED"}, Closed("TRADE_CLOSED"), Closed("TRADE_CLOSED")),
+        ({"trade_status": "TRADE_CLOSED", "receipt_amount": "0.00"}, Closed("TRADE_CLOSED"), Closed("TRADE_CLOSED")),
+        ({"trade_status": "TRADE_CLOSED", "send_pay_date": "2026"}, Succeeded(1234, "2026"), Succeeded(1234, "2026")),
+        (
+            {"trade_status": "TRADE_SUCCESS", "credit_pay_mode": "novel"},
+            Unknown("credit_pay_mode novel"),
+            Unknown("credit_pay_mode novel"),
+        ),
+        (
+            {"trade_status": "TRADE_SUCCESS", "total_amount": "12.345"},
+            Unknown("paid, with an amount that can't be read"),
+            Unknown("paid, with an amount that can't be read"),
+        ),
+        ({"trade_status": "QUANTUM"}, Unknown("trade_status QUANTUM"), Unknown("trade_status QUANTUM")),
+    ],
+)
+async def test_each_state_of_a_trade(
+    gateway: Double, zhima: Provider, trade: dict[str, str], on_order: Outcome, own: Outcome
+) -> None:
+    gateway.says(QUERY, {**TRADE, **trade})
+    assert await zhima.get_debit(REF) == on_order
+    gateway.says(QUERY, {**TRADE, "out_trade_no": "K3Y", **trade})
+    assert await zhima.get_debit(OWN) == own
+    assert gateway.biz(QUERY) == {"out_trade_no": "K3Y"}
+
+
+async def test_a_debit_waits_for_the_orders_number(gateway: Double, zhima: Provider) -> None:
+    unknown = msgspec.structs.replace(REQUEST, hold=HoldRef("H0LD"))
+    gateway.says(f"{ORDERS}query", {"credit_biz_order_id": ORDER_NO, "order_status": "INIT"})
+    gateway.says(PAY, {"async_pay_apply_status": "S"})
+    assert await zhima.debit(unknown) == Accepted()
+    assert gateway.biz(PAY)["out_trade_no"] == ORDER_NO
+    gateway.says(f"{ORDERS}query", Canned({}, "html"))
+    assert await zhima.debit(unknown) == Unknown("the answer can't be read")
+    assert await zhima.get_debit(msgspec.structs.replace(REF, hold=HoldRef("H0LD"))) == Unknown(
+        "the answer can't be read"
+    )
+
+
+async def test_the_rider_pays_the_very_number_that_is_collected(gateway: Double, zhima: Provider) -> None:
+    gateway.says(QUERY, {**TRADE, "trade_status": "WAIT_BUYER_PAY"})
+    asked = await zhima.request_payment(REQUEST)
+    assert isinstance(asked, NeedsRider)
+    call = opened(asked.action)
+    assert (call["method"], call["notify_url"]) == ("alipay.trade.app.pay", "https://example.test/notify")
+    assert call["biz"] == {
+        "out_trade_no": ORDER_NO,
+        "total_amount": "12.34",
+        "subject": "a ride 1 2",
+        "product_code": "QUICK_MSECURITY_PAY",
+        "seller_id": SELLER_ID,
+    }
+    gateway.says(QUERY, {**TRADE, "trade_status": "TRADE_SUCCESS"})
+    assert await zhima.request_payment(REQUEST) == AlreadyDone()
+    gateway.says(QUERY, {**TRADE, "trade_status": "TRADE_CLOSED"})
+    assert await zhima.request_payment(REQUEST) == Closed("TRADE_CLOSED")
+    gateway.refuses(QUERY, "ACQ.TRADE_NOT_EXIST")
+    approved = await zhima.debit(msgspec.structs.replace(REQUEST, hold=None))
+    assert isinstance(approved, NeedsRider) and opened(approved.action)["biz"]["out_trade_no"] == "K3Y"
+
+
+async def test_an_unpaid_trade_is_closed_or_paid_elsewhere(gateway: Double, zhima: Provider) -> None:
+    gateway.says(CLOSE, {"out_trade_no": ORDER_NO})
+    assert await zhima.close_debit(REF) == Closed()
+    assert await zhima.reduce_debit(REF, 0) == Closed()
+    assert isinstance(await zhima.reduce_debit(REF, 1), Rejected)
+    assert isinstance(await zhima.nudge_debit(REF), Rejected)
+    gateway.says(SYNC, {})
+    gateway.says(QUERY, {**TRADE, "trade_status": "WAIT_BUYER_PAY"})
+    assert await zhima.settle_elsewhere(REF, AT) == Closed()
+    assert [call["method"] for call in gateway.asked[-3:]] == [QUERY, SYNC, CLOSE]
+    assert gateway.biz(SYNC) == {
+        "trade_no": "2026",
+        "out_request_no": "K3Y_complete",
+        "biz_type": "CREDIT_DEDUCT",
+        "order_biz_info": '{"status":"COMPLETE"}',
+    }
+    gateway.refuses(CLOSE, "ACQ.TRADE_STATUS_ERROR")
+    assert await zhima.close_debit(REF) == Unknown("ACQ.TRADE_STATUS_ERROR")
+    gateway.says(QUERY, {**TRADE, "trade_status": "TRADE_SUCCESS"})
+    assert await zhima.close_debit(REF) == AlreadyDone()
+    assert await zhima.settle_elsewhere(REF, AT) == AlreadyDone()
+    gateway.refuses(QUERY, "ACQ.TRADE_NOT_EXIST")
+    assert await zhima.settle_elsewhere(REF, AT) == NotFound()
+
+
+async def test_only_a_change_of_funds_or_the_query_makes_a_refund(gateway: Double, zhima: Provider) -> None:
+    request = RefundRequest("R1", msgspec.structs.replace(REF, provider_ref="2026"), 234, "CNY", "good=will")
+    gateway.says(REFUND, {"fund_change": "Y", "refund_fee": "12.34"})
+    assert await zhima.refund(request) == Succeeded(234, "R1")
+    assert gateway.biz(REFUND) == {
+        "trade_no": "2026",
+        "refund_amount": "2.34",
+        "out_request_no": "R1",
+        "refund_reason": "good will",
+    }
+    gateway.says(REFUND, {"fund_change": "N", "refund_fee": "12.34"})
+    gateway.says(REFUND_QUERY, {"refund_status": "REFUND_SUCCESS", "refund_amount": "2.34", "out_request_no": "R1"})
+    assert await zhima.refund(request) == Succeeded(234, "R1")
+    gateway.says(REFUND_QUERY, {})
+    assert await zhima.refund(request) == Accepted("R1")
+    assert await zhima.get_refund(RefundRef("R1", REF)) == NotFound()
+    assert gateway.biz(REFUND_QUERY) == {"out_trade_no": ORDER_NO, "out_request_no": "R1"}
+    gateway.says(REFUND_QUERY, {"refund_status": "QUANTUM"})
+    assert await zhima.get_refund(RefundRef("R1", REF)) == Unknown("refund_status QUANTUM")
+    for code, outcome in (
+        ("ACQ.SELLER_BALANCE_NOT_ENOUGH", Declined(True, "ACQ.SELLER_BALANCE_NOT_ENOUGH")),
+        ("ACQ.TRADE_HAS_FINISHED", Declined(False, "ACQ.TRADE_HAS_FINISHED")),
+        ("ACQ.REASON_TRADE_REFUND_FEE_ERR", Rejected("ACQ.REASON_TRADE_REFUND_FEE_ERR")),
+        ("ACQ.REFUND_AMT_NOT_EQUAL_TOTAL", Rejected("ACQ.REFUND_AMT_NOT_EQUAL_TOTAL")),
+        ("ACQ.DISCORDANT_REPEAT_REQUEST", Conflict("ACQ.DISCORDANT_REPEAT_REQUEST")),
+        ("ACQ.TRADE_STATUS_ERROR", Rejected("ACQ.TRADE_STATUS_ERROR")),
+        ("ACQ.SYSTEM_ERROR", Unknown("code 40004 ACQ.SYSTEM_ERROR")),
+    ):
+        gateway.refuses(REFUND, code)
+        assert await zhima.refund(request) == outcome
+
+
+async def test_a_freeze_is_confirmed_by_the_rider(gateway: Double, preauth: Provider) -> None:
+    request = HoldRequest("H0LD", AgreementRef("AG"), 10_000, "CNY", "bike/7", AT)
+    assert await preauth.get_agreement(AgreementRef("AG")) == AgreementStatus("active")
+    begun = await preauth.open_hold(request)
+    assert isinstance(begun, HoldStatus) and begun.state == "pending"
+    call = opened(begun.action)
+    assert (call["method"], call["biz"]["amount"]) == ("alipay.fund.auth.order.app.freeze", "100.00")
+    assert "serviceId" in call["biz"]["extra_param"]
+    gateway.says(AUTH_QUERY, {**AUTH, "order_status": "INIT", "status": "INIT"})
+    again = await preauth.get_hold(HoldRef("H0LD"))
+    assert isinstance(again, HoldStatus) and opened(again.action)["biz"] == call["biz"] | {"order_title": "ride"}
+    for changed, state in (
+        ({}, HoldStatus("open", "2026A", 10_000)),
+        ({"order_status": "FINISH"}, HoldStatus("completed", "2026A", 10_000)),
+        ({"order_status": "CLOSED"}, HoldStatus("released", "2026A", 10_000)),
+        ({"order_status": "CLOSED", "status": "CLOSED"}, HoldStatus("expired", "2026A")),
+        ({"order_status": "QUANTUM"}, Unknown("order_status QUANTUM")),
+        ({"out_order_no": "OTHER"}, Unknown("the answer is about another number")),
+    ):
+        gateway.says(AUTH_QUERY, AUTH | changed)
+        assert await preauth.get_hold(HoldRef("H0LD")) == state
+    gateway.refuses(AUTH_QUERY, "AUTH_ORDER_NOT_EXIST")
+    assert await preauth.get_hold(HoldRef("H0LD")) == NotFound()
+
+
+async def test_an_authorisation_pays_and_the_rest_is_unfrozen(gateway: Double, preauth: Provider) -> None:
+    request = msgspec.structs.replace(REQUEST, hold=HoldRef("H0LD", "2026A"))
+    gateway.says(AUTH_QUERY, AUTH)
+    gateway.says(PAY, {"out_trade_no": "K3Y", "trade_no": "2026", "total_amount": "12.34"})
+    assert await preauth.debit(request) == Succeeded(1234, "2026")
+    assert gateway.biz(PAY) == {
+        "out_trade_no": "K3Y",
+        "product_code": "PRE_AUTH_ONLINE",
+        "auth_no": "2026A",
+        "auth_confirm_mode": "COMPLETE",
+        "total_amount": "12.34",
+        "subject": "a ride 1 2",
+        "seller_id": SELLER_ID,
+        "buyer_id": "2088302537001234",
+    }
+    gateway.refuses(PAY, "ACQ.BUYER_BALANCE_NOT_ENOUGH")
+    assert await preauth.debit(request) == Declined(True, "ACQ.BUYER_BALANCE_NOT_ENOUGH")
+    gateway.says(QUERY, {**TRADE, "out_trade_no": "K3Y", "trade_status": "WAIT_BUYER_PAY"})
+    ref = msgspec.structs.replace(REF, hold=request.hold)
+    assert await preauth.get_debit(ref) == Declined(True, "WAIT_BUYER_PAY")
+    for changed, outcome in (
+        ({"rest_amount": "12.33"}, CapExceeded(1233)),
+        ({"order_status": "CLOSED"}, Declined(False, "AUTH_CLOSED")),
+        ({"order_status": "INIT"}, Declined(False, "AUTH_INIT")),
+    ):
+        gateway.says(AUTH_QUERY, AUTH | changed)
+        assert await preauth.debit(request) == outcome
+    gateway.refuses(AUTH_QUERY, "AUTH_ORDER_NOT_EXIST")
+    assert await preauth.debit(request) == Declined(False, "AUTH_ORDER_NOT_EXIST")
+
+
+async def test_what_is_still_frozen_is_given_back(gateway: Double, preauth: Provider) -> None:
+    hold = HoldRef("H0LD", "2026A")
+    gateway.says(AUTH_QUERY, {**AUTH, "rest_amount": "87.66"})
+    gateway.says(UNFREEZE, {})
+    assert await preauth.finish_hold(hold) == HoldStatus("completed", "2026A")
+    assert gateway.biz(UNFREEZE) == {
+        "auth_no": "2026A",
+        "out_request_no": "H0LD_unfreeze",
+        "amount": "87.66",
+        "remark": "ride over",
+        "extra_param": '{"unfreezeBizInfo":{"bizComplete":"true"}}',
+    }
+    assert await preauth.release_hold(hold) == HoldStatus("released", "2026A")
+    gateway.refuses(UNFREEZE, "NOBODY_KNOWS")
+    assert await preauth.release_hold(hold) == Unknown("NOBODY_KNOWS")
+    gateway.says(AUTH_QUERY, {**AUTH, "order_status": "FINISH"})
+    assert await preauth.finish_hold(hold) == HoldStatus("completed", "2026A")
+    gateway.says(AUTH_QUERY, {**AUTH, "order_status": "INIT"})
+    gateway.says("alipay.fund.auth.operation.cancel", {})
+    assert await preauth.release_hold(hold) == HoldStatus("released", "2026A")
+    gateway.refuses(AUTH_QUERY, "AUTH_ORDER_NOT_EXIST")
+    assert await preauth.release_hold(hold) == NotFound()
+
+
+async def test_how_a_rider_paid_is_reported_where_it_is_ours_to_report(
+    gateway: Double, zhima: Provider, preauth: Provider
+) -> None:
+    assert isinstance(await zhima.report_performance(REF, "violated", "P1"), Rejected)
+    gateway.says(SYNC, {})
+    gateway.says(QUERY, {**TRADE, "out_trade_no": "K3Y", "trade_status": "TRADE_CLOSED"})
+    assert await preauth.report_performance(OWN, "violated", "P1") == Accepted("2026")
+    told = gateway.biz(SYNC)
+    assert (told["biz_type"], told["order_biz_info"], told["out_request_no"]) == (
+        "CREDIT_AUTH",
+        '{"status":"VIOLATED"}',
+        "P1",
+    )
+    assert zhima.capabilities.provider_retries and not preauth.capabilities.provider_retries
+    assert preauth.capabilities.reports_performance == "merchant"
