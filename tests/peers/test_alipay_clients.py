@@ -1,0 +1,163 @@
+"""Alipay clients that nobody here wrote drive the simulator's face as merchants: a journey for each of them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import parse_qsl
+
+import msgspec
+import pytest
+from aiohttp import web
+from alipay import AliPay
+from alipay.exceptions import AliPayValidationError
+from peer_tools import Workbench, node_clients, run, workbench
+
+from service.lab.provider.signatures import new_key, public_half
+
+APP_ID = "2021000000000001"
+ZHIMA = "zhima.credit.payafteruse."
+SECONDS = 20
+
+
+class Merchant:
+    """A merchant with `python-alipay-sdk`, and the address for his notifications."""
+
+    def __init__(self, bench: Workbench, key: str, alipay_key: str) -> None:
+        self.client = AliPay(APP_ID, app_private_key_string=key, alipay_public_key_string=alipay_key)
+        self.client._gateway = bench.url + "/gateway.do"
+        self.forms: asyncio.Queue[dict[str, str]] = asyncio.Queue()
+
+    async def call(self, method: str, **content: Any) -> Any:
+        return await self.do(self.client.server_api, method, content)
+
+    async def do(self, function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+        return await asyncio.to_thread(function, *arguments, **named)
+
+    async def take(self, request: web.BaseRequest) -> web.Response:
+        self.forms.put_nowait(dict(parse_qsl((await request.read()).decode())))
+        return web.Response(text="success")
+
+    async def notice(self, status: str) -> dict[str, str]:
+        async with asyncio.timeout(SECONDS):
+            while (form := await self.forms.get()).get("trade_status") != status:
+                pass
+        return form
+
+
+async def test_a_python_client_signs_orders_debits_queries_refunds_and_reads_a_notification() -> None:
+    async with workbench() as bench:
+        merchant, runner = await opened(bench)
+        try:
+            number = await debited(bench, merchant)
+            trade = await merchant.do(merchant.client.api_alipay_trade_query, out_trade_no=number)
+            assert (trade["trade_status"], trade["total_amount"]) == ("TRADE_SUCCESS", "12.34")
+            form = await merchant.notice("TRADE_SUCCESS")
+            signature = form.pop("sign")
+            assert (form["out_trade_no"], form["total_amount"]) == (number, "12.34")
+            assert merchant.client.verify(dict(form), signature)
+            assert not merchant.client.verify({**form, "total_amount": "0.01"}, signature)
+            asked = {"out_trade_no": number, "out_request_no": "refund_1"}
+            for change in ("Y", "N"):
+                told = await merchant.do(merchant.client.api_alipay_trade_refund, "2.34", **asked)
+                assert (told["fund_change"], told["refund_fee"]) == (change, "2.34")
+            told = await merchant.do(merchant.client.api_alipay_trade_fastpay_refund_query, "refund_1", None, number)
+            assert (told["refund_status"], told["refund_amount"]) == ("REFUND_SUCCESS", "2.34")
+        finally:
+            await runner.cleanup()
+        books = await bench.call("GET", "/books")
+        assert books["problems"] == []
+        assert (books["accounts"][0]["paid_minor"], books["accounts"][0]["refunded_minor"]) == (1234, 234)
+
+
+async def test_a_python_client_does_not_believe_a_wrong_signature_and_is_not_believed_with_one() -> None:
+    async with workbench() as bench:
+        merchant, runner = await opened(bench)
+        await runner.cleanup()
+        query = (merchant.client.api_alipay_trade_query, "nobody")
+        assert (await merchant.do(*query))["sub_code"] == "ACQ.TRADE_NOT_EXIST"
+        for kind in ("bad_signature", "rotated_key"):
+            await bench.call("POST", "/script", [{"kind": kind}])
+            with pytest.raises(AliPayValidationError):
+                await merchant.do(*query)
+        await bench.call("POST", "/keys?account=shop", {})
+        with pytest.raises(AliPayValidationError):
+            await merchant.do(*query)
+        newest, older = (await bench.call("GET", "/keys?account=shop"))["public_keys"]
+        assert newest != older
+        thief = Merchant(bench, new_key(), newest)
+        told = await thief.do(thief.client.api_alipay_trade_query, "nobody")
+        assert (told["code"], told["sub_code"]) == ("40002", "isv.invalid-signature")
+
+
+async def test_alipays_own_node_client_signs_orders_debits_queries_refunds_and_reads_notifications() -> None:
+    node, folder = await node_clients()
+    async with workbench() as bench:
+        key = new_key()
+        credentials = {"account": "shop", "appId": APP_ID, "privateKey": key, "publicKey": public_half(key)}
+        code, said = await run(node, "alipay.mjs", bench.url, cwd=folder, told=msgspec.json.encode(credentials))
+        assert code == 0, said
+        told = msgspec.json.decode(said)
+        assert told["signed"]["resultStatus"] == "9000"
+        assert told["agreement"]["agreementStatus"] == "VALID"
+        assert told["paid"]["asyncPayApplyStatus"] == "S"
+        assert (told["trade"]["tradeStatus"], told["trade"]["totalAmount"]) == ("TRADE_SUCCESS", "12.34")
+        assert told["trade"]["subject"] == '骑行 "{"'
+        assert (told["refund"]["fundChange"], told["refunded"]["refundStatus"]) == ("Y", "REFUND_SUCCESS")
+        assert told["finished"]["orderStatus"] == "TRADE_FINISHED"
+        assert told["refused"]["subCode"] == "ACQ.TRADE_NOT_EXIST"
+        assert [notice["believed"] for notice in told["notices"]] == [True] * 5
+        assert [notice["forged"] for notice in told["notices"]] == [False] * 5
+        kinds = {notice["form"].get("msg_method") or notice["form"]["notify_type"] for notice in told["notices"]}
+        assert kinds == {f"{ZHIMA}creditagreement.changed", f"{ZHIMA}creditbizorder.changed", "trade_status_sync"}
+        assert (await bench.call("GET", "/books"))["problems"] == []
+
+
+async def opened(bench: Workbench) -> tuple[Merchant, web.ServerRunner]:
+    """An account at the face, its merchant, and the server of his notifications."""
+    key = new_key()
+    account = {
+        "account_id": "shop",
+        "face": "alipay",
+        "alipay": {"app_id": APP_ID, "public_key": public_half(key)},
+        "terms": {"provider_retries": True, "hold_needed": True},
+    }
+    await bench.call("PUT", "/accounts", account)
+    (alipay_key,) = (await bench.call("GET", "/keys?account=shop"))["public_keys"]
+    merchant = Merchant(bench, key, alipay_key)
+    runner = web.ServerRunner(web.Server(merchant.take, access_log=None))
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    url = f"http://127.0.0.1:{runner.addresses[0][1]}/"
+    await bench.call("PUT", "/accounts", account | {"notify_url": url})
+    return merchant, runner
+
+
+async def debited(bench: Workbench, merchant: Merchant) -> str:
+    """A rider signs, rides and is debited; the number of the trade."""
+    asked = {"out_agreement_no": "agr_1", "zm_service_id": "2020", "category_id": "bike", "external_logon_id": "rider"}
+    order_string = merchant.client.client_api(f"{ZHIMA}creditagreement.sign", asked)
+    assert (await bench.call("POST", "/alipay/rider?answer=confirm", order_string))["resultStatus"] == "9000"
+    agreement = await merchant.call(f"{ZHIMA}creditagreement.query", out_agreement_no="agr_1")
+    assert agreement["agreement_status"] == "VALID"
+    order = await merchant.call(
+        f"{ZHIMA}creditbizorder.order",
+        credit_agreement_id=agreement["credit_agreement_id"],
+        out_order_no="order_py_1",
+        subject="骑行",
+        order_amount="30.00",
+    )
+    number = str(order["credit_biz_order_id"])
+    paid = await merchant.call(
+        "alipay.trade.pay",
+        out_trade_no=number,
+        auth_code=number,
+        scene="ZHIMA_CREDIT_CODE",
+        product_code="GENERAL_WITHHOLDING",
+        is_async_pay=True,
+        total_amount="12.34",
+        subject="骑行 {}",
+    )
+    assert (paid["code"], paid["async_pay_apply_status"]) == ("10000", "S")
+    return number
