@@ -10,10 +10,12 @@ from service.adapters.providers.alipay import open_alipay
 from service.adapters.providers.port import MerchantAccount, Provider
 from service.adapters.providers.sandbox import SandboxProvider
 from service.adapters.providers.secrets import AccountSettingsError
+from service.adapters.providers.stripe import StripeProvider
 
 _OPENERS: dict[str, Callable[[MerchantAccount, aiohttp.ClientSession | None], Provider]] = {
     "alipay": open_alipay,
     "sandbox": SandboxProvider,
+    "stripe": StripeProvider,
 }
 PROVIDER_NAMES = tuple(sorted(_OPENERS))
 

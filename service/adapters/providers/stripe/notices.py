@@ -1,0 +1,161 @@
+"""Webhooks: `stripe-signature: t=<seconds>,v1=<hex HMAC-SHA256 of "t.body">`, with one v1 for each secret in force
+while one is being replaced (docs.stripe.com/webhooks, Verify webhook signatures manually). `v0` is of test events: not
+looked at.
+
+An event carries its object as it was when it happened, in the API version of its endpoint: it may be old, and only says
+what to ask about. A state that is not known is `Unknown`, which makes us ask too.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Literal
+
+from service.adapters.providers.exchange import decoded
+from service.adapters.providers.port import Ack, BadNotification, DisputeStatus, Notification
+from service.adapters.providers.stripe.amounts import UnitsError, from_stripe
+from service.adapters.providers.stripe.meaning import agreement_status, debit_outcome, hold_status, refund_outcome
+from service.adapters.providers.stripe.wire import DISPUTE, EVENT, HOLD, INTENT, KEY, REFUND, SETUP, Event
+from service.billing.outcomes import Unknown
+
+CLOCK_OFFSET_MAX_S = 300
+"""Stripe's libraries allow a signature to be this old; we allow one from the future no more than that either."""
+SIGNATURES_MAX = 16
+TAKEN = Ack(200, "text/plain", b"")
+
+DisputeState = Literal["opened", "won", "lost", "resolved"]
+DISPUTES: dict[str, DisputeState] = {
+    "warning_needs_response": "opened",
+    "warning_under_review": "opened",
+    "warning_closed": "resolved",
+    "needs_response": "opened",
+    "under_review": "opened",
+    "won": "won",
+    "lost": "lost",
+    "prevented": "resolved",
+}
+"""States of a dispute (docs.stripe.com/api/disputes/object). `warning_*` is an inquiry of the bank, which takes no
+money (docs.stripe.com/disputes/how-disputes-work)."""
+ABOUT = {
+    "payment_intent": frozenset(
+        {"succeeded", "payment_failed", "processing", "canceled", "requires_action", "amount_capturable_updated"}
+    ),
+    "setup_intent": frozenset({"succeeded", "setup_failed", "canceled", "requires_action"}),
+    "refund": frozenset({"created", "updated", "failed"}),
+    "charge.refund": frozenset({"updated"}),  # The same as refund.updated, in older API versions.
+    "charge.dispute": frozenset({"created", "updated", "closed", "funds_withdrawn", "funds_reinstated"}),
+}
+"""The events that are read (docs.stripe.com/api/events/types); all others are acknowledged and left. `charge.refunded`
+is one of those: it names no refund of ours, and `refund.*` comes beside it."""
+
+
+def read_notice(
+    secrets: Sequence[str], live: bool, headers: Mapping[str, str], body: bytes, now: datetime
+) -> Notification | BadNotification:
+    """The notification, or why it is not believed, or not used (then its `ack` is a 200: Stripe is not to send it
+    again).
+
+    `now` is the machine's clock; `live` whether the account is one of live mode.
+    """
+    reason = _distrust(secrets, headers.get("stripe-signature", ""), body, now)
+    if reason:
+        return BadNotification(reason, Ack(401, "text/plain", b"refused"))
+    event = decoded(body, EVENT)
+    if event is None:
+        return BadNotification("the body is not an event", Ack(400, "text/plain", b"refused"))
+    if event.livemode != live:
+        told = "live" if event.livemode else "test"
+        return BadNotification(f"an event of {told} mode, and the account is not", Ack(400, "text/plain", b"refused"))
+    about, _, what = event.type.rpartition(".")
+    if what not in ABOUT.get(about, ()):
+        return BadNotification(f"{event.type} is not used", TAKEN)
+    return _read(event, about)
+
+
+def signed(secrets: Sequence[str], signature: str, body: bytes) -> bool:
+    """Whether one of the signatures is one of the secrets'; the time is not looked at."""
+    seconds, signatures = _parts(signature)
+    expected = [hmac.digest(secret.encode(), seconds.encode() + b"." + body, "sha256").hex() for secret in secrets]
+    return any(
+        hmac.compare_digest(good.encode(), given.encode("utf-8", "replace"))
+        for good in expected
+        for given in signatures
+    )
+
+
+def _parts(signature: str) -> tuple[str, list[str]]:
+    pairs = [part.strip().partition("=")[::2] for part in signature.split(",")]
+    seconds = next((value for name, value in pairs if name == "t"), "")
+    return seconds, [value for name, value in pairs if name == "v1"][:SIGNATURES_MAX]
+
+
+def _distrust(secrets: Sequence[str], signature: str, body: bytes, now: datetime) -> str | None:
+    """Why a signature is not believed, or None."""
+    if not secrets:
+        return "the account has no webhook_secret"
+    seconds, _ = _parts(signature)
+    if not (seconds.isascii() and seconds.isdigit()) or len(seconds) > 12:
+        return "the signature has no time"
+    if not signed(secrets, signature, body):
+        return "the signature is wrong"
+    if abs(now.timestamp() - int(seconds)) > CLOCK_OFFSET_MAX_S:
+        return "the signature is too old, or from the future"
+    return None
+
+
+def _read(event: Event, about: str) -> Notification | BadNotification:
+    readers = {"payment_intent": _payment, "setup_intent": _agreement, "charge.dispute": _dispute}
+    notice = readers.get(about, _refund)(event.id, bytes(event.data.object))
+    if isinstance(notice, str):
+        return BadNotification(f"{event.type}: {notice}", Ack(400, "text/plain", b"refused"))
+    return notice or BadNotification(f"{event.type} of nothing that Farebox made", TAKEN)
+
+
+def _payment(number: str, data: bytes) -> Notification | str | None:
+    intent = decoded(data, INTENT)
+    if intent is None:
+        return "not a payment in a shape that is known"
+    if key := intent.metadata.get(KEY):
+        return Notification(number, "debit", key, debit_outcome(intent), TAKEN)
+    if key := intent.metadata.get(HOLD):
+        return Notification(number, "hold", key, hold_status(intent), TAKEN)
+    return None
+
+
+def _agreement(number: str, data: bytes) -> Notification | str | None:
+    setup = decoded(data, SETUP)
+    if setup is None:
+        return "not an agreement in a shape that is known"
+    key = setup.metadata.get(KEY)
+    if key is None or setup.customer is None:
+        return None
+    return Notification(number, "agreement", key, agreement_status(setup, setup.customer), TAKEN)
+
+
+def _refund(number: str, data: bytes) -> Notification | str | None:
+    refund = decoded(data, REFUND)
+    if refund is None:
+        return "not a refund in a shape that is known"
+    key = refund.metadata.get(KEY)
+    return Notification(number, "refund", key, refund_outcome(refund), TAKEN) if key else None
+
+
+def _dispute(number: str, data: bytes) -> Notification | str | None:
+    dispute = decoded(data, DISPUTE)
+    if dispute is None:
+        return "not a dispute in a shape that is known"
+    state = DISPUTES.get(dispute.status)
+    if state is None:
+        return f"dispute state {dispute.status}"
+    if dispute.payment_intent is None:
+        return None
+    kind: Literal["complaint", "chargeback"] = "complaint" if dispute.status.startswith("warning_") else "chargeback"
+    try:
+        amount = from_stripe(dispute.amount, dispute.currency.upper())
+    except UnitsError as error:
+        return str(error)
+    paid = dispute.payment_intent
+    status = DisputeStatus(paid, kind, state, amount, dispute.currency.upper(), dispute.id)
+    return Notification(number, "debit", paid, Unknown(f"dispute {state}"), TAKEN, dispute=status)

@@ -1,0 +1,76 @@
+"""What a merchant account at Stripe says about itself: which key, which mode, which currency, whether it holds."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Annotated, Literal
+
+import msgspec
+
+from service.adapters.providers.exchange import Limits
+from service.adapters.providers.port import MerchantAccount
+from service.adapters.providers.secrets import AccountSettingsError
+from service.adapters.providers.stripe.amounts import UnitsError, charge_min_minor
+from service.billing.capabilities import Capabilities
+
+API_VERSION = "2025-09-30.clover"
+"""The version of Stripe's interface that this is written for (docs.stripe.com/changelog). Later ones drop parameters
+that are sent here: stripe-python 16.1.0 (2026-10-28.endive) knows no `payment_method_types` any more."""
+
+_SECRETS = {f"{name}_{place}" for name in ("secret_key", "webhook_secret") for place in ("env", "file")}
+
+
+class StripeSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Settings of an account beside `secret_key_*`, `webhook_secret_*` and those of `exchange.Limits`.
+
+    `currency`: the one in which this account debits (ISO 4217, capitals); an operator with several has several
+    accounts, which may share a key. `hold`: whether a ride begins with an authorisation of the cap. `mode`: which keys
+    and which notifications belong here.
+    """
+
+    currency: Annotated[str, msgspec.Meta(pattern="^[A-Z]{3}$")]
+    mode: Literal["live", "test"] = "live"
+    hold: Literal["none", "manual_capture"] = "none"
+    payment_method_types: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)] = ("card",)
+    api_version: Annotated[str, msgspec.Meta(min_length=1)] = API_VERSION
+    debit_min_minor: Annotated[int, msgspec.Meta(gt=0)] | None = None
+
+
+def read_settings(account: MerchantAccount) -> StripeSettings:
+    """The account's settings. Raises AccountSettingsError naming what is wrong, unknown names included."""
+    own = set(StripeSettings.__struct_fields__)
+    unknown = account.settings.keys() - own - _SECRETS - set(Limits.__struct_fields__)
+    if unknown:
+        raise AccountSettingsError(f"merchant account {account.account_id}: settings.{min(unknown)} is not known")
+    try:
+        given = {name: value for name, value in account.settings.items() if name in own}
+        settings = msgspec.convert(given, StripeSettings)
+        charge_min_minor(settings.currency)
+    except (msgspec.ValidationError, UnitsError) as error:
+        raise AccountSettingsError(f"merchant account {account.account_id}: settings: {error}") from None
+    return settings
+
+
+def capabilities_of(settings: StripeSettings) -> Capabilities:
+    """What an account at Stripe can do.
+
+    `new_key_after_decline` is False although Stripe replays a decline under its idempotency key: the debit's number is
+    its PaymentIntent, which succeeds at most once, and each confirmation of it has an idempotency key of its own.
+    `same_key_window` is therefore not the 24 hours for which Stripe keeps idempotency keys (docs.stripe.com/api,
+    Idempotent requests): the number is remembered, and what the forgotten key could make again is one more
+    PaymentIntent that nobody confirms. `refund_window` None: Stripe names no limit for cards, other ways to pay have
+    one of their own (docs.stripe.com/refunds) and answer with a refusal. Chargebacks: docs.stripe.com/disputes.
+    """
+    return Capabilities(
+        hold_needed=settings.hold == "manual_capture",
+        further_debit=True,
+        reduces_declined=True,
+        closes_unpaid=True,
+        same_key_window=timedelta(days=365),
+        new_key_after_decline=False,
+        debit_min_minor=settings.debit_min_minor or charge_min_minor(settings.currency),
+        refund_window=None,
+        reports_performance="provider",
+        dispute="chargeback",
+        pauses_for_dispute=True,
+    )

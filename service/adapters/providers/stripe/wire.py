@@ -1,0 +1,207 @@
+"""Stripe's JSON, as far as it is read: identifiers, states, amounts, codes and our own metadata.
+
+Names, addresses, e-mail addresses and card numbers that Stripe may send along are not fields here: they are dropped
+while decoding. Field names and states: docs.stripe.com/api (PaymentIntent, SetupIntent, Refund, Dispute, Event,
+BalanceTransaction), API version `settings.API_VERSION`.
+"""
+
+from __future__ import annotations
+
+from typing import Generic, TypeVar
+
+import msgspec
+
+T = TypeVar("T")
+
+KEY = "farebox_key"
+"""Metadata of a PaymentIntent that is a debit, of a Refund, a SetupIntent, a Customer: our key."""
+HOLD = "farebox_hold"
+"""Metadata of a PaymentIntent that is a hold: the hold's key. Captured, it carries the debit's `KEY` too."""
+
+
+class ErrorBody(msgspec.Struct, frozen=True):
+    """Why a call was refused, or the last attempt at a payment."""
+
+    type: str = ""
+    code: str | None = None
+    decline_code: str | None = None
+    advice_code: str | None = None
+    message: str | None = None
+    payment_intent: Intent | None = None
+
+
+class Capturing(msgspec.Struct, frozen=True):
+    """Until when an authorised card payment can be captured, in seconds since 1970."""
+
+    capture_before: int | None = None
+
+
+class MethodDetails(msgspec.Struct, frozen=True):
+    """What is particular to a card."""
+
+    card: Capturing | None = None
+
+
+class Charge(msgspec.Struct, frozen=True):
+    """The charge of a PaymentIntent, expanded."""
+
+    id: str
+    payment_method_details: MethodDetails | None = None
+
+
+class Intent(msgspec.Struct, frozen=True):
+    """A PaymentIntent: amounts in Stripe's units (`amounts`), the currency in small letters."""
+
+    id: str
+    status: str
+    amount: int
+    currency: str
+    amount_received: int | None = None
+    amount_capturable: int | None = None
+    capture_method: str | None = None
+    client_secret: str | None = None
+    metadata: dict[str, str] = {}
+    last_payment_error: ErrorBody | None = None
+    cancellation_reason: str | None = None
+    latest_charge: Charge | str | None = None
+
+
+class Customer(msgspec.Struct, frozen=True):
+    """A customer: nothing of him but his number."""
+
+    id: str
+
+
+class Card(msgspec.Struct, frozen=True):
+    """How long a card is valid: to the end of that month."""
+
+    exp_month: int
+    exp_year: int
+
+
+class Method(msgspec.Struct, frozen=True):
+    """A PaymentMethod; `customer` is None once it is detached."""
+
+    id: str
+    customer: str | None = None
+    card: Card | None = None
+
+
+class Setup(msgspec.Struct, frozen=True):
+    """A SetupIntent."""
+
+    id: str
+    status: str
+    customer: str | None = None
+    client_secret: str | None = None
+    payment_method: Method | str | None = None
+    metadata: dict[str, str] = {}
+    last_setup_error: ErrorBody | None = None
+    cancellation_reason: str | None = None
+
+
+class Refund(msgspec.Struct, frozen=True):
+    """A refund."""
+
+    id: str
+    amount: int
+    currency: str
+    status: str | None = None
+    failure_reason: str | None = None
+    metadata: dict[str, str] = {}
+
+
+class Dispute(msgspec.Struct, frozen=True):
+    """A dispute: it names the payment, never our key."""
+
+    id: str
+    status: str
+    amount: int
+    currency: str
+    payment_intent: str | None = None
+
+
+class Source(msgspec.Struct, frozen=True):
+    """What a balance transaction is about, expanded: a charge, a refund, or something that is not ours."""
+
+    id: str
+    object: str
+    amount: int | None = None
+    amount_captured: int | None = None
+    currency: str | None = None
+    metadata: dict[str, str] | None = None
+    payment_intent: Intent | str | None = None
+
+
+class Movement(msgspec.Struct, frozen=True):
+    """A balance transaction, in the currency that the account is paid out in."""
+
+    id: str
+    type: str
+    amount: int
+    fee: int
+    currency: str
+    created: int
+    source: Source | str | None = None
+
+
+class Balance(msgspec.Struct, frozen=True):
+    """The account's balance: only whether the key is a live one."""
+
+    livemode: bool
+
+
+class Named(msgspec.Struct, frozen=True):
+    """Anything that has a number."""
+
+    id: str
+
+
+class Page(msgspec.Struct, Generic[T], frozen=True):
+    """A page of a list; what follows begins after the last one's id."""
+
+    data: list[T]
+    has_more: bool = False
+
+
+class Problem(msgspec.Struct, frozen=True):
+    """The body of every refusal."""
+
+    error: ErrorBody
+
+
+class EventData(msgspec.Struct, frozen=True):
+    """The object of an event, whose shape goes by its `object`."""
+
+    object: msgspec.Raw
+
+
+class Event(msgspec.Struct, frozen=True):
+    """What a webhook brings."""
+
+    id: str
+    type: str
+    data: EventData
+    livemode: bool = False
+
+
+class Refused(msgspec.Struct, frozen=True):
+    """A call that was answered with a refusal, and what was called."""
+
+    status: int
+    error: ErrorBody
+    call: str
+
+
+INTENT = msgspec.json.Decoder(Intent)
+CUSTOMER = msgspec.json.Decoder(Customer)
+SETUP = msgspec.json.Decoder(Setup)
+METHOD = msgspec.json.Decoder(Method)
+REFUND = msgspec.json.Decoder(Refund)
+DISPUTE = msgspec.json.Decoder(Dispute)
+REFUNDS = msgspec.json.Decoder(Page[Refund])
+MOVEMENTS = msgspec.json.Decoder(Page[Movement])
+BALANCE = msgspec.json.Decoder(Balance)
+ANYTHING = msgspec.json.Decoder(Page[Named])
+PROBLEM = msgspec.json.Decoder(Problem)
+EVENT = msgspec.json.Decoder(Event)
