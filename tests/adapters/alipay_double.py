@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import urlencode
+from urllib.parse import parse_qsl, urlencode
 
 import msgspec
 from aiohttp import web
@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from service.adapters.providers import open_provider
 from service.adapters.providers.port import AgreementRef, DebitRef, DebitRequest, HoldRef, MerchantAccount, Provider
+from service.billing.outcomes import SignString
 
 APP_ID, SELLER_ID = "2021000122671080", "2088531891668739"
 ORDER_NO = "ZMCB99202604180000070000051245"
@@ -183,3 +184,10 @@ def trade_notice(*, key: str = "alipay", **fields: str) -> bytes:
         "gmt_payment": "2026-04-18 10:30:00",
     }
     return notice(trade | fields, key)
+
+
+def opened(action: object) -> dict[str, Any]:
+    """What a rider's app would call."""
+    assert isinstance(action, SignString)
+    params = dict(parse_qsl(action.order_string, strict_parsing=True))
+    return {**params, "biz": msgspec.json.decode(params["biz_content"])}

@@ -115,7 +115,7 @@ def _freeze(form: Mapping[str, str]) -> HoldAnswer:
 
 
 def _form(body: bytes) -> dict[str, str] | None:
-    """The form, in UTF-8, which every request of ours asks for; None for anything else, and where a name stands twice."""
+    """The form, in UTF-8 as all our requests ask for; None for anything else, and where a name stands twice."""
     try:
         pairs = parse_qsl(body.decode("ascii"), True, True, "utf-8", "strict", FIELDS_MAX)
     except ValueError:  # Not ASCII, not a form, too many fields, or another charset.
