@@ -248,6 +248,7 @@ async def run_collect(process: Process) -> None:
     database = await open_database(process, size_max=16)
     if database is None:
         return
+    _look_for_cycles_seldom()
     clock, providers = BusinessClock(), Providers(sandbox=process.settings.environment == "sandbox")
     collection = Collection(
         database,
@@ -292,6 +293,12 @@ async def run_collect(process: Process) -> None:
         tasks.create_task(process.rounds("obligations", collection.plan_round, 0.05))
     await providers.close()
     await database.close()
+
+
+def _look_for_cycles_seldom() -> None:
+    """A debit is many objects and no cycle: looking for those at Python's pace takes a sixth of its time."""
+    gc.freeze()
+    gc.set_threshold(50_000, 10, 10)
 
 
 async def _collect_account(process: Process, collection: Collection, number: int) -> None:

@@ -177,3 +177,18 @@ async def test_answers_that_could_not_be_saved_are_saved_later_and_asked_for_no_
     await collection.end(bench.account_no)
     assert await state_of(bench, ride) == "settled"
     assert len(provider.calls) == 1
+
+
+async def test_a_call_that_takes_too_long_is_unknown_and_its_late_answer_is_not_waited_for(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.flows.collection.lanes.CALL_SECONDS", 0.0)
+    ride = await bench.ride(await bench.party(), 300)
+    bench.provider.faults["*"] = ["slow"]
+    assert await bench.collection.submit_round(bench.account_no) == 1
+    assert await state_of(bench, ride) == "unknown"
+    monkeypatch.undo()
+    bench.provider.gate.set()
+    await bench.settle_down()
+    assert await state_of(bench, ride) == "settled"
+    assert list(bench.provider.taken.values()) == [300]

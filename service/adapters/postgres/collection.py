@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from typing import Any
 from uuid import UUID
 
@@ -173,9 +173,10 @@ class CollectionStore(BatchStore):
         """Writes what was decided about debits that this transaction holds, each with its new lease."""
         if not leased:
             return
-        columns = list(zip(*(_update_values(debit, lease) for debit, lease in leased), strict=True))
-        ride_nos = columns[0]
-        touched = await self.run("update_debits", now, *columns, min(ride_nos), max(ride_nos))
+        ride_nos = [debit.ride_no for debit, _ in leased]
+        debits = _ENCODER.encode([debit for debit, _ in leased]).decode()
+        leases = [lease for _, lease in leased]
+        touched = await self.run("update_debits", now, debits, leases, min(ride_nos), max(ride_nos))
         assert touched == len(leased), "a debit vanished while it was locked"
 
     async def update_refunds(self, leased: Sequence[tuple[Refund, datetime | None]], now: datetime) -> None:
@@ -202,19 +203,12 @@ class CollectionStore(BatchStore):
 
 
 _DEBIT_FIELDS = Debit.__struct_fields__
+_DEBIT_COLUMNS = itemgetter(*_DEBIT_FIELDS)
 _REFUND_FIELDS = Refund.__struct_fields__
 _REFUND_VALUES = attrgetter(*_REFUND_FIELDS)
 _REFUND_UPDATE = attrgetter(
     *("ride_no", "ordinal", "refund_ordinal", "state", "provider_ref", "code"),
     *("attempts", "queries", "not_found_at", "due_at"),
-)
-_UPDATED = (
-    *("ride_no", "ordinal", "amount_minor", "paid_minor", "refunding_minor", "refunded_minor", "forgone_minor"),
-    *("disputed_minor", "lowering_to", "receipts", "refunds", "state", "overdue", "suspended", "net_again", "capped"),
-    *("dispute", "provider_key", "provider_ref", "action", "reason", "attempts", "queries", "begun_at"),
-    *("submitted_at", "not_found_at", "settled_at", "due_at", "pay_by", "policy_at", "excess_minor", "asked_minor"),
-    *("verify", "doubted_minor", "given", "payable_until", "dunned", "dunned_at", "reminded"),
-    *("nudged_at", "record", "record_at", "record_asks"),
 )
 _TRANSITION_COLUMNS = (
     *("ride_no", "ordinal", "transition", "slot", "from_state", "to_state", "why"),
@@ -231,7 +225,7 @@ _ENCODER = msgspec.json.Encoder()
 
 
 def _debit_row(row: asyncpg.Record) -> DebitRow:
-    values: dict[str, Any] = {name: row[name] for name in _DEBIT_FIELDS}
+    values: dict[str, Any] = dict(zip(_DEBIT_FIELDS, _DEBIT_COLUMNS(row), strict=True))
     values["state"] = State(values["state"])
     values["receipts"] = _RECEIPTS.decode(values["receipts"]) if values["receipts"] != "[]" else ()
     values["items"] = _ITEMS.decode(values["items"]) if values["items"] != "[]" else ()
@@ -256,10 +250,6 @@ def _stored(debit: Debit, name: str) -> Any:
 
 def _debit_values(debit: Debit) -> tuple[Any, ...]:
     return tuple(_stored(debit, name) for name in _DEBIT_FIELDS)
-
-
-def _update_values(debit: Debit, lease_until: datetime | None) -> tuple[Any, ...]:
-    return (*(_stored(debit, name) for name in _UPDATED), lease_until, debit.transitions)
 
 
 def _transition_values(transition: Transition, now: datetime, machine_at: datetime) -> tuple[Any, ...]:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from datetime import datetime
+from functools import cache
+from operator import attrgetter
 from typing import Literal
 from uuid import UUID
 
@@ -252,21 +254,22 @@ def ledger_transfers(debit: Debit, fact: Fact, amount_minor: int) -> tuple[Trans
             return ledger.forgone_transfers(fact, agreement_no, operator_no, amount_minor, debit.currency)
 
 
-def _told_by(debit: Debit) -> Debit:
-    """The debit without what is only the diary of asking: a change of that is no row of its life."""
-    return replace(debit, queries=0, not_found_at=None, due_at=None, policy_at=None, net_again=False)
+_DIARY = {"queries", "not_found_at", "due_at", "policy_at", "net_again"}
+_told_by = attrgetter(*(name for name in Debit.__struct_fields__ if name not in _DIARY))
+"""What of a debit is its life, and not only the diary of asking: a change of that is no row."""
 
 
 def _why(event: DebitEvent) -> str:
     """The event in words, with the provider's answer or a person's reason."""
-    name = _words(event)
+    name = _words(type(event).__name__)
     outcome = getattr(event, "outcome", None)
     if outcome is not None:
         code = getattr(outcome, "code", None) or getattr(outcome, "reason", None) or ""
-        return f"{name}: {_words(outcome)} {code}".rstrip()
+        return f"{name}: {_words(type(outcome).__name__)} {code}".rstrip()
     return f"{name}: {getattr(event, 'reason', '')}".rstrip(": ")
 
 
-def _words(thing: object) -> str:
+@cache
+def _words(name: str) -> str:
     """`RiderAsked` as people read it: "rider asked"."""
-    return re.sub(r"(?<!^)(?=[A-Z])", " ", type(thing).__name__).lower()
+    return re.sub(r"(?<!^)(?=[A-Z])", " ", name).lower()

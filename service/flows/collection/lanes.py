@@ -11,11 +11,12 @@ import asyncio
 from collections import deque
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from itertools import takewhile
 
 from service.adapters.providers.port import Provider
 from service.billing.outcomes import Throttled
 from service.flows.clock import Clock
-from service.flows.collection.calls import CALL_SECONDS, Answer, Claim, call
+from service.flows.collection.calls import CALL_SECONDS, Answer, Claim, call, too_late
 
 AHEAD = 3
 """How many claims wait for each call that may be under way: a transaction then holds many of them."""
@@ -39,7 +40,8 @@ class Lane:
         self._machine_now = machine_now
         self._concurrency = concurrency
         self._waiting: deque[Claim] = deque()
-        self._calls: set[asyncio.Task[Answer]] = set()
+        self._calls: dict[asyncio.Task[Answer], tuple[Claim, float]] = {}
+        """Under way, in the order they began: what is called, and when that takes too long (the loop's time)."""
         self._answers: list[Answer] = []
         self._error: BaseException | None = None
         self._stirred = asyncio.Event()
@@ -75,6 +77,7 @@ class Lane:
 
         Raises what a call raised.
         """
+        self._hurry()
         if self.busy and not self._answers and self._error is None:
             await self._stir(PATIENCE)
         if self._calls and 0 < len(self._answers) < self._concurrency:
@@ -93,7 +96,7 @@ class Lane:
         """Ends the calls; what became of them is asked about when their leases are over."""
         self._waiting.clear()
         self._answers.clear()
-        calls, self._calls = self._calls, set()
+        calls, self._calls = self._calls, {}
         for task in calls:
             task.cancel()
 
@@ -118,8 +121,19 @@ class Lane:
                 self._took(Answer(claim, self._not_now()))
                 continue
             task = asyncio.create_task(call(self._provider, claim))
-            self._calls.add(task)
+            self._calls[task] = claim, asyncio.get_running_loop().time() + CALL_SECONDS
             task.add_done_callback(self._ended)
+
+    def _hurry(self) -> None:
+        """Gives up the calls that take too long: one look at the oldest, where each would need a timer of its own."""
+        now = asyncio.get_running_loop().time()
+        late = list(takewhile(lambda task: self._calls[task][1] <= now, self._calls))
+        for task in late:
+            claim, _ = self._calls.pop(task)
+            task.cancel()
+            self._took(too_late(self._provider, claim))
+        if late:
+            self._fill()
 
     def _not_now(self) -> Throttled:
         if self.quiet_until is None:
@@ -127,9 +141,8 @@ class Lane:
         return Throttled(max(self.quiet_until - self._machine_now(), timedelta(0)))
 
     def _ended(self, task: asyncio.Task[Answer]) -> None:
-        self._calls.discard(task)
-        if task.cancelled():
-            return
+        if self._calls.pop(task, None) is None or task.cancelled():
+            return  # Given up before.
         error = task.exception()
         if error is not None:
             self._error = error

@@ -109,38 +109,23 @@ FROM unnest($1::uuid[], $2::text[]) AS done (session_key, reason)
 WHERE h.session_key = done.session_key AND h.state = 'open';
 
 -- name: update_debits
--- What the rules decided; identity, names and the instant of creation never change.
+-- What the rules decided ($2, the debits as JSON: encoded at once, and read by column name) with each one's lease ($3);
+-- identity, names and the instant of creation never change.
 UPDATE debit d SET
   amount_minor = new.amount_minor, paid_minor = new.paid_minor, refunding_minor = new.refunding_minor,
   refunded_minor = new.refunded_minor, forgone_minor = new.forgone_minor, disputed_minor = new.disputed_minor,
   lowering_to = new.lowering_to, excess_minor = new.excess_minor, asked_minor = new.asked_minor,
-  receipts = new.receipts::jsonb, refunds = new.refunds, state = new.state,
+  receipts = new.receipts, refunds = new.refunds, state = new.state,
   overdue = new.overdue, suspended = new.suspended, net_again = new.net_again, capped = new.capped,
-  dispute = new.dispute, provider_key = new.provider_key, provider_ref = new.provider_ref, action = new.action::jsonb,
+  dispute = new.dispute, provider_key = new.provider_key, provider_ref = new.provider_ref, action = new.action,
   reason = new.reason, attempts = new.attempts, queries = new.queries, begun_at = new.begun_at,
   submitted_at = new.submitted_at, not_found_at = new.not_found_at, settled_at = new.settled_at, due_at = new.due_at,
   pay_by = new.pay_by, policy_at = new.policy_at, verify = new.verify, doubted_minor = new.doubted_minor,
   given = new.given, payable_until = new.payable_until, dunned = new.dunned, dunned_at = new.dunned_at,
   reminded = new.reminded, nudged_at = new.nudged_at, record = new.record, record_at = new.record_at,
-  record_asks = new.record_asks, lease_until = new.lease_until, transitions = new.transitions, updated_at = $1
-FROM unnest(
-  $2::bigint[], $3::smallint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[], $9::bigint[],
-  $10::bigint[], $11::text[], $12::smallint[], $13::text[], $14::boolean[], $15::boolean[], $16::boolean[],
-  $17::boolean[], $18::text[], $19::text[], $20::text[], $21::text[], $22::text[], $23::integer[], $24::integer[],
-  $25::timestamptz[], $26::timestamptz[], $27::timestamptz[], $28::timestamptz[], $29::timestamptz[],
-  $30::timestamptz[], $31::timestamptz[], $32::bigint[], $33::bigint[],
-  $34::boolean[], $35::bigint[], $36::boolean[], $37::timestamptz[], $38::text[], $39::timestamptz[], $40::integer[],
-  $41::timestamptz[], $42::text[], $43::timestamptz[], $44::integer[], $45::timestamptz[], $46::integer[]
-) AS new (
-  ride_no, ordinal, amount_minor, paid_minor, refunding_minor, refunded_minor, forgone_minor, disputed_minor,
-  lowering_to, receipts, refunds, state, overdue, suspended, net_again,
-  capped, dispute, provider_key, provider_ref, action, reason, attempts, queries,
-  begun_at, submitted_at, not_found_at, settled_at, due_at,
-  pay_by, policy_at, excess_minor, asked_minor,
-  verify, doubted_minor, given, payable_until, dunned, dunned_at, reminded,
-  nudged_at, record, record_at, record_asks, lease_until, transitions
-)
-WHERE d.ride_no = new.ride_no AND d.ordinal = new.ordinal AND d.ride_no BETWEEN $47 AND $48;
+  record_asks = new.record_asks, lease_until = new.unnest, transitions = new.transitions, updated_at = $1
+FROM ROWS FROM (json_populate_recordset(NULL::debit, $2::json), unnest($3::timestamptz[])) AS new
+WHERE d.ride_no = new.ride_no AND d.ordinal = new.ordinal AND d.ride_no BETWEEN $4 AND $5;
 
 -- name: update_refunds
 -- What the rules decided about refunds.
