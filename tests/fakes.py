@@ -9,7 +9,16 @@ from typing import Literal
 
 from msgspec.structs import replace
 
-from service.adapters.providers.port import DebitRef, DebitRequest, MerchantAccount, RefundRef, RefundRequest
+from service.adapters.providers.port import (
+    DebitRef,
+    DebitRequest,
+    HoldRef,
+    HoldRequest,
+    MerchantAccount,
+    RefundRef,
+    RefundRequest,
+)
+from service.billing.agreements.standing import HoldAnswer, HoldStatus
 from service.billing.capabilities import Capabilities
 from service.billing.outcomes import (
     Accepted,
@@ -17,7 +26,9 @@ from service.billing.outcomes import (
     Closed,
     Conflict,
     Declined,
+    NeedsRider,
     NotFound,
+    OpenUrl,
     Outcome,
     Succeeded,
     Throttled,
@@ -47,6 +58,10 @@ class FakeProvider:
         self.asked: dict[str, DebitRequest] = {}
         self.pending: dict[str, int] = {}
         self.given_back: dict[str, int] = {}
+        self.given: dict[str, int] = {}
+        self.records: dict[str, str] = {}
+        self.holds: dict[str, HoldStatus] = {}
+        self.next_hold = HoldStatus("open", "hold-ref", 100_000)
         self.calls: list[tuple[str, str]] = []
         self.faults: dict[str, list[Fault]] = {}
         self.gate = asyncio.Event()
@@ -81,7 +96,41 @@ class FakeProvider:
         if debit.key in self.taken:
             return AlreadyDone()
         self.pending.pop(debit.key, None)
+        self.given.pop(debit.key, None)
         return Closed()
+
+    async def request_payment(self, request: DebitRequest) -> Outcome:
+        self._called("request_payment", request.key)
+        early = await self._early(self._fault(request.key))
+        if early is not None:
+            return early
+        if request.key in self.taken:
+            return AlreadyDone()
+        self.given[request.key] = request.amount_minor
+        return NeedsRider("RIDER_MUST_PAY", OpenUrl(f"https://pay.invalid/{request.key}"))
+
+    def rider_pays(self, key: str) -> None:
+        """The rider does what he was given to do; KeyError where the number is closed."""
+        self.taken[key] = self.given.pop(key)
+
+    async def nudge_debit(self, debit: DebitRef) -> Outcome:
+        self._called("nudge_debit", debit.key)
+        return AlreadyDone() if debit.key in self.taken else Accepted()
+
+    async def report_performance(self, debit: DebitRef, record: Literal["completed", "violated"], key: str) -> Outcome:
+        self._called("report_performance", key)
+        fault = self._fault("report")
+        self.records.setdefault(key, f"{debit.key} {record}")
+        return self._late(fault, Accepted())
+
+    async def get_hold(self, hold: HoldRef) -> HoldAnswer:
+        self._called("get_hold", hold.key)
+        return self.holds.get(hold.key, NotFound())
+
+    async def open_hold(self, request: HoldRequest) -> HoldAnswer:
+        self._called("open_hold", request.key)
+        self.holds[request.key] = self.next_hold
+        return self.next_hold
 
     async def refund(self, request: RefundRequest) -> Outcome:
         self._called("refund", request.key)

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from service.billing.capabilities import Capabilities
 from service.billing.debits.dunning import Calendar
-from service.billing.debits.state import Debit, Receipt, State, Terms
+from service.billing.debits.state import Debit, HoldSeen, Receipt, State, Terms
 
 NOW = datetime(2026, 11, 22, 4, tzinfo=UTC)
 """Noon in the rider's zone."""
@@ -33,7 +33,7 @@ ORDER = Capabilities(
 
 
 def terms(capabilities: Capabilities = CARD, **calendar: Any) -> Terms:
-    return Terms(capabilities, Calendar(**calendar), ZONE)
+    return Terms(capabilities, Calendar(**calendar), ZONE, HoldSeen("open"))
 
 
 def debit(state: State = State.NEW, **fields: Any) -> Debit:

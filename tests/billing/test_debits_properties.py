@@ -15,6 +15,7 @@ from service.billing.capabilities import Capabilities
 from service.billing.debits import FINAL, Debit, ImpossibleEventError, RefundRefusedError, State, after
 from service.billing.debits.events import (
     Call,
+    CloseAnswered,
     DebitEvent,
     DisputeClosed,
     DisputeOpened,
@@ -23,15 +24,20 @@ from service.billing.debits.events import (
     LeaseOver,
     LowerAnswered,
     Notified,
+    NudgeAnswered,
     OperatorDecided,
     OwedChanged,
     PaidElsewhere,
+    PaymentAnswered,
+    PaymentWanted,
     PolicyDue,
     Post,
     Queried,
     RefundAsked,
     RefundEnded,
+    ReportAnswered,
     Resumed,
+    RetryAsked,
     RiderAsked,
     RiderPaid,
     StartRefund,
@@ -106,13 +112,20 @@ EVENTS: st.SearchStrategy[DebitEvent] = st.one_of(
     answers(Queried),
     answers(LowerAnswered),
     answers(Notified),
+    answers(PaymentAnswered),
+    answers(CloseAnswered),
     st.builds(OwedChanged, st.sampled_from([0, 400, 700, 1000])),
     st.sampled_from(
         [
             LeaseOver(),
             RiderPaid("RIDER", 1000),
             RiderAsked(OpenUrl("u")),
-            PolicyDue(),
+            *[PaymentWanted()] * 3,
+            RetryAsked(),
+            ReportAnswered("violated", Accepted()),
+            ReportAnswered("completed", Unknown("T")),
+            NudgeAnswered(Accepted()),
+            *[PolicyDue()] * 4,
             PaidElsewhere("cash"),
             OperatorDecided("settled", "r"),
             OperatorDecided("submit_again", "r"),
@@ -133,7 +146,10 @@ LIVES = st.lists(st.tuples(STEPS, EVENTS), max_size=25)
 
 def addressed(event: DebitEvent, made: Debit) -> DebitEvent:
     """An answer to the present key, whatever it is now."""
-    if isinstance(event, Submitted | Queried | LowerAnswered | Notified) and event.key == PRESENT:
+    if (
+        isinstance(event, Submitted | Queried | LowerAnswered | Notified | PaymentAnswered | CloseAnswered)
+        and event.key == PRESENT
+    ):
         return type(event)(made.provider_key, event.outcome)
     return event
 
@@ -177,8 +193,9 @@ def check_money(made: Debit, posted: int, started: int) -> None:
 def check_keys(before: Debit, made: Debit, event: DebitEvent) -> None:
     """Another key only at the beginning of an attempt, and never while it is unknown what became of the one before."""
     if made.provider_key != before.provider_key:
-        assert isinstance(event, Due | LeaseOver)
-        assert before.state is State.RETRY_WAIT
+        assert isinstance(event, Due | LeaseOver | PaymentWanted)
+        assert before.state in (State.RETRY_WAIT, State.NEEDS_RIDER, State.WRITTEN_OFF)
+        assert not before.given, "the rider could pay both"
     if before.state in (State.SUBMITTING, State.UNKNOWN) and made.state is State.RETRY_WAIT:
         assert isinstance(event, Submitted | Queried)
         assert isinstance(event.outcome, DEFINITE)
@@ -188,8 +205,9 @@ def check_rest(made: Debit, effects: Sequence[Effect]) -> None:
     """Whoever waits is looked at again; whoever is done is not; nothing suspended or settled is submitted."""
     calls = [effect.what for effect in effects if isinstance(effect, Call)]
     if made.state in FINAL:
-        assert made.policy_at is None
-        assert made.due_at is None or made.lowering_to is not None or made.doubted_minor is not None
+        assert made.policy_at is None or (made.record == "completed" and made.record_at is None)
+        asking = made.lowering_to is not None or made.doubted_minor is not None
+        assert made.due_at is None or asking or (made.state is State.WRITTEN_OFF and made.payable_until is not None)
         assert "submit" not in calls
     if made.state in (State.SUBMITTING, State.UNKNOWN, State.PENDING):
         assert made.due_at is not None
@@ -197,6 +215,9 @@ def check_rest(made: Debit, effects: Sequence[Effect]) -> None:
     if made.suspended:
         assert "submit" not in calls
         assert made.policy_at is None
+    if made.payable_until is not None and made.state is not State.PENDING:
+        assert made.given
+        assert "submit" not in calls
     if "submit" in calls:
         assert made.state is State.SUBMITTING
 
@@ -281,6 +302,7 @@ def test_three_events_deep_every_path_is_defined(provider: str) -> None:
     events: list[DebitEvent] = [
         *(shape(PRESENT, outcome) for shape in (Submitted, Queried, LowerAnswered, Notified) for outcome in OUTCOMES),
         *(Due(), LeaseOver(), PolicyDue(), OwedChanged(0), OwedChanged(700), PaidElsewhere("c"), RiderPaid("R", 1000)),
+        *(PaymentWanted(), PaymentAnswered(PRESENT, NeedsRider("N", OpenUrl("u"))), CloseAnswered(PRESENT, Closed())),
         *(OperatorDecided("submit_again", "r"), Suspended("s"), Resumed(), DisputeOpened("chargeback")),
         *(DisputeClosed("won"), RefundAsked(300, "r"), RiderAsked(OpenUrl("u"))),
     ]

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from service.billing.capabilities import Capabilities
 from service.billing.debits import Debit, ImpossibleEventError, RefundRefusedError, State, after
 from service.billing.debits.events import (
+    CloseAnswered,
     DebitEvent,
     DisputeClosed,
     DisputeOpened,
@@ -18,13 +19,17 @@ from service.billing.debits.events import (
     LeaseOver,
     LowerAnswered,
     Notified,
+    NudgeAnswered,
     OperatorDecided,
     OwedChanged,
     PaidElsewhere,
+    PaymentAnswered,
+    PaymentWanted,
     PolicyDue,
     Queried,
     RefundAsked,
     RefundEnded,
+    ReportAnswered,
     Resumed,
     RetryAsked,
     RiderAsked,
@@ -114,6 +119,16 @@ news: retryable       ... ... ... ... ... ... ... ... ... ... ... ... ...
 news: closed          ... ... ... ... ... ... ... ... ... ... ... ... ...
 rider paid            SET   =   =   = SET SET SET TWI TWI   = TWI SET TWI
 rider asked             !   !   =   !   =   =   !   !   !   !   !   =   !
+payment wanted          !   !   =   !   =   =   !   !   !   !   !   =   !
+payment: action       ... ...   = ...   =   = ... ... ... ... ...   = ...
+payment: prepared     ... ...   = ...   =   = ... ... ... ... ...   = ...
+payment: already      ... ...   = ...   =   = ... ... ... ... ...   = ...
+payment: rejected     ... ... ... ...   = ... ... ... ... ... ... ... ...
+close: closed         ... ... ... ...   = ... ... ... ... ... ... ... ...
+close: already        ... ... ... ... UNK ... ... ... ... ... ... ... ...
+close: rejected       ... ... ... ... NEE ... ... ... ... ... ... ... ...
+nudged                ... ...   = ... ... ... ... ... ... ... ... ... ...
+reported              ... ... ... ... ... ... ... ... ... ... ... ... ...
 retry asked           ...   ! ... ... ...   !   !   !   !   !   !   !   !
 policy due            ... ...   = ...   =   = ... ... ... ... ... ... ...
 owed 0                CAN   =   =   = CAN CAN   =   !   !   !   = CAN   !
@@ -172,6 +187,16 @@ EVENTS: dict[str, DebitEvent] = {
     },
     "rider paid": RiderPaid("RIDER", 1000),
     "rider asked": RiderAsked(OpenUrl("u")),
+    "payment wanted": PaymentWanted(),
+    "payment: action": PaymentAnswered(KEY, NeedsRider("N", OpenUrl("u"))),
+    "payment: prepared": PaymentAnswered(KEY, Prepared("p")),
+    "payment: already": PaymentAnswered(KEY, AlreadyDone()),
+    "payment: rejected": PaymentAnswered(KEY, Rejected("R")),
+    "close: closed": CloseAnswered(KEY, Closed()),
+    "close: already": CloseAnswered(KEY, AlreadyDone()),
+    "close: rejected": CloseAnswered(KEY, Rejected("R")),
+    "nudged": NudgeAnswered(Accepted()),
+    "reported": ReportAnswered("violated", Accepted()),
     "retry asked": RetryAsked(),
     "policy due": PolicyDue(),
     "owed 0": OwedChanged(0),
@@ -219,6 +244,12 @@ def before(event: str, state: State) -> Debit:
     tried = state in (State.PENDING, State.RETRY_WAIT, State.NEEDS_RIDER)
     if event.startswith("lower") and (tried or state is State.SETTLED_ELSEWHERE):
         return replace(made, lowering_to=0)
+    if event.startswith("close") and state is State.RETRY_WAIT:
+        return replace(made, given=True, payable_until=NOW)
+    if event == "payment: already":
+        return replace(made, given=True, due_at=NOW + timedelta(minutes=5))
+    if event == "payment: rejected" and state is State.RETRY_WAIT:
+        return replace(made, given=True, payable_until=NOW + timedelta(hours=1))
     return replace(made, policy_at=NOW, pay_by=NOW) if event == "policy due" and tried else made
 
 

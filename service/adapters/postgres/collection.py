@@ -14,7 +14,7 @@ import msgspec
 from service.adapters.postgres.batches import BatchStore
 from service.billing.debits.collecting import Posted, Transition
 from service.billing.debits.refunds import Refund, RefundState
-from service.billing.debits.state import Debit, Item, Receipt, State
+from service.billing.debits.state import Debit, HoldSeen, Item, Receipt, State
 from service.billing.outcomes import RiderAction
 
 DebitKey = tuple[int, int]
@@ -30,13 +30,17 @@ class DebitRow(msgspec.Struct, frozen=True):
     lease_until: datetime | None
     operator_id: str
     operator_calendar: str
+    operator_name: str
+    operator_contact: str
     agreement_id: str
     time_zone: str
+    language: str
     provider: str
     agreement_key: str
     agreement_ref: str | None
     hold_key: str | None
     hold_ref: str | None
+    hold: HoldSeen | None
 
 
 class RefundRow(msgspec.Struct, frozen=True):
@@ -58,10 +62,13 @@ class OwingRow(msgspec.Struct, frozen=True):
     events: str
     operator_id: str
     operator_calendar: str
+    operator_name: str
+    operator_contact: str
     agreement_id: str
     account_no: int
     cap_minor: int | None
     time_zone: str
+    language: str
     provider: str
 
 
@@ -153,6 +160,16 @@ class CollectionStore(BatchStore):
         rows = await self.all("refunds_by_provider_key", provider_key, account_no)
         return [(row["ride_no"], row["ordinal"], row["refund_ordinal"]) for row in rows]
 
+    async def ride_contents(self, ride_nos: Iterable[int]) -> dict[int, tuple[str, int | None]]:
+        """Ride number → the charge that stands (JSON) and the number of its tariff."""
+        rides = sorted(set(ride_nos))
+        rows = await self.all("ride_contents", rides, rides[0], rides[-1]) if rides else ()
+        return {row["ride_no"]: (row["charge"], row["tariff_no"]) for row in rows}
+
+    async def want_hold(self, debit: Debit, provider_key: str, ordinal: int, now: datetime, cap_minor: int) -> int:
+        """Asks for a hold for the debit's ride; 0 where another is asked for already."""
+        return await self.run("want_hold", debit.ride_no, debit.ordinal, provider_key, ordinal, now, cap_minor)
+
     async def insert_debits(self, debits: Sequence[Debit], now: datetime) -> None:
         """New debits; raises UniqueViolationError when somebody else opened one first."""
         if debits:
@@ -203,6 +220,7 @@ class CollectionStore(BatchStore):
 
 
 _DEBIT_FIELDS = Debit.__struct_fields__
+_NAMES = DebitRow.__struct_fields__[1:-1]
 _DEBIT_COLUMNS = itemgetter(*_DEBIT_FIELDS)
 _REFUND_FIELDS = Refund.__struct_fields__
 _REFUND_VALUES = attrgetter(*_REFUND_FIELDS)
@@ -231,8 +249,14 @@ def _debit_row(row: asyncpg.Record) -> DebitRow:
     values["items"] = _ITEMS.decode(values["items"]) if values["items"] != "[]" else ()
     if values["action"] is not None:
         values["action"] = _ACTION.decode(values["action"])
-    names = {name: row[name] for name in DebitRow.__struct_fields__[1:]}
-    return DebitRow(Debit(**values), **names)
+    names = {name: row[name] for name in _NAMES}
+    return DebitRow(Debit(**values), **names, hold=None if row["hold_state"] is None else _hold_seen(row))
+
+
+def _hold_seen(row: asyncpg.Record) -> HoldSeen:
+    action = row["hold_action"]
+    asked = None if action is None else _ACTION.decode(action)
+    return HoldSeen(row["hold_state"], row["hold_ordinal"], asked, row["hold_reason"])
 
 
 def _refund_row(row: asyncpg.Record) -> RefundRow:

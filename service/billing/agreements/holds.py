@@ -66,7 +66,8 @@ class HoldPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 class Hold(msgspec.Struct, frozen=True, kw_only=True):
     """A hold for a session id. Amounts are minor units of `currency`, instants business time.
 
-    `due_at` is when the provider is to be called next; None: nothing to do. `asks` counts calls without an answer.
+    `due_at` is when the provider is to be called next; None: nothing to do. `asks` counts calls without an answer,
+    `ordinal` the holds that the ride had before.
     """
 
     session_key: UUID
@@ -90,6 +91,7 @@ class Hold(msgspec.Struct, frozen=True, kw_only=True):
     asks: int = 0
     due_at: datetime | None = None
     version: int = 1
+    ordinal: int = 0
 
 
 class RideSeen(msgspec.Struct, frozen=True):

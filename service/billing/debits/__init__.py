@@ -14,7 +14,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from service.billing.capabilities import Capabilities
-from service.billing.debits import dunning, truth, wishes
+from service.billing.debits import holding, payments, policy, truth, wishes
 from service.billing.debits.answers import (
     asked_about,
     manual,
@@ -26,27 +26,30 @@ from service.billing.debits.answers import (
 )
 from service.billing.debits.events import (
     Call,
+    CloseAnswered,
     DebitEvent,
     DisputeClosed,
     DisputeOpened,
     Due,
     Effect,
-    GoodRecord,
     ImpossibleEventError,
     LeaseOver,
     LowerAnswered,
     NetAgain,
     Notified,
+    NudgeAnswered,
     OperatorDecided,
     OwedChanged,
     PaidElsewhere,
+    PaymentAnswered,
+    PaymentWanted,
     PolicyDue,
-    Post,
     Publish,
     Queried,
     RefundAsked,
     RefundEnded,
     RefundRefusedError,
+    ReportAnswered,
     Resumed,
     RetryAsked,
     RiderAsked,
@@ -55,9 +58,9 @@ from service.billing.debits.events import (
     Suspended,
 )
 from service.billing.debits.money import Step, take_money
-from service.billing.debits.state import CAN_BE_OVERDUE, FINAL, UNSURE, Debit, Receipt, State, Terms
+from service.billing.debits.state import FINAL, UNSURE, Debit, Receipt, State, Terms
 from service.billing.keys import provider_key
-from service.billing.outcomes import Outcome
+from service.billing.outcomes import Outcome, Succeeded
 
 __all__ = [
     "FINAL",
@@ -94,21 +97,32 @@ def _due(debit: Debit, event: Due | LeaseOver, now: datetime, terms: Terms) -> S
         return replace(debit, due_at=now), (Call("lower"),)
     if debit.doubted_minor is not None and debit.state is not State.SUBMITTING:
         return replace(debit, due_at=now), (Call("query"),)
+    if debit.payable_until is not None and debit.state in (State.RETRY_WAIT, State.WRITTEN_OFF):
+        return payments.payment_due(debit, now)
     match debit.state:
         case State.NEW | State.RETRY_WAIT:
             return _begin(debit, now, terms)
-        case State.SUBMITTING if window_over(debit, now, terms):
-            return manual(debit, "the key's window is over"), ()
         case State.SUBMITTING:
-            return replace(debit, due_at=now), (Call("submit"),)
+            return _submit_again(debit, now, terms)
         case State.UNKNOWN if terms.capabilities.same_key_is_query and window_over(debit, now, terms):
             return manual(debit, "the key's window is over and the outcome unknown"), ()
         case State.UNKNOWN | State.PENDING:
             return replace(debit, due_at=now), (Call("query"),)
+        case State.NEEDS_RIDER if holding.waits_for_hold(debit):
+            return _begin(debit, now, terms)
         case State.NEEDS_RIDER if asked_about(debit, terms) and not debit.suspended:
             return replace(debit, due_at=now), (Call("query"),)
         case _:
             return replace(debit, due_at=None), ()
+
+
+def _submit_again(debit: Debit, now: datetime, terms: Terms) -> Step:
+    """The same request under the same key, while the provider remembers it."""
+    if debit.verify:
+        return unknown(replace(debit, verify=False), "asked about after a restore", now), ()
+    if window_over(debit, now, terms):
+        return manual(debit, "the key's window is over"), ()
+    return replace(debit, due_at=now), (Call("submit"),)
 
 
 def _begin(debit: Debit, now: datetime, terms: Terms) -> Step:
@@ -116,6 +130,11 @@ def _begin(debit: Debit, now: datetime, terms: Terms) -> Step:
     if debit.suspended or (wishes.disputed(debit) and terms.capabilities.pauses_for_dispute):
         return replace(debit, due_at=None), ()
     fresh = debit.attempts > 0 and terms.capabilities.new_key_after_decline
+    if fresh and debit.given:
+        return payments.close_first(debit, now, terms)
+    waits = holding.hold_first(debit, now, terms)
+    if waits is not None:
+        return waits
     key = provider_key(debit.session_key.bytes, "debit", debit.ordinal, debit.attempts) if fresh else debit.provider_key
     begun = replace(
         debit,
@@ -126,21 +145,16 @@ def _begin(debit: Debit, now: datetime, terms: Terms) -> Step:
         begun_at=debit.begun_at or now,
         submitted_at=now,
         not_found_at=None,
+        given=False,
+        payable_until=None,
+        action=None,
+        verify=False,
+        queries=0,
         due_at=now,
     )
+    if debit.verify:  # The database was restored: this may have been sent in the time that was lost.
+        return unknown(begun, "asked about after a restore", now), ()
     return begun, (Call("submit"),)
-
-
-def _policy_due(debit: Debit, _event: PolicyDue, now: datetime, terms: Terms) -> Step:
-    if debit.policy_at is None or now < debit.policy_at:
-        return debit, ()
-    assert debit.pay_by is not None
-    if not debit.overdue:
-        return replace(
-            debit, overdue=True, policy_at=dunning.write_off_at(debit.pay_by, terms.zone, terms.calendar)
-        ), ()
-    rest = debit.amount_minor - debit.paid_minor
-    return replace(debit, state=State.WRITTEN_OFF, forgone_minor=rest), (Post("write_off", rest),)
 
 
 def _submitted(debit: Debit, event: Submitted, now: datetime, terms: Terms) -> Step:
@@ -152,6 +166,9 @@ def _submitted(debit: Debit, event: Submitted, now: datetime, terms: Terms) -> S
 def _queried(debit: Debit, event: Queried, now: datetime, terms: Terms) -> Step:
     asked = debit.state in (State.UNKNOWN, State.PENDING, State.NEEDS_RIDER) and not debit.suspended
     present = event.key == debit.provider_key
+    unpaid = not isinstance(event.outcome, Succeeded) and debit.doubted_minor is None
+    if present and unpaid and debit.given and debit.state in (State.RETRY_WAIT, State.WRITTEN_OFF):
+        return payments.payment_queried(debit, event.outcome, now, terms), ()
     if asked and present:
         debit, effects = on_queried(debit, event.outcome, now, terms)
     else:
@@ -182,23 +199,22 @@ def _consequences(before: Debit, debit: Debit, effects: tuple[Effect, ...], now:
     meant_for_before = debit.lowering_to is not None and before.lowering_to is not None
     if meant_for_before and debit.state is not before.state and debit.state not in FINAL:
         debit = replace(debit, lowering_to=None, net_again=True)  # Decided anew for the new state.
-    debit = _ended(debit, now) if debit.state in FINAL else replace(debit, policy_at=_policy_at(debit, terms))
+    debit = policy.good_record(before, debit, terms)
+    debit = _ended(debit, now) if debit.state in FINAL else debit
+    debit = replace(debit, policy_at=policy.policy_at(debit, now, terms))
     published = _published(before, debit)
     moved = debit.state is not before.state or debit.amount_minor != before.amount_minor
     if debit.net_again and moved and debit.state not in UNSURE and debit.lowering_to is None:
         debit = replace(debit, net_again=False, excess_minor=0)
         effects = (*effects, NetAgain())
-    paid_at_last = debit.state is State.SETTLED and before.overdue
-    if paid_at_last and terms.capabilities.reports_performance == "merchant":
-        effects = (*effects, GoodRecord())
     return debit, (*effects, *published)
 
 
 def _ended(debit: Debit, now: datetime) -> Debit:
     """Nothing more is asked of the rider; a debt that was written off stays a debt."""
     stopping = debit.state is State.SETTLED_ELSEWHERE and debit.lowering_to is not None
-    asking = stopping or debit.doubted_minor is not None
     written_off = debit.state is State.WRITTEN_OFF
+    asking = stopping or debit.doubted_minor is not None or (written_off and debit.payable_until is not None)
     settled = debit.state in (State.SETTLED, State.SETTLED_ELSEWHERE, State.SETTLED_TWICE)
     return replace(
         debit,
@@ -208,17 +224,9 @@ def _ended(debit: Debit, now: datetime) -> Debit:
         action=debit.action if written_off else None,
         lowering_to=debit.lowering_to if stopping else None,
         due_at=debit.due_at if asking else None,
-        policy_at=None,
+        payable_until=debit.payable_until if written_off else None,
+        given=debit.given and written_off,
     )
-
-
-def _policy_at(debit: Debit, terms: Terms) -> datetime | None:
-    """When the calendar next looks: only while the debit is tried or waits for the rider, and nobody objects."""
-    counts_down = debit.state in CAN_BE_OVERDUE and not debit.suspended and not wishes.disputed(debit)
-    owed = debit.amount_minor - debit.paid_minor - debit.excess_minor
-    if not counts_down or debit.pay_by is None or owed <= 0:
-        return None
-    return dunning.write_off_at(debit.pay_by, terms.zone, terms.calendar) if debit.overdue else debit.pay_by
 
 
 def _published(before: Debit, debit: Debit) -> tuple[Effect, ...]:
@@ -229,7 +237,7 @@ def _published(before: Debit, debit: Debit) -> tuple[Effect, ...]:
     if debit.state is before.state:
         return tuple(facts)
     match debit.state:
-        case State.SUBMITTING if before.state in (State.NEW, State.RETRY_WAIT):
+        case State.SUBMITTING if before.state in (State.NEW, State.RETRY_WAIT, State.NEEDS_RIDER):
             facts.append(Publish("debit.submitted"))
         case State.SETTLED | State.SETTLED_ELSEWHERE:
             facts.append(Publish("debit.settled"))
@@ -249,7 +257,12 @@ def _published(before: Debit, debit: Debit) -> tuple[Effect, ...]:
 _HANDLERS: dict[type[DebitEvent], Callable[[Debit, Any, datetime, Terms], Step]] = {
     Due: _due,
     LeaseOver: _due,
-    PolicyDue: _policy_due,
+    PolicyDue: policy.policy_due,
+    PaymentWanted: payments.payment_wanted,
+    PaymentAnswered: payments.payment_answered,
+    CloseAnswered: payments.close_answered,
+    NudgeAnswered: policy.nudge_answered,
+    ReportAnswered: policy.report_answered,
     Submitted: _submitted,
     Queried: _queried,
     LowerAnswered: _lower_answered,

@@ -30,7 +30,7 @@ from service.billing.outcomes import (
 
 def asked_about(debit: Debit, terms: Terms) -> bool:
     """Whether the debit's number may still be paid at the provider after a decline, so that it is polled and closed."""
-    return debit.submitted_at is not None and not terms.capabilities.new_key_after_decline
+    return debit.submitted_at is not None and (debit.given or not terms.capabilities.new_key_after_decline)
 
 
 def on_submitted(debit: Debit, outcome: Outcome, now: datetime, terms: Terms) -> Step:

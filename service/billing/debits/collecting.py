@@ -18,12 +18,14 @@ from msgspec.structs import replace
 
 from service.billing import ledger
 from service.billing.debits import after, dunning
+from service.billing.debits.content import Content, items_of
 from service.billing.debits.events import (
     Call,
     DebitEvent,
     Due,
     LeaseOver,
     NetAgain,
+    OpenHold,
     Post,
     Publish,
     RefundEnded,
@@ -71,7 +73,7 @@ class Posted(msgspec.Struct, frozen=True):
 class Work(msgspec.Struct, frozen=True):
     """A call to make once everything is committed."""
 
-    what: Literal["submit", "query", "lower", "refund", "query_refund"]
+    what: Literal["submit", "query", "lower", "close", "nudge", "report", "refund", "query_refund"]
     debit: Debit
     refund: Refund | None = None
 
@@ -91,13 +93,16 @@ class RideOwing(msgspec.Struct, frozen=True):
     cap_minor: int | None
     debits: tuple[Debit, ...]
     context: Context
+    content: Content = Content()
+    verify: bool = False
 
 
 class Book:
     """Decisions about debits and refunds at one instant, to be written in one transaction.
 
     Feed it with `happen`, `refund_happen` and `net_ride`; then `opened` and `changed` debits, `refunds_opened`,
-    `refunds_changed`, `transitions`, `posted`, `facts`, `work` and `net_again` (ride numbers) are what to write and do.
+    `refunds_changed`, `transitions`, `posted`, `facts`, `work`, `net_again` (ride numbers) and `holds_wanted` (debits
+    and the ordinals of the holds that they need) are what to write and do.
     """
 
     def __init__(self, now: datetime) -> None:
@@ -111,6 +116,7 @@ class Book:
         self.facts: list[EncodedFact] = []
         self.work: list[Work] = []
         self.net_again: set[int] = set()
+        self.holds_wanted: list[tuple[Debit, int]] = []
 
     def happen(self, debit: Debit, event: DebitEvent, context: Context) -> Debit:
         """Applies an event; raises what `after` raises. Returns the debit after it."""
@@ -132,8 +138,8 @@ class Book:
                     self._open_refund(decided, effect, context)
                 case NetAgain():
                     self.net_again.add(decided.ride_no)
-                case _:
-                    pass  # A good record is reported by housekeeping, from the transition that settled the debit.
+                case OpenHold():
+                    self.holds_wanted.append((decided, effect.ordinal))
         return decided
 
     def refund_happen(self, refund: Refund, debit: Debit, event: RefundEvent, context: Context) -> Refund:
@@ -162,6 +168,8 @@ class Book:
 
     def _open(self, ride: RideOwing, step: OpenDebit) -> None:
         calendar, zone = ride.context.terms.calendar, ride.context.terms.zone
+        charge = ride.content.charge
+        usage = None if charge is None else charge.usage
         waived = step.state is State.WAIVED
         pay_by = None if waived else dunning.pay_by(self.now, zone, calendar)
         debit = Debit(
@@ -173,6 +181,11 @@ class Book:
             account_no=ride.account_no,
             session_key=ride.session_key,
             session_id=ride.session_id,
+            tariff_no=ride.content.tariff_no,
+            started_at=None if usage is None else usage.started_at,
+            ended_at=None if usage is None else usage.ended_at,
+            items=items_of(charge, step.amount_minor) if charge is not None else (),
+            verify=ride.verify,
             currency=ride.currency,
             amount_minor=step.amount_minor,
             forgone_minor=step.amount_minor if waived else 0,
@@ -254,7 +267,7 @@ def ledger_transfers(debit: Debit, fact: Fact, amount_minor: int) -> tuple[Trans
             return ledger.forgone_transfers(fact, agreement_no, operator_no, amount_minor, debit.currency)
 
 
-_DIARY = {"queries", "not_found_at", "due_at", "policy_at", "net_again"}
+_DIARY = {"queries", "not_found_at", "due_at", "policy_at", "net_again", "record_asks"}
 _told_by = attrgetter(*(name for name in Debit.__struct_fields__ if name not in _DIARY))
 """What of a debit is its life, and not only the diary of asking: a change of that is no row."""
 

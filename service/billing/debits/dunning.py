@@ -35,6 +35,18 @@ class Calendar(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """A debit that is not paid after this many days is overdue."""
     write_off_days: int = 180
     """An undisputed debt is written off this many days after it became overdue."""
+    remind_before: timedelta = timedelta(hours=4)
+    """How long before an attempt of ours the rider is reminded."""
+    remind_days: int = 3
+    """How many days before the due date he is reminded of what is not tried by us."""
+    payment_open_for: timedelta = timedelta(hours=1)
+    """How long a rider who wants to pay now is left to do so before anything else is tried."""
+    reports: bool = True
+    """Whether negative reports are made at all, where they are ours to make."""
+    notice_days: int = 0
+    """How many days after the due date he is told that he will be reported."""
+    report_days: int = 7
+    """How many days after that notice he is reported."""
     retry_from: time = time(10)
     retry_until: time = time(20)
     retry_after: tuple[timedelta, ...] = RETRY_AFTER
@@ -97,6 +109,21 @@ def in_hours(at: datetime, zone: ZoneInfo, rules: Calendar) -> datetime:
     if local.time() >= rules.retry_until:
         return _on(local + timedelta(days=1), rules.retry_from)
     return at
+
+
+def hours_before(at: datetime, zone: ZoneInfo, rules: Calendar) -> datetime:
+    """`at`, or the last hour before it at which a rider may be told something."""
+    local = at.astimezone(zone)
+    if local.time() < rules.retry_from:
+        local -= timedelta(days=1)
+    elif local.time() < rules.retry_until:
+        return at
+    return max(_on(local, rules.retry_until) - timedelta(hours=1), _on(local, rules.retry_from))
+
+
+def next_day(at: datetime, zone: ZoneInfo, rules: Calendar) -> datetime:
+    """The first hour of the next civil day at which a rider may be charged."""
+    return _on(at.astimezone(zone) + timedelta(days=1), rules.retry_from)
 
 
 def _step(begun_at: datetime, step: timedelta, zone: ZoneInfo, rules: Calendar) -> datetime:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Literal
 
 import msgspec
 
-from service.billing.debits.state import Debit, DisputeKind, DisputeResult, Receipt
+from service.billing.debits.state import Debit, DisputeKind, DisputeResult, Receipt, Record
 from service.billing.outcomes import Outcome, RiderAction
 
 
@@ -58,6 +59,37 @@ class RiderAsked(msgspec.Struct, frozen=True):
     """The rider wants to pay now and was given something to do."""
 
     action: RiderAction
+
+
+class PaymentWanted(msgspec.Struct, frozen=True):
+    """The rider wants to pay now: said before the provider is asked what he has to do."""
+
+
+class PaymentAnswered(msgspec.Struct, frozen=True):
+    """What the provider gives the rider to do, to pay `key`."""
+
+    key: str
+    outcome: Outcome
+
+
+class CloseAnswered(msgspec.Struct, frozen=True):
+    """The provider's answer to closing `key`, the number that the rider was given."""
+
+    key: str
+    outcome: Outcome
+
+
+class NudgeAnswered(msgspec.Struct, frozen=True):
+    """The provider's answer to a nudge."""
+
+    outcome: Outcome
+
+
+class ReportAnswered(msgspec.Struct, frozen=True):
+    """The provider's answer to being told how the rider kept the agreement."""
+
+    record: Record
+    outcome: Outcome
 
 
 class RetryAsked(msgspec.Struct, frozen=True):
@@ -135,6 +167,11 @@ DebitEvent = (
     | RiderPaid
     | RiderAsked
     | RetryAsked
+    | PaymentWanted
+    | PaymentAnswered
+    | CloseAnswered
+    | NudgeAnswered
+    | ReportAnswered
     | PolicyDue
     | OwedChanged
     | PaidElsewhere
@@ -153,7 +190,7 @@ DebitEvent = (
 class Call(msgspec.Struct, frozen=True):
     """Call the provider, once the debit is committed."""
 
-    what: Literal["submit", "query", "lower"]
+    what: Literal["submit", "query", "lower", "close", "nudge", "report"]
 
 
 class Post(msgspec.Struct, frozen=True):
@@ -185,7 +222,13 @@ class Publish(msgspec.Struct, frozen=True):
         "debit.written_off",
         "dispute.opened",
         "dispute.closed",
+        "reminder.due",
+        "reminder.overdue",
+        "reminder.report_notice",
+        "performance.reported",
     ]
+    at: datetime | None = None
+    """What is announced: the next attempt, or the report."""
 
 
 class StartRefund(msgspec.Struct, frozen=True):
@@ -202,11 +245,13 @@ class NetAgain(msgspec.Struct, frozen=True):
     """The ride's obligations are to be netted once more, now that this debit's fate is known."""
 
 
-class GoodRecord(msgspec.Struct, frozen=True):
-    """An overdue debt was paid, and telling so is ours."""
+class OpenHold(msgspec.Struct, frozen=True):
+    """The ride needs a hold: its number `ordinal`, from 0."""
+
+    ordinal: int
 
 
-Effect = Call | Post | Publish | StartRefund | NetAgain | GoodRecord
+Effect = Call | Post | Publish | StartRefund | NetAgain | OpenHold
 
 
 class ImpossibleEventError(Exception):

@@ -21,9 +21,14 @@ from service.billing.facts.data import (
     DisputeClosed,
     DisputeOpened,
     Fact,
+    PerformanceReported,
     RefundFailed,
     RefundSettled,
+    ReminderDue,
+    ReminderOverdue,
+    ReminderReportNotice,
 )
+from service.billing.facts.parts import Contact
 
 
 class Naming(msgspec.Struct, frozen=True):
@@ -32,6 +37,8 @@ class Naming(msgspec.Struct, frozen=True):
     operator_id: str
     agreement_id: str
     provider: str
+    contact: Contact = Contact("")
+    language: str | None = None
 
 
 def debit_fact(debit: Debit, publish: Publish, naming: Naming, now: datetime) -> EncodedFact:
@@ -69,6 +76,17 @@ def _debit_fact(debit: Debit, publish: Publish, naming: Naming) -> Fact:
     }
     if publish.fact in ("dispute.opened", "dispute.closed"):
         return _dispute_fact(debit, publish, about)
+    if publish.fact in _TOLD_TO_RIDERS:
+        return _reminder(debit, publish, about, naming)
+    if publish.fact == "performance.reported":
+        assert debit.record is not None
+        return PerformanceReported(
+            operator_id=naming.operator_id,
+            session_id=debit.session_id,
+            agreement_id=naming.agreement_id,
+            debit_id=about["debit_id"],
+            record=debit.record,
+        )
     common = {
         **about,
         "attempt": max(debit.attempts, 1),
@@ -93,6 +111,35 @@ def _debit_fact(debit: Debit, publish: Publish, naming: Naming) -> Fact:
             return DebitOverdue(**common, due_at=debit.pay_by, unpaid_minor=unpaid)
         case _:
             return DebitWrittenOff(**common, written_off_minor=debit.forgone_minor)
+
+
+_TOLD_TO_RIDERS = frozenset({"reminder.due", "reminder.overdue", "reminder.report_notice"})
+
+
+def _reminder(debit: Debit, publish: Publish, about: dict[str, Any], naming: Naming) -> Fact:
+    """What the app is to tell the rider: what is to be paid, by when, how, and whom he can ask."""
+    assert debit.pay_by is not None
+    unpaid = debit.amount_minor - debit.paid_minor - debit.excess_minor
+    common = about | {
+        "amount_minor": unpaid,
+        "due_at": debit.pay_by,
+        "how_to_pay": debit.action,
+        "contact": naming.contact,
+        "language": naming.language,
+    }
+    if publish.fact == "reminder.due":
+        return ReminderDue(**common, attempt_at=publish.at)
+    if publish.fact == "reminder.overdue":
+        return ReminderOverdue(**common)
+    assert publish.at is not None
+    return ReminderReportNotice(**common, report_at=publish.at)
+
+
+def contact_of(name: str, told: str) -> Contact:
+    """An operator's contact, as he wrote it, in the field that it fits."""
+    if told.startswith(("http://", "https://")):
+        return Contact(name, url=told)
+    return Contact(name, email=told) if "@" in told else Contact(name, phone=told or None)
 
 
 def _dispute_fact(debit: Debit, publish: Publish, about: dict[str, Any]) -> Fact:

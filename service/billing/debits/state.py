@@ -149,12 +149,26 @@ class Debit(msgspec.Struct, frozen=True, kw_only=True):
     record_asks: int = 0
 
 
+class HoldSeen(msgspec.Struct, frozen=True):
+    """The hold of a debit's ride, as it stands; `ordinal` counts those that the ride had before."""
+
+    state: str
+    ordinal: int = 0
+    action: RiderAction | None = None
+    reason: str | None = None
+
+
 class Terms(msgspec.Struct, frozen=True):
-    """What the rules look at beside the debit: the provider's abilities, the operator's calendar, the rider's zone."""
+    """What the rules look at beside the debit: the provider's abilities, the operator's calendar, the rider's zone.
+
+    `hold` is None where the ride has none; while `reporting` is False no report is made.
+    """
 
     capabilities: Capabilities
     calendar: Calendar
     zone: ZoneInfo
+    hold: HoldSeen | None = None
+    reporting: bool = True
 
 
 def debit_id(ride_no: int, ordinal: int) -> str:

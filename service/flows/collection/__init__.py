@@ -14,12 +14,12 @@ from datetime import datetime, timedelta
 from service.adapters.postgres import RACES, Database
 from service.adapters.postgres.collection import CollectionStore, DebitKey, DebitRow, RefundKey
 from service.billing.debits.collecting import Book, Work
-from service.billing.debits.events import Due, LeaseOver, PolicyDue
+from service.billing.debits.events import Due, LeaseOver
 from service.billing.debits.refunds import Refund
 from service.billing.debits.state import Debit
 from service.flows.clock import Clock
 from service.flows.collection.calls import Answer, Claim, debit_event, refund_event
-from service.flows.collection.hearing import Hearing
+from service.flows.collection.dunning import Dunning
 from service.flows.collection.keeping import Providers, context, keep, net_rides
 from service.flows.collection.lanes import Lane
 
@@ -27,13 +27,12 @@ BATCHES_MAX = 32
 """Batches of each writer that one plan round reads."""
 LEASE = timedelta(seconds=60)
 """How long a process may take over a call and its saving before another one asks what became of it."""
-POLICIES_MAX = 500
 RACES_MAX = 10
 WRITERS = 64
 """Chains of batches that the accounts' transactions are spread over."""
 
 
-class Collection(Hearing):
+class Collection(Dunning):
     """Collection over the merchant accounts of `providers`; `now` is the business clock.
 
     `concurrency` is the most calls that one round has under way at its provider.
@@ -62,17 +61,6 @@ class Collection(Hearing):
             moved = await store.move_cursors(before, {batch["writer_no"]: batch["seq"] for batch in batches})
             assert moved, "a cursor of collection moved while it was locked"
             return len(batches)
-
-    async def policy_round(self, account_no: int) -> int:
-        """Marks what is past due of one account, writes off what is past hope; returns how many were looked at."""
-        async with self._database.transaction(CollectionStore) as store:
-            book = Book(self._now())
-            claimed = await store.claim_policies(account_no, book.now, POLICIES_MAX)
-            for row in claimed:
-                book.happen(row.debit, PolicyDue(), context(self._providers, row))
-            rows = {_key(row.debit): row for row in claimed}
-            await self._keep(store, book, rows, _writer(account_no), whole_rides=False)
-            return len(claimed)
 
     async def submit_round(self, account_no: int) -> int:
         """Claims what is due of one account, calls its provider, saves outcomes as they come; returns the calls.

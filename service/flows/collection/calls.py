@@ -12,6 +12,7 @@ import msgspec
 from service.adapters.postgres.collection import DebitRow
 from service.adapters.providers.port import (
     AgreementRef,
+    DebitItem,
     DebitRef,
     DebitRequest,
     HoldRef,
@@ -20,9 +21,20 @@ from service.adapters.providers.port import (
     RefundRequest,
 )
 from service.billing.debits.collecting import Work
-from service.billing.debits.events import DebitEvent, LowerAnswered, Notified, Queried, Submitted
+from service.billing.debits.content import sent_items
+from service.billing.debits.events import (
+    CloseAnswered,
+    DebitEvent,
+    LowerAnswered,
+    Notified,
+    NudgeAnswered,
+    Queried,
+    ReportAnswered,
+    Submitted,
+)
 from service.billing.debits.refunds import Refund, RefundEvent
 from service.billing.debits.state import Debit, State
+from service.billing.keys import provider_key
 from service.billing.outcomes import Outcome, Unknown
 from service.telemetry import PROVIDER_SECONDS
 
@@ -72,13 +84,21 @@ def _labelled(account_id: str, what: str, outcome: type) -> Any:
 def debit_event(answer: Answer, *, ours: bool) -> DebitEvent:
     """The answer as something that happens to its debit; after the lease (`ours` is False) it is but a rumour."""
     key, outcome = answer.claim.work.debit.provider_key, answer.outcome
-    if not ours:
-        return Notified(key, outcome)
     match answer.claim.work.what:
+        case "nudge":
+            return NudgeAnswered(outcome)
+        case "report":
+            record = answer.claim.work.debit.record
+            assert record is not None
+            return ReportAnswered(record, outcome)
+        case _ if not ours:
+            return Notified(key, outcome)
         case "submit":
             return Submitted(key, outcome)
         case "lower":
             return LowerAnswered(key, outcome)
+        case "close":
+            return CloseAnswered(key, outcome)
         case _:
             return Queried(key, outcome)
 
@@ -95,13 +115,21 @@ async def _ask(provider: Provider, claim: Claim) -> Outcome:
     debit, refund = claim.work.debit, claim.work.refund
     match claim.work.what:
         case "submit":
-            return await provider.debit(_request(provider, claim, debit))
+            return await provider.debit(debit_request(provider, claim.row, debit))
         case "query" if debit.state is State.UNKNOWN and provider.capabilities.same_key_is_query:
-            return await provider.debit(_request(provider, claim, debit))
+            return await provider.debit(debit_request(provider, claim.row, debit))
         case "query":
             return await provider.get_debit(_ref(provider, claim, debit))
         case "lower":
             return await _lower(provider, claim, debit)
+        case "close":
+            return await provider.close_debit(_ref(provider, claim, debit))
+        case "nudge":
+            return await provider.nudge_debit(_ref(provider, claim, debit))
+        case "report":
+            assert debit.record is not None
+            key = provider_key(debit.session_key.bytes, f"report {debit.record}", debit.ordinal)
+            return await provider.report_performance(_ref(provider, claim, debit), debit.record, key)
         case "refund":
             assert refund is not None
             paid = _paid_ref(provider, claim, debit, refund)
@@ -124,29 +152,32 @@ async def _lower(provider: Provider, claim: Claim, debit: Debit) -> Outcome:
     return await provider.reduce_debit(ref, debit.asked_minor - (debit.amount_minor - debit.lowering_to))
 
 
-def _request(provider: Provider, claim: Claim, debit: Debit) -> DebitRequest:
+def debit_request(provider: Provider, row: DebitRow, debit: Debit) -> DebitRequest:
     """The same for the same key, always: nothing in it may depend on when it is sent."""
     return DebitRequest(
         key=debit.provider_key,
-        agreement=_agreement(claim.row),
+        agreement=_agreement(row),
         amount_minor=debit.asked_minor,
         currency=debit.currency,
         subject=f"Ride {debit.session_id}",
-        hold=_hold(provider, claim.row),
+        hold=_hold(provider, row, debit),
         provider_ref=debit.provider_ref,
-        attempt=debit.attempts,
+        attempt=max(debit.attempts, 1),
+        started_at=debit.started_at,
+        ended_at=debit.ended_at,
+        items=tuple(DebitItem(item.name, item.amount_minor, item.description) for item in sent_items(debit)),
     )
 
 
 def _ref(provider: Provider, claim: Claim, debit: Debit) -> DebitRef:
-    agreement, hold = _agreement(claim.row), _hold(provider, claim.row)
+    agreement, hold = _agreement(claim.row), _hold(provider, claim.row, debit)
     return DebitRef(debit.provider_key, debit.asked_minor, debit.currency, debit.provider_ref, agreement, hold)
 
 
 def _paid_ref(provider: Provider, claim: Claim, debit: Debit, refund: Refund) -> DebitRef:
     """The payment that a refund gives back, which need not be under the debit's present key."""
     taken = next((receipt.amount_minor for receipt in debit.receipts if receipt.key == refund.debit_key), 0)
-    agreement, hold = _agreement(claim.row), _hold(provider, claim.row)
+    agreement, hold = _agreement(claim.row), _hold(provider, claim.row, debit)
     return DebitRef(refund.debit_key, taken, refund.currency, refund.debit_ref, agreement, hold)
 
 
@@ -154,8 +185,9 @@ def _agreement(row: DebitRow) -> AgreementRef:
     return AgreementRef(row.agreement_key, row.agreement_ref)
 
 
-def _hold(provider: Provider, row: DebitRow) -> HoldRef | None:
-    """The order that the debit goes through; where the provider needs none, a hold is only our own promise."""
-    if row.hold_key is None or not provider.capabilities.hold_needed:
+def _hold(provider: Provider, row: DebitRow, debit: Debit) -> HoldRef | None:
+    """The order that the debit goes through; where the provider needs none, a hold is only our own promise, and what
+    the rider approves himself (we never try it) goes through none."""
+    if row.hold_key is None or not provider.capabilities.hold_needed or not debit.attempts:
         return None
     return HoldRef(row.hold_key, row.hold_ref)

@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Literal
 
 from service.adapters.postgres import Database
-from service.adapters.postgres.collection import CollectionStore, DebitKey, RefundKey
+from service.adapters.postgres.collection import CollectionStore, DebitKey, DebitRow, RefundKey
 from service.billing.debits.collecting import Book
-from service.billing.debits.events import DebitEvent, Notified
+from service.billing.debits.events import DebitEvent, Notified, PaymentAnswered, PaymentWanted
 from service.billing.debits.state import Debit
-from service.billing.outcomes import Outcome
+from service.billing.outcomes import NeedsRider, Outcome, Prepared, Unknown
 from service.flows.clock import Clock
+from service.flows.collection.calls import CALL_SECONDS, debit_request
 from service.flows.collection.keeping import Providers, context, keep
 
+PREPARED_MAX = 3
+"""How often a provider may answer that the payment has a number now, and must be asked for again."""
 WRITER = "collection/wishes"
+
+
+class NoPaymentError(Exception):
+    """The provider gave the rider nothing to do; `outcome` says why."""
+
+    def __init__(self, outcome: Outcome) -> None:
+        super().__init__(f"the provider gives the rider nothing to do: {type(outcome).__name__}")
+        self.outcome = outcome
 
 
 class Hearing:
@@ -61,6 +73,34 @@ class Hearing:
         if debits:
             await self.happen([(debit, Notified(own, outcome)) for debit, own in debits.items()])
         return bool(debits)
+
+    async def ask_payment(self, key: DebitKey) -> Debit:
+        """What the rider has to do to pay a debit now: the debit with its `action`, which is polled afterwards.
+
+        The intent is committed before the provider is asked, and no transaction is open meanwhile. Raises KeyError for
+        no such debit, ImpossibleEventError for one that can't be paid by him now, NoPaymentError where the provider
+        gave him nothing to do. The account's provider must be open in this process.
+        """
+        debit = (await self.happen([(key, PaymentWanted())]))[key]
+        outcome: Outcome = Unknown("not asked")
+        for _ in range(PREPARED_MAX):
+            async with self._database.reading(CollectionStore) as store:
+                row = (await store.read_debits([key[0]]))[key]
+            outcome = await self._payment(row, debit)
+            debit = (await self.happen([(key, PaymentAnswered(debit.provider_key, outcome))]))[key]
+            if not isinstance(outcome, Prepared):
+                break
+        if not isinstance(outcome, NeedsRider) or debit.action is None:
+            raise NoPaymentError(outcome)
+        return debit
+
+    async def _payment(self, row: DebitRow, debit: Debit) -> Outcome:
+        provider = self._providers[debit.account_no]
+        try:
+            async with asyncio.timeout(CALL_SECONDS):
+                return await provider.request_payment(debit_request(provider, row, debit))
+        except TimeoutError:
+            return Unknown("no answer in time")
 
     async def _refunds_noticed(self, account_no: int, key: str, outcome: Outcome) -> bool:
         async with self._database.transaction(CollectionStore) as store:

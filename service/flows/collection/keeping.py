@@ -7,17 +7,22 @@ from datetime import datetime
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
+from msgspec.structs import replace
+
 from service.adapters.postgres.batches import OutRecord
 from service.adapters.postgres.collection import CollectionStore, DebitKey, DebitRow, OwingRow, RefundKey, RefundRow
 from service.adapters.providers.port import Provider
+from service.billing.agreements.holds import HoldPolicy
 from service.billing.capabilities import Capabilities
 from service.billing.debits.collecting import Book, Context, RideOwing
+from service.billing.debits.content import Content
 from service.billing.debits.dunning import calendar
-from service.billing.debits.facts import Naming
+from service.billing.debits.facts import Naming, contact_of
 from service.billing.debits.state import FINAL, Debit, State, Terms
 from service.billing.events import decode_events
 from service.billing.facts import EncodedFact
-from service.billing.keys import session_key
+from service.billing.keys import provider_key, session_key
+from service.billing.rides import read_charge
 from service.telemetry import DEBITS
 
 Providers = Mapping[int, Provider]
@@ -29,13 +34,15 @@ UNOPENED = Capabilities(further_debit=False, closes_unpaid=False, new_key_after_
 is owed becomes a debit that waits, and nothing that its provider might not be able to do."""
 
 
-def context(providers: Providers, row: DebitRow | OwingRow) -> Context:
-    """What the rules look at beside a debit."""
+def context(providers: Providers, row: DebitRow | OwingRow, *, reporting: bool = True) -> Context:
+    """What the rules look at beside a debit; while `reporting` is False no report is made."""
     account_no = row.debit.account_no if isinstance(row, DebitRow) else row.account_no
     provider = providers.get(account_no)
     capabilities = UNOPENED if provider is None else provider.capabilities
-    terms = Terms(capabilities, calendar(row.operator_calendar), ZoneInfo(row.time_zone))
-    return Context(terms, Naming(row.operator_id, row.agreement_id, row.provider))
+    hold = row.hold if isinstance(row, DebitRow) else None
+    terms = Terms(capabilities, calendar(row.operator_calendar), ZoneInfo(row.time_zone), hold, reporting)
+    contact = contact_of(row.operator_name, row.operator_contact)
+    return Context(terms, Naming(row.operator_id, row.agreement_id, row.provider, contact, row.language))
 
 
 async def net_rides(
@@ -48,13 +55,15 @@ async def net_rides(
     sessions = {row.ride_no: decode_events(row.events.encode())[0].session_id for row in owing}
     keys = {row.ride_no: session_key(row.operator_id, sessions[row.ride_no]) for row in owing}
     caps = await store.hold_caps(sorted(keys.values()))
+    contents = await store.ride_contents(rides)
     debits: dict[int, list[Debit]] = {}
     for row in rows.values():
         debits.setdefault(row.debit.ride_no, []).append(row.debit)
     for ride in owing:
         no = ride.ride_no
         known = _owing(ride, keys[no], sessions[no], caps.get(keys[no]), debits.get(no, ()), context(providers, ride))
-        book.net_ride(known)
+        charge, tariff_no = contents[no]
+        book.net_ride(replace(known, content=Content(None if charge is None else read_charge(charge), tariff_no)))
     return rows
 
 
@@ -109,6 +118,9 @@ async def _write(
     await store.insert_refunds(book.refunds_opened, book.now)
     await store.append_transitions(book.transitions, book.now, machine_at)
     await store.append_transfers(book.posted, book.now)
+    for debit, ordinal in book.holds_wanted:
+        key = provider_key(debit.session_key.bytes, "hold", ordinal)
+        await store.want_hold(debit, key, ordinal, book.now, HoldPolicy().cap_minor)
     for transition in book.transitions:
         DEBITS.labels(transition.debit.state).inc()
 

@@ -330,7 +330,8 @@ CREATE INDEX quarantine_held ON quarantine (operator_no, quarantine_no) WHERE st
 
 ------------------------------------------------------------------------------ money
 
--- A hold is for a session id: its keys derive from it, so no ride can use another's. due_at is when its provider is
+-- A hold is for a session id: its keys derive from it, so no ride can use another's; ordinal counts those that a ride had
+-- before, where collection needed one more. due_at is when its provider is
 -- to be called next (NULL: nothing to do), lease_until is machine time; asks counts calls without an answer.
 CREATE TABLE hold (
   session_key uuid NOT NULL,
@@ -346,6 +347,7 @@ CREATE TABLE hold (
   cap_minor bigint NOT NULL CHECK (cap_minor >= 0),
   currency text NOT NULL,
   provider_key text NOT NULL,
+  ordinal smallint NOT NULL DEFAULT 0,
   provider_ref text,
   action jsonb,
   reason text,

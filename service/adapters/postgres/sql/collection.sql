@@ -28,13 +28,15 @@ WHERE r.reader = 'collection' AND r.writer_no = moved.writer_no AND r.seq = move
 -- name: claim_debits
 -- Debits of account $1 that are due at $2 (business) and that nobody holds at $3 (machine), the longest waiting first;
 -- without $5, only those of which something must be asked.
-SELECT d.*, o.operator_id, o.calendar AS operator_calendar, a.agreement_id, a.time_zone, m.provider,
-  a.provider_key AS agreement_key, a.provider_ref AS agreement_ref, h.provider_key AS hold_key, h.provider_ref AS hold_ref
+SELECT d.*, o.operator_id, o.calendar AS operator_calendar, o.name AS operator_name, o.contact AS operator_contact,
+  a.agreement_id, a.time_zone, a.language, m.provider,
+  a.provider_key AS agreement_key, a.provider_ref AS agreement_ref, h.provider_key AS hold_key, h.provider_ref AS hold_ref,
+  h.state AS hold_state, h.ordinal AS hold_ordinal, h.action AS hold_action, h.reason AS hold_reason
 FROM debit d
 JOIN agreement a ON a.agreement_no = d.agreement_no
 JOIN operator o ON o.operator_no = d.operator_no
 JOIN merchant_account m ON m.account_no = d.account_no
-LEFT JOIN hold h ON h.session_key = d.session_key AND h.slot = d.slot AND h.state IN ('open', 'completing')
+LEFT JOIN hold h ON h.session_key = d.session_key AND h.slot = d.slot
 WHERE d.account_no = $1 AND d.due_at <= $2 AND (d.lease_until IS NULL OR d.lease_until <= $3)
   AND ($5 OR d.state NOT IN ('new', 'retry_wait', 'submitting'))
 ORDER BY d.due_at LIMIT $4
@@ -50,25 +52,30 @@ FOR UPDATE OF r SKIP LOCKED;
 
 -- name: claim_policies
 -- Debits of account $1 that the calendar must look at, $3 at most.
-SELECT d.*, o.operator_id, o.calendar AS operator_calendar, a.agreement_id, a.time_zone, m.provider,
-  a.provider_key AS agreement_key, a.provider_ref AS agreement_ref, NULL AS hold_key, NULL AS hold_ref
+SELECT d.*, o.operator_id, o.calendar AS operator_calendar, o.name AS operator_name, o.contact AS operator_contact,
+  a.agreement_id, a.time_zone, a.language, m.provider,
+  a.provider_key AS agreement_key, a.provider_ref AS agreement_ref, h.provider_key AS hold_key, h.provider_ref AS hold_ref,
+  h.state AS hold_state, h.ordinal AS hold_ordinal, h.action AS hold_action, h.reason AS hold_reason
 FROM debit d
 JOIN agreement a ON a.agreement_no = d.agreement_no
 JOIN operator o ON o.operator_no = d.operator_no
 JOIN merchant_account m ON m.account_no = d.account_no
+LEFT JOIN hold h ON h.session_key = d.session_key AND h.slot = d.slot
 WHERE d.account_no = $1 AND d.policy_at <= $2
 ORDER BY d.policy_at LIMIT $3
 FOR UPDATE OF d SKIP LOCKED;
 
 -- name: lock_debits
 -- All debits of the rides $1 (between $2 and $3, for the partitions), locked in their order.
-SELECT d.*, o.operator_id, o.calendar AS operator_calendar, a.agreement_id, a.time_zone, m.provider,
-  a.provider_key AS agreement_key, a.provider_ref AS agreement_ref, h.provider_key AS hold_key, h.provider_ref AS hold_ref
+SELECT d.*, o.operator_id, o.calendar AS operator_calendar, o.name AS operator_name, o.contact AS operator_contact,
+  a.agreement_id, a.time_zone, a.language, m.provider,
+  a.provider_key AS agreement_key, a.provider_ref AS agreement_ref, h.provider_key AS hold_key, h.provider_ref AS hold_ref,
+  h.state AS hold_state, h.ordinal AS hold_ordinal, h.action AS hold_action, h.reason AS hold_reason
 FROM debit d
 JOIN agreement a ON a.agreement_no = d.agreement_no
 JOIN operator o ON o.operator_no = d.operator_no
 JOIN merchant_account m ON m.account_no = d.account_no
-LEFT JOIN hold h ON h.session_key = d.session_key AND h.slot = d.slot AND h.state IN ('open', 'completing')
+LEFT JOIN hold h ON h.session_key = d.session_key AND h.slot = d.slot
 WHERE d.ride_no = ANY($1::bigint[]) AND d.ride_no BETWEEN $2 AND $3
 ORDER BY d.ride_no, d.ordinal
 FOR UPDATE OF d;
@@ -82,8 +89,8 @@ FOR UPDATE OF r;
 
 -- name: rides_owing
 -- What each ride owes in all, on its latest agreement, with the events that name its session.
-SELECT owed.*, ride.events, o.operator_id, o.calendar AS operator_calendar, a.agreement_id, a.account_no, a.cap_minor,
-  a.time_zone, m.provider
+SELECT owed.*, ride.events, o.operator_id, o.calendar AS operator_calendar, o.name AS operator_name,
+  o.contact AS operator_contact, a.agreement_id, a.account_no, a.cap_minor, a.time_zone, a.language, m.provider
 FROM (
   SELECT ride_no, slot, operator_no, max(currency) AS currency, sum(amount_minor)::bigint AS owed_minor,
     (array_agg(agreement_no ORDER BY revision DESC))[1] AS agreement_no
@@ -107,6 +114,30 @@ WHERE h.session_key = ANY($1::uuid[]) AND h.opened_at IS NOT NULL AND h.state <>
 UPDATE hold h SET state = 'completing', reason = done.reason, due_at = $3, updated_at = $3, version = version + 1
 FROM unnest($1::uuid[], $2::text[]) AS done (session_key, reason)
 WHERE h.session_key = done.session_key AND h.state = 'open';
+
+-- name: ride_contents
+-- The charge that stands of each of these rides, with its tariff: what their debits are for.
+SELECT r.ride_no, (array_agg(r.charge ORDER BY r.revision DESC) FILTER (WHERE r.charge IS NOT NULL))[1] AS charge,
+  (array_agg(r.tariff_no ORDER BY r.revision DESC) FILTER (WHERE r.tariff_no IS NOT NULL))[1] AS tariff_no
+FROM ride_revision r WHERE r.ride_no = ANY($1::bigint[]) AND r.ride_no BETWEEN $2 AND $3 GROUP BY r.ride_no;
+
+-- name: want_hold
+-- A hold for the ride of debit $1 that was charged without one, or whose own is over: the holds' rounds open it.
+INSERT INTO hold (session_key, slot, operator_no, session_id, agreement_no, account_no, tariff_id, state, cap_minor,
+  currency, provider_key, ordinal, requested_at, due_at, updated_at)
+SELECT d.session_key, d.slot, d.operator_no, d.session_id, d.agreement_no, d.account_no, coalesce(t.tariff_id, ''),
+  'requested', coalesce(a.cap_minor, greatest((o.hold_policy ->> 'cap_minor')::bigint, $6, d.amount_minor)), d.currency,
+  $3, $4, $5, $5, $5
+FROM debit d
+JOIN agreement a ON a.agreement_no = d.agreement_no
+JOIN operator o ON o.operator_no = d.operator_no
+LEFT JOIN tariff t ON t.tariff_no = d.tariff_no
+WHERE d.ride_no = $1 AND d.ordinal = $2
+ON CONFLICT (session_key, slot) DO UPDATE SET state = 'requested', provider_key = excluded.provider_key,
+  ordinal = excluded.ordinal, provider_ref = NULL, action = NULL, reason = NULL, requested_at = excluded.requested_at,
+  opened_at = NULL, expires_at = NULL, asks = 0, due_at = excluded.due_at, updated_at = excluded.updated_at,
+  version = hold.version + 1
+WHERE hold.state IN ('expired', 'completed', 'released') AND hold.ordinal < excluded.ordinal;
 
 -- name: update_debits
 -- What the rules decided ($2, the debits as JSON: encoded at once, and read by column name) with each one's lease ($3);
@@ -168,12 +199,14 @@ WHERE r.provider_key = $1 AND r.account_no = $2 AND r.state NOT IN ('succeeded',
 
 -- name: read_debits
 -- As lock_debits, without locks: what a refund's call needs to know of its debit.
-SELECT d.*, o.operator_id, o.calendar AS operator_calendar, a.agreement_id, a.time_zone, m.provider,
-  a.provider_key AS agreement_key, a.provider_ref AS agreement_ref, h.provider_key AS hold_key, h.provider_ref AS hold_ref
+SELECT d.*, o.operator_id, o.calendar AS operator_calendar, o.name AS operator_name, o.contact AS operator_contact,
+  a.agreement_id, a.time_zone, a.language, m.provider,
+  a.provider_key AS agreement_key, a.provider_ref AS agreement_ref, h.provider_key AS hold_key, h.provider_ref AS hold_ref,
+  h.state AS hold_state, h.ordinal AS hold_ordinal, h.action AS hold_action, h.reason AS hold_reason
 FROM debit d
 JOIN agreement a ON a.agreement_no = d.agreement_no
 JOIN operator o ON o.operator_no = d.operator_no
 JOIN merchant_account m ON m.account_no = d.account_no
-LEFT JOIN hold h ON h.session_key = d.session_key AND h.slot = d.slot AND h.state IN ('open', 'completing')
+LEFT JOIN hold h ON h.session_key = d.session_key AND h.slot = d.slot
 WHERE d.ride_no = ANY($1::bigint[]) AND d.ride_no BETWEEN $2 AND $3
 ORDER BY d.ride_no, d.ordinal;

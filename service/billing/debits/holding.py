@@ -1,0 +1,52 @@
+"""A debit of a provider that debits through orders, and what it waits for while its ride has no open one."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from msgspec.structs import replace
+
+from service.billing.debits import dunning
+from service.billing.debits.events import OpenHold
+from service.billing.debits.money import Step
+from service.billing.debits.state import Debit, State, Terms
+
+
+def through_hold(debit: Debit, terms: Terms) -> bool:
+    """Whether the debit is sent on its ride's hold: what the rider approves himself is not, and we never try it."""
+    return terms.capabilities.hold_needed and debit.attempts > 0
+
+
+def waits_for_hold(debit: Debit) -> bool:
+    """Whether the rider must confirm a hold before the debit can be tried for the first time."""
+    return debit.state is State.NEEDS_RIDER and debit.attempts == 0 and debit.submitted_at is None
+
+
+def hold_first(debit: Debit, now: datetime, terms: Terms) -> Step | None:
+    """What comes before the next attempt: a hold is opened, or waited for; None where nothing does.
+
+    A ride that was charged without a hold, or whose hold was given up too early, gets one now. A number that stays the
+    same stays on the hold it was first sent on.
+    """
+    hold = terms.hold
+    if not terms.capabilities.hold_needed or (hold is not None and hold.state == "open"):
+        return None
+    if debit.attempts and not terms.capabilities.new_key_after_decline:
+        if hold is not None and hold.state == "completing":
+            return None
+        return _for_rider(debit, "the hold is over", None), ()
+    waits = replace(debit, queries=debit.queries + 1, due_at=dunning.query_at(debit.queries, now))
+    if hold is None or hold.state in ("expired", "completing", "completed", "released"):
+        if hold is not None and hold.state == "completing":
+            return waits, ()
+        return replace(waits, reason="waits for a hold"), (OpenHold(0 if hold is None else hold.ordinal + 1),)
+    if hold.state == "requested":
+        if hold.action is None:
+            return waits, ()
+        asked = replace(debit, state=State.NEEDS_RIDER, reason="the hold needs the rider", action=hold.action)
+        return replace(asked, queries=debit.queries + 1, due_at=dunning.poll_at(debit.queries, now)), ()
+    return _for_rider(debit, f"the hold was refused: {hold.reason or ''}".rstrip(": "), None), ()
+
+
+def _for_rider(debit: Debit, reason: str, due_at: datetime | None) -> Debit:
+    return replace(debit, state=State.NEEDS_RIDER, reason=reason, action=None, queries=0, due_at=due_at)

@@ -1,0 +1,139 @@
+"""The rider pays now: he is given the number of his debit to pay it himself, and nothing else is tried meanwhile.
+
+Where a further attempt takes a new key, the number that he was given is closed at the provider before that attempt
+begins, so that both can't be paid; where the key stays, it is the same number that can be paid once.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from msgspec.structs import replace
+
+from service.billing.debits import dunning
+from service.billing.debits.answers import asked_about, needs_rider, unknown
+from service.billing.debits.events import (
+    Call,
+    CloseAnswered,
+    Effect,
+    ImpossibleEventError,
+    NetAgain,
+    PaymentAnswered,
+    PaymentWanted,
+)
+from service.billing.debits.money import LIVE, Step, take_money
+from service.billing.debits.state import CAN_BE_OVERDUE, Debit, State, Terms
+from service.billing.debits.truth import goes_on
+from service.billing.keys import provider_key
+from service.billing.outcomes import (
+    Accepted,
+    AlreadyDone,
+    Closed,
+    NeedsRider,
+    NotFound,
+    Outcome,
+    Prepared,
+    Succeeded,
+    Throttled,
+    Unknown,
+)
+
+
+def payment_wanted(debit: Debit, event: PaymentWanted, now: datetime, terms: Terms) -> Step:
+    """The intent, stored before the provider is asked: the number is the rider's until `payable_until`."""
+    unpaid = debit.amount_minor - debit.paid_minor - debit.excess_minor
+    payable = debit.state in (*CAN_BE_OVERDUE, State.WRITTEN_OFF) and not debit.suspended and unpaid > 0
+    if not payable or debit.lowering_to is not None:
+        raise ImpossibleEventError(debit, event)
+    until = now + terms.calendar.payment_open_for
+    if debit.state is State.PENDING:
+        return replace(debit, given=True, payable_until=until, queries=0, due_at=dunning.poll_at(0, now)), ()
+    debit = _numbered(debit, now, terms)
+    return replace(debit, given=True, payable_until=until, queries=0, due_at=dunning.poll_at(0, now)), ()
+
+
+def payment_answered(debit: Debit, event: PaymentAnswered, now: datetime, terms: Terms) -> Step:
+    """What the provider gave the rider to do; where he gave nothing, collection goes on as before."""
+    outcome = event.outcome
+    if isinstance(outcome, Succeeded) and outcome.amount_minor > 0:
+        return take_money(debit, event.key, outcome.amount_minor, outcome.provider_ref, now, terms)
+    if event.key != debit.provider_key or debit.state not in (*CAN_BE_OVERDUE, State.WRITTEN_OFF):
+        return debit, ()
+    match outcome:
+        case NeedsRider(action=action) if action is not None:
+            return replace(debit, action=action), ()
+        case Prepared():
+            return replace(debit, provider_ref=outcome.provider_ref), ()
+        case AlreadyDone() | Accepted():
+            return replace(debit, due_at=now), ()
+        case Unknown():
+            return debit, ()  # He may have been given it: the number stays his for a while.
+    return goes_on(replace(debit, payable_until=None), now, terms), ()
+
+
+def payable(debit: Debit, now: datetime) -> bool:
+    """Whether the number is the rider's now."""
+    return debit.payable_until is not None and now < debit.payable_until
+
+
+def payment_due(debit: Debit, now: datetime) -> Step:
+    """He was given something to do: has he done it? Asked a last time when his time is over."""
+    if payable(debit, now):
+        return replace(debit, due_at=now), (Call("query"),)
+    return replace(debit, payable_until=None, due_at=now), (Call("query"),)
+
+
+def payment_queried(debit: Debit, outcome: Outcome, now: datetime, terms: Terms) -> Debit:
+    """Not paid yet: asked again while he has time, then collection goes on."""
+    if isinstance(outcome, Unknown | Throttled):
+        wait = outcome.retry_after if isinstance(outcome, Throttled) else None
+        at = now + wait if wait is not None else dunning.query_at(debit.queries, now)
+        return replace(debit, queries=debit.queries + 1, due_at=at)
+    if debit.payable_until is None or now >= debit.payable_until:
+        return goes_on(replace(debit, payable_until=None, queries=0), now, terms)
+    at = min(dunning.poll_at(debit.queries + 1, now), debit.payable_until)
+    return replace(debit, queries=debit.queries + 1, due_at=at)
+
+
+def close_first(debit: Debit, now: datetime, terms: Terms) -> Step:
+    """The rider's number before another one is tried: closed, or left to him where the provider closes nothing."""
+    if not terms.capabilities.closes_unpaid:
+        return needs_rider(debit, debit.reason or "the rider was given it to pay", debit.action, now, terms), ()
+    return replace(debit, due_at=now), (Call("close"),)
+
+
+def close_answered(debit: Debit, event: CloseAnswered, now: datetime, terms: Terms) -> Step:
+    """The number that the rider was given is closed, or it is paid, or one must ask again."""
+    outcome = event.outcome
+    if isinstance(outcome, Succeeded) and outcome.amount_minor > 0:
+        return take_money(debit, event.key, outcome.amount_minor, outcome.provider_ref, now, terms)
+    if event.key != debit.provider_key or debit.state is not State.RETRY_WAIT or not debit.given:
+        return debit, ()
+    match outcome:
+        case Closed() | NotFound():
+            effects: tuple[Effect, ...] = (NetAgain(),) if debit.net_again else ()
+            closed = replace(debit, given=False, payable_until=None, action=None, queries=0, due_at=now)
+            return replace(closed, net_again=False, excess_minor=0), effects
+        case AlreadyDone():
+            return unknown(debit, "paid while it was being closed", now), ()
+        case Throttled():
+            return replace(debit, due_at=now + outcome.retry_after), ()
+        case Unknown() | Accepted():
+            return replace(debit, queries=debit.queries + 1, due_at=dunning.query_at(debit.queries, now)), ()
+    return needs_rider(debit, "the rider's number can't be closed", debit.action, now, terms), ()
+
+
+def _numbered(debit: Debit, now: datetime, terms: Terms) -> Debit:
+    """The debit with a number that asks for what is unpaid: the present one, its first, or a new one."""
+    others = sum(receipt.amount_minor for receipt in debit.receipts if receipt.key != debit.provider_key)
+    asked = debit.amount_minor - others
+    if debit.submitted_at is None:
+        return replace(debit, submitted_at=now, asked_minor=asked)
+    able = terms.capabilities
+    if asked == debit.asked_minor or debit.state in LIVE or (asked_about(debit, terms) and not able.reduces_declined):
+        return debit
+    if not able.new_key_after_decline:
+        return replace(debit, asked_minor=asked)
+    key = provider_key(debit.session_key.bytes, "debit", debit.ordinal, debit.attempts)
+    asked = debit.amount_minor - debit.paid_minor
+    return replace(debit, provider_key=key, attempts=debit.attempts + 1, asked_minor=asked, submitted_at=now)

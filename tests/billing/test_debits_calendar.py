@@ -1,0 +1,172 @@
+"""The calendar: what a rider is told, when, and what the provider is told about him, in his civil days."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+from debit_makers import KEY, NOW, ORDER, ZONE, debit
+from msgspec.structs import replace
+
+from service.billing.capabilities import Capabilities
+from service.billing.debits import Debit, State, after, dunning
+from service.billing.debits.dunning import Calendar
+from service.billing.debits.events import (
+    Call,
+    DebitEvent,
+    DisputeClosed,
+    DisputeOpened,
+    Effect,
+    NudgeAnswered,
+    PolicyDue,
+    Publish,
+    Queried,
+    ReportAnswered,
+    Resumed,
+    Suspended,
+)
+from service.billing.debits.state import Terms
+from service.billing.outcomes import Accepted, AlreadyDone, Succeeded, Unknown
+
+REPORTING = Capabilities(reports_performance="merchant", new_key_after_decline=False)
+NUDGING = Capabilities(provider_retries=True, nudges=True, new_key_after_decline=False)
+ACCEPTED = ReportAnswered("violated", Accepted())
+
+
+def rules(capabilities: Capabilities, zone: ZoneInfo = ZONE, **calendar: Any) -> Terms:
+    return Terms(capabilities, Calendar(**calendar), zone)
+
+
+def told(effect: Effect) -> str | None:
+    if isinstance(effect, Publish):
+        return effect.fact
+    return f"call {effect.what}" if isinstance(effect, Call) else None
+
+
+def live(
+    made: Debit, terms: Terms, days: float, events: dict[str, DebitEvent] | None = None, since: datetime = NOW
+) -> tuple[Debit, list[str]]:
+    """Lets the calendar go on for so many days; `events` answer its calls. Returns the diary."""
+    diary: list[str] = []
+    made, _ = after(made, PolicyDue(), since, terms)
+    while made.policy_at is not None and made.policy_at <= since + timedelta(days=days):
+        at = made.policy_at
+        made, effects = after(made, PolicyDue(), at, terms)
+        for said in filter(None, map(told, effects)):
+            diary.append(f"{at.astimezone(terms.zone):%d %H:%M} {said}")
+            answer = (events or {}).get(said)
+            if answer is not None:
+                made, more = after(made, answer, at, terms)
+                diary += [f"{at.astimezone(terms.zone):%d %H:%M} {fact}" for fact in filter(None, map(told, more))]
+        assert len(diary) < 99, "the calendar turns in a circle"
+    return made, diary
+
+
+def test_reminder_overdue_notice_and_only_then_the_report() -> None:
+    """Noon in Shanghai on 22 November; due after 15 days, on 7 December."""
+    made, diary = live(debit(State.NEEDS_RIDER), rules(REPORTING), 40, {"call report": ACCEPTED})
+    assert diary == [
+        "04 12:00 reminder.due",
+        "07 12:00 debit.overdue",
+        "07 12:00 reminder.overdue",
+        "07 12:00 reminder.report_notice",
+        "14 12:00 call report",
+        "14 12:00 performance.reported",
+    ]
+    assert (made.record, made.overdue) == ("violated", True)
+
+
+def test_what_reaches_the_rider_waits_for_the_morning() -> None:
+    made = debit(State.NEEDS_RIDER, pay_by=datetime(2026, 12, 6, 19, tzinfo=UTC))
+    _, diary = live(made, rules(REPORTING, notice_days=1), 16)
+    assert diary == [
+        "03 19:00 reminder.due",
+        "07 03:00 debit.overdue",
+        "07 10:00 reminder.overdue",
+        "08 10:00 reminder.report_notice",
+    ]
+
+
+def test_a_report_is_repeated_under_its_key_until_the_provider_knows() -> None:
+    made, diary = live(debit(State.NEEDS_RIDER), rules(REPORTING), 22.01)
+    calls = [entry for entry in diary if entry.endswith("call report")]
+    assert calls[:3] == ["14 12:00 call report", "14 12:01 call report", "14 12:06 call report"]
+    knows, _ = after(made, ReportAnswered("violated", Accepted()), NOW, rules(REPORTING))
+    assert knows.record_at == NOW
+    again, effects = after(knows, ReportAnswered("violated", Accepted()), NOW, rules(REPORTING))
+    assert (again, effects) == (knows, ()), "known is known"
+
+
+@pytest.mark.parametrize("stop", [DisputeOpened("complaint"), Suspended("lock failed")])
+def test_nobody_is_reported_who_objects_and_the_report_comes_when_that_is_over(stop: DebitEvent) -> None:
+    made, _ = live(debit(State.NEEDS_RIDER), rules(REPORTING), 16)
+    stopped, _ = after(made, stop, NOW + timedelta(days=16), rules(REPORTING))
+    stopped, diary = live(stopped, rules(REPORTING), 60, since=NOW + timedelta(days=16))
+    assert diary == []
+    over: DebitEvent = Resumed() if isinstance(stop, Suspended) else DisputeClosed("lost")
+    resumed, _ = after(stopped, over, NOW + timedelta(days=80), rules(REPORTING))
+    _, diary = live(resumed, rules(REPORTING), 1, {"call report": ACCEPTED}, since=NOW + timedelta(days=80))
+    assert [entry.split()[-1] for entry in diary] == ["report", "performance.reported"]
+
+
+def test_reports_can_be_switched_off_and_stopped() -> None:
+    _, diary = live(debit(State.NEEDS_RIDER), rules(REPORTING, reports=False), 100)
+    assert not any("report" in entry for entry in diary)
+    _, diary = live(debit(State.NEEDS_RIDER), replace(rules(REPORTING), reporting=False), 24)
+    assert not any("call report" in entry for entry in diary)
+
+
+def test_an_overdue_debt_that_is_paid_is_told_as_kept() -> None:
+    made, _ = live(debit(State.NEEDS_RIDER), rules(REPORTING), 30, {"call report": ACCEPTED})
+    paid, _ = after(made, Queried(KEY, Succeeded(1000)), NOW + timedelta(days=30), rules(REPORTING))
+    assert (paid.state, paid.overdue, paid.record, paid.record_at) == (State.SETTLED, False, "completed", None)
+    answer = ReportAnswered("completed", Accepted())
+    kept, diary = live(paid, rules(REPORTING), 1, {"call report": answer}, since=NOW + timedelta(days=30))
+    assert [entry.split()[-1] for entry in diary] == ["report", "performance.reported"]
+    assert kept.policy_at is None
+
+
+def test_where_the_provider_reports_we_tell_him_nothing() -> None:
+    made, diary = live(debit(State.NEEDS_RIDER), rules(Capabilities()), 100)
+    assert not any("report" in entry for entry in diary)
+    paid, _ = after(made, Queried(KEY, Succeeded(1000)), NOW + timedelta(days=30), rules(Capabilities()))
+    assert (paid.record, paid.policy_at) == (None, None)
+
+
+def test_a_reminder_before_each_attempt_of_ours_once() -> None:
+    waits = debit(State.RETRY_WAIT, due_at=NOW + timedelta(days=1))
+    made, diary = live(waits, rules(Capabilities()), 0.99)
+    assert diary == ["22 19:00 reminder.due"], "four hours before noon it is too early: the evening before"
+    assert made.reminded == 2
+
+
+def test_a_provider_that_retries_is_nudged_at_most_once_a_civil_day() -> None:
+    made = debit(State.PENDING, pay_by=NOW + timedelta(days=60))
+    _, diary = live(made, rules(NUDGING), 3.5, {"call nudge": NudgeAnswered(Accepted())})
+    assert diary == ["23 10:00 call nudge", "24 10:00 call nudge", "25 10:00 call nudge"]
+    asked, _ = after(made, NudgeAnswered(AlreadyDone()), NOW, rules(NUDGING))
+    assert asked.due_at == NOW, "what came of it is asked"
+    silent, _ = after(made, NudgeAnswered(Unknown("timeout")), NOW, rules(NUDGING))
+    assert silent == made
+
+
+def test_due_days_are_the_riders_civil_days_when_the_clocks_change() -> None:
+    """Berlin leaves summer time on 25 October 2026: fifteen civil days are an hour longer."""
+    berlin, owed = ZoneInfo("Europe/Berlin"), datetime(2026, 10, 20, 10, tzinfo=UTC)
+    by = dunning.pay_by(owed, berlin, Calendar())
+    assert by.astimezone(berlin) == datetime(2026, 11, 4, 12, tzinfo=berlin)
+    assert by - owed == timedelta(days=15, hours=1)
+
+
+def test_a_first_attempt_with_a_delay_does_not_come_at_night() -> None:
+    night = datetime(2026, 11, 22, 15, tzinfo=UTC)
+    assert dunning.first_attempt_at(night, ZONE, Calendar()) == night
+    waited = dunning.first_attempt_at(night, ZONE, Calendar(debit_delay=timedelta(hours=1)))
+    assert waited.astimezone(ZONE) == datetime(2026, 11, 23, 10, tzinfo=ZONE)
+
+
+def test_an_order_is_written_off_at_last_and_its_debt_may_still_be_paid() -> None:
+    made, _ = live(debit(State.PENDING), rules(ORDER), 300, {"call report": ACCEPTED})
+    assert (made.state, made.overdue, made.policy_at) == (State.WRITTEN_OFF, True, None)
