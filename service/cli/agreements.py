@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,15 +11,16 @@ import rich_click as click
 
 from service.adapters.postgres import Database
 from service.adapters.postgres.agreements import AgreementRow, AgreementStore, OwnedAccount
-from service.adapters.postgres.operators import OperatorStore
-from service.adapters.providers import PROVIDER_NAMES
+from service.adapters.postgres.operators import KnownOperator, OperatorStore
+from service.adapters.providers import PROVIDER_NAMES, Providers
 from service.adapters.providers.port import MerchantAccount
 from service.adapters.providers.secrets import AccountSettingsError
 from service.billing.agreements.asking import AskError
 from service.billing.money import format_amount
 from service.billing.outcomes import Outcome, Throttled, Unknown
-from service.cli.connections import business_now, carry_out, database_of, load_settings
-from service.flows.accounts import add_account, check_account, list_accounts
+from service.cli.connections import business_now, carry_out, database_of, fail, load_settings, named_values
+from service.flows.account_checks import Finding, check_accounts, in_words
+from service.flows.accounts import add_account, check_account, list_accounts, pause_account
 from service.flows.operators import OperatorError, operator_of
 
 PAGE = 500
@@ -53,13 +55,14 @@ def add_command(
 ) -> None:
     """Add a merchant account, and see by a call that moves nothing whether its credentials are good."""
     settings = load_settings()
-    chosen = _settings(pairs)
+    chosen = named_values(pairs, "--setting")
 
-    async def work() -> tuple[MerchantAccount, Outcome | None]:
+    async def work() -> tuple[str, MerchantAccount, Outcome | None]:
         async with database_of(settings) as database:
+            owner = await _operator(database, operator_id)
             added = await add_account(
                 database,
-                await _operator_no(database, operator_id),
+                owner.operator_no,
                 account_id=account_id,
                 provider=provider,
                 base_url=base_url,
@@ -67,12 +70,13 @@ def add_command(
                 now=await business_now(database),
                 secrets_elsewhere=unchecked,
             )
-            return added, None if unchecked else await check_account(added)
+            return owner.operator_id, added, None if unchecked else await check_account(added)
 
-    added, wrong = carry_out(work(), AskError, AccountSettingsError, OperatorError)
+    owner, added, wrong = carry_out(work(), AskError, AccountSettingsError, OperatorError)
     click.echo(f"account {added.account_id} at {added.provider} added, number {added.account_no}")
+    click.echo(f"notifications: POST /v1/providers/{provider}/{owner}.{account_id}/notifications")
     if wrong is not None:
-        said = f"{type(wrong).__name__} {_told(wrong)}".rstrip()
+        said = in_words(wrong)
         silent = isinstance(wrong, Throttled | Unknown)
         told = f"but {base_url} does not answer as it should ({said})" if silent else f"but it says: {said}"
         click.echo(told, err=True)
@@ -94,6 +98,55 @@ def list_accounts_command() -> None:
         click.echo(f"{item.operator_id}  {row.account_id}  {row.provider}  {row.base_url}{paused}  {named}".rstrip())
 
 
+@account.command("check")
+@click.argument("account_id", metavar="ID", required=False)
+@click.option("--operator", "operator_id", help="Only this operator's.")
+def check_command(account_id: str | None, operator_id: str | None) -> None:
+    """Ask the providers of all accounts, or of one, whether credentials and settings are good: no money moves.
+
+    good; refused, with what the provider says; or silent: no answer, so nobody knows. Exit code 1 unless all are good.
+    """
+    settings = load_settings()
+
+    async def work() -> list[Finding]:
+        providers = Providers(sandbox=settings.environment == "sandbox")
+        try:
+            async with database_of(settings) as database:
+                if operator_id is not None:
+                    await _operator(database, operator_id)
+                accounts = [
+                    owned
+                    for owned in await list_accounts(database)
+                    if account_id in (None, owned.account.account_id) and operator_id in (None, owned.operator_id)
+                ]
+            return await check_accounts(providers, accounts)
+        finally:
+            await providers.close()
+
+    found = carry_out(work(), OperatorError)
+    if not found:
+        fail("there is no such account: `farebox account list` shows them all")
+    for item in found:
+        click.echo(f"{item.name}  {item.provider}  {item.verdict}  {item.says}".rstrip())
+    sys.exit(0 if all(item.verdict == "good" for item in found) else 1)
+
+
+@account.command("pause")
+@click.argument("account_id", metavar="ID")
+@click.option("--operator", "operator_id", help="Whose it is.  [default: the default operator]")
+def pause_command(account_id: str, operator_id: str | None) -> None:
+    """Submit no new debits and refunds of an account; rides are charged on, what is under way is asked about."""
+    _pause(account_id, operator_id, paused=True)
+
+
+@account.command("resume")
+@click.argument("account_id", metavar="ID")
+@click.option("--operator", "operator_id", help="Whose it is.  [default: the default operator]")
+def resume_command(account_id: str, operator_id: str | None) -> None:
+    """Let a paused account go on: what became due meanwhile is submitted."""
+    _pause(account_id, operator_id, paused=False)
+
+
 @click.group()
 def agreement() -> None:
     """Riders' agreements."""
@@ -109,7 +162,7 @@ def list_agreements_command(operator_id: str | None, rider_ref: str | None, stat
 
     async def work() -> list[AgreementRow]:
         async with database_of(settings) as database:
-            operator_no = await _operator_no(database, operator_id)
+            operator_no = (await _operator(database, operator_id)).operator_no
             found: list[AgreementRow] = []
             async with database.reading(AgreementStore) as store:
                 while page := await store.page(operator_no, _last(found), rider_ref, state, PAGE):
@@ -126,33 +179,28 @@ def list_agreements_command(operator_id: str | None, rider_ref: str | None, stat
         )
 
 
-async def _operator_no(database: Database, operator_id: str | None) -> int:
+def _pause(account_id: str, operator_id: str | None, *, paused: bool) -> None:
+    settings = load_settings()
+
+    async def work() -> str:
+        async with database_of(settings) as database:
+            owner = await _operator(database, operator_id)
+            await pause_account(database, owner.operator_no, account_id, paused=paused)
+            return owner.operator_id
+
+    owner = carry_out(work(), AskError, OperatorError)
+    click.echo(f"account {owner}.{account_id}: {'paused, nothing new is submitted' if paused else 'goes on'}")
+
+
+async def _operator(database: Database, operator_id: str | None) -> KnownOperator:
     async with database.reading(OperatorStore) as store:
-        return (await operator_of(store, operator_id)).operator_no
+        return await operator_of(store, operator_id)
 
 
 def _last(found: list[AgreementRow]) -> int:
     return found[-1].agreement.agreement_no if found else 0
 
 
-def _settings(pairs: tuple[str, ...]) -> dict[str, Any]:
-    chosen: dict[str, Any] = {}
-    for pair in pairs:
-        name, given, text = pair.partition("=")
-        if not name or not given:
-            raise click.BadParameter(f"{pair!r}: allowed is NAME=VALUE", param_hint="--setting")
-        try:
-            chosen[name] = msgspec.json.decode(text)
-        except (msgspec.DecodeError, UnicodeEncodeError):
-            chosen[name] = text
-    return chosen
-
-
 def _shown(name: str, value: Any) -> str:
     """A setting for people; a literal secret (sandbox only) is not theirs to see."""
     return f"{name}=…" if name in ("api_key", "notify_secret") else f"{name}={msgspec.json.encode(value).decode()}"
-
-
-def _told(outcome: Outcome) -> str:
-    parts = (getattr(outcome, name, "") for name in ("code", "message", "reason"))
-    return " ".join(str(part) for part in parts if part)

@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any, NoReturn, TypeVar
 
 import asyncpg
+import msgspec
 import rich_click as click
 
 from service.adapters.kafka import KAFKA_UNAVAILABLE
@@ -89,3 +90,17 @@ def instant_of(text: str) -> datetime | None:
     except ValueError:
         return None
     return instant if instant.tzinfo is not None else None
+
+
+def named_values(pairs: tuple[str, ...], where: str) -> dict[str, Any]:
+    """What pairs NAME=VALUE say; a value is JSON, or else a text. `where` names the parameter in a refusal."""
+    chosen: dict[str, Any] = {}
+    for pair in pairs:
+        name, given, text = pair.partition("=")
+        if not name or not given:
+            raise click.BadParameter(f"{pair!r}: allowed is NAME=VALUE", param_hint=where)
+        try:
+            chosen[name] = msgspec.json.decode(text)
+        except (msgspec.DecodeError, UnicodeEncodeError):
+            chosen[name] = text
+    return chosen

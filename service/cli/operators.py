@@ -6,11 +6,13 @@ import rich_click as click
 
 from service.adapters.postgres.operators import ListedOperator, NewOperator, OperatorStore
 from service.cli.connections import business_now, carry_out, database_of, load_settings
+from service.cli.switches import add_switches
 from service.flows.operators import OperatorError, add_operator, map_source, set_default_operator
 
 
 def register(group: click.Group) -> None:
     """Adds the commands that set an installation up."""
+    add_switches(operator)
     group.add_command(operator)
 
 

@@ -12,7 +12,7 @@ from service.adapters.postgres import Database
 from service.adapters.postgres.agreements import AccountRow, AgreementStore, OwnedAccount
 from service.adapters.providers import PROVIDER_NAMES, open_provider
 from service.adapters.providers.port import MerchantAccount
-from service.billing.agreements.asking import ConflictingAskError, InvalidAskError
+from service.billing.agreements.asking import ConflictingAskError, InvalidAskError, UnknownAskError
 from service.billing.outcomes import Outcome
 
 ACCOUNT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
@@ -60,6 +60,13 @@ async def add_account(
     if number is None:
         raise ConflictingAskError("account_id", f"the operator has a merchant account {account_id} already")
     return MerchantAccount(number, account_id, provider, base_url, settings)
+
+
+async def pause_account(database: Database, operator_no: int, account_id: str, *, paused: bool) -> None:
+    """Stops new submissions of an account, or lets them go on. Raises UnknownAskError when there is none."""
+    async with database.transaction(AgreementStore) as store:
+        if not await store.set_account_paused(operator_no, account_id, paused=paused):
+            raise UnknownAskError("account_id", f"the operator has no merchant account {account_id}")
 
 
 async def check_account(account: MerchantAccount) -> Outcome | None:

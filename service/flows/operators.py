@@ -1,17 +1,24 @@
-"""Setting up operators: who there is, and whose the events of a source are."""
+"""Setting up operators: who there is, whose the events of a source are, what is switched."""
 
 from __future__ import annotations
 
 import re
-from datetime import datetime
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
+from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+import msgspec
+
 from service.adapters.postgres import Database
-from service.adapters.postgres.operators import KnownOperator, NewOperator, OperatorStore
+from service.adapters.postgres.operators import KnownOperator, NewOperator, OperatorStore, Switches
+from service.billing.agreements.holds import HoldPolicy
+from service.billing.debits.dunning import Calendar
 from service.billing.money import MoneyError, exponent
 
 OPERATOR_ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 SOURCE_CHARACTERS_MAX = 1024
+Rules = Calendar | HoldPolicy
 
 
 class OperatorError(ValueError):
@@ -63,11 +70,59 @@ async def operator_of(store: OperatorStore, operator_id: str | None) -> KnownOpe
     return operator
 
 
+async def read_switches(database: Database, operator_id: str) -> Switches:
+    """How an operator is switched; raises OperatorError when there is none."""
+    return await switch(database, operator_id, lambda switches: switches)
+
+
+async def switch(database: Database, operator_id: str, change: Callable[[Switches], Switches]) -> Switches:
+    """Switches an operator; every role goes by it some seconds later. Raises OperatorError when there is none, and what
+    `change` raises."""
+    async with database.transaction(OperatorStore) as store:
+        before = await store.switches(operator_id)
+        if before is None:
+            raise _no_operator(operator_id)
+        after = change(before)
+        if after != before:
+            await store.switch(after)
+        return after
+
+
+def changed_rules(what: str, shape: type[Rules], stored: str, changes: Mapping[str, Any]) -> str:
+    """The stored rules with changes: a value, or None for the default. Raises OperatorError naming the rule."""
+    known = [field.name for field in msgspec.structs.fields(shape)]
+    unknown = [name for name in changes if name not in known]
+    if unknown:
+        raise OperatorError(f"{what}: there is no {unknown[0]!r}; there are {', '.join(known)}")
+    kept: dict[str, Any] = msgspec.json.decode(stored)
+    merged = {name: value for name, value in {**kept, **changes}.items() if value is not None}
+    text = msgspec.json.encode(merged)
+    try:
+        rules = msgspec.json.decode(text, type=shape)
+    except msgspec.ValidationError as error:
+        raise OperatorError(f"{what}: {error}") from None
+    for name in known:
+        value = getattr(rules, name)
+        if any(map(_negative, value if isinstance(value, tuple) else (value,))):
+            raise OperatorError(f"{what}: {name} can't be below 0")
+    return text.decode()
+
+
+def _negative(value: Any) -> bool:
+    if isinstance(value, timedelta):
+        return value < timedelta(0)
+    return isinstance(value, int) and value < 0
+
+
 async def _find(store: OperatorStore, operator_id: str) -> KnownOperator:
     operator = await store.find(operator_id)
     if operator is None:
-        raise OperatorError(f"there is no operator {operator_id!r}: `farebox operator list` shows them all")
+        raise _no_operator(operator_id)
     return operator
+
+
+def _no_operator(operator_id: str) -> OperatorError:
+    return OperatorError(f"there is no operator {operator_id!r}: `farebox operator list` shows them all")
 
 
 def _check(operator: NewOperator) -> None:

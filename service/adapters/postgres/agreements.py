@@ -74,6 +74,10 @@ class AgreementStore(BatchStore):
             for row in await self.all("merchant_accounts")
         ]
 
+    async def set_account_paused(self, operator_no: int, account_id: str, *, paused: bool) -> bool:
+        """Stops new submissions of an account, or lets them go on; False when there is no such account."""
+        return await self.run("set_account_paused", operator_no, account_id, paused) == 1
+
     async def setting(self, operator_no: int, account_id: str | None) -> AgreementSetting | None:
         """What a new agreement is decided against; None: no such operator."""
         row = await self.one("agreement_setting", operator_no, account_id)

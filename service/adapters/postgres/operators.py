@@ -30,6 +30,21 @@ class KnownOperator(msgspec.Struct, frozen=True):
     currency: str
 
 
+class Switches(msgspec.Struct, frozen=True, kw_only=True):
+    """What of an operator can be switched. `calendar` and `hold_policy` are JSON: what differs from the defaults;
+    `exposure_max_minor` None: no limit, `bill_from` None: every ride is billed."""
+
+    operator_no: int
+    operator_id: str
+    currency: str
+    time_zone: str
+    mode: str
+    bill_from: datetime | None
+    exposure_max_minor: int | None
+    calendar: str
+    hold_policy: str
+
+
 class ListedOperator(msgspec.Struct, frozen=True, kw_only=True):
     """An operator for people; `sources` are "topic source"."""
 
@@ -63,6 +78,16 @@ class OperatorStore(Store):
     async def set_default(self, operator_no: int | None) -> None:
         """Says who takes the events of unmapped sources; None: nobody."""
         await self.run("set_default_operator", operator_no)
+
+    async def switches(self, operator_id: str) -> Switches | None:
+        """An operator's switches, locked until commit."""
+        row = await self.one("operator_switches", operator_id)
+        return None if row is None else Switches(**dict(row))
+
+    async def switch(self, new: Switches) -> None:
+        """Writes them; who the operator is never changes."""
+        told = (new.mode, new.bill_from, new.exposure_max_minor, new.calendar, new.hold_policy)
+        await self.run("switch_operator", new.operator_no, *told)
 
     async def map_source(self, topic: str, source: str, operator_no: int, now: datetime) -> bool:
         """Maps a source for ever; False when it was mapped before, to whomever."""

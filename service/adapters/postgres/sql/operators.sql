@@ -31,3 +31,14 @@ SELECT o.operator_id, o.name, o.time_zone, o.currency, o.mode, o.ride_hours_max,
        ARRAY(SELECT s.topic || ' ' || s.source FROM operator_source s WHERE s.operator_no = o.operator_no
              ORDER BY s.topic, s.source) AS sources
 FROM operator o LEFT JOIN installation i ON true ORDER BY o.operator_no;
+
+-- name: operator_switches
+-- What of an operator can be switched, locked until commit.
+SELECT operator_no, operator_id, currency, time_zone, mode, bill_from, exposure_max_minor, calendar::text AS calendar,
+       hold_policy::text AS hold_policy
+FROM operator WHERE operator_id = $1 FOR UPDATE;
+
+-- name: switch_operator
+-- As it was switched; the roles read it again every second.
+UPDATE operator SET mode = $2, bill_from = $3, exposure_max_minor = $4, calendar = $5::jsonb, hold_policy = $6::jsonb
+WHERE operator_no = $1;

@@ -1,0 +1,205 @@
+"""`farebox debit` and `farebox dispute`: how a debit stands, and what support and finance do about it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import TypeVar, get_args
+
+import rich_click as click
+
+from service.adapters.postgres import RACES, Database
+from service.adapters.postgres.catalog import CatalogStore
+from service.adapters.postgres.operators import OperatorStore
+from service.adapters.postgres.reading import BIGINT_MAX, DebitRow, ReadingStore, RideRows
+from service.adapters.providers import Providers
+from service.adapters.providers.secrets import AccountSettingsError
+from service.billing.debits.state import DisputeKind, DisputeResult, State, debit_id
+from service.billing.money import format_amount
+from service.cli.connections import carry_out, database_of, load_settings
+from service.flows import debit_wishes as wishes
+from service.flows.accounts import list_accounts, merchant_account
+from service.flows.clock import BusinessClock, machine_now
+from service.flows.collection import Collection
+from service.flows.debit_wishes import Decision, Wish, WishRefusedError, fulfil
+from service.flows.operators import OperatorError, operator_of
+
+T = TypeVar("T")
+ORDINAL_MAX = 2**15 - 1
+DEBIT_ID = re.compile(r"(\d{1,19})-(\d{1,5})", re.ASCII)
+REASON = click.option("--reason", required=True, help="Why; it stands in the debit's life. Never a name or a number.")
+
+
+def register(group: click.Group) -> None:
+    """Adds the subject to the command line."""
+    group.add_command(debit)
+    group.add_command(dispute)
+
+
+class NoSuchDebitError(ValueError):
+    """There is no debit of this id."""
+
+
+@click.group()
+def debit() -> None:
+    """Debits: how they stand, and the way out of what nobody could find out."""
+
+
+@debit.command("list")
+@click.option("--operator", "operator_id", help="Whose.  [default: the default operator]")
+@click.option("--state", type=click.Choice([str(state) for state in State]), help="Only those; `manual` waits for you.")
+@click.option("--overdue", is_flag=True, help="Only those that are past due.")
+@click.option("--limit", type=click.IntRange(1, 10_000), default=100, show_default=True)
+def list_command(operator_id: str | None, state: str | None, overdue: bool, limit: int) -> None:
+    """Show debits, newest first."""
+
+    async def work(database: Database) -> list[DebitRow]:
+        async with database.reading(OperatorStore) as operators:
+            owner = await operator_of(operators, operator_id)
+        found: list[DebitRow] = []
+        place: tuple[int, int] | None = (BIGINT_MAX, ORDINAL_MAX)
+        async with database.reading(ReadingStore) as store:
+            while place is not None and len(found) < limit:
+                page = await store.newest_debits(owner.operator_no, place, state, overdue or None, limit - len(found))
+                found, place = found + page.debits, page.through
+        return found
+
+    for row in _run(work):
+        click.echo(_line(row))
+
+
+@debit.command()
+@click.argument("wanted", metavar="ID")
+def show(wanted: str) -> None:
+    """Show a debit with its whole life and its refunds."""
+    row, rows = _run(lambda database: _find(database, wanted))
+    click.echo(_line(row))
+    click.echo(f"  agreement {row.agreement_id}  key {row.provider_key}  at the provider {row.provider_ref or '-'}")
+    for name, at in (("due", row.due_at), ("pay by", row.pay_by), ("settled", row.settled_at)):
+        if at is not None:
+            click.echo(f"  {name} {at.isoformat()}")
+    for item in rows.transitions or []:
+        if item.ordinal == row.ordinal:
+            told = f"{item.from_state or '-'} -> {item.to_state}"
+            click.echo(f"  {item.business_at.isoformat()}  {told:<28}{item.why}  {item.provider_ref or ''}".rstrip())
+    for refund in rows.refunds or []:
+        if refund.ordinal == row.ordinal:
+            amount = format_amount(refund.amount_minor, refund.currency)
+            click.echo(f"  refund {refund.refund_ordinal}  {amount}  {refund.state}  {refund.reason}")
+
+
+@debit.command()
+@click.argument("wanted", metavar="ID")
+@click.argument("decision", type=click.Choice(get_args(Decision)))
+@REASON
+@click.option("--provider-reference", help="The provider's number of the payment; only with `settled`.")
+def decide(wanted: str, decision: Decision, reason: str, provider_reference: str | None) -> None:
+    """The way out of `manual`: look at the provider's own books, and say what became of the debit.
+
+    settled: he took all that was asked. submit_again: he took nothing, and is asked again under the same key. cancel:
+    he took nothing, and it is given up.
+    """
+    _wish(wanted, wishes.decide(decision, reason, provider_reference))
+
+
+@debit.command()
+@click.argument("wanted", metavar="ID")
+@REASON
+def suspend(wanted: str, reason: str) -> None:
+    """Stop a debit before it is taken; nothing is tried until it is resumed."""
+    _wish(wanted, wishes.suspend(reason))
+
+
+@debit.command()
+@click.argument("wanted", metavar="ID")
+def resume(wanted: str) -> None:
+    """Let a suspended debit go on; its due day begins anew."""
+    _wish(wanted, wishes.resume())
+
+
+@debit.command()
+@click.argument("wanted", metavar="ID")
+def retry(wanted: str) -> None:
+    """Try a debit now, not when the calendar says."""
+    _wish(wanted, wishes.retry())
+
+
+@debit.command()
+@click.argument("wanted", metavar="ID")
+@REASON
+def elsewhere(wanted: str, reason: str) -> None:
+    """The rider has paid in another way: nothing more is asked of him."""
+    _wish(wanted, wishes.settle_elsewhere(reason))
+
+
+@click.group()
+def dispute() -> None:
+    """Complaints and chargebacks about a debit."""
+
+
+@dispute.command("open")
+@click.argument("wanted", metavar="DEBIT")
+@click.argument("kind", type=click.Choice(get_args(DisputeKind)))
+def open_command(wanted: str, kind: DisputeKind) -> None:
+    """A complaint leaves the money where it is, a chargeback has taken it; dunning and reports stop."""
+    _wish(wanted, wishes.open_dispute(kind))
+
+
+@dispute.command("close")
+@click.argument("wanted", metavar="DEBIT")
+@click.argument("result", type=click.Choice(get_args(DisputeResult)))
+def close_command(wanted: str, result: DisputeResult) -> None:
+    """A complaint is resolved, a chargeback won or lost, seen from the operator."""
+    _wish(wanted, wishes.close_dispute(result))
+
+
+def _wish(wanted: str, wish: Wish) -> None:
+    """Lets it happen, and shows the debit as it is then."""
+
+    async def work(database: Database) -> DebitRow:
+        row, _ = await _find(database, wanted)
+        providers, clock = Providers(sandbox=load_settings().environment == "sandbox"), BusinessClock()
+        try:
+            async with database.reading(CatalogStore) as store:
+                clock.read(await store.installation())
+            for owned in await list_accounts(database):
+                with suppress(AccountSettingsError):  # Another machine's secrets: the provider is not called here.
+                    providers.of(merchant_account(owned.account))
+            await fulfil(Collection(database, providers.by_number, clock.now, machine_now), row, wish)
+        finally:
+            await providers.close()
+        return (await _find(database, wanted))[0]
+
+    click.echo(_line(_run(work)))
+
+
+def _run(work: Callable[[Database], Awaitable[T]]) -> T:
+    settings = load_settings()
+
+    async def connected() -> T:
+        async with database_of(settings) as database:
+            return await work(database)
+
+    return carry_out(connected(), NoSuchDebitError, WishRefusedError, OperatorError, *RACES)
+
+
+async def _find(database: Database, wanted: str) -> tuple[DebitRow, RideRows]:
+    named = DEBIT_ID.fullmatch(wanted)
+    if named is not None and int(named[1]) <= BIGINT_MAX:
+        async with database.reading(ReadingStore) as store:
+            rows = await store.ride(int(named[1]))
+        for row in rows.debits or []:
+            if row.ordinal == int(named[2]):
+                return row, rows
+    raise NoSuchDebitError(f"there is no debit {wanted!r}: `farebox debit list` shows them")
+
+
+def _line(row: DebitRow) -> str:
+    marks = [name for name, so in (("overdue", row.overdue), ("suspended", row.suspended)) if so]
+    marks += [row.dispute] if row.dispute else []
+    paid, amount = format_amount(row.paid_minor, row.currency), format_amount(row.amount_minor, row.currency)
+    also = f"  {' '.join(marks)}" if marks else ""
+    reason = f"  ({row.reason})" if row.reason else ""
+    named = f"{debit_id(row.ride_no, row.ordinal)}  session {row.session_id}"
+    return f"{named}  {row.state}{also}  {paid} of {amount} {row.currency} paid{reason}"

@@ -1,0 +1,167 @@
+"""What is switched of an operator: its mode, its calendar, its policy on holds, its limits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC
+from typing import Any
+
+import msgspec
+import rich_click as click
+from msgspec.structs import replace
+
+from service.adapters.postgres.operators import Switches
+from service.billing.agreements.holds import HoldPolicy
+from service.billing.debits.dunning import Calendar
+from service.billing.money import MoneyError, format_amount, from_minor, parse_decimal, to_minor
+from service.cli.connections import carry_out, database_of, instant_of, load_settings, named_values
+from service.flows.operators import OperatorError, Rules, changed_rules, read_switches, switch
+
+MODES = ("live", "shadow", "paused")
+
+
+def add_switches(operator: click.Group) -> None:
+    """Adds the switches to `farebox operator`."""
+    for command in (show, mode, calendar, hold_policy, exposure, bill_from):
+        operator.add_command(command)
+
+
+@click.command()
+@click.argument("operator_id", metavar="ID")
+def show(operator_id: str) -> None:
+    """Show how an operator is switched."""
+    now = _read(operator_id)
+    click.echo(f"mode         {now.mode}")
+    click.echo(f"bill from    {'every ride' if now.bill_from is None else now.bill_from.isoformat()}")
+    click.echo(f"exposure     {_limit(now)}")
+    for title, shape, stored in (("calendar", Calendar, now.calendar), ("hold policy", HoldPolicy, now.hold_policy)):
+        click.echo(title)
+        _tell_rules(shape, stored)
+
+
+@click.command()
+@click.argument("operator_id", metavar="ID")
+@click.argument("wanted", metavar="MODE", type=click.Choice(MODES))
+def mode(operator_id: str, wanted: str) -> None:
+    """Let an operator be live, in shadow, or paused.
+
+    live: rides are charged and debited. shadow: rides are charged, nothing is owed and nothing reaches riders; what was
+    charged in shadow stays unowed later. paused: rides are charged and owed, no new debit or refund is submitted until
+    it is live again.
+    """
+    _switch(operator_id, lambda now: replace(now, mode=wanted))
+    click.echo(f"operator {operator_id}: {wanted}")
+
+
+@click.command()
+@click.argument("operator_id", metavar="ID")
+@click.argument("changes", metavar="[NAME=VALUE]...", nargs=-1)
+def calendar(operator_id: str, changes: tuple[str, ...]) -> None:
+    """Show or change when debits are tried, due, overdue and written off; debits from now on go by it.
+
+    VALUE is a number, an hour such as 09:00, an ISO 8601 duration such as PT6H or P1D, or a JSON list of those;
+    NAME= goes back to the default. Example: farebox operator calendar city due_days=10 debit_delay=PT2H
+    """
+    _rules(operator_id, "calendar", Calendar, changes)
+
+
+@click.command("hold-policy")
+@click.argument("operator_id", metavar="ID")
+@click.argument("changes", metavar="[NAME=VALUE]...", nargs=-1)
+def hold_policy(operator_id: str, changes: tuple[str, ...]) -> None:
+    """Show or change how holds are asked for before the unlock, and when they are given up.
+
+    VALUE is true or false, a number of minor units, or an ISO 8601 duration such as PT3S; NAME= goes back to the
+    default. Example: farebox operator hold-policy city unlock_while_pending=true answer_within=PT2S
+    """
+    _rules(operator_id, "hold policy", HoldPolicy, changes)
+
+
+@click.command()
+@click.argument("operator_id", metavar="ID")
+@click.argument("amount", required=False)
+@click.option("--none", "unlimited", is_flag=True, help="No limit.")
+def exposure(operator_id: str, amount: str | None, unlimited: bool) -> None:
+    """Limit what a rider may have ridden and not paid before he begins another ride: AMOUNT of the operator's currency,
+    such as 200.00, over all his agreements."""
+    if (amount is None) is not unlimited:
+        raise click.UsageError("give either an AMOUNT, or --none")
+
+    def change(now: Switches) -> Switches:
+        return replace(now, exposure_max_minor=None if amount is None else _minor(amount, now.currency))
+
+    click.echo(f"operator {operator_id}: exposure {_limit(_switch(operator_id, change))}")
+
+
+@click.command("bill-from")
+@click.argument("operator_id", metavar="ID")
+@click.argument("instant", metavar="RFC3339", required=False)
+@click.option("--none", "every", is_flag=True, help="Every ride is billed.")
+def bill_from(operator_id: str, instant: str | None, every: bool) -> None:
+    """Bill only rides that start at or after an instant, such as 2027-01-01T00:00:00+08:00: rides before it, which the
+    system before bills, are recorded and never charged. It holds for what is decided from now on."""
+    if (instant is None) is not every:
+        raise click.UsageError("give either an instant, or --none")
+    at = None if instant is None else instant_of(instant)
+    if instant is not None and at is None:
+        raise click.BadParameter("give an instant with its offset, as 2027-01-01T00:00:00+08:00", param_hint="RFC3339")
+    now = _switch(operator_id, lambda known: replace(known, bill_from=None if at is None else at.astimezone(UTC)))
+    told = "every ride" if now.bill_from is None else f"rides from {now.bill_from.isoformat()} on"
+    click.echo(f"operator {operator_id}: bills {told}")
+
+
+def _rules(operator_id: str, what: str, shape: type[Rules], pairs: tuple[str, ...]) -> None:
+    """Changes the operator's rules of this shape, if asked to, and shows them."""
+    field = "calendar" if shape is Calendar else "hold_policy"
+    changes = {name: None if value == "" else value for name, value in named_values(pairs, "NAME=VALUE").items()}
+
+    def change(now: Switches) -> Switches:
+        return replace(now, **{field: changed_rules(what, shape, getattr(now, field), changes)})
+
+    _tell_rules(shape, getattr(_switch(operator_id, change) if changes else _read(operator_id), field))
+
+
+def _tell_rules(shape: type[Rules], stored: str) -> None:
+    now: dict[str, Any] = msgspec.to_builtins(msgspec.json.decode(stored, type=shape))
+    default: dict[str, Any] = msgspec.to_builtins(shape())
+    for name, value in now.items():
+        told = value if isinstance(value, str) else msgspec.json.encode(value).decode()
+        click.echo(f"  {name:<22}{told}{'' if value == default[name] else '  *'}")
+
+
+def _read(operator_id: str) -> Switches:
+    settings = load_settings()
+
+    async def work() -> Switches:
+        async with database_of(settings) as database:
+            return await read_switches(database, operator_id)
+
+    return carry_out(work(), OperatorError)
+
+
+def _switch(operator_id: str, change: Callable[[Switches], Switches]) -> Switches:
+    settings = load_settings()
+
+    async def work() -> Switches:
+        async with database_of(settings) as database:
+            return await switch(database, operator_id, change)
+
+    return carry_out(work(), OperatorError)
+
+
+def _limit(now: Switches) -> str:
+    if now.exposure_max_minor is None:
+        return "no limit"
+    return f"up to {format_amount(now.exposure_max_minor, now.currency)} {now.currency}"
+
+
+def _minor(amount: str, currency: str) -> int:
+    """The amount in minor units; raises OperatorError for one that can't be paid exactly."""
+    try:
+        number = parse_decimal(amount)
+    except MoneyError as error:
+        raise OperatorError(f"AMOUNT: {error}") from None
+    minor = to_minor(number, currency)
+    if number < 0 or from_minor(minor, currency) != number:
+        raise OperatorError(f"AMOUNT {amount}: give an amount of {currency} that can be paid, such as 200.00")
+    return minor

@@ -1,0 +1,143 @@
+"""What people wish of a debit: what happens then, when it has happened already, and what is said where it can't."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import msgspec
+
+from service.adapters.postgres.reading import DebitRow
+from service.billing.debits.events import (
+    DebitEvent,
+    DisputeClosed,
+    DisputeOpened,
+    ImpossibleEventError,
+    OperatorDecided,
+    PaidElsewhere,
+    Resumed,
+    RetryAsked,
+    Suspended,
+)
+from service.billing.debits.state import DisputeKind, DisputeResult, State, debit_id
+from service.flows.collection import Collection
+
+Decision = Literal["settled", "submit_again", "cancel"]
+
+
+class WishRefusedError(Exception):
+    """The wish can't be fulfilled; nothing was changed. `field` is what it is about: "debit_id" for the debit's state,
+    else a field of the wish; with `wrong`, what the field says can never be."""
+
+    def __init__(self, field: str, text: str, *, wrong: bool = False) -> None:
+        super().__init__(text)
+        self.field = field
+        self.wrong = wrong
+
+
+class Wish(msgspec.Struct, frozen=True):
+    """`fulfilled`: whether the debit is already as wished, so that nothing happens: whoever wished it may have died
+    before he was told. `check` raises WishRefusedError."""
+
+    event: DebitEvent
+    fulfilled: Callable[[DebitRow], bool]
+    refusal: str
+    check: Callable[[DebitRow], None] = lambda _: None
+
+
+async def fulfil(collection: Collection, row: DebitRow, wish: Wish) -> None:
+    """Lets it happen to the debit; raises WishRefusedError."""
+    if wish.fulfilled(row):
+        return
+    wish.check(row)
+    try:
+        await collection.happen([((row.ride_no, row.ordinal), wish.event)])
+    except ImpossibleEventError:
+        raise WishRefusedError("debit_id", f"{_named(row)} is {_stands(row)} and {wish.refusal}") from None
+
+
+def suspend(reason: str) -> Wish:
+    """Stop it before it is taken."""
+    return Wish(
+        Suspended(reason),
+        lambda row: row.suspended,
+        "can't be suspended: that is possible before it is submitted, or while it waits for a retry or for the rider;"
+        " what is paid can be refunded",
+    )
+
+
+def resume() -> Wish:
+    """Let it go on."""
+    return Wish(Resumed(), lambda row: not row.suspended, "can't be resumed")
+
+
+def retry() -> Wish:
+    """Try it now."""
+    return Wish(
+        RetryAsked(),
+        lambda row: row.state == State.SUBMITTING,
+        "can't be tried now: that is possible while it is new, waits for a retry, is pending or unknown; resume it if"
+        " it is suspended, close its dispute; one that needs the rider is paid by him",
+    )
+
+
+def settle_elsewhere(reason: str) -> Wish:
+    """It was paid in another way."""
+    return Wish(
+        PaidElsewhere(reason),
+        lambda row: row.state == State.SETTLED_ELSEWHERE,
+        "can't be settled elsewhere: that is possible while it is pending, waits for a retry or for the rider; a new"
+        " one can be suspended, an unclear one decided, what is paid refunded",
+    )
+
+
+def decide(decision: Decision, reason: str, provider_reference: str | None = None) -> Wish:
+    """Say what became of it, where nobody could find out."""
+
+    def check(_: DebitRow) -> None:
+        if provider_reference is not None and decision != "settled":
+            text = "only a debit that is settled has the provider's number of a payment"
+            raise WishRefusedError("provider_reference", text, wrong=True)
+
+    return Wish(
+        OperatorDecided(decision, reason, provider_reference),
+        lambda row: row.state != State.MANUAL and row.attempts > 0 and row.reason == reason,
+        "can't be decided by hand: only one that is manual can; as long as a provider can be asked, he is",
+        check,
+    )
+
+
+def open_dispute(kind: DisputeKind) -> Wish:
+    """The rider complains at the provider, or his bank takes the money back."""
+
+    def check(row: DebitRow) -> None:
+        if row.dispute in _ENDS:
+            raise WishRefusedError("kind", f"{_named(row)} has a {row.dispute} already: close that first")
+
+    return Wish(
+        DisputeOpened(kind), lambda row: row.dispute == kind, f"can't have a {kind}: its provider knows none", check
+    )
+
+
+def close_dispute(result: DisputeResult) -> Wish:
+    """A dispute has ended."""
+
+    def check(row: DebitRow) -> None:
+        if row.dispute not in _ENDS:
+            raise WishRefusedError("debit_id", f"{_named(row)} has no open dispute")
+        if result not in _ENDS[row.dispute]:
+            raise WishRefusedError("result", f"a {row.dispute} ends {' or '.join(_ENDS[row.dispute])}", wrong=True)
+
+    return Wish(DisputeClosed(result), lambda row: row.dispute == result, "has no dispute to close", check)
+
+
+def _named(row: DebitRow) -> str:
+    return f"debit {debit_id(row.ride_no, row.ordinal)}"
+
+
+def _stands(row: DebitRow) -> str:
+    return f"{row.state}{', suspended' if row.suspended else ''}{', disputed' if row.dispute in _ENDS else ''}"
+
+
+_ENDS = {"complaint": ("resolved",), "chargeback": ("won", "lost")}
+"""How each kind of dispute can end."""

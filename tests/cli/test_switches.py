@@ -1,0 +1,212 @@
+"""An operator's switches, merchant accounts and debits on the command line: what they do, print and refuse."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import asyncpg
+import pytest
+from builders import MIGRATED_AT
+from sandbox_peer import Peer, peer
+
+from service.billing.capabilities import Capabilities
+from service.lab.provider.mirror import terms_of
+from service.lab.provider.rows import Account
+
+Farebox = Callable[..., Awaitable[tuple[int, str, str]]]
+RIDE = (int((MIGRATED_AT - datetime(2024, 1, 1, tzinfo=UTC)).total_seconds() * 1000) << 22) + 1
+DEBIT = f"{RIDE}-1"
+
+
+@pytest.fixture(scope="module")
+def farebox(database_url: str) -> Farebox:
+    """Runs `farebox ARGUMENTS`: exit code, standard output, standard error."""
+    settings = {
+        "FAREBOX_DATABASE_URL": database_url,
+        "FAREBOX_KAFKA_BOOTSTRAP": "127.0.0.1:1",
+        "COLUMNS": "400",
+        "API_KEY": "a guess",
+    }
+
+    async def run(*arguments: str, **more: str) -> tuple[int, str, str]:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "service", *arguments),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env=os.environ | settings | more,
+        )
+        out, err = await process.communicate()
+        return process.returncode or 0, out.decode(), err.decode()
+
+    return run
+
+
+@pytest.fixture(scope="module")
+async def sandbox() -> AsyncIterator[Peer]:
+    async with peer() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+async def database(database_url: str) -> AsyncIterator[Any]:
+    connection = await asyncpg.connect(database_url)
+    yield connection
+    await connection.close()
+
+
+async def test_a_mode_is_switched_and_shown(farebox: Farebox, database: Any) -> None:
+    for wanted in ("shadow", "paused", "live"):
+        assert (await farebox("operator", "mode", "default", wanted))[:2] == (0, f"operator default: {wanted}\n")
+        assert await database.fetchval("SELECT mode FROM operator") == wanted
+    assert (await farebox("operator", "show", "default"))[1].splitlines()[:3] == [
+        "mode         live",
+        "bill from    every ride",
+        "exposure     no limit",
+    ]
+
+
+async def test_the_calendar_and_the_hold_policy_are_changed_rule_by_rule_and_back(farebox: Farebox) -> None:
+    code, told, _ = await farebox("operator", "calendar", "default", "due_days=10", "retry_from=09:00:00")
+    assert code == 0
+    assert [line.split() for line in told.splitlines() if line.endswith("*")] == [
+        ["due_days", "10", "*"],
+        ["retry_from", "09:00:00", "*"],
+    ]
+    _, told, _ = await farebox("operator", "calendar", "default", "due_days=")
+    assert [line.split()[0] for line in told.splitlines() if line.endswith("*")] == ["retry_from"]
+    assert (await farebox("operator", "calendar", "default"))[1] == told
+    _, told, _ = await farebox("operator", "hold-policy", "default", "answer_within=PT2S", "unlock_while_pending=true")
+    assert "  answer_within         PT2S  *" in told.splitlines()
+    assert "  unlock_while_pending  true  *" in told.splitlines()
+
+
+async def test_exposure_is_an_amount_of_the_operators_currency(farebox: Farebox, database: Any) -> None:
+    assert (await farebox("operator", "exposure", "default", "200"))[1] == (
+        "operator default: exposure up to 200.00 CNY\n"
+    )
+    assert await database.fetchval("SELECT exposure_max_minor FROM operator") == 20_000
+    assert (await farebox("operator", "exposure", "default", "--none"))[1] == "operator default: exposure no limit\n"
+
+
+async def test_rides_are_billed_from_an_instant(farebox: Farebox, database: Any) -> None:
+    _, told, _ = await farebox("operator", "bill-from", "default", "2027-01-01T00:00:00+08:00")
+    assert told == "operator default: bills rides from 2026-12-31T16:00:00+00:00 on\n"
+    assert await database.fetchval("SELECT bill_from FROM operator") == datetime(2026, 12, 31, 16, tzinfo=UTC)
+    assert (await farebox("operator", "bill-from", "default", "--none"))[1] == "operator default: bills every ride\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["operator", "mode", "default", "asleep"], "'asleep'"),
+        (["operator", "mode", "nobody", "live"], "no operator 'nobody'"),
+        (["operator", "show", "nobody"], "no operator 'nobody'"),
+        (["operator", "calendar", "default", "due=3"], "there is no 'due'; there are debit_delay, due_days"),
+        (["operator", "calendar", "default", "due_days=soon"], "$.due_days"),
+        (["operator", "calendar", "default", "due_days=-1"], "due_days can't be below 0"),
+        (["operator", "calendar", "default", "debit_delay=-PT1H"], "debit_delay can't be below 0"),
+        (["operator", "calendar", "default", "due_days"], "allowed is NAME=VALUE"),
+        (["operator", "hold-policy", "default", "cap_minor=x"], "$.cap_minor"),
+        (["operator", "exposure", "default", "1.005"], "can be paid"),
+        (["operator", "exposure", "default", "much"], "is not a number"),
+        (["operator", "exposure", "default", "-5"], "o such option"),
+        (["operator", "exposure", "default"], "give either"),
+        (["operator", "bill-from", "default", "tomorrow"], "with its offset"),
+        (["operator", "bill-from", "default", "2027-01-01T00:00:00"], "with its offset"),
+        (["operator", "bill-from", "default"], "give either"),
+        (["account", "pause", "none"], "no merchant account none"),
+        (["account", "check", "none"], "no such account"),
+        (["debit", "show", "none"], "there is no debit 'none'"),
+        (["debit", "show", "99999999999999999999-1"], "there is no debit"),
+        (["debit", "decide", DEBIT, "forget", "--reason", "r"], "'forget'"),
+        (["debit", "suspend", DEBIT], "--reason"),
+        (["debit", "list", "--operator", "nobody"], "no operator 'nobody'"),
+        (["dispute", "open", DEBIT, "grudge"], "'grudge'"),
+    ],
+)
+async def test_what_cannot_be_switched_is_told_in_words(farebox: Farebox, arguments: list[str], said: str) -> None:
+    code, out, err = await farebox(*arguments)
+    assert (code, out) == (2, "")
+    assert said in err
+    assert "Traceback" not in err
+
+
+async def test_accounts_are_checked_by_a_call_that_moves_nothing_and_paused(
+    farebox: Farebox, sandbox: Peer, database: Any
+) -> None:
+    terms = terms_of(Capabilities())
+    for name, key in (("good", "key-of-good"), ("bad", "a-guess")):
+        await sandbox.call("PUT", "/accounts", Account(name, f"key-of-{name}", terms))
+        added = await farebox(
+            "account", "add", name, "--provider", "sandbox", "--url", sandbox.url, "--setting", f"api_key={key}"
+        )
+        assert added[0] == 0, added
+        assert f"POST /v1/providers/sandbox/default.{name}/notifications" in added[1]
+    code, told, _ = await farebox("account", "check")
+    lines = told.splitlines()
+    assert (code, lines[0]) == (1, "default.good  sandbox  good")
+    assert lines[1].startswith("default.bad  sandbox  refused  Rejected ")
+    assert (await farebox("account", "check", "good", "--operator", "default"))[:2] == (
+        0,
+        "default.good  sandbox  good\n",
+    )
+    refused = await farebox("account", "check", "good", FAREBOX_ENVIRONMENT="production")
+    assert (refused[0], "refused" in refused[1]) == (1, True)
+    paused = await farebox("account", "pause", "good")
+    assert paused[1] == "account default.good: paused, nothing new is submitted\n"
+    assert "  paused  " in (await farebox("account", "list"))[1].splitlines()[0]
+    assert (await farebox("account", "resume", "good"))[1] == "account default.good: goes on\n"
+    assert not await database.fetchval("SELECT bool_or(paused) FROM merchant_account")
+
+
+async def _a_debit(database: Any) -> None:
+    """A debit that nobody could find out about."""
+    await database.execute("INSERT INTO rider (operator_no, rider_ref) VALUES (1, 'r') ON CONFLICT DO NOTHING")
+    await database.execute(
+        "INSERT INTO merchant_account (operator_no, account_id, provider, base_url, created_at)"
+        " VALUES (1, 'unopened', 'sandbox', 'http://provider.invalid', $1) ON CONFLICT DO NOTHING",
+        MIGRATED_AT,
+    )
+    await database.execute(
+        "INSERT INTO agreement (operator_no, agreement_id, rider_no, account_no, state, currency, time_zone, language,"
+        " provider_key, created_at, updated_at)"
+        " SELECT 1, 'agr', rider_no, account_no, 'active', 'CNY', 'Asia/Shanghai', 'en', 'K', $1, $1"
+        " FROM rider, merchant_account WHERE account_id = 'unopened'",
+        MIGRATED_AT,
+    )
+    await database.execute(
+        "INSERT INTO debit (ride_no, ordinal, slot, operator_no, agreement_no, account_no, session_key, session_id,"
+        " currency, amount_minor, asked_minor, state, provider_key, attempts, transitions, begun_at, submitted_at,"
+        " pay_by, created_at, updated_at)"
+        " SELECT $2, 1, 0, 1, agreement_no, account_no, '00000000-0000-0000-0000-000000000000', 's-1', 'CNY', 250, 250,"
+        " 'manual', 'KEY', 1, 3, $1, $1, $1, $1, $1 FROM agreement WHERE agreement_id = 'agr'",
+        MIGRATED_AT,
+        RIDE,
+    )
+
+
+async def test_a_debit_is_shown_decided_and_disputed(farebox: Farebox, database: Any) -> None:
+    await _a_debit(database)
+    line = f"{DEBIT}  session s-1  manual  0.00 of 2.50 CNY paid\n"
+    assert (await farebox("debit", "list", "--state", "manual"))[:2] == (0, line)
+    refused = await farebox("debit", "retry", DEBIT)
+    assert refused[0] == 2
+    assert refused[2].startswith(f"farebox: debit {DEBIT} is manual and can't be tried now: ")
+    odd = await farebox("debit", "decide", DEBIT, "cancel", "--reason", "r", "--provider-reference", "P")
+    assert (odd[0], "only a debit that is settled" in odd[2]) == (2, True)
+    done = await farebox(
+        "debit", "decide", DEBIT, "settled", "--reason", "in his books", "--provider-reference", "P-77"
+    )
+    assert done[:2] == (0, f"{DEBIT}  session s-1  settled  2.50 of 2.50 CNY paid  (in his books)\n")
+    opened = await farebox("dispute", "open", DEBIT, "complaint")
+    assert opened[1].startswith(f"{DEBIT}  session s-1  settled  complaint  2.50 of 2.50 CNY paid")
+    closed = await farebox("dispute", "close", DEBIT, "resolved")
+    assert closed[1].startswith(f"{DEBIT}  session s-1  settled  resolved  2.50 of 2.50 CNY paid")
+    shown = (await farebox("debit", "show", DEBIT))[1]
+    assert "manual -> settled" in shown
+    assert "P-77" in shown
