@@ -70,7 +70,11 @@ class Courier:
 
     async def _start(self, delivery: Coroutine[Any, Any, None]) -> None:
         if len(self._under_way) >= AT_ONCE:
-            await asyncio.wait(self._under_way, return_when=asyncio.FIRST_COMPLETED)
+            try:
+                await asyncio.wait(self._under_way, return_when=asyncio.FIRST_COMPLETED)
+            except asyncio.CancelledError:
+                delivery.close()  # It is never begun: delivered in the next life.
+                raise
         task = asyncio.create_task(delivery)
         self._under_way.add(task)
         task.add_done_callback(self._under_way.discard)

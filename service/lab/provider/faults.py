@@ -226,10 +226,10 @@ class Faults:
             found = Fault("refund_abnormal") if self._calls["refund_abnormal", account, key] == 1 else None
         return (found.code or "REFUND_ABNORMAL") if found else None
 
-    def takes_half(self, debit: Debit, names: Collection[str] = ()) -> bool:
+    def takes_half(self, debit: Debit) -> bool:
         """Whether this try takes only half of what is owed."""
         account, key = debit.account_id, debit.asked.key
-        if self._scripted(("partial",), "debit.take", account, (key, debit.rider, *names)):
+        if self._scripted(("partial",), "debit.take", account, (key, debit.rider, debit.asked.hold or key)):
             return True
         return debit.tries == 0 and self._draw("partial", account, key, 0) < self.rates.partial
 

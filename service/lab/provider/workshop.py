@@ -46,6 +46,16 @@ class PublicKeys(msgspec.Struct):
     public_keys: tuple[str, ...]
 
 
+class NoticeLine(msgspec.Struct):
+    """A notification on its way: what it is about, how often it was tried, when next."""
+
+    number: int
+    account_id: str
+    key: str
+    attempts: int
+    next_at: datetime | None
+
+
 class Limit(msgspec.Struct):
     """The provider changes an agreement; None leaves as it is."""
 
@@ -176,6 +186,12 @@ async def show_debits(desk: Desk, request: web.BaseRequest) -> web.Response:
     return reply(debit_lines(desk.books, request.query.get("account")))
 
 
+async def show_notices(desk: Desk, request: web.BaseRequest) -> web.Response:
+    """Notifications that are still to be taken."""
+    waiting = [NoticeLine(n.number, n.account_id, n.key, n.attempts, n.next_at) for n in desk.books.notices.values()]
+    return reply(waiting)
+
+
 async def healthy(desk: Desk, request: web.BaseRequest) -> web.Response:
     """The process answers."""
     return reply({"status": "ok"})
@@ -216,6 +232,7 @@ DOORS: dict[tuple[str, str], Answer] = {
     ("PUT", "/clock"): set_clock,
     ("GET", "/books"): show_books,
     ("GET", "/books/debits"): show_debits,
+    ("GET", "/books/notices"): show_notices,
     ("GET", "/healthz"): healthy,
     ("GET", "/keys"): show_keys,
     ("POST", "/keys"): rotate_keys,
