@@ -8,6 +8,7 @@ from typing import Annotated, TypeVar
 import aiohttp
 import msgspec
 
+from service.adapters.providers.ceiling import Ceiling, HeldBackError
 from service.adapters.providers.port import MerchantAccount
 from service.adapters.providers.secrets import AccountSettingsError
 from service.billing.outcomes import Rejected, Throttled, Unknown
@@ -23,11 +24,13 @@ REFUSED_UNREAD = frozenset({400, 401, 403, 404, 405, 406, 411, 413, 414, 415, 42
 
 
 class Limits(msgspec.Struct, frozen=True):
-    """Settings of an account: how long a whole call may last, how long connecting, how many connections at once."""
+    """Settings of an account: how long a whole call may last, how long connecting, how many connections at once, and
+    the most calls per second of one process (see `ceiling`)."""
 
     timeout_s: Annotated[float, msgspec.Meta(gt=0)] = 10.0
     connect_timeout_s: Annotated[float, msgspec.Meta(gt=0)] = 3.0
     connections_max: Annotated[int, msgspec.Meta(gt=0)] = 64
+    calls_per_second: Annotated[float, msgspec.Meta(gt=0)] | None = None
 
 
 _LIMITS = set(Limits.__struct_fields__)
@@ -51,7 +54,8 @@ def open_session(account: MerchantAccount) -> aiohttp.ClientSession:
         raise AccountSettingsError(f"merchant account {account.account_id}: settings: {error}") from None
     timeout = aiohttp.ClientTimeout(total=limits.timeout_s, connect=limits.connect_timeout_s)
     connector = aiohttp.TCPConnector(limit=limits.connections_max, keepalive_timeout=30)
-    return aiohttp.ClientSession(connector=connector, timeout=timeout, raise_for_status=False)
+    middlewares = () if limits.calls_per_second is None else (Ceiling(limits.calls_per_second),)
+    return aiohttp.ClientSession(connector=connector, timeout=timeout, raise_for_status=False, middlewares=middlewares)
 
 
 async def exchange(
@@ -68,6 +72,8 @@ async def exchange(
             return _believed(answer, bytes(body))
     except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
         return Throttled(CONNECT_RETRY)  # A POST is never sent a second time by the client: nothing left.
+    except HeldBackError as held:
+        return Throttled(timedelta(seconds=held.wait_s))
     except aiohttp.InvalidURL as error:
         return Rejected("INVALID_URL", str(error))
     except TimeoutError:
