@@ -78,8 +78,10 @@ async def double() -> AsyncIterator[Double]:
 @asynccontextmanager
 async def provider_at(url: str, **settings: Any) -> AsyncIterator[Provider]:
     """A Stripe account in test mode whose server is at `url`; secrets come from the environment of the test."""
-    given = {"secret_key_env": "STRIPE_KEY", "webhook_secret_env": "STRIPE_WEBHOOK", "currency": "EUR", "mode": "test"}
-    provider = open_provider(MerchantAccount(1, "cards", "stripe", url, given | settings))
+    given: dict[str, Any] = {"secret_key_env": "STRIPE_KEY", "webhook_secret_env": "STRIPE_WEBHOOK"}
+    given |= {"currency": "EUR", "mode": "test"}
+    given = {name: value for name, value in (given | settings).items() if value is not None}
+    provider = open_provider(MerchantAccount(1, "cards", "stripe", url, given))
     try:
         yield provider
     finally:

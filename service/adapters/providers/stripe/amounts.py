@@ -24,7 +24,6 @@ it."""
 CHARGE_MIN = {
     "AED": 200,
     "AUD": 50,
-    "BGN": 100,
     "BRL": 50,
     "CAD": 50,
     "CHF": 50,
@@ -46,9 +45,10 @@ CHARGE_MIN = {
     "SGD": 50,
     "USD": 50,
 }
-"""The least that can be charged, in Stripe's units (docs.stripe.com/currencies, Minimum and maximum charge amounts; the
-figures as mozilla/fxa keeps them). It is that of the currency the account is paid out in; where that is another one,
-Stripe converts first, so the account's setting `debit_min_minor` overrules this table."""
+"""The least that can be charged, in Stripe's units (docs.stripe.com/currencies, Minimum and maximum charge amounts;
+the figures as mozilla/fxa keeps them, without BGN, which is no currency any more). It is that of the currency the
+account is paid out in; where that is another one, Stripe converts first, so the account's setting `debit_min_minor`
+overrules this table."""
 
 
 class UnitsError(ValueError):

@@ -10,7 +10,7 @@ import msgspec
 from service.adapters.providers.exchange import Limits
 from service.adapters.providers.port import MerchantAccount
 from service.adapters.providers.secrets import AccountSettingsError
-from service.adapters.providers.stripe.amounts import UnitsError, charge_min_minor
+from service.adapters.providers.stripe.amounts import UnitsError, charge_min_minor, to_stripe
 from service.billing.capabilities import Capabilities
 
 API_VERSION = "2025-09-30.clover"
@@ -45,7 +45,7 @@ def read_settings(account: MerchantAccount) -> StripeSettings:
     try:
         given = {name: value for name, value in account.settings.items() if name in own}
         settings = msgspec.convert(given, StripeSettings)
-        charge_min_minor(settings.currency)
+        to_stripe(0, settings.currency)  # A currency that Stripe has.
     except (msgspec.ValidationError, UnitsError) as error:
         raise AccountSettingsError(f"merchant account {account.account_id}: settings: {error}") from None
     return settings
