@@ -69,6 +69,7 @@ class Shop:
 
     async def pay(self, number: str, amount: str = "10.00", **more: Any) -> Any:
         asked: dict[str, Any] = {"out_trade_no": number, "auth_code": number, "is_async_pay": True}
+        asked |= {"query_options": ["async_pay_info"]}
         asked |= {"scene": "ZHIMA_CREDIT_CODE", "total_amount": amount, "subject": "ride"}
         return await self.call("alipay.trade.pay", **(asked | more))
 

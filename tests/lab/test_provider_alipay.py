@@ -105,7 +105,8 @@ async def test_a_ride_from_the_signature_to_the_end_of_its_order() -> None:
             told = await it.call(f"{ZHIMA}creditbizorder.finish", **asked)
             assert (told["code"], told["order_status"]) == ("10000", "TRADE_FINISHED")
         told = await it.call(f"{ZHIMA}creditbizorder.query", out_order_no="order_01")
-        assert (told["order_status"], told["total_amount"]) == ("TRADE_FINISHED", "12.34")
+        assert (told["order_status"], told["total_amount"]) == ("TRADE_FINISHED", "30.00")
+        assert told["total_credit_pay_amount"] == "12.34"
 
 
 async def test_after_the_end_of_an_order_nothing_can_be_debited() -> None:

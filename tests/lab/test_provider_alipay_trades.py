@@ -124,7 +124,7 @@ async def test_what_is_left_of_an_authorisation_is_given_back_in_parts() -> None
         ]
         query = {"auth_no": auth["auth_no"], "out_request_no": "u1", "operation_type": "UNFREEZE"}
         told_of = await it.call("alipay.fund.auth.operation.detail.query", **query)
-        assert (told_of["order_status"], told_of["amount"]) == ("FINISH", "50.00")
+        assert (told_of["order_status"], told_of["amount"]) == ("CLOSED", "50.00")
 
 
 async def test_a_refused_authorisation_is_closed() -> None:
@@ -132,6 +132,16 @@ async def test_a_refused_authorisation_is_closed() -> None:
         assert (await it.freeze(answer="refuse"))["resultStatus"] == "6001"
         told = await it.call("alipay.fund.auth.operation.detail.query", out_order_no="auth_order_1")
         assert (told["order_status"], told["status"]) == ("CLOSED", "CLOSED")
+
+
+async def test_a_freeze_is_taken_back_while_it_waits_and_after() -> None:
+    async with shop() as it:
+        for key, action in (("auth_order_1", "unfreeze"), ("auth_order_2", "close")):
+            await it.freeze(key, answer="confirm" if action == "unfreeze" else "look")
+            told = await it.call("alipay.fund.auth.operation.cancel", out_order_no=key, out_request_no="c")
+            assert told["action"] == action
+            told = await it.call("alipay.fund.auth.operation.detail.query", out_order_no=key)
+            assert told["order_status"] == "CLOSED"
 
 
 async def test_a_bill_is_a_zip_of_gbk_tables_on_the_day_after() -> None:

@@ -156,6 +156,7 @@ async def debited(bench: Workbench, merchant: Merchant) -> str:
         scene="ZHIMA_CREDIT_CODE",
         product_code="GENERAL_WITHHOLDING",
         is_async_pay=True,
+        query_options=["async_pay_info"],
         total_amount="12.34",
         subject="骑行 {}",
     )

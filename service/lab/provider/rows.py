@@ -28,6 +28,7 @@ class Terms(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fiel
     amount_min_minor: int = 1
     partial: bool = False  # Takes what the wallet has and waits for the rest.
     nudge: bool = False  # The merchant may have an accepted debit tried at once.
+    ends_hold: bool = False  # A paid debit ends its hold by itself.
     further_debits: bool = True  # More than one debit on a hold.
     reduce_pending: bool = False  # An accepted debit can be lowered.
     reduce_declined: bool = False  # A declined debit can be tried again for less.

@@ -46,7 +46,7 @@ const order = await call('zhima.credit.payafteruse.creditbizorder.order', {
 const number = order.creditBizOrderId;
 const paid = await call('alipay.trade.pay', {
   out_trade_no: number, auth_code: number, scene: 'ZHIMA_CREDIT_CODE', product_code: 'GENERAL_WITHHOLDING',
-  is_async_pay: true, total_amount: '12.34', subject: '骑行 "{"',
+  is_async_pay: true, query_options: ['async_pay_info'], total_amount: '12.34', subject: '骑行 "{"',
 });
 const trade = await call('alipay.trade.query', { out_trade_no: number });
 const refund = await call('alipay.trade.refund', { out_trade_no: number, refund_amount: '2.34', out_request_no: 'refund_1' });

@@ -21,9 +21,17 @@ from service.lab.provider.alipay.wire import (
 from service.lab.provider.refusals import RefusedError
 from service.lab.provider.rows import AskHold, Hold
 
-ORDER_STATUS = {"pending": "INIT", "open": "AUTHORIZED", "refused": "CLOSED"}
-"""The authorisation's; FINISH when nothing of it is left, CLOSED when it was never given."""
-OPERATION_STATUS = {"pending": "INIT", "refused": "CLOSED"}
+ORDER_STATUS = {
+    "pending": "INIT",
+    "open": "AUTHORIZED",
+    "finished": "FINISH",
+    "refused": "CLOSED",
+    "released": "CLOSED",
+    "expired": "CLOSED",
+}
+"""FINISH when it was paid out of and nothing is left, CLOSED when it was never given, or all of it was given back
+(AlipayFundAuthOperationDetailQueryResponse.orderStatus)."""
+OPERATION_STATUS = {"pending": "INIT", "refused": "CLOSED", "expired": "CLOSED"}
 
 
 class Freeze(msgspec.Struct, frozen=True):
@@ -58,8 +66,18 @@ class Unfreeze(msgspec.Struct, frozen=True):
     extra_param: str | None = None
 
 
-def freeze(visit: Visit, asked: Freeze, rider: str, confirmed: bool) -> Hold:
-    """The rider opened the order string, and confirmed or refused."""
+class Cancel(msgspec.Struct, frozen=True):
+    """alipay.fund.auth.operation.cancel."""
+
+    auth_no: str | None = None
+    out_order_no: str | None = None
+    operation_id: str | None = None
+    out_request_no: str | None = None
+    remark: str = ""
+
+
+def freeze(visit: Visit, asked: Freeze, rider: str, confirmed: bool | None) -> Hold:
+    """The rider opened the order string, and confirmed or refused, or (None) only looked."""
     made = AskHold(asked.out_order_no, "", CURRENCY, fen(asked.amount), asked.order_title)
     books, key = visit.desk.books, made.key
     known = books.holds.get((visit.account.account_id, key))
@@ -69,7 +87,7 @@ def freeze(visit: Visit, asked: Freeze, rider: str, confirmed: bool) -> Hold:
     refusal = visit.desk.faults.refusal("hold.open", visit.account.account_id, key, (rider,))
     if refusal and hold.state == "pending":
         raise RefusedError(402, refusal, "the rider does not qualify")
-    return holds.answer_by_rider(books, visit.account, key, confirmed, visit.now)
+    return hold if confirmed is None else holds.answer_by_rider(books, visit.account, key, confirmed, visit.now)
 
 
 def detail(visit: Visit, asked: NameOperation) -> Answer:
@@ -111,6 +129,21 @@ def unfreeze(visit: Visit, asked: Unfreeze) -> Answer:
     return visit.keep(request, answer)
 
 
+def cancel(visit: Visit, asked: Cancel) -> Answer:
+    """Takes a freeze back: closed where the rider had not confirmed it, else all that is left is given back."""
+    found = visit.hold(asked.auth_no, asked.out_order_no)
+    books, account, key = visit.desk.books, visit.account, found.asked.key
+    hold = holds.get(books, account, key, visit.now)
+    done = holds.end(books, account, key, "released", visit.now)
+    return {
+        "auth_no": number_of(done),
+        "out_order_no": key,
+        "operation_id": operation_id(done),
+        "out_request_no": asked.out_request_no,
+        "action": "close" if hold.state == "pending" else "unfreeze",
+    }
+
+
 def view(visit: Visit, hold: Hold) -> Answer:
     """What answers and messages say of an authorisation by its freeze."""
     books = visit.desk.books
@@ -121,7 +154,7 @@ def view(visit: Visit, hold: Hold) -> Answer:
     return {
         "auth_no": number_of(hold),
         "out_order_no": hold.asked.key,
-        "order_status": ORDER_STATUS.get(hold.state, "FINISH"),
+        "order_status": ORDER_STATUS[hold.state],
         "total_freeze_amount": yuan(hold.cap_minor),
         "rest_amount": yuan(rest),
         "total_pay_amount": yuan(paid),

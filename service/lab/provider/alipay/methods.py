@@ -45,7 +45,9 @@ def _refund(visit: Visit, asked: trades.MakeRefund | trades.NameRefund) -> str:
     return asked.out_request_no or asked.out_trade_no or ""
 
 
-def _authorised(visit: Visit, asked: authorisations.NameOperation | authorisations.Unfreeze) -> str:
+def _authorised(
+    visit: Visit, asked: authorisations.NameOperation | authorisations.Cancel | authorisations.Unfreeze
+) -> str:
     return visit.hold(asked.auth_no, getattr(asked, "out_order_no", None)).asked.key
 
 
@@ -53,7 +55,7 @@ def _ends(asked: zhima.FinishOrder) -> str:
     return "hold.finish" if asked.is_fulfilled == "true" else "hold.release"
 
 
-_FREE = "alipay.fund.auth."
+_FUND = "alipay.fund.auth."
 _ZHIMA = "zhima.credit.payafteruse."
 METHODS: dict[str, Method] = {
     f"{_ZHIMA}creditagreement.query": Method(
@@ -78,10 +80,13 @@ METHODS: dict[str, Method] = {
         _is("refund.get"), trades.NameRefund, trades.query_refund, "trade", _refund
     ),
     "alipay.trade.orderinfo.sync": Method(_is("performance.report"), trades.Sync, trades.sync, "trade", _trade),
-    f"{_FREE}operation.detail.query": Method(
+    f"{_FUND}operation.detail.query": Method(
         _is("hold.get"), authorisations.NameOperation, authorisations.detail, "authorisation", _authorised
     ),
-    f"{_FREE}order.unfreeze": Method(
+    f"{_FUND}operation.cancel": Method(
+        _is("hold.release"), authorisations.Cancel, authorisations.cancel, "authorisation", _authorised
+    ),
+    f"{_FUND}order.unfreeze": Method(
         _is("hold.release"), authorisations.Unfreeze, authorisations.unfreeze, "authorisation", _authorised
     ),
     "alipay.data.dataservice.bill.downloadurl.query": Method(

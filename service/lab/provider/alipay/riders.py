@@ -20,6 +20,8 @@ from service.lab.provider.rows import AskDebit
 
 DONE, FAILED, CANCELLED = "9000", "4000", "6001"
 """resultStatus of the app's callback (opendocs 02no45)."""
+ANSWERS: dict[str, bool | None] = {"confirm": True, "refuse": False, "look": None}
+"""What the rider does with what he is shown."""
 
 
 class Opened(msgspec.Struct, frozen=True):
@@ -27,13 +29,16 @@ class Opened(msgspec.Struct, frozen=True):
 
     shape: type
     family: str
-    act: Callable[[Visit, Any, str, bool], Answer]
+    act: Callable[[Visit, Any, str, bool | None], Answer]
     rider: Callable[[Visit, Any], str]
 
 
 async def open_order_string(desk: Desk, request: web.BaseRequest) -> web.Response:
-    """`?answer=confirm` or `refuse`, `&rider=` who opens it (else who the order string is about); the body is the order
-    string, or the address that carries it."""
+    """`?answer=confirm`, `refuse`, or `look` (and nothing more), `&rider=` who opens it (else who the order string is
+    about); the body is the order string, or the address that carries it."""
+    does = request.query.get("answer", "confirm")
+    if does not in ANSWERS:
+        raise RefusedError(422, "INVALID_REQUEST", f"answer is one of {', '.join(ANSWERS)}")
     text = (await request.read()).decode().strip()
     query = text.partition("?")[2] if text.startswith("http") else text
     try:
@@ -49,27 +54,26 @@ async def open_order_string(desk: Desk, request: web.BaseRequest) -> web.Respons
     desk.advance(now)
     visit = Visit(desk, believed.account, now, params.get("notify_url") or None)
     rider = request.query.get("rider") or opened.rider(visit, asked)
-    confirmed = request.query.get("answer", "confirm") == "confirm"
     try:
-        told = opened.act(visit, asked, rider, confirmed)
+        told = opened.act(visit, asked, rider, ANSWERS[does])
     except RefusedError as refused:
         return _callback(FAILED, refusal_body(refused, opened.family))
-    return _callback(DONE if confirmed else CANCELLED, told)
+    return _callback(DONE if ANSWERS[does] else CANCELLED, told)
 
 
-def _signs(visit: Visit, asked: zhima.SignAgreement, rider: str, confirmed: bool) -> Answer:
+def _signs(visit: Visit, asked: zhima.SignAgreement, rider: str, confirmed: bool | None) -> Answer:
     return zhima.agreement_view(zhima.sign(visit, asked, rider)) if confirmed else {}
 
 
-def _orders(visit: Visit, asked: zhima.CreateOrder, rider: str, confirmed: bool) -> Answer:
+def _orders(visit: Visit, asked: zhima.CreateOrder, rider: str, confirmed: bool | None) -> Answer:
     return zhima.order_view(visit, zhima.create(visit, asked, rider)) if confirmed else {}
 
 
-def _authorises(visit: Visit, asked: authorisations.Freeze, rider: str, confirmed: bool) -> Answer:
+def _authorises(visit: Visit, asked: authorisations.Freeze, rider: str, confirmed: bool | None) -> Answer:
     return authorisations.view(visit, authorisations.freeze(visit, asked, rider, confirmed))
 
 
-def _pays(visit: Visit, asked: trades.AppPay, rider: str, confirmed: bool) -> Answer:
+def _pays(visit: Visit, asked: trades.AppPay, rider: str, confirmed: bool | None) -> Answer:
     """The rider pays a new trade, or one that was not collected; opening it alone makes the trade."""
     books, account, amount = visit.desk.books, visit.account, fen(asked.total_amount)
     known = books.debits.get((account.account_id, asked.out_trade_no))

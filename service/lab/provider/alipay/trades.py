@@ -43,6 +43,7 @@ class Pay(msgspec.Struct, frozen=True):
     buyer_open_id: str | None = None
     seller_id: str | None = None
     agreement_params: dict[str, Any] = {}
+    query_options: tuple[str, ...] = ()
 
 
 class AppPay(msgspec.Struct, frozen=True):
@@ -58,6 +59,7 @@ class NameTrade(msgspec.Struct, frozen=True):
 
     out_trade_no: str | None = None
     trade_no: str | None = None
+    query_options: tuple[str, ...] = ()
 
 
 class MakeRefund(msgspec.Struct, frozen=True):
@@ -98,8 +100,7 @@ def pay(visit: Visit, asked: Pay) -> Answer:
         raise RefusedError(402, debit.code or "PAYMENT_FAIL", "the rider's account did not pay")
     answer = {**trade_view(visit, debit), "gmt_payment": local(debit.paid_at) if debit.paid_at else None}
     del answer["trade_status"]
-    if asked.is_async_pay:
-        answer["async_pay_apply_status"] = "S"
+    answer |= _async(debit, asked.query_options)
     if debit.state == "accepted" and not asked.is_async_pay:
         answer |= {"code": "10003", "msg": MESSAGES["10003"]}
     return answer
@@ -107,7 +108,8 @@ def pay(visit: Visit, asked: Pay) -> Answer:
 
 def query(visit: Visit, asked: NameTrade) -> Answer:
     """How the trade stands."""
-    return trade_view(visit, visit.seen(visit.trade(asked.trade_no, asked.out_trade_no)))
+    found = visit.seen(visit.trade(asked.trade_no, asked.out_trade_no))
+    return trade_view(visit, found) | _async(found, asked.query_options)
 
 
 def close(visit: Visit, asked: NameTrade) -> Answer:
@@ -222,8 +224,6 @@ def trade_view(visit: Visit, row: Debit) -> Answer:
     if hold and hold.asked.agreement:
         view["credit_biz_order_id"] = number_of(hold)
         view["credit_pay_mode"] = CREDIT_PAY_MODE
-        if row.retries:
-            view["async_pay_apply_status"] = "S"
     elif hold:
         view["auth_no"] = number_of(hold)
     return view
@@ -238,6 +238,11 @@ def status_of(row: Debit, visit: Visit) -> str:
     window = visit.account.terms.refund_window_s
     over = window is not None and row.updated_at + timedelta(seconds=window) < visit.now
     return "TRADE_FINISHED" if over else "TRADE_SUCCESS"
+
+
+def _async(row: Debit, options: tuple[str, ...]) -> Answer:
+    """That a trade was taken to be collected, told to who asks for it (AlipayTradePayResponse.asyncPayApplyStatus)."""
+    return {"async_pay_apply_status": "S"} if row.retries and "async_pay_info" in options else {}
 
 
 def logon_id(rider: str) -> str:
@@ -259,7 +264,8 @@ def _asked(visit: Visit, asked: Pay) -> tuple[AskDebit, Any]:
         return replace(made, hold=hold.asked.key, ends_hold=ends), product
     if asked.scene == ZHIMA_SCENE:
         hold = _order(visit, asked.auth_code or "")
-        made = replace(made, agreement=hold.asked.agreement, hold=hold.asked.key)
+        ends = visit.account.terms.ends_hold
+        made = replace(made, agreement=hold.asked.agreement, hold=hold.asked.key, ends_hold=ends)
         return made, visit.under(provider_retries=asked.is_async_pay, new_key_after_decline=False, further_debits=False)
     if number := str(asked.agreement_params.get("agreement_no", "")):
         agreement = visit.agreement(number, None)

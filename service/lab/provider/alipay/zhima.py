@@ -147,19 +147,17 @@ def finish(visit: Visit, asked: FinishOrder) -> Answer:
 
 
 def order_view(visit: Visit, row: Hold) -> Answer:
-    """What the order's answers say of it."""
-    view = {
+    """What the order's answers say of it; `total_amount` is the order's, not what was debited."""
+    made = debits_of(visit, row)
+    return {
         "credit_biz_order_id": number_of(row),
         "out_order_no": row.asked.key,
         "order_status": ORDER_STATUS.get(row.state, "INIT"),
-        "order_amount": yuan(row.cap_minor),
+        "total_amount": yuan(row.cap_minor),
+        "total_credit_pay_amount": yuan(sum(debit.paid_minor for debit in made)),
         "create_time": local(row.created_at),
+        "trade_no": number_of(made[-1]) if made else None,
     }
-    made = debits_of(visit, row)
-    if made:
-        view["trade_no"] = number_of(made[-1])
-        view["total_amount"] = yuan(sum(debit.amount_minor for debit in made))
-    return view
 
 
 def debits_of(visit: Visit, row: Hold) -> list[Debit]:
