@@ -25,7 +25,7 @@ import asyncio
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import aiohttp
@@ -186,3 +186,14 @@ async def _until_up(process: asyncio.subprocess.Process, port: int) -> None:
         writer.close()
         return
     raise AssertionError("localstripe did not start")
+
+
+async def _stay() -> None:
+    async with localstripe() as server:
+        print(f"localstripe: {server.url}  (secret key {KEY})", flush=True)
+        await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    with suppress(KeyboardInterrupt):
+        asyncio.run(_stay())
