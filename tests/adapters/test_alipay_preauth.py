@@ -18,6 +18,7 @@ from alipay_double import (
     SELLER_ID,
     Double,
     double,
+    opened,
     provider_at,
     settings_of,
 )

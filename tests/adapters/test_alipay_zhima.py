@@ -19,6 +19,7 @@ from alipay_double import (
     Canned,
     Double,
     double,
+    opened,
     provider_at,
     settings_of,
 )
