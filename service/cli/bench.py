@@ -11,6 +11,7 @@ import rich_click as click
 from rich.console import Console
 
 from service.lab import bench_rating
+from service.lab.bench_claims import bench_claims
 from service.lab.bench_collection import bench_collection
 from service.lab.bench_intake import bench_intake
 from service.lab.bench_tables import bench_tables
@@ -74,6 +75,23 @@ def intake_command(rides: int, pairs: int, json_file: Path) -> None:
 def collection_command(debits: int, pairs: int, concurrency: int, json_file: Path) -> None:
     """Measure collection beside its floor: due debits to the simulator and into the ledger; the same calls alone."""
     _report(bench_collection(debits, pairs, concurrency, Console(stderr=True)), json_file)
+
+
+@bench.command("claims")
+@click.option("--settled", type=click.IntRange(min=1000), default=10_000_000, show_default=True, help="How full.")
+@click.option(
+    "--json",
+    "json_file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=Path("build/bench-claims.json"),
+    show_default=True,
+)
+def claims_command(settled: int, json_file: Path) -> None:
+    """Measure how due debits are found beside 10 million settled ones.
+
+    Takes a few minutes and up to 12 GB in the temporary directory, which are gone at the end.
+    """
+    _report(bench_claims(settled, Console(stderr=True)), json_file)
 
 
 @bench.command("rating")

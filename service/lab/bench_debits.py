@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -123,9 +122,12 @@ async def add_due(
 
 
 async def add_settled(
-    connection: asyncpg.Connection[asyncpg.Record], since: datetime, months: int, debits: int
+    connection: asyncpg.Connection[asyncpg.Record], since: datetime, months: int, debits: int, series: int = 0
 ) -> None:
-    """Debits that were settled, spread over whole months from the month of `since` on; made by the server itself."""
+    """Debits that were settled, spread over whole months from the month of `since` on; made by the server itself.
+
+    Each `series` (0, 1, …) is a further one beside those before.
+    """
     await connection.execute("SELECT make_ride_partitions($1, $2)", since, months)
     for index in range(months):
         years, month = divmod(since.month - 1 + index, 12)
@@ -133,7 +135,6 @@ async def add_settled(
         share = debits // months + (index < debits % months)
         spacing_ms = 27 * 86_400_000 // max(share, 1)
         await connection.execute(
-            _SETTLED, ride_number(begin, 0), share, max(spacing_ms, 1), RIDERS, begin, timeout=1800
+            _SETTLED, ride_number(begin, series), share, max(spacing_ms, 1), RIDERS, begin, timeout=1800
         )
-        await asyncio.sleep(0)
     await connection.execute("VACUUM (ANALYZE) debit", timeout=1800)

@@ -131,7 +131,7 @@ class Process:
                 await self.pause(idle_seconds)
 
 
-async def open_database(process: Process, *, size_max: int = 10) -> Database | None:
+async def open_database(process: Process, *, size_max: int = 10, hot: bool = False) -> Database | None:
     """The pool of a role, once the database is there and of this release's schema."""
 
     async def attempt() -> Database:
@@ -140,7 +140,7 @@ async def open_database(process: Process, *, size_max: int = 10) -> Database | N
             await check_version(connection)
         finally:
             await connection.close()
-        return await Database.open(process.settings.database_url, name=process.role, size_max=size_max)
+        return await Database.open(process.settings.database_url, name=process.role, size_max=size_max, hot=hot)
 
     return await process.until_there("PostgreSQL", attempt)
 
@@ -245,7 +245,7 @@ async def run_keep(process: Process) -> None:
 
 async def run_collect(process: Process) -> None:
     """The role `collect`: what is owed becomes debits, by merchant account, none of which slows another."""
-    database = await open_database(process, size_max=16)
+    database = await open_database(process, size_max=16, hot=True)
     if database is None:
         return
     _look_for_cycles_seldom()

@@ -102,10 +102,11 @@ class Database:
         self._pool = pool
 
     @classmethod
-    async def open(cls, url: str, *, name: str, size_max: int = 10) -> Self:
-        """Connects; raises what asyncpg raises when the server is away."""
+    async def open(cls, url: str, *, name: str, size_max: int = 10, hot: bool = False) -> Self:
+        """Connects; raises what asyncpg raises when the server is away. `hot` is as for `connect`."""
+        settings = session_settings(name, url) | (HOT_PLANS if hot else {})
         pool = await asyncpg.create_pool(
-            url, min_size=1, max_size=size_max, command_timeout=30, server_settings=session_settings(name, url)
+            url, min_size=1, max_size=size_max, command_timeout=30, server_settings=settings
         )
         assert pool is not None
         return cls(pool)
@@ -150,7 +151,11 @@ def session_settings(name: str, url: str = "") -> dict[str, str]:
     return {setting: value for setting, value in settings.items() if setting not in said}
 
 
+HOT_PLANS = {"plan_cache_mode": "force_generic_plan", "enable_seqscan": "off"}
+"""Planning over a table's months takes longer than running what was planned."""
+
+
 async def connect(url: str, *, name: str, hot: bool = False) -> asyncpg.Connection[asyncpg.Record]:
     """A dedicated connection. A hot path's plans are made once and never read a table from end to end."""
-    plans = {"plan_cache_mode": "force_generic_plan", "enable_seqscan": "off"} if hot else {}
+    plans = HOT_PLANS if hot else {}
     return await asyncpg.connect(url, command_timeout=30, server_settings=session_settings(name, url) | plans)

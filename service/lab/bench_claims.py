@@ -1,0 +1,106 @@
+"""`farebox bench claims`: what it costs to find the debits that are due beside millions that are settled.
+
+The settled debits fill the monthly partitions of half a year; then the claim of collection, its own named query, is
+made and rolled back again and again: with debits due, and with none, which is what an idle process asks all the time.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import asyncpg
+from rich.console import Console
+
+from service.adapters.postgres import QUERIES, connect
+from service.lab.bench_debits import add_due, add_settled, furnished_database
+from service.lab.measure import Report, Section, Spread, spread, this_machine
+from service.lab.servers import lab
+
+SETTINGS = {"shared_buffers": "1GB", "checkpoint_timeout": "15min", "max_wal_size": "4GB"}
+MONTHS = 6
+DUE = 5_000
+CLAIMED = 256
+CLAIMS = 60
+COLUMNS = ("settled debits", "claim of 256 due", "claim of none", "reads of the table", "debits, GB")
+
+
+async def bench_claims(settled: int, console: Console) -> Report:
+    """Measures with none, a tenth of `settled` and `settled` debits in the table."""
+    now = datetime.now(UTC)
+    since = _months_before(now, MONTHS - 1)
+    rows: list[tuple[Any, ...]] = []
+    # No Kafka is needed here: an address that is given is not started.
+    async with lab(settings=SETTINGS, kafka_bootstrap="none", console=console) as servers:
+        url = await furnished_database(servers, "bench_claims", "http://127.0.0.1", since)
+        connection = await connect(url, name="bench", hot=True)
+        try:
+            await connection.execute("SET transaction_timeout = 0")
+            await add_settled(connection, since, MONTHS, 0)
+            await add_due(connection, DUE, "due", now)
+            filled = 0
+            for series, there in enumerate((0, settled // 10, settled)):
+                if there > filled:
+                    console.print(f"filling up to {there:,} settled debits …")
+                    await add_settled(connection, since, MONTHS, there - filled, series)
+                    filled = there
+                rows.append((there, *await _measured(connection, now)))
+        finally:
+            await connection.close()
+    title = f"Claims in a table of {MONTHS} months, ms per claim: median (mean, 90th percentile)"
+    return Report(this_machine(), SETTINGS | {"due": f"{DUE:,}"}, [Section(title, COLUMNS, rows)])
+
+
+async def _measured(connection: asyncpg.Connection[asyncpg.Record], now: datetime) -> tuple[Any, ...]:
+    due, none = await claim_costs(connection, now), await claim_costs(connection, now - timedelta(days=400))
+    reads = ", ".join(sorted(await claim_reads(connection, now)))
+    size = await connection.fetchval(
+        "SELECT sum(pg_total_relation_size(inhrelid))::bigint FROM pg_inherits WHERE inhparent = 'debit'::regclass"
+    )
+    return due, none, reads, size / 2**30
+
+
+async def claim_costs(connection: asyncpg.Connection[asyncpg.Record], now: datetime) -> Spread:
+    """Milliseconds of one claim, its transaction rolled back; the first ten only warm up."""
+    seconds = []
+    for _ in range(CLAIMS + 10):
+        transaction = connection.transaction()
+        began = time.perf_counter()
+        await transaction.start()
+        rows = await connection.fetch(QUERIES["claim_debits"], *_asked(now))
+        await transaction.rollback()
+        seconds.append(time.perf_counter() - began)
+        assert len(rows) in (0, CLAIMED)
+    return spread([second * 1e-3 for second in seconds[10:]], 1)  # A Spread is in millionths of what it is given.
+
+
+async def claim_reads(connection: asyncpg.Connection[asyncpg.Record], now: datetime) -> set[str]:
+    """How the claim's plan, on a connection like the role's, reads the partitions of debits: nodes and indexes."""
+    name = "claim_plan"
+    await connection.execute(f"PREPARE {name} AS {QUERIES['claim_debits']}")
+    try:
+        at = f"'{now.isoformat()}'"
+        plan = await connection.fetchval(f"EXPLAIN (FORMAT JSON) EXECUTE {name}(1, {at}, {at}, {CLAIMED}, true)")
+    finally:
+        await connection.execute(f"DEALLOCATE {name}")
+    return set(_reads(json.loads(plan)[0]["Plan"]))
+
+
+def _reads(node: dict[str, Any]) -> list[str]:
+    found = [read for child in node.get("Plans", ()) for read in _reads(child)]
+    if str(node.get("Relation Name", "")).startswith("debit"):
+        kind, index = node["Node Type"], str(node.get("Index Name", ""))
+        found.append(f"{kind} by {re.sub(r'^debit_[0-9_]*', '', index)}" if index else kind)
+    return found
+
+
+def _asked(now: datetime) -> tuple[Any, ...]:
+    return 1, now, now, CLAIMED, True
+
+
+def _months_before(now: datetime, months: int) -> datetime:
+    years, month = divmod(now.month - 1 - months, 12)
+    return now.replace(year=now.year + years, month=month + 1, day=1, hour=0, minute=0, second=0, microsecond=0)

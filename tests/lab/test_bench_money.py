@@ -1,0 +1,100 @@
+"""The benches of collection measure what is really there, and due debits are found by their index."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import TypeAlias
+
+import asyncpg
+import msgspec
+import pytest
+from aiohttp import web
+from rich.console import Console
+
+from service.adapters.postgres import QUERIES, connect
+from service.adapters.providers import open_provider
+from service.adapters.providers.port import AgreementRef, DebitRequest, MerchantAccount
+from service.lab.bench_calls import bodies
+from service.lab.bench_claims import claim_reads
+from service.lab.bench_collection import COLUMNS, bench_collection
+from service.lab.bench_debits import ACCOUNT, AMOUNT_MINOR, API_KEY, HEADERS, add_due, add_settled, furnished_database
+from service.lab.servers import Servers
+
+Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+NOW = datetime(2026, 11, 22, 10, tzinfo=UTC)
+SINCE = datetime(2026, 9, 1, tzinfo=UTC)
+
+
+@pytest.fixture
+async def filled(servers: Servers) -> AsyncIterator[Connection]:
+    """Three months of settled debits, the last of which has a few that are due; a connection like the role's."""
+    url = await furnished_database(servers, "bench_of_claims", "http://127.0.0.1", SINCE)
+    connection = await connect(url, name="test", hot=True)
+    try:
+        await add_settled(connection, SINCE, 3, 6_000)
+        await add_due(connection, 300, "due", NOW)
+        yield connection
+    finally:
+        await connection.close()
+        await servers.drop_database("bench_of_claims")
+
+
+async def test_due_debits_are_found_by_their_index_whatever_is_settled_beside_them(filled: Connection) -> None:
+    assert await claim_reads(filled, NOW) == {"Index Scan by account_no_due_at_idx"}
+    rows = await filled.fetch(QUERIES["claim_debits"], 1, NOW, NOW, 256, True)
+    assert len({row["ride_no"] for row in rows}) == 256
+    assert {row["state"] for row in rows} == {"new"}
+    assert [row["due_at"] for row in rows] == sorted(row["due_at"] for row in rows)
+
+
+async def test_an_idle_claim_reads_no_settled_debit(filled: Connection) -> None:
+    await filled.execute("UPDATE debit SET due_at = NULL, state = 'settled' WHERE due_at IS NOT NULL")
+    await filled.execute("VACUUM debit")
+    await filled.execute(f"PREPARE idle AS {QUERIES['claim_debits']}")
+    at = f"'{NOW.isoformat()}'"
+    lines = await filled.fetch(
+        f"EXPLAIN (ANALYZE, BUFFERS, TIMING OFF, SUMMARY OFF, FORMAT JSON) EXECUTE idle(1, {at}, {at}, 256, true)"
+    )
+    plan = msgspec.json.decode(lines[0][0])[0]["Plan"]
+    assert plan["Actual Rows"] == 0
+    assert plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] < 100, "6,300 debits lie in many hundred blocks"
+
+
+async def test_the_settled_debits_of_a_bench_lie_in_whole_months(filled: Connection) -> None:
+    months = await filled.fetch(
+        "SELECT tableoid::regclass::text, count(*) FROM debit WHERE state = 'settled' GROUP BY 1 ORDER BY 1"
+    )
+    assert [tuple(row) for row in months] == [(f"debit_2026_{month:02d}", 2_000) for month in (9, 10, 11)]
+
+
+async def test_the_floor_sends_what_collection_sends() -> None:
+    seen: list[tuple[bytes, dict[str, str]]] = []
+
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
+        headers = {name: request.headers[name] for name in HEADERS}
+        seen.append((await request.read(), headers))
+        return web.Response(status=500)
+
+    runner = web.ServerRunner(web.Server(answer, access_log=None), shutdown_timeout=0)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    provider = open_provider(MerchantAccount(1, ACCOUNT, "sandbox", url, {"api_key": API_KEY}))
+    try:
+        await provider.debit(DebitRequest("x1d0", AgreementRef("k1"), AMOUNT_MINOR, "CNY", "Ride x1-0"))
+    finally:
+        await provider.close()
+        await runner.cleanup()
+    assert seen == [(bodies(1, "x1")[0], HEADERS)]
+
+
+async def test_the_bench_of_collection_settles_everything_and_says_how_fast_beside_its_floor() -> None:
+    report = await bench_collection(300, 1, 8, Console(quiet=True))
+    (section,) = report.sections
+    assert section.columns == COLUMNS
+    assert [row[0] for row in section.rows] == ["floor", "collection"]
+    floor, collection = (row[1] for row in section.rows)
+    assert floor > 0 and collection > 0
+    assert section.rows[1][2] == pytest.approx(collection / floor, rel=0.05)
+    assert (report.settings["debits"], report.settings["fsync"]) == ("300", "on")
