@@ -16,7 +16,7 @@ from service.cli.connections import carry_out, database_of, fail, load_settings
 from service.flows.clock import machine_now
 
 T = TypeVar("T")
-RIDER_SCOPES = frozenset({"status:read"})
+RIDER_SCOPES = frozenset({"status:read", "billing:write"})
 NAME_CHARACTERS_MAX = 128
 
 
@@ -33,7 +33,12 @@ def token() -> None:
 @token.command()
 @click.option("--scope", "scopes", multiple=True, required=True, type=click.Choice(SCOPES), help="Repeatable.")
 @click.option("--operator", "operator_id", metavar="ID", help="Whose data it sees.  [default: the default operator]")
-@click.option("--rider", "rider_ref", metavar="REF", help="It sees this rider's data alone; only with status:read.")
+@click.option(
+    "--rider",
+    "rider_ref",
+    metavar="REF",
+    help="It sees this rider's data alone; with billing:write it may ask for a payment of his debits, and no more.",
+)
 @click.option("--name", default="", help="What it is for.")
 @click.option("--expires", metavar="RFC3339", help="When it ends.  [default: never]")
 def create(
@@ -42,7 +47,7 @@ def create(
     """Make a token and print it: this once, for only its hash is kept."""
     ends_at = None if expires is None else _instant(expires)
     if rider_ref is not None and not set(scopes) <= RIDER_SCOPES:
-        fail("--rider: a rider's token has the scope status:read alone")
+        fail("--rider: a rider's token has the scopes status:read and billing:write alone")
     for option, text in (("--rider", rider_ref), ("--name", name)):
         if text is not None and (len(text) > NAME_CHARACTERS_MAX or not text.isprintable()):
             fail(f"{option}: allowed are at most {NAME_CHARACTERS_MAX} printable characters")

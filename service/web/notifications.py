@@ -75,6 +75,8 @@ async def _hand_over(doors: Doors, provider: Provider, notice: Notification) -> 
     States only go forward, so that old, repeated and reversed notifications change nothing.
     """
     number, answer = provider.account.account_no, notice.answer
+    if notice.dispute is not None:
+        return await doors.collection.disputed(number, notice.dispute)
     if notice.about == "agreement" and not isinstance(answer, HoldStatus):
         return await doors.agreements.noticed(number, notice.key, answer)
     if notice.about == "hold" and not isinstance(answer, AgreementStatus):

@@ -143,7 +143,12 @@ class RefundView(msgspec.Struct, frozen=True):
 
 
 class DebitView(msgspec.Struct, frozen=True):
-    """A debit as it stands; `due_at` is when something is tried next, `pay_by` when it is overdue."""
+    """A debit as it stands; `due_at` is when something is tried next, `pay_by` when it is overdue.
+
+    Until `payable_until` the rider may pay it himself by `action`. `dunned` (since `dunned_at`) is how far reminders
+    have come, `nudged_at` when its provider was last asked to try it, `record` what is reported of it: known to the
+    provider since `record_at`.
+    """
 
     debit_id: str
     session_id: str
@@ -167,6 +172,12 @@ class DebitView(msgspec.Struct, frozen=True):
     settled_at: datetime | None
     due_at: datetime | None
     pay_by: datetime | None
+    payable_until: datetime | None
+    dunned: str | None
+    dunned_at: datetime | None
+    nudged_at: datetime | None
+    record: str | None
+    record_at: datetime | None
     created_at: datetime
     updated_at: datetime
 

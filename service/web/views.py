@@ -269,6 +269,12 @@ def _debit(row: DebitRow) -> dict[str, Any]:
         "settled_at": row.settled_at,
         "due_at": row.due_at,
         "pay_by": row.pay_by,
+        "payable_until": row.payable_until,
+        "dunned": row.dunned,
+        "dunned_at": row.dunned_at,
+        "nudged_at": row.nudged_at,
+        "record": row.record,
+        "record_at": row.record_at,
         "created_at": row.created_at,
         "updated_at": row.updated_at,
     }

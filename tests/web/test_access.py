@@ -73,6 +73,7 @@ CASES: dict[tuple[str, str], Case] = {
     ("POST", "/v1/debits/{debit_id:str}/refunds"): Case(
         WRITE, "/v1/debits/{debit}/refunds", {"amount_minor": 1, "reason": "sorry"}, right=202
     ),
+    ("POST", "/v1/debits/{debit_id:str}/payment"): Case(WRITE, "/v1/debits/{debit}/payment", right=409),
     ("POST", "/v1/debits/{debit_id:str}/retry"): Case(WRITE, "/v1/debits/{debit}/retry", right=409),
     ("POST", "/v1/debits/{debit_id:str}/suspend"): Case(
         WRITE, "/v1/debits/{debit}/suspend", {"reason": "the lock failed"}, right=409
@@ -206,6 +207,18 @@ async def test_the_rider_sees_what_is_his(matrix: Matrix, route: tuple[str, str]
 async def test_whom_it_is_for_gets_it(matrix: Matrix, route: tuple[str, str]) -> None:
     answer = await matrix.ask(route, CASES[route].scope and ALL)
     assert answer.status == CASES[route].right, answer
+
+
+async def test_a_riders_token_may_ask_for_the_payment_of_his_debits_and_write_nothing_else(matrix: Matrix) -> None:
+    it = matrix.world
+    await it.token("payer", [READ, WRITE], "default", f"{MARK}-anna")
+    await it.token("other-payer", [READ, WRITE], "default", "bert")
+    for route, case in GUARDED.items():
+        if case.scope != WRITE:
+            continue
+        payment = route[1].endswith("/payment")
+        for token, status in (("payer", 409 if payment else 403), ("other-payer", 404 if payment else 403)):
+            assert (await matrix.ask(route, token)).status == status, route
 
 
 async def test_a_token_ends_when_it_is_revoked(matrix: Matrix) -> None:

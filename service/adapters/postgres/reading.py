@@ -70,6 +70,12 @@ class DebitRow(msgspec.Struct, frozen=True):
     settled_at: datetime | None
     due_at: datetime | None
     pay_by: datetime | None
+    payable_until: datetime | None
+    dunned: str | None
+    dunned_at: datetime | None
+    nudged_at: datetime | None
+    record: str | None
+    record_at: datetime | None
     created_at: datetime
     updated_at: datetime
 

@@ -25,6 +25,7 @@ SELECT json_build_object(
       SELECT ride_no, ordinal, debit.operator_no, session_id, agreement_id, debit.currency, amount_minor, paid_minor, refunding_minor,
              refunded_minor, forgone_minor, debit.state, overdue, suspended, dispute, debit.provider_key,
              debit.provider_ref, debit.action, debit.reason, attempts, submitted_at, settled_at, debit.due_at, pay_by,
+             payable_until, dunned, dunned_at, nudged_at, record, record_at,
              debit.created_at, debit.updated_at
       FROM debit JOIN agreement USING (agreement_no) WHERE ride_no = $1) d),
   'transitions', (
@@ -119,7 +120,8 @@ WHERE operator_no = $1 AND rider_no = $2 AND balance_window = ANY($3::text[]);
 WITH scanned AS MATERIALIZED (
   SELECT ride_no, ordinal, operator_no, session_id, agreement_no, currency, amount_minor, paid_minor, refunding_minor,
          refunded_minor, forgone_minor, state, overdue, suspended, dispute, provider_key, provider_ref, action, reason,
-         attempts, submitted_at, settled_at, due_at, pay_by, created_at, updated_at
+         attempts, submitted_at, settled_at, due_at, pay_by,
+         payable_until, dunned, dunned_at, nudged_at, record, record_at, created_at, updated_at
   FROM debit WHERE (ride_no, ordinal) < ($2::bigint, $3::smallint) ORDER BY ride_no DESC, ordinal DESC LIMIT $7
 )
 SELECT (SELECT count(*) FROM scanned) AS scanned,
@@ -141,6 +143,7 @@ SELECT (SELECT count(*) FROM rides) AS scanned, (SELECT min(ride_no) || '-0' FRO
     SELECT ride_no, ordinal, debit.operator_no, session_id, agreement_id, debit.currency, amount_minor, paid_minor,
            refunding_minor, refunded_minor, forgone_minor, debit.state, overdue, suspended, dispute, debit.provider_key,
            debit.provider_ref, debit.action, debit.reason, attempts, submitted_at, settled_at, debit.due_at, pay_by,
+             payable_until, dunned, dunned_at, nudged_at, record, record_at,
            debit.created_at, debit.updated_at
     FROM rides JOIN debit USING (ride_no) JOIN agreement USING (agreement_no)
     WHERE agreement_no = ANY($1::bigint[]) AND (ride_no, ordinal) < ($2::bigint, $3::smallint)
@@ -160,6 +163,7 @@ SELECT json_build_object(
       SELECT ride_no, ordinal, debit.operator_no, session_id, agreement_id, debit.currency, amount_minor, paid_minor,
              refunding_minor, refunded_minor, forgone_minor, debit.state, overdue, suspended, dispute, debit.provider_key,
              debit.provider_ref, debit.action, debit.reason, attempts, submitted_at, settled_at, debit.due_at, pay_by,
+             payable_until, dunned, dunned_at, nudged_at, record, record_at,
              debit.created_at, debit.updated_at
       FROM debit JOIN agreement USING (agreement_no)
       WHERE agreement.rider_no = rider.rider_no

@@ -1,0 +1,66 @@
+"""The rider pays now: his app asks for it, and what it gets is paid at the real simulator."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from ride_builders import whole
+from web_world import WebWorld, web_world
+
+from service.billing.keys import provider_key, session_key_bytes
+
+
+@pytest.fixture(scope="module")
+async def it(database_url: str) -> AsyncIterator[WebWorld]:
+    async with web_world(database_url) as it:
+        await it.clock(60)
+        await it.token("payer", ["status:read", "billing:write"], "default", "anna")
+        yield it
+
+
+async def declined(it: WebWorld, session: str) -> Any:
+    """A debit that waits for its rider to have money."""
+    assert it.sandbox is not None
+    key = provider_key(session_key_bytes("default", session), "debit", 1)
+    await it.sandbox.script("decline", on=key, op="debit.take", code="BALANCE_NOT_ENOUGH")
+    await it.take(*whole(session))
+    await it.collect()
+    (debit,) = (await it.get(f"/v1/sessions/{session}"))["debits"]
+    assert debit["state"] == "retry_wait"
+    return debit
+
+
+async def test_the_rider_pays_by_what_his_app_was_given(it: WebWorld) -> None:
+    assert it.sandbox is not None
+    debit = await declined(it, "pays")
+    path = f"/v1/debits/{debit['debit_id']}/payment"
+    asked = await it.ask("POST", path, by="payer", key="k-pays")
+    assert (asked.status, asked.body["action"]["kind"]) == (200, "url")
+    assert asked.body["payable_until"] is not None
+    again = await it.ask("POST", path, by="payer", key="k-pays")
+    assert again.body == asked.body == await it.get(f"/v1/debits/{debit['debit_id']}", by="payer")
+    page = asked.body["action"]["url"].removeprefix(it.sandbox.url)
+    await it.sandbox.call("POST", f"{page}&answer=pay")
+    await it.clock(62)
+    await it.collect()
+    after = await it.get(f"/v1/debits/{debit['debit_id']}")
+    assert (after["state"], after["paid_minor"], after["action"]) == ("settled", 250, None)
+    late = await it.ask("POST", path)
+    assert (late.status, late.fields) == (409, ["path:debit_id"])
+    assert "is settled and can't be paid by the rider now" in late.body["detail"]
+
+
+async def test_a_provider_that_does_not_answer_is_told_as_such(it: WebWorld) -> None:
+    assert it.sandbox is not None
+    debit = await declined(it, "silence")
+    await it.sandbox.script("error_before", op="debit.request_payment")
+    answer = await it.ask("POST", f"/v1/debits/{debit['debit_id']}/payment")
+    assert (answer.status, answer.body["type"]) == (503, "urn:farebox:problem:unavailable")
+    assert answer.headers["retry-after"]
+
+
+@pytest.mark.parametrize("debit", ["none", "1-1", "99999999999999999999-1"])
+async def test_a_debit_that_is_not_there_is_a_404(it: WebWorld, debit: str) -> None:
+    assert (await it.ask("POST", f"/v1/debits/{debit}/payment")).status == 404
