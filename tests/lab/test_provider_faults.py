@@ -126,6 +126,26 @@ async def test_a_notification_says_who_it_is_from_and_what_became_of_what() -> N
         assert isinstance(read.answer, Succeeded) and read.answer.amount_minor == 250
 
 
+async def test_a_dispute_is_told_by_the_number_of_its_debit() -> None:
+    async with notified() as (at, provider, box):
+        agreement = await sign(at, provider, "ag")
+        paid = await provider.debit(debit_request("d", agreement))
+        assert isinstance(paid, Succeeded)
+        for _ in range(2):
+            await box.next()
+        named = {"account_id": "shop", "debit": "d", "kind": "chargeback"}
+        for state, told in (("open", "opened"), ("won", "won")):
+            await at.call("POST", "/disputes", named | {"state": state})
+            read = provider.parse_notification(*await box.next(), datetime.now(UTC))
+            assert isinstance(read, Notification) and read.dispute is not None
+            assert (read.dispute.debit_ref, read.dispute.kind, read.dispute.state, read.dispute.amount_minor) == (
+                paid.provider_ref,
+                "chargeback",
+                told,
+                250,
+            )
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [

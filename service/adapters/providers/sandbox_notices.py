@@ -11,12 +11,14 @@ import msgspec
 from service.adapters.providers import sandbox_wire as wire
 from service.adapters.providers.exchange import decoded
 from service.adapters.providers.port import Ack, BadNotification, Notification
+from service.billing.outcomes import Unknown
 
 CLOCK_OFFSET_MAX_S = 300
 _AGREEMENT = msgspec.json.Decoder(wire.AgreementView)
 _HOLD = msgspec.json.Decoder(wire.HoldView)
 _DEBIT = msgspec.json.Decoder(wire.DebitView)
 _REFUND = msgspec.json.Decoder(wire.RefundView)
+_DISPUTE = msgspec.json.Decoder(wire.DisputeView)
 _NOTICE = msgspec.json.Decoder(wire.NoticeBody)
 
 
@@ -47,6 +49,8 @@ def _content(notice: wire.NoticeBody) -> Notification | None:
             return Notification(notice.id, "agreement", agreement.key, wire.agreement_status(agreement), ack)
         case "refund" if refund := decoded(data, _REFUND):
             return Notification(notice.id, "refund", refund.key, wire.refund_outcome(refund), ack)
+        case "dispute" if (told := decoded(data, _DISPUTE)) and (dispute := wire.dispute_status(told)):
+            return Notification(notice.id, "debit", told.debit, Unknown("a dispute"), ack, dispute=dispute)
     return None
 
 

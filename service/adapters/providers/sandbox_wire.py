@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from service.adapters.providers.port import Statement, StatementRow
+from service.adapters.providers.port import DisputeStatus, Statement, StatementRow
 from service.billing.agreements.standing import AgreementState, AgreementStatus, HoldStatus, HoldStatusState
 from service.billing.outcomes import (
     Accepted,
@@ -45,7 +45,15 @@ HOLD_STATES: dict[str, HoldStatusState] = {
 }
 STATEMENT_KINDS: dict[str, Literal["debit", "refund"]] = {"debit": "debit", "refund": "refund"}
 RIDER_MUST_PAY = "RIDER_MUST_PAY"
-DECLINES_RETRYABLE = frozenset({"BALANCE_NOT_ENOUGH", "DAY_LIMIT"})
+DECLINES_RETRYABLE = frozenset(
+    {"BALANCE_NOT_ENOUGH", "CARD_BALANCE_NOT_ENOUGH", "DAY_LIMIT", "MONTH_LIMIT", "NO_PAYMENT_MEANS"}
+)
+DISPUTE_STATES: dict[str, Literal["opened", "won", "lost", "resolved"]] = {
+    "open": "opened",
+    "won": "won",
+    "lost": "lost",
+    "resolved": "resolved",
+}
 DECLINES_FINAL = frozenset(
     {"AGREEMENT_REVOKED", "AGREEMENT_EXPIRED", "AGREEMENT_REFUSED", "AGREEMENT_PENDING", "HOLD_CLOSED"}
 )
@@ -59,6 +67,7 @@ REJECTIONS = frozenset(
         "HOLD_NEEDED",
         "REFUND_TOO_MUCH",
         "REFUND_TOO_LATE",
+        "REFUND_DISPUTED",
     }
 )
 CONFLICTS = frozenset({"KEY_CONFLICT", "WRONG_STATE", "DEBIT_NOT_FINAL"})
@@ -100,6 +109,17 @@ class DebitView(msgspec.Struct, frozen=True):
     paid_minor: int
     code: str | None = None
     action_url: str | None = None
+
+
+class DisputeView(msgspec.Struct, frozen=True):
+    """A complaint or chargeback; `debit` is the provider's number of its debit."""
+
+    ref: str
+    debit: str
+    kind: Literal["complaint", "chargeback"]
+    state: str
+    currency: str
+    amount_minor: int
 
 
 class RefundView(msgspec.Struct, frozen=True):
@@ -231,3 +251,11 @@ def refusal(problem: Problem, *, refused_unread: bool) -> Outcome:
     if code in REJECTIONS or refused_unread:
         return Rejected(code, problem.message)
     return Unknown(f"code {code}")
+
+
+def dispute_status(view: DisputeView) -> DisputeStatus | None:
+    """What a dispute's view means; None for a state that nobody listed."""
+    state = DISPUTE_STATES.get(view.state)
+    if state is None:
+        return None
+    return DisputeStatus(view.debit, view.kind, state, view.amount_minor, view.currency, view.ref)

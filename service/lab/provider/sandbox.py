@@ -43,9 +43,9 @@ class SandboxFace:
         """Every change, to the account's one address."""
         if account.notify_url is None:
             return None
-        key = desk.books.debits_by_number[row.debit_number].asked.key if isinstance(row, Dispute) else row.asked.key
-        number = desk.books.next_number()
-        seen = view(row, account, desk.public_url, debit_key=key)
+        about = desk.books.debits_by_number[row.debit_number] if isinstance(row, Dispute) else row
+        key, number = about.asked.key, desk.books.next_number()
+        seen = view(row, account, desk.public_url, debit_ref=about.ref)
         body = NoticeBody(f"NO{number:010d}", row.account_id, ABOUT[type(row)], desk.clock.now(), seen)
         return Notice(number, row.account_id, key, _ENCODER.encode(body).decode(), next_at=body.at)
 

@@ -65,10 +65,10 @@ class RefundView(msgspec.Struct, omit_defaults=True):
 
 
 class DisputeView(msgspec.Struct):
-    """A complaint or chargeback as the merchant sees it; `key` is its debit's."""
+    """A complaint or chargeback as the merchant sees it; `debit` is the provider's number of its debit."""
 
-    key: str
     ref: str
+    debit: str
     kind: str
     state: str
     currency: str
@@ -93,12 +93,12 @@ View = AgreementView | HoldView | DebitView | RefundView | DisputeView
 
 
 def view(
-    row: Agreement | Hold | Debit | Refund | Dispute, account: Account, public_url: str, *, debit_key: str = ""
+    row: Agreement | Hold | Debit | Refund | Dispute, account: Account, public_url: str, *, debit_ref: str = ""
 ) -> View:
-    """The merchant's view of a row; `action_url` where the rider must do something, `debit_key` of a dispute."""
+    """The merchant's view of a row; `action_url` where the rider must do something, `debit_ref` of a dispute."""
     match row:
         case Dispute():
-            return DisputeView(debit_key, row.ref, row.kind, row.state, row.currency, row.amount_minor)
+            return DisputeView(row.ref, debit_ref, row.kind, row.state, row.currency, row.amount_minor)
         case Debit(asked=asked):
             url = rider_url(public_url, account, "debit", asked.key) if row.code == RIDER_MUST_PAY else None
             amounts = (row.amount_minor, row.paid_minor, row.refunded_minor)
