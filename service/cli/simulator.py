@@ -1,4 +1,4 @@
-"""`farebox provider-simulator`: the sandbox payment provider as a process of its own."""
+"""`farebox provider-simulator`: the payment provider to try things on, as a process of its own."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ import rich_click as click
 import uvloop
 
 from service.lab.provider.faults import Rates
+from service.lab.provider.refusals import RefusedError
 from service.lab.provider.rows import Account
 from service.lab.provider.server import Plan, simulator
+from service.lab.provider.workshop import checked
 
 
 def register(group: click.Group) -> None:
@@ -21,7 +23,40 @@ def register(group: click.Group) -> None:
     group.add_command(provider_simulator)
 
 
+GUIDE = """\
+Faces, one per account:
+  sandbox   our own JSON: /v1/...; {"account_id": "city", "api_key": "secret"}
+  alipay    the open platform's POST /gateway.do, signed both ways (RSA2):
+            {"account_id": "zhima", "face": "alipay", "notify_url": "http://...",
+             "alipay": {"app_id": "2021...", "public_key": "<the merchant's, PEM or its base64>",
+                        "seller_id": "2088..."},
+             "terms": {"provider_retries": true, "hold_needed": true, "holds_max": 3}}
+
+The workbench (JSON; no key: keep it on loopback):
+  PUT  /accounts              makes or changes an account, as --account does
+  GET  /keys?account=zhima    the provider's public keys, the one that signs first; POST makes a new one
+  POST /alipay/rider?answer=confirm&rider=r1   the rider's app: the body is an order string
+                              (answer: confirm, refuse, look)
+  PUT  /wallets               [{"rider": "r1", "currency": "CNY", "balance_minor": 0}]
+  POST /script                [{"kind": "lost", "op": "debit.take", "on": "<key, number or rider>"}]; DELETE forgets
+  PUT  /rates                 {"decline": 0.05}, as --rate does
+  POST /agreements            {"account_id": "zhima", "key": "...", "revoke": true}
+  POST /disputes              {"account_id": "zhima", "debit": "...", "kind": "complaint"}
+  PUT  /clock                 {"now": "2026-11-22T10:00:00Z", "speed": 0}
+  GET  /books, /books/debits, /books/notices   what really happened
+"""
+
+
+def _tell(context: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        click.echo(GUIDE, nl=False)
+        context.exit()
+
+
 @click.command("provider-simulator")
+@click.option(
+    "--guide", is_flag=True, is_eager=True, expose_value=False, callback=_tell, help="How faces and workbench are used."
+)
 @click.option("--port", type=click.IntRange(0, 65_535), default=0, show_default=True, help="0 takes a free one.")
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the faults that happen by rate.")
@@ -46,7 +81,11 @@ def provider_simulator(
     speed: float,
     accounts: tuple[str, ...],
 ) -> None:
-    """Runs the sandbox payment provider until it is told to stop; the first line printed is its address."""
+    """Runs a payment provider to try things on until it is told to stop; the first line printed is its address.
+
+    It has books of its own, a clock that can be set, faults on demand, and a face for each kind of merchant account:
+    --guide tells how they are used.
+    """
     plan = Plan(
         port=port,
         host=host,
@@ -87,8 +126,8 @@ def _rates(texts: tuple[str, ...]) -> Rates:
 
 def _account(text: str) -> Account:
     try:
-        return msgspec.json.decode(text, type=Account)
-    except msgspec.DecodeError as error:
+        return checked(msgspec.json.decode(text, type=Account))
+    except (msgspec.DecodeError, RefusedError, ValueError) as error:
         raise click.BadParameter(str(error), param_hint="--account") from None
 
 

@@ -66,8 +66,11 @@ def _private(pem: str) -> rsa.RSAPrivateKey:
 
 @lru_cache(maxsize=64)
 def _public(text: str) -> rsa.RSAPublicKey:
-    pem = text.strip().startswith("-----")
-    key = load_pem_public_key(text.encode()) if pem else load_der_public_key(b64decode("".join(text.split())))
+    try:
+        pem = text.strip().startswith("-----")
+        key = load_pem_public_key(text.encode()) if pem else load_der_public_key(b64decode("".join(text.split())))
+    except ValueError as error:
+        raise ValueError(f"a public key is PEM, or the base64 between its lines: {error}") from None
     if not isinstance(key, rsa.RSAPublicKey):
         raise ValueError("the public key is not of RSA")
     return key

@@ -78,21 +78,24 @@ def opened(books: Books, account: Account) -> Account:
 
     Raises RefusedError when a credential is missing, no key, or another account's.
     """
-    known = books.accounts.get(account.account_id)
-    credential, needed = {
-        "sandbox": (account.api_key, books.accounts_by_api_key),
-        "alipay": (account.alipay.app_id if account.alipay else "", books.accounts_by_app_id),
-    }[account.face]
-    if not credential:
-        raise RefusedError(422, "INVALID_REQUEST", f"the face {account.face} needs its credentials")
-    holder = needed.get(credential)
+    known = books.accounts.get(checked(account).account_id)
+    holders = {"sandbox": books.accounts_by_api_key, "alipay": books.accounts_by_app_id}[account.face]
+    holder = holders.get(_credential(account))
     if holder and holder.account_id != account.account_id:
         raise RefusedError(409, "KEY_TAKEN", f"account {holder.account_id} has this API key or app id")
     if account.face == "sandbox":
         return account
+    return replace(account, keys=account.keys or (known.keys if known else ()) or (new_key(),))
+
+
+def checked(account: Account) -> Account:
+    """The account, if it has the credentials of its face; raises RefusedError, or ValueError for a key that is none."""
+    if not _credential(account):
+        wanted = {"sandbox": "api_key", "alipay": "alipay (app_id, public_key)"}[account.face]
+        raise RefusedError(422, "INVALID_REQUEST", f"an account of the face {account.face} needs {wanted}")
     if account.alipay:
         check_public_key(account.alipay.public_key)
-    return replace(account, keys=account.keys or (known.keys if known else ()) or (new_key(),))
+    return account
 
 
 async def show_keys(desk: Desk, request: web.BaseRequest) -> web.Response:
@@ -240,6 +243,11 @@ DOORS: dict[tuple[str, str], Answer] = {
     ("POST", "/alipay/rider"): open_order_string,
     ("GET", "/alipay/bill"): download,
 }
+
+
+def _credential(account: Account) -> str:
+    """What the account is known by at its face's door."""
+    return {"sandbox": account.api_key, "alipay": account.alipay.app_id if account.alipay else ""}[account.face]
 
 
 def _account(desk: Desk, account_id: str) -> Account:

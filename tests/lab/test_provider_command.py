@@ -1,0 +1,40 @@
+"""`farebox provider-simulator`: an account with the credentials of its face, or told what is missing."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+from click.testing import CliRunner
+
+from service.cli.simulator import provider_simulator
+from service.lab.provider.faults import CALL_FAULTS
+from service.lab.provider.workshop import DOORS
+
+
+@pytest.mark.parametrize(
+    ("account", "told"),
+    [
+        ({"account_id": "a"}, "needs api_key"),
+        ({"account_id": "a", "face": "alipay"}, "app_id"),
+        ({"account_id": "a", "face": "alipay", "alipay": {"app_id": "1", "public_key": "no key"}}, "public key"),
+        ({"account_id": "a", "face": "bank"}, "Invalid enum value"),
+    ],
+)
+def test_an_account_without_the_credentials_of_its_face_is_not_opened(account: dict[str, str], told: str) -> None:
+    result = CliRunner().invoke(provider_simulator, ["--account", msgspec.json.encode(account).decode()])
+    assert result.exit_code == 2
+    assert told in " ".join(result.output.replace("│", " ").split())
+
+
+def test_a_fault_that_nobody_knows_is_refused_with_those_that_are() -> None:
+    result = CliRunner().invoke(provider_simulator, ["--rate", "meteor=1"])
+    assert result.exit_code == 2
+    assert all(kind in result.output for kind in CALL_FAULTS)
+
+
+def test_the_guide_names_every_door_of_the_workbench() -> None:
+    result = CliRunner().invoke(provider_simulator, ["--guide"])
+    assert result.exit_code == 0
+    kept_quiet = {"/healthz", "/alipay/bill"}  # For probes; an address that the bill's answer gives.
+    missing = {path for _, path in DOORS if path not in kept_quiet and path not in result.output}
+    assert not missing
