@@ -101,7 +101,7 @@ async def test_an_order_that_can_not_be(zhima: Merchant) -> None:
     refused = await provider.open_hold(replace(same, key="HOLD_LATE"))
     assert refused == Declined(False, "AGREEMENT_INVALID")
     unsigned = await provider.open_hold(replace(same, key="HOLD_OTHER", agreement=AgreementRef("AG_NEVER")))
-    assert isinstance(unsigned, NotFound)
+    assert unsigned == Rejected("AGREEMENT_NOT_SIGNED")
 
 
 async def test_a_rider_who_does_not_qualify(zhima: Merchant) -> None:
@@ -177,9 +177,38 @@ async def test_an_unpaid_debit_is_closed_or_paid_elsewhere(zhima: Merchant) -> N
         assert hold.provider_ref is not None
         heard = await zhima.ear.hears("debit", hold.provider_ref)
         assert heard.answer == await provider.get_debit(ref(debit)) == Closed("TRADE_CLOSED")
-        assert await provider.request_payment(debit) == Closed("TRADE_CLOSED")
         assert await provider.debit(debit) == Closed("ACQ.TRADE_HAS_CLOSE")
         assert isinstance(await provider.release_hold(hold), HoldStatus)
+
+
+async def test_after_fifteen_days_alipay_closes_the_debit_and_the_rider_pays_a_second_number(
+    peer: Peer, tmp_path: Path
+) -> None:
+    async with merchant_at(peer, "zhima", "fifteen_days", tmp_path, give_up_s=15 * 86_400) as merchant:
+        provider = merchant.provider
+        agreement = await merchant.signed("AG_DAYS", "late")
+        hold = await merchant.ordered("HOLD_DAYS", agreement)
+        await merchant.wallet("late", 0)
+        debit = request("DEBIT_DAYS", hold, agreement)
+        await provider.debit(debit)
+        early = await provider.request_payment(debit)
+        await merchant.at("2030-01-01T00:00:00Z")
+        assert await provider.get_debit(ref(debit)) == Closed("TRADE_CLOSED")
+        await merchant.wallet("late", 5000)
+        assert isinstance(early, NeedsRider) and await merchant.opens(early.action, "late") == "4000"
+        late = await provider.request_payment(debit)
+        assert isinstance(late, NeedsRider)
+        assert await merchant.opens(late.action, "late", answer="refuse") == "6001"
+        assert await provider.get_debit(ref(debit)) == NeedsRider("WAIT_BUYER_PAY")
+        assert await merchant.opens(late.action, "late") == "9000"
+        heard = await merchant.ear.hears("debit", "DEBIT_DAYS")
+        paid = await provider.get_debit(ref(debit))
+        assert isinstance(paid, Succeeded) and paid == heard.answer
+        assert await provider.close_debit(ref(debit)) == AlreadyDone()
+        back = RefundRequest("BACK_DAYS", ref(debit), 1234, "CNY", "x")
+        assert await provider.refund(back) == Succeeded(1234, "BACK_DAYS")
+        await merchant.peer.books()
+        await merchant.peer.call("PUT", "/clock", {"now": datetime.now(UTC), "speed": 1})
 
 
 async def test_over_the_orders_cap(zhima: Merchant) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import pytest
@@ -16,11 +16,14 @@ from service.adapters.providers.port import (
     HoldRequest,
     RefundRef,
     RefundRequest,
+    Statement,
 )
 from service.billing.agreements.standing import AgreementStatus, HoldStatus
 from service.billing.outcomes import (
     Accepted,
     AlreadyDone,
+    Closed,
+    Declined,
     NotFound,
     Succeeded,
     Throttled,
@@ -135,6 +138,48 @@ async def test_no_fault_on_the_way_of_anything_else_does_it_twice(zhima: Merchan
     line = await zhima.peer.debit(str(hold.provider_ref))
     assert (line["payments"], line["refunded_minor"]) == (1, 100)
     await zhima.peer.books()
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+async def test_no_fault_keeps_a_debit_from_being_stopped(zhima: Merchant, fault: str) -> None:
+    provider = zhima.provider
+    agreement = await zhima.signed(f"AGC_{fault}", "empty")
+    await zhima.wallet("empty", 0)
+    hold = await zhima.ordered(f"HOLDC_{fault}", agreement)
+    debit = request(f"DEBITC_{fault}", hold, agreement)
+    await provider.debit(debit)
+    for op in ("performance.report", "debit.close"):
+        await zhima.peer.script(fault, on=str(hold.provider_ref), op=op, seconds=2)
+    said = Throttled if fault == "throttle" else Unknown
+    for _ in range(3):
+        ended = await provider.settle_elsewhere(ref(debit), AT)
+        assert isinstance(ended, said | Closed), ended
+    assert isinstance(ended, Closed)
+    await zhima.peer.script(fault, on=hold.key, op="hold.release", seconds=2)
+    assert isinstance(await provider.release_hold(hold), said | HoldStatus)
+    released = await provider.release_hold(hold)
+    assert isinstance(released, HoldStatus) and released.state == "released"
+    assert (await zhima.peer.debit(str(hold.provider_ref)))["payments"] == 0
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+async def test_no_fault_makes_a_statement_up(zhima: Merchant, fault: str) -> None:
+    day = date(2026, 1, 1)
+    await zhima.peer.script(fault, on=day.isoformat(), op="statement.get", account=zhima.account_id, seconds=2)
+    answer = await zhima.provider.statement(day)
+    quiet = fault == "unknown_enum"  # There is no state in the answer.
+    assert isinstance(answer, Statement if quiet else Throttled if fault == "throttle" else Unknown), answer
+
+
+async def test_an_agreement_that_ends_a_moment_before_a_call(zhima: Merchant) -> None:
+    agreement = await zhima.signed("AG_MOMENT", "rider")
+    hold = await zhima.ordered("HOLD_MOMENT", agreement)
+    debit = request("DEBIT_MOMENT", hold, agreement)
+    await zhima.peer.script("revoke", on=str(hold.provider_ref), op="debit.take")
+    assert isinstance(await zhima.provider.debit(debit), Accepted)  # The ride under way is still collected.
+    assert isinstance(await zhima.provider.get_debit(ref(debit)), Succeeded)
+    late = HoldRequest("HOLD_MOMENT2", agreement, 10_000, "CNY", "bike 7", AT)
+    assert await zhima.provider.open_hold(late) == Declined(False, "AGREEMENT_INVALID")
 
 
 @pytest.mark.parametrize("fault", FAULTS)

@@ -11,7 +11,7 @@ import aiohttp
 from service.adapters.providers.alipay import codes, wire
 from service.adapters.providers.alipay.codes import Problem
 from service.adapters.providers.alipay.gateway import Gateway
-from service.adapters.providers.alipay.notices import read_notice
+from service.adapters.providers.alipay.notices import SECOND, read_notice
 from service.adapters.providers.alipay.settings import AlipaySettings
 from service.adapters.providers.alipay.statements import read_statement
 from service.adapters.providers.port import (
@@ -76,8 +76,11 @@ class AlipayAccount:
 
     async def get_debit(self, debit: DebitRef) -> Outcome:
         """See the port."""
-        number = await self._number(debit)
-        return await self._debit_state(debit, number) if isinstance(number, str) else codes.of_query(number)
+        number, trade = await self._payable(debit)
+        if not isinstance(trade, wire.TradeView):
+            return codes.of_query(trade)
+        outcome = self._meaning(trade, self._rider_pays() if number == second(debit) else self._unpaid(debit))
+        return Accepted(trade.trade_no or None) if outcome == Accepted() else outcome
 
     async def reduce_debit(self, debit: DebitRef, amount_minor: int) -> Outcome:
         """See the port: one number is one collection of one amount."""
@@ -87,8 +90,10 @@ class AlipayAccount:
 
     async def close_debit(self, debit: DebitRef) -> Outcome:
         """See the port."""
-        number = await self._number(debit)
-        return await self._close(debit, number) if isinstance(number, str) else codes.of_query(number)
+        number, trade = await self._payable(debit)
+        if not isinstance(trade, wire.TradeView):
+            return codes.of_query(trade)
+        return await self._close(debit, number) if self._open(trade) else self._over(trade)
 
     async def settle_elsewhere(self, debit: DebitRef, paid_at: datetime) -> Outcome:
         """See the port. Tells Zhima that the rider has paid (COMPLETE), then closes the trade, in this order: said
@@ -96,17 +101,11 @@ class AlipayAccount:
 
         Source: AlipayTradeOrderinfoSyncModel.order_biz_info.
         """
-        number = await self._number(debit)
-        if not isinstance(number, str):
-            return codes.of_query(number)
-        trade = await self._trade(number)
+        number, trade = await self._payable(debit)
         if not isinstance(trade, wire.TradeView):
-            return trade
-        state = self._meaning(trade, Accepted())
-        if isinstance(state, Succeeded):
-            return AlreadyDone()
-        if not isinstance(state, Accepted):
-            return state
+            return codes.of_query(trade)
+        if not self._open(trade):
+            return self._over(trade)
         told = await self._sync(trade.trade_no, "COMPLETE", f"{debit.key}_complete")
         return await self._close(debit, number) if isinstance(told, Accepted) else told
 
@@ -116,18 +115,15 @@ class AlipayAccount:
 
     async def request_payment(self, request: DebitRequest) -> Outcome:
         """See the port. The rider pays the very number of the debit, so that he and we can't both succeed."""
-        number = await self._number(request)
-        if not isinstance(number, str):
-            return number
         amount = wire.yuan(request.amount_minor, request.currency)
         if isinstance(amount, Rejected):
             return amount
-        trade = await self._trade(number)
-        state = self._meaning(trade, Accepted()) if isinstance(trade, wire.TradeView) else trade
-        if isinstance(state, Succeeded):
-            return AlreadyDone()
-        if isinstance(state, Closed):
-            return state
+        number, trade = await self._payable(request)
+        if number is None:
+            assert not isinstance(trade, wire.TradeView)
+            return trade
+        if isinstance(trade, wire.TradeView) and not self._open(trade) and trade.out_trade_no == number:
+            return self._over(trade)
         asked = {
             "out_trade_no": number,
             "total_amount": amount,
@@ -185,14 +181,11 @@ class AlipayAccount:
         (developer.aliyun.com/ask/285623; COMPLETE also in AlipayTradeOrderinfoSyncModel)."""
         if self.capabilities.reports_performance == "provider":
             return Rejected("NOT_POSSIBLE", "Zhima itself records how the rider paid")
-        trade_no = debit.provider_ref
-        if trade_no is None:
-            number = await self._number(debit)
-            trade = await self._trade(number) if isinstance(number, str) else number
-            if not isinstance(trade, wire.TradeView):
-                return trade
-            trade_no = trade.trade_no
-        return await self._sync(trade_no, "COMPLETE" if record == "completed" else "VIOLATED", key)
+        number = await self._number(debit)
+        trade = await self._trade(number) if isinstance(number, str) else number
+        if not isinstance(trade, wire.TradeView):
+            return trade
+        return await self._sync(trade.trade_no, "COMPLETE" if record == "completed" else "VIOLATED", key)
 
     def parse_notification(
         self, headers: Mapping[str, str], body: bytes, now: datetime
@@ -212,19 +205,38 @@ class AlipayAccount:
         """The out_trade_no under which a debit is collected, or why it can't be told."""
         return debit.key
 
+    async def _payable(self, debit: DebitRef | DebitRequest) -> tuple[str | None, wire.TradeView | Outcome]:
+        """The number under which a debit is or can still be paid, and how its trade stands.
+
+        That is the debit's own number, until Alipay has closed it unpaid (after 15 days, AlipayTradePayModel): nothing
+        moves under it any more, and the rider pays a second one. While he has not begun to, the closed trade is told.
+        """
+        number = await self._number(debit)
+        if not isinstance(number, str):
+            return None, number
+        trade = await self._trade(number)
+        if not isinstance(trade, wire.TradeView) or not isinstance(self._meaning(trade, Accepted()), Closed):
+            return number, trade
+        again = await self._trade(second(debit))
+        return second(debit), trade if isinstance(again, NotFound) else again
+
     def _unpaid(self, debit: DebitRef) -> Outcome:
         """What it means that a debit's trade waits for the buyer."""
+        return self._rider_pays()
+
+    def _rider_pays(self) -> Outcome:
         return NeedsRider("WAIT_BUYER_PAY")
 
     def _meaning(self, trade: wire.TradeView, waiting: Outcome) -> Outcome:
         return wire.debit_outcome(trade, waiting, self._settings.credit_pay_modes)
 
-    async def _debit_state(self, debit: DebitRef, number: str) -> Outcome:
-        trade = await self._trade(number)
-        if not isinstance(trade, wire.TradeView):
-            return codes.of_query(trade)
-        outcome = self._meaning(trade, self._unpaid(debit))
-        return Accepted(trade.trade_no or None) if outcome == Accepted() else outcome
+    def _open(self, trade: wire.TradeView) -> bool:
+        return self._meaning(trade, Accepted()) == Accepted()
+
+    def _over(self, trade: wire.TradeView) -> Outcome:
+        """What is said of a trade that waits for nobody to a wish that it be paid or stopped."""
+        state = self._meaning(trade, Accepted())
+        return AlreadyDone() if isinstance(state, Succeeded) else state
 
     async def _refused(self, problem: Problem, number: str) -> Outcome:
         """What a refused debit means. "Closed" may be an unpaid trade, one that was given back, or its order: the trade
@@ -245,14 +257,14 @@ class AlipayAccount:
             return wire.ANOTHER_NUMBER
         return answer
 
-    async def _close(self, debit: DebitRef, number: str) -> Outcome:
+    async def _close(self, debit: DebitRef, number: str | None) -> Outcome:
         """Closes a trade; one that can't be closed is looked at."""
         answer = await self._gateway.call("alipay.trade.close", {"out_trade_no": number}, wire.NOTHING)
         if not isinstance(answer, Problem):
             return Closed() if isinstance(answer, wire.Nothing) else answer
         if answer.sub_code not in codes.TRADE_STATE_WRONG:
             return codes.outcome(answer)
-        state = await self._debit_state(debit, number)
+        state = await self.get_debit(debit)
         if isinstance(state, Succeeded):
             return AlreadyDone()
         return state if isinstance(state, Closed | NotFound) else Unknown(answer.sub_code)
@@ -274,8 +286,16 @@ class AlipayAccount:
         """How a paid trade is named: by Alipay's number where it is known."""
         if debit.provider_ref is not None:
             return {"trade_no": debit.provider_ref}
-        number = await self._number(debit)
-        return {"out_trade_no": number} if isinstance(number, str) else number
+        number, trade = await self._payable(debit)
+        if number is None:
+            assert not isinstance(trade, wire.TradeView)
+            return trade
+        return {"out_trade_no": number}
+
+
+def second(debit: DebitRef | DebitRequest) -> str:
+    """The number that the rider pays once the debit's own is closed; notices.py finds the debit by it."""
+    return debit.key + SECOND
 
 
 _HINTS = {

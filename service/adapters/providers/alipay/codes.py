@@ -27,6 +27,8 @@ from service.billing.outcomes import (
 BAD_SIGNATURE = "the answer's signature is wrong"
 THROTTLED_FOR = timedelta(seconds=1)
 """Alipay names no time."""
+NOT_SENT_FOR = timedelta(seconds=5)
+"""How soon a debit is tried again before which something could not be looked up."""
 
 
 class Problem(msgspec.Struct, frozen=True):
@@ -163,6 +165,12 @@ def of_refund(problem: Problem) -> Outcome:
     if problem.sub_code in TRADE_STATE_WRONG:
         return Rejected(problem.sub_code)
     return outcome(problem)
+
+
+def not_sent(answer: Outcome) -> Outcome:
+    """A debit that was not sent, or was refused for certain, since what it needs could not be looked up: it is sent
+    again under the same key."""
+    return Throttled(NOT_SENT_FOR) if isinstance(answer, Unknown) else answer
 
 
 def of_query(answer: Outcome) -> Outcome:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -26,6 +25,8 @@ REFUSED = Ack(400, "text/plain", b"fail")
 FIELDS_MAX = 200
 ORDER_NUMBER = re.compile(r"ZMCB[0-9]{8,60}")
 """unverified: what a credit_biz_order_id looks like (agent-skill 芝麻先享, glossary); our own keys never do."""
+SECOND = "_B"
+"""What a debit's key is followed by in the number that the rider pays once the first is closed (see base.py)."""
 AGREEMENT_CHANGED = "zhima.credit.payafteruse.creditagreement.changed"
 ORDER_CHANGED = "zhima.credit.payafteruse.creditbizorder.changed"
 
@@ -90,9 +91,10 @@ def _trade(settings: AlipaySettings, form: Mapping[str, str], number: str) -> No
     refund = form.get("out_biz_no", "")
     if refund and "refund_fee" in form:  # What was refunded under which number is asked for.
         return Notification(number, "refund", refund, Unknown("Alipay says it was refunded"), SUCCESS)
-    trade = form["out_trade_no"]
-    named: dict[str, Any] = {"named_by": "hold_ref" if ORDER_NUMBER.fullmatch(trade) else "key"}
-    return Notification(number, "debit", trade, _trade_state(settings, form), SUCCESS, **named)
+    trade, state = form["out_trade_no"], _trade_state(settings, form)
+    if ORDER_NUMBER.fullmatch(trade):
+        return Notification(number, "debit", trade, state, SUCCESS, "hold_ref")
+    return Notification(number, "debit", trade.removesuffix(SECOND), state, SUCCESS)
 
 
 def _trade_state(settings: AlipaySettings, form: Mapping[str, str]) -> Outcome:

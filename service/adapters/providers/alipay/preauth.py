@@ -111,7 +111,7 @@ class PreauthProvider(AlipayAccount):
             return amount
         seen = await self._authorisation(request.hold)
         if not isinstance(seen, wire.AuthView):
-            return Declined(False, "AUTH_ORDER_NOT_EXIST") if isinstance(seen, NotFound) else seen
+            return Declined(False, "AUTH_ORDER_NOT_EXIST") if isinstance(seen, NotFound) else codes.not_sent(seen)
         unable = _unable(seen, request.amount_minor)
         if unable is not None:
             return unable

@@ -103,7 +103,7 @@ class ZhimaProvider(AlipayAccount):
             return cap
         number = await self._agreement_number(request.agreement)
         if not isinstance(number, str):
-            return Rejected("AGREEMENT_NOT_SIGNED") if isinstance(number, AgreementStatus) else number
+            return Rejected("AGREEMENT_NOT_SIGNED") if isinstance(number, AgreementStatus | NotFound) else number
         asked = {
             "credit_agreement_id": number,
             "out_order_no": request.key,
@@ -146,7 +146,7 @@ class ZhimaProvider(AlipayAccount):
             return amount
         number = await self._number(request)
         if not isinstance(number, str):
-            return number
+            return Rejected("ORDER_NOT_EXIST") if isinstance(number, NotFound) else codes.not_sent(number)
         asked = {
             "out_trade_no": number,
             "auth_code": number,
@@ -181,7 +181,9 @@ class ZhimaProvider(AlipayAccount):
     async def _capped(self, hold: HoldRef) -> Outcome:
         """Over the order's cap: Alipay does not say how much that is, so it is asked for."""
         order = await self._order(hold)
-        return CapExceeded(wire.minor(order.total_amount) if isinstance(order, wire.OrderView) else None)
+        if not isinstance(order, wire.OrderView):
+            return codes.not_sent(order)
+        return CapExceeded(wire.minor(order.total_amount))
 
     async def _agreement_number(self, agreement: AgreementRef) -> str | AgreementAnswer:
         """credit_agreement_id; a status where the rider has not signed, or not any more."""
