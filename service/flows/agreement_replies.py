@@ -66,15 +66,24 @@ class EligibilityAsk(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Eligibility(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer, why not, what the rider must do to sign; what he has ridden and not paid, how many debits overdue."""
+    """Whether a ride may begin, and if not, why; `provider_says` is what the provider said of an agreement that he
+    refused or ended, `action` what the rider must do to sign one.
+
+    Over all the rider's agreements, in minor units of `currency`: `open_minor` is what he has ridden and not paid, of
+    which the operator allows `exposure_max_minor` (None: any amount), `overdue_minor` what of it is past due; `overdue`
+    counts such debits in every currency.
+    """
 
     eligible: bool
     reason: str | None
+    provider_says: str | None
     action: RiderAction | None
     currency: str
     cap_minor: int | None
     open_minor: int
+    exposure_max_minor: int | None
     overdue: int
+    overdue_minor: int
 
 
 def check(new: NewAgreement, setting: AgreementSetting | None) -> AgreementSetting:

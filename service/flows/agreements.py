@@ -144,11 +144,14 @@ class Agreements:
         return Eligibility(
             eligible=why is None,
             reason=why,
+            provider_says=row.agreement.reason if standing.state in ("refused", "revoked", "expired") else None,
             action=row.agreement.action if standing.state == "pending" else None,
             currency=standing.currency,
             cap_minor=standing.cap_minor,
             open_minor=exposure_minor(standing),
+            exposure_max_minor=standing.exposure_max_minor,
             overdue=sum(debt.overdue for debt in standing.debts),
+            overdue_minor=sum(debt.overdue_minor for debt in standing.debts if debt.currency == standing.currency),
         )
 
     # -------------------------------------------------------------- asking the provider

@@ -10,7 +10,7 @@ from litestar.params import FromPath
 
 from service.adapters.postgres.agreements import AgreementStore
 from service.adapters.postgres.reading import AgreementOfRider, HoldOfRider, ReadingStore
-from service.billing.agreements import Debt
+from service.billing.agreements import Debt, debts_refuse
 from service.web.access import access_of, needs
 from service.web.answers import Asked, answer
 from service.web.doors import doors_of
@@ -22,10 +22,15 @@ from service.web.views import debit_view
 class RiderView(msgspec.Struct, frozen=True):
     """A rider with what is not settled: at most 100 debits, newest first, and 100 holds under way.
 
-    `debts` is the exposure: by currency, what is ridden and not paid over all agreements, and of that what is overdue.
+    `debts` is the exposure: by currency, what is ridden and not paid over all agreements, and of that what is overdue;
+    `exposure_max_minor` is what the operator allows of it before a ride begins (None: any amount). With anything
+    overdue, or more than that, `refused` says why no ride may begin on any agreement.
     """
 
     rider_ref: str
+    refused: str | None
+    exposure_max_minor: int | None
+    exposure_currency: str
     agreements: Sequence[AgreementOfRider]
     debts: Sequence[Debt]
     open_debits: list[DebitView]
@@ -42,5 +47,15 @@ async def get_rider(request: Asked, rider_ref: FromPath[str]) -> Response[RiderV
         if rows is None:
             raise not_found("rider")
         debts = await AgreementStore(store.connection).debts(rows.rider_no)
-    debits = [debit_view(debit) for debit in rows.debits or []]
-    return answer(request, RiderView(rider_ref, rows.agreements or [], debts, debits, rows.holds or []), etag=True)
+    limit, currency = rows.exposure_max_minor, rows.exposure_currency
+    view = RiderView(
+        rider_ref,
+        debts_refuse(debts, currency, limit),
+        limit,
+        currency,
+        rows.agreements or [],
+        debts,
+        [debit_view(debit) for debit in rows.debits or []],
+        rows.holds or [],
+    )
+    return answer(request, view, etag=True)

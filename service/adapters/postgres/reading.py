@@ -175,9 +175,12 @@ class HoldOfRider(msgspec.Struct, frozen=True):
 
 
 class RiderRows(msgspec.Struct, frozen=True):
-    """A rider: agreements, what is not settled of at most 100 debits, at most 100 holds under way."""
+    """A rider: agreements, what is not settled of at most 100 debits, at most 100 holds under way, his operator's limit
+    on what is ridden and not paid (None: none)."""
 
     rider_no: int
+    exposure_max_minor: int | None
+    exposure_currency: str
     agreements: list[AgreementOfRider] | None
     debits: list[DebitRow] | None
     holds: list[HoldOfRider] | None

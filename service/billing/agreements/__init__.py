@@ -40,15 +40,24 @@ def refusal(standing: Standing, now: datetime) -> str | None:
         return f"agreement_{standing.state}"
     if standing.valid_until is not None and standing.valid_until <= now:
         return "agreement_expired"
-    if any(debt.overdue for debt in standing.debts):
-        return "overdue_debts"
-    if standing.exposure_max_minor is not None and exposure_minor(standing) > standing.exposure_max_minor:
-        return "exposure_limit"
+    owing = debts_refuse(standing.debts, standing.currency, standing.exposure_max_minor)
+    if owing is not None:
+        return owing
     if standing.tariff_currency not in (None, standing.currency):
         return "tariff_in_another_currency"
     least, cap = standing.tariff_least_minor, standing.cap_minor
     if least is not None and cap is not None and least > cap:
         return "cap_below_tariff_minimum"
+    return None
+
+
+def debts_refuse(debts: Sequence[Debt], currency: str, exposure_max_minor: int | None) -> str | None:
+    """Why a rider who owes this may begin no ride on any of his agreements, None when he may."""
+    if any(debt.overdue for debt in debts):
+        return "overdue_debts"
+    open_minor = sum(debt.open_minor for debt in debts if debt.currency == currency)
+    if exposure_max_minor is not None and open_minor > exposure_max_minor:
+        return "exposure_limit"
     return None
 
 

@@ -154,6 +154,8 @@ SELECT (SELECT count(*) FROM rides) AS scanned, (SELECT min(ride_no) || '-0' FRO
 -- A rider's agreements, what he owes on any of them, and the holds under way, in one statement.
 SELECT json_build_object(
   'rider_no', rider_no,
+  'exposure_max_minor', (SELECT exposure_max_minor FROM operator WHERE operator_no = $1),
+  'exposure_currency', (SELECT currency FROM operator WHERE operator_no = $1),
   'agreements', (
     SELECT json_agg(a ORDER BY a.agreement_id) FROM (
       SELECT agreement_id, state, currency, cap_minor, time_zone, language, valid_until, reason
