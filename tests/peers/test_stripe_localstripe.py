@@ -6,6 +6,7 @@ What localstripe lacks is listed in `localstripe_door`. What only Stripe itself 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 
 import aiohttp
@@ -94,7 +95,8 @@ async def test_replies_are_lost_and_everything_is_sent_again_and_there_is_one_ch
     address = server.url.removeprefix("http://").split(":")
     proxy = Proxy(address[0], int(address[1]))
     port = await proxy.start()
-    async with provider_at(f"http://127.0.0.1:{port}") as provider:
+    async with AsyncExitStack() as stack, provider_at(f"http://127.0.0.1:{port}") as provider:
+        stack.push_async_callback(proxy.stop)
         agreement = await sign(server, provider, "AGLOST")
         proxy.lose_replies()
         assert isinstance(await provider.debit(request("DLOST", agreement)), Unknown)
@@ -110,7 +112,6 @@ async def test_replies_are_lost_and_everything_is_sent_again_and_there_is_one_ch
         assert await provider.get_debit(ref(again, number)) == Succeeded(1250, number)
         back = RefundRequest("RLOST", ref(again, number), 1250, "EUR", "void")
         assert await _lost_refund(server, proxy, provider, back) == Succeeded(1250, "")
-    await proxy.stop()
     listed = await server.call("GET", "v1/payment_intents", limit="1000")
     same = [payment for payment in listed["data"] if payment["metadata"].get("farebox_key") == "DLOST"]
     assert len(same) == 2, "localstripe was expected to ignore the idempotency key"

@@ -35,9 +35,11 @@ async def provider_at(url: str, **settings: str) -> AsyncIterator[Provider]:
         await provider.close()
 
 
-async def sign(server: Localstripe, provider: Provider, key: str, number: str = "4242424242424242") -> AgreementRef:
+async def sign(
+    server: Localstripe, provider: Provider, key: str, number: str = "4242424242424242", currency: str = "EUR"
+) -> AgreementRef:
     """An agreement that the rider has signed in his app, with the client secret that he was given."""
-    begun = await provider.begin_agreement(AgreementRequest(key, "rider", "EUR"))
+    begun = await provider.begin_agreement(AgreementRequest(key, "rider", currency))
     assert isinstance(begun, AgreementStatus) and begun.state == "pending", begun
     assert isinstance(begun.action, ClientSecret) and begun.provider_ref is not None
     customer, setup = begun.provider_ref.split(":")
