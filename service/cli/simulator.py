@@ -43,7 +43,7 @@ The workbench (JSON; no key: keep it on loopback):
   POST /agreements            {"account_id": "zhima", "key": "...", "revoke": true}
   POST /disputes              {"account_id": "zhima", "debit": "...", "kind": "complaint"}
   PUT  /clock                 {"now": "2026-11-22T10:00:00Z", "speed": 0}
-  GET  /books, /books/debits, /books/notices   what really happened
+  GET  /books, /books/debits, /books/notices, /books/reports   what really happened
 """
 
 

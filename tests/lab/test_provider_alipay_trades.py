@@ -8,7 +8,8 @@ import zipfile
 from datetime import timedelta
 from pathlib import Path
 
-from alipay_shop import APP_ID, SELLER, ZHIMA, shop
+import pytest
+from alipay_shop import APP_ID, SELLER, ZHIMA, Shop, shop
 from sandbox_peer import peer
 
 from service.lab.provider.alipay.bills import COLUMNS
@@ -103,6 +104,8 @@ async def test_an_authorised_trade_is_tried_again_under_its_number_and_closed_af
         for status in ("VIOLATED", "COMPLETE"):  # The second is under a number that was used: nothing changes.
             told = await it.call("alipay.trade.orderinfo.sync", order_biz_info=f'{{"status":"{status}"}}', **sync)
             assert told["code"] == "10000"
+        reports = await it.peer.call("GET", "/books/reports")
+        assert [(report["debit"], report["kind"]) for report in reports] == [("car_1", "violated")]
         await it.later(timedelta(days=15))
         assert await it.status("car_1") == "TRADE_CLOSED"
         assert (await it.call("alipay.trade.pay", **pay))["sub_code"] == "ACQ.TRADE_HAS_CLOSE"
@@ -155,13 +158,10 @@ async def test_a_bill_is_a_zip_of_gbk_tables_on_the_day_after() -> None:
         assert (await it.call(method, **asked))["sub_code"] == "BILL_NOT_EXIST"
         await it.later(timedelta(days=1))
         url = (await it.call(method, **asked))["bill_download_url"]
-        async with it.peer.session.get(url) as answer:
-            archive = zipfile.ZipFile(io.BytesIO(await answer.read()))
+        detail, summary = await tables(it, url)
         async with it.peer.session.get(url[:-1] + ("0" if url[-1] != "0" else "1")) as answer:
             assert answer.status == 403
-        detail, summary = (archive.read(name).decode("gbk") for name in archive.namelist())
-        lines = [line for line in detail.splitlines() if not line.startswith("#")]
-        head, *rows = csv.reader(lines)
+        head, *rows = csv.reader(line for line in detail.splitlines() if not line.startswith("#"))
         assert tuple(head) == COLUMNS and len(COLUMNS) == 25
         assert all(cell.endswith("\t") for row in rows for cell in row)
         shown = [{name: cell.strip() for name, cell in zip(head, row, strict=True)} for row in rows]
@@ -169,6 +169,37 @@ async def test_a_bill_is_a_zip_of_gbk_tables_on_the_day_after() -> None:
         assert {row["商户订单号"] for row in shown} == {number}
         assert (shown[0]["服务费（元）"], shown[1]["退款批次号/请求号"]) == ("-0.06", "r1")
         assert "合计" in summary
+
+
+@pytest.mark.parametrize(
+    ("kind", "amounts"),
+    [
+        ("statement_missing", []),
+        ("statement_off", ["10.01"]),
+        ("statement_twice", ["10.00"] * 2),
+        ("statement_extra", ["10.00"] * 2),
+    ],
+)
+async def test_a_bill_is_wrong_where_the_script_has_it(kind: str, amounts: list[str]) -> None:
+    async with shop() as it:
+        number = await it.ordered()
+        await it.pay(number, "10.00")
+        assert await it.status(number) == "TRADE_SUCCESS"
+        await it.later(timedelta(days=1))
+        await it.peer.script(kind, on=number)
+        asked = {"bill_type": "trade", "bill_date": "2026-11-22"}
+        told = await it.call("alipay.data.dataservice.bill.downloadurl.query", **asked)
+        detail, _ = await tables(it, told["bill_download_url"])
+        _, *rows = csv.reader(line for line in detail.splitlines() if not line.startswith("#"))
+        assert [row[COLUMNS.index("订单金额（元）")].strip() for row in rows] == amounts
+
+
+async def tables(it: Shop, url: str) -> tuple[str, str]:
+    """The two tables of a bill's zip."""
+    async with it.peer.session.get(url) as answer:
+        archive = zipfile.ZipFile(io.BytesIO(await answer.read()))
+    detail, summary = (archive.read(name).decode("gbk") for name in archive.namelist())
+    return detail, summary
 
 
 async def test_notifications_are_repeated_under_one_number_until_the_answer_is_success() -> None:

@@ -83,6 +83,16 @@ async def test_an_alipay_debit_with_a_fault_on_its_way(kind: str, seen: str, exe
         assert (await it.peer.debit(number))["payments"] <= 1
 
 
+@pytest.mark.parametrize("code", ["aop.ACQ.SYSTEM_ERROR", "ACQ.SYSTEM_ERROR"])
+async def test_a_system_error_that_says_nothing_has_the_name_it_was_given(code: str) -> None:
+    async with shop() as it:
+        number = await it.ordered()
+        for kind in ("unavailable_before", "unavailable_after"):
+            await it.peer.script(kind, op="debit.take", code=code)
+            assert await paying(it, number) == code
+        assert await it.peer.debit(number) is not None
+
+
 @pytest.mark.parametrize("on", ["order_01", "number", "rider", "*"])
 async def test_a_fault_finds_a_debit_by_any_name_of_its_ride(on: str) -> None:
     async with shop() as it:

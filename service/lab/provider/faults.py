@@ -19,7 +19,7 @@ CallFault = Literal[
     "lost",  # Executed, and the connection is cut before the answer.
     "error_before",  # HTTP 500, nothing executed.
     "error_after",  # HTTP 500, executed.
-    "unavailable_before",  # A well-formed "system error" in a 200 (Alipay: 20000), nothing executed.
+    "unavailable_before",  # A well-formed "system error" in a 200 (Alipay: 20000 or `code`), nothing executed.
     "unavailable_after",  # The same, executed.
     "throttle",  # Too many calls, nothing executed; again after `seconds`.
     "html",  # Executed, and a gateway answers with an HTML 502.

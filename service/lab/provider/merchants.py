@@ -163,9 +163,9 @@ class SandboxVoice:
         """500."""
         return refuse(RefusedError(500, "SYSTEM_ERROR", "try again"))
 
-    def unavailable(self) -> web.Response:
+    def unavailable(self, code: str | None) -> web.Response:
         """A problem in a 200."""
-        return reply(ProblemBody(Problem("SYSTEM_ERROR", "try again")))
+        return reply(ProblemBody(Problem(code or "SYSTEM_ERROR", "try again")))
 
     def strange_code(self, code: str | None) -> web.Response:
         """409 with a code that nobody listed."""

@@ -34,8 +34,8 @@ class Voice(Protocol):
     def failed(self) -> web.Response:
         """A server error that says nothing of what happened."""
 
-    def unavailable(self) -> web.Response:
-        """A well-formed answer that says that the system has an error."""
+    def unavailable(self, code: str | None) -> web.Response:
+        """A well-formed answer that says that the system has an error; `code` is the face's word for it."""
 
     def strange_code(self, code: str | None) -> web.Response:
         """A refusal with a code that nobody listed."""
@@ -139,8 +139,8 @@ MISHAPS: dict[str, tuple[bool, Callable[[Scene], web.Response | Awaitable[web.Re
     "lost": (True, cut),
     "error_before": (False, lambda scene: scene.voice.failed()),
     "error_after": (True, lambda scene: scene.voice.failed()),
-    "unavailable_before": (False, lambda scene: scene.voice.unavailable()),
-    "unavailable_after": (True, lambda scene: scene.voice.unavailable()),
+    "unavailable_before": (False, lambda scene: scene.voice.unavailable(scene.fault.code)),
+    "unavailable_after": (True, lambda scene: scene.voice.unavailable(scene.fault.code)),
     "throttle": (False, lambda scene: scene.voice.throttled(scene.fault.wait_s)),
     "html": (True, lambda _: web.Response(text=HTML, status=502, content_type="text/html")),
     "truncated": (True, _truncated),

@@ -189,6 +189,11 @@ async def show_debits(desk: Desk, request: web.BaseRequest) -> web.Response:
     return reply(debit_lines(desk.books, request.query.get("account")))
 
 
+async def show_reports(desk: Desk, request: web.BaseRequest) -> web.Response:
+    """What merchants reported about how riders paid."""
+    return reply(list(desk.books.reports.values()))
+
+
 async def show_notices(desk: Desk, request: web.BaseRequest) -> web.Response:
     """Notifications that are still to be taken."""
     waiting = [NoticeLine(n.number, n.account_id, n.key, n.attempts, n.next_at) for n in desk.books.notices.values()]
@@ -236,6 +241,7 @@ DOORS: dict[tuple[str, str], Answer] = {
     ("GET", "/books"): show_books,
     ("GET", "/books/debits"): show_debits,
     ("GET", "/books/notices"): show_notices,
+    ("GET", "/books/reports"): show_reports,
     ("GET", "/healthz"): healthy,
     ("GET", "/keys"): show_keys,
     ("POST", "/keys"): rotate_keys,

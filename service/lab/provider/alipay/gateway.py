@@ -103,9 +103,10 @@ class AlipayVoice:
         """A bare 500 of the front."""
         return web.Response(text="Internal Server Error", status=500)
 
-    def unavailable(self) -> web.Response:
-        """20000: it may have been executed or not."""
-        return self._refuse("20000", "isp.unknow-error", "服务暂不可用")
+    def unavailable(self, code: str | None) -> web.Response:
+        """20000, or a business system's own error (ACQ.SYSTEM_ERROR) in a 40004: executed or not."""
+        said = code or "isp.unknow-error"
+        return self._refuse("40004" if said.startswith("ACQ.") else "20000", said, "服务暂不可用")
 
     def strange_code(self, code: str | None) -> web.Response:
         """A business refusal with a code that nobody listed."""
