@@ -13,6 +13,7 @@ from rich.console import Console
 from service.lab import bench_rating
 from service.lab.bench_claims import bench_claims
 from service.lab.bench_collection import bench_collection
+from service.lab.bench_holds import bench_holds
 from service.lab.bench_intake import bench_intake
 from service.lab.bench_tables import bench_tables
 from service.lab.measure import Report, Section, show, this_machine, write
@@ -92,6 +93,21 @@ def claims_command(settled: int, json_file: Path) -> None:
     Takes a few minutes and up to 12 GB in the temporary directory, which are gone at the end.
     """
     _report(bench_claims(settled, Console(stderr=True)), json_file)
+
+
+@bench.command("holds")
+@click.option("--holds", type=click.IntRange(min=100), default=2_000, show_default=True)
+@click.option("--at-once", type=click.IntRange(1, 100), default=4, show_default=True)
+@click.option(
+    "--json",
+    "json_file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=Path("build/bench-holds.json"),
+    show_default=True,
+)
+def holds_command(holds: int, at_once: int, json_file: Path) -> None:
+    """Measure how long an app waits for a hold before the unlock, beside what its provider takes by itself."""
+    _report(bench_holds(holds, at_once, Console(stderr=True)), json_file)
 
 
 @bench.command("rating")

@@ -32,7 +32,7 @@ CACHED = 20_000
 BATCH = 10_000
 RIDERS = 1000
 SETTINGS = {"shared_buffers": "1GB", "checkpoint_timeout": "15min"}
-_TARIFF = msgspec.json.encode(
+TARIFF = msgspec.json.encode(
     {
         "tariff_id": "bike",
         "valid_from": "2026-01-01T00:00:00Z",
@@ -148,7 +148,7 @@ async def _database(servers: Servers, name: str) -> str:
         await connection.execute(
             "INSERT INTO tariff_version (tariff_no, version, valid_from, document, digest, created_at)"
             " VALUES (1, 1, '2026-01-01T00:00:00Z', $1, '', $2)",
-            _TARIFF,
+            TARIFF,
             now,
         )
     finally:

@@ -81,8 +81,8 @@ class Doors:
 
     async def open(self) -> None:
         """Makes the pools; connections are made when they are needed."""
-        self.reading = await _pool(self.settings, "serve reading", self.settings.reading_connections, reading=True)
-        self.working = await _pool(self.settings, "serve", self.settings.working_connections, reading=False)
+        self.reading = await _pool(self.settings, "serve reading", self.settings.reading_connections)
+        self.working = await _pool(self.settings, "serve", self.settings.working_connections)
         self.holds = Holds(self.working, self.providers, self.clock.now, self.machine)
         self.agreements = Agreements(self.working, self.providers, self.clock.now, self.machine)
         self.collection = Collection(self.working, self.providers.by_number, self.clock.now, self.machine)
@@ -199,22 +199,24 @@ def doors_of(request: Asked) -> Doors:
     return doors
 
 
-async def _pool(settings: DoorSettings, name: str, size_max: int, *, reading: bool) -> Database:
-    """A pool that connects when it is asked to. A reading one keeps its plans, and is not reset between questions:
-    it runs SELECTs alone, which leave nothing behind."""
-    plans = {"plan_cache_mode": "force_generic_plan"} if reading else {}
+async def _pool(settings: DoorSettings, name: str, size_max: int) -> Database:
+    """A pool that connects when it is asked to and keeps its plans: planning over a table's months takes longer than
+    running. Connections are not reset between their uses, which is a round trip: no query of ours leaves anything
+    behind but a transaction that was torn."""
     pool = await asyncpg.create_pool(
         settings.database_url,
         min_size=0,
         max_size=size_max,
         command_timeout=10,
         timeout=ACQUIRE_SECONDS,
-        server_settings=session_settings(name) | plans,
-        reset=_leave if reading else None,
+        server_settings=session_settings(name) | {"plan_cache_mode": "force_generic_plan"},
+        reset=_leave,
     )
     assert pool is not None
     return Database(pool)
 
 
 async def _leave(connection: Any) -> None:
-    """Nothing to reset."""
+    """Nothing to reset, unless a request was cancelled in the middle of a transaction."""
+    if connection.is_in_transaction():
+        await connection.execute("ROLLBACK")

@@ -19,6 +19,7 @@ from service.lab.bench_calls import bodies
 from service.lab.bench_claims import claim_reads
 from service.lab.bench_collection import COLUMNS, bench_collection
 from service.lab.bench_debits import ACCOUNT, AMOUNT_MINOR, API_KEY, HEADERS, add_due, add_settled, furnished_database
+from service.lab.bench_holds import bench_holds
 from service.lab.servers import Servers
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
@@ -98,3 +99,12 @@ async def test_the_bench_of_collection_settles_everything_and_says_how_fast_besi
     assert floor > 0 and collection > 0
     assert section.rows[1][2] == pytest.approx(collection / floor, rel=0.05)
     assert (report.settings["debits"], report.settings["fsync"]) == ("300", "on")
+
+
+async def test_the_bench_of_holds_takes_off_what_the_provider_takes_by_itself() -> None:
+    report = await bench_holds(60, 2, Console(quiet=True))
+    (section,) = report.sections
+    assert [row[0] for row in section.rows] == ["through the service", "the provider alone", "ours"]
+    served, provider, ours = (row[1:] for row in section.rows)
+    assert ours == pytest.approx([ms - own for ms, own in zip(served, provider, strict=True)], abs=0.01)
+    assert sorted(served) == list(served) and min(provider) > 0

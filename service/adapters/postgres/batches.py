@@ -67,9 +67,8 @@ class BatchStore(Store):
         facts_digest = fingerprint(encoded)
         columns = batch_columns(len(revisions), owing, business_at, machine_at)
         digest = batch_digest(batch.digest, [*revisions, facts_digest, columns])
-        await self.run("seal_writer", batch.writer_no, digest)
         await self.run(
-            "append_batch",
+            "seal_batch",
             batch.writer_no,
             batch.seq,
             batch.number,
@@ -79,6 +78,5 @@ class BatchStore(Store):
             list(owing),
             business_at,
             machine_at,
+            encoded or None,
         )
-        if facts:
-            await self.run("append_batch_facts", batch.writer_no, batch.seq, encoded)

@@ -7,15 +7,13 @@ INSERT INTO writer (name) SELECT $1 WHERE NOT EXISTS (SELECT FROM writer WHERE n
 UPDATE writer SET seq = seq + 1 WHERE name = $1
 RETURNING writer_no, seq, digest, nextval('batch_numbers') AS number;
 
--- name: seal_writer
--- The chain goes on from here.
-UPDATE writer SET digest = $2 WHERE writer_no = $1;
-
--- name: append_batch
--- What one transaction wrote, once: count, chained digest, the rides that owe something new.
+-- name: seal_batch
+-- What one transaction wrote, once: count, chained digest, the rides that owe something new; its facts, encoded once ($10,
+-- NULL: none); and the chain goes on from here. One statement, since people wait for some of these.
+WITH sealed AS (
+  UPDATE writer SET digest = $6 WHERE writer_no = $1
+), told AS (
+  INSERT INTO batch_facts (writer_no, seq, facts) SELECT $1, $2, $10::bytea WHERE $10::bytea IS NOT NULL
+)
 INSERT INTO batch (writer_no, seq, number, revisions, facts_digest, digest, owing, business_at, machine_at)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9);
-
--- name: append_batch_facts
--- The facts of the transaction, encoded once, one row.
-INSERT INTO batch_facts (writer_no, seq, facts) VALUES ($1, $2, $3);
+VALUES ($1::integer, $2::bigint, $3, $4, $5, $6::bytea, $7, $8, $9);

@@ -1,7 +1,9 @@
 -- name: claim_answer
--- Somebody works on this write from now on; nothing where the key is known.
+-- Somebody works on this write from now on; nothing where the key is known. Its commit waits for no disk: it is lost in a
+-- crash only together with the write itself, whose commit comes later and takes everything before it to the disk.
 INSERT INTO idempotency (operator_no, route, idempotency_key, request_digest, machine_at)
-VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING;
+SELECT $1::integer, $2::text, $3::text, $4::bytea, $5::timestamptz
+WHERE set_config('synchronous_commit', 'off', true) = 'off' ON CONFLICT DO NOTHING;
 
 -- name: kept_answer
 -- What was answered under the key; status is NULL while it is being worked on.
@@ -14,8 +16,10 @@ UPDATE idempotency SET machine_at = $5
 WHERE operator_no = $1 AND route = $2 AND idempotency_key = $3 AND status IS NULL AND machine_at = $4;
 
 -- name: keep_answer
--- The answer, for whoever asks again.
-UPDATE idempotency SET status = $4, body = $5 WHERE operator_no = $1 AND route = $2 AND idempotency_key = $3;
+-- The answer, for whoever asks again. Its commit waits for no disk: where a crash of the server takes it, the write is
+-- there and is done again when it is asked for again, which must be safe in any case.
+UPDATE idempotency SET status = $4, body = $5 WHERE operator_no = $1 AND route = $2 AND idempotency_key = $3
+  AND set_config('synchronous_commit', 'off', true) = 'off';
 
 -- name: drop_claim
 -- Nothing was done: the key may be used again.
