@@ -20,6 +20,8 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """The provider can be asked to try an accepted debit at once."""
     hold_needed: bool = False
     """A debit goes through an order that was opened before the ride."""
+    debits_without_hold: bool = False
+    """Though there are holds, a debit can do without: one whose hold was never opened, or is over, is not held up."""
     hold_confirmed_by_rider: bool = False
     """The rider confirms each order in his app."""
     partial_debit: bool = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -55,24 +56,36 @@ class Cards:
         return [charge for number in made for charge in await self.server.charges(number)]
 
 
+@pytest.fixture(autouse=True)
+def keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STRIPE_KEY", KEY)
+    monkeypatch.setenv("STRIPE_WEBHOOK", WEBHOOK_SECRET)
+
+
 @pytest.fixture(scope="module")
 async def server() -> AsyncIterator[Localstripe]:
     async with localstripe() as it:
         yield it
 
 
-@pytest.fixture
-async def it(database_url: str, server: Localstripe, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Cards]:
-    monkeypatch.setenv("STRIPE_KEY", KEY)
-    monkeypatch.setenv("STRIPE_WEBHOOK", WEBHOOK_SECRET)
+@asynccontextmanager
+async def cards(url: str, server: Localstripe, **settings: str) -> AsyncIterator[Cards]:
     host, port = server.url.removeprefix("http://").split(":")
     proxy = Proxy(host, int(port))
-    url = f"http://127.0.0.1:{await proxy.start()}"
-    async with open_bench(database_url) as bench, provider_at(url, currency="CNY") as provider:
+    line = f"http://127.0.0.1:{await proxy.start()}"
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(proxy.stop)
+        bench = await stack.enter_async_context(open_bench(url))
+        provider = await stack.enter_async_context(provider_at(line, currency="CNY", **settings))
         providers = {bench.account_no: provider}
         bench.collection = Collection(bench.database, providers, lambda: bench.now, lambda: bench.machine)
         yield Cards(bench, server, proxy, provider)
-    await proxy.stop()
+
+
+@pytest.fixture
+async def it(database_url: str, server: Localstripe) -> AsyncIterator[Cards]:
+    async with cards(database_url, server) as made:
+        yield made
 
 
 @pytest.mark.parametrize("lost", [None, 1, 2, 3])
@@ -124,3 +137,16 @@ async def test_a_rider_whose_card_is_declined_pays_the_same_number_himself(it: C
     await it.settle_down()
     assert await it.bench.states(ride) == [("settled", 300, 300)], await it.bench.transitions(ride)
     assert [charge["amount"] for charge in await it.charges(ride)] == [300]
+
+
+async def test_a_ride_without_a_hold_is_paid_without_one_where_rides_begin_with_a_hold(
+    database_url: str, server: Localstripe
+) -> None:
+    """Stripe can debit without: no authorisation over a whole cap is made for a ride that is over."""
+    async with cards(database_url, server, hold="manual_capture") as it:
+        party, _ = await it.party("AGNOHOLD")
+        ride = await it.bench.ride(party, 300)
+        await it.settle_down()
+        assert await it.bench.states(ride) == [("settled", 300, 300)], await it.bench.transitions(ride)
+        listed = await server.call("GET", "v1/payment_intents", limit="10000")
+        assert [paid for paid in listed["data"] if paid["capture_method"] == "manual"] == []

@@ -28,8 +28,8 @@ def hold_first(debit: Debit, now: datetime, terms: Terms) -> Step | None:
     A ride that was charged without a hold, or whose hold was given up too early, gets one now. A number that stays the
     same stays on the hold it was first sent on.
     """
-    hold = terms.hold
-    if not terms.capabilities.hold_needed or (hold is not None and hold.state == "open"):
+    hold, able = terms.hold, terms.capabilities
+    if not able.hold_needed or able.debits_without_hold or (hold is not None and hold.state == "open"):
         return None
     if debit.attempts and not terms.capabilities.new_key_after_decline:
         if hold is not None and hold.state == "completing":

@@ -63,6 +63,7 @@ def capabilities_of(settings: StripeSettings) -> Capabilities:
     """
     return Capabilities(
         hold_needed=settings.hold == "manual_capture",
+        debits_without_hold=True,
         further_debit=True,
         reduces_declined=True,
         closes_unpaid=True,
