@@ -74,6 +74,16 @@ async def test_a_freeze_that_is_refused_not_used_or_not_enough(preauth: Merchant
     assert await preauth.opens(asked.action, "rider", answer="refuse") == "6001"
     ended = await provider.get_hold(HoldRef("HOLD_REFUSED"))
     assert isinstance(ended, HoldStatus) and ended.state == "expired"
+    looked_at = await provider.open_hold(replace(refusing, key="HOLD_LOOKED"))
+    assert isinstance(looked_at, HoldStatus)
+    await preauth.opens(looked_at.action, "rider", answer="look")
+    waiting = await provider.get_hold(HoldRef("HOLD_LOOKED"))
+    assert isinstance(waiting, HoldStatus) and waiting.state == "pending"
+    cancelled = await provider.release_hold(HoldRef("HOLD_LOOKED"))
+    assert isinstance(cancelled, HoldStatus) and cancelled.state == "released"
+    await preauth.opens(waiting.action, "rider")
+    gone = await provider.get_hold(HoldRef("HOLD_LOOKED"))
+    assert isinstance(gone, HoldStatus) and gone.state in ("released", "expired")
     unused = await preauth.frozen("HOLD_UNUSED", "rider")
     released = await provider.release_hold(unused)
     assert isinstance(released, HoldStatus) and released.state == "released"
