@@ -18,6 +18,7 @@ from installation import Installation, installed
 from intake_world import BIKE
 from sandbox_peer import API_KEY, NOTIFY_SECRET, Peer, peer
 from talkative import Person, Talkative, talkative
+from zhima_account import LOGON, open_zhima
 
 from service.lab.demo.truth import read_topic
 from service.lab.processes import free_ports
@@ -41,12 +42,19 @@ AS_IT_CAME = {
 class City:
     """An installation with everything running, and a rider's life in it."""
 
-    def __init__(self, installation: Installation, provider: Peer, ports: Mapping[str, int], said: Talkative) -> None:
+    def __init__(
+        self,
+        installation: Installation,
+        provider: Peer,
+        ports: Mapping[str, int],
+        said: Talkative,
+        http: aiohttp.ClientSession,
+    ) -> None:
         self.installation = installation
         self.provider = provider
         self.ports = ports
         self.said = said
-        self.http = aiohttp.ClientSession()
+        self.http = http
         self.token = ""
         self.calls = 0
 
@@ -79,9 +87,10 @@ async def city(servers: Servers, template: str, logs: Path) -> AsyncIterator[Cit
         peer() as provider,
         talkative(provider.url, PROVIDER) as (url, said),
         installed(servers, template, logs) as installation,
+        aiohttp.ClientSession() as http,
     ):
         ports = dict(zip(("serve", *ROLES), free_ports(1 + len(ROLES)), strict=True))
-        made = City(installation, provider, ports, said)
+        made = City(installation, provider, ports, said, http)
         installation.settings |= {"FAREBOX_LOG_LEVEL": "debug", "FAREBOX_HTTP_PORT": str(ports["serve"])}
         terms = Terms(confirm_agreement=False)
         await provider.call("PUT", "/accounts", Account("city", API_KEY, terms, notify_secret=NOTIFY_SECRET))
@@ -92,16 +101,17 @@ async def city(servers: Servers, template: str, logs: Path) -> AsyncIterator[Cit
             *("account", "add", "city", "--provider", "sandbox", "--url", url),
             *("--setting", f"api_key={API_KEY}", "--setting", f"notify_secret={NOTIFY_SECRET}"),
         )
+        notify_url = f"http://127.0.0.1:{ports['serve']}/v1/providers/alipay/default.zhima/notifications"
+        settings = await open_zhima(provider, logs, notify_url)
+        chosen = [word for name, text in settings.items() for word in ("--setting", f"{name}={json.dumps(text)}")]
+        await installation.farebox("account", "add", "zhima", "--provider", "alipay", "--url", url, *chosen)
         scopes = ("--scope", "status:read", "--scope", "billing:write", "--scope", "ops")
         made.token = (await installation.farebox("token", "create", *scopes)).strip().splitlines()[-1].strip()
-        try:
-            for role in ROLES:
-                await installation.role(role, FAREBOX_HEALTH_PORT=str(ports[role]))
-            await installation.role("serve")
-            await installation.until(lambda: answering(made), "serving")
-            yield made
-        finally:
-            await made.http.close()
+        for role in ROLES:
+            await installation.role(role, FAREBOX_HEALTH_PORT=str(ports[role]))
+        await installation.role("serve")
+        await installation.until(lambda: answering(made), "serving")
+        yield made
 
 
 async def answering(city: City) -> bool:
@@ -141,6 +151,20 @@ def structured(kind: str, session: str, at: datetime) -> TripRecord:
     return TripRecord(at, session.encode(), headers, json.dumps(event, ensure_ascii=False).encode())
 
 
+async def sign_at_alipay(city: City) -> None:
+    """A rider who signs in his own app, and has an order for his ride."""
+    asked = {"agreement_id": "agr-9", "rider_ref": "rider-9", "account_id": "zhima"}
+    status, told = await city.call("POST", "/v1/agreements", asked)
+    assert status == 201, told
+    rider = f"{city.provider.url}/alipay/rider?answer=confirm"
+    async with city.http.post(rider, data=told["action"]["order_string"].encode()) as said:
+        assert '"9000"' in await said.text()
+    await city.until("SELECT state FROM agreement WHERE agreement_id = 'agr-9'", "active")
+    asked = {"session_id": "ride-9", "agreement_id": "agr-9", "tariff_id": "bike"}
+    status, told = await city.call("POST", "/v1/holds", asked)
+    assert (status, told["status"]) == (200, "allowed"), told
+
+
 async def ride(city: City) -> None:
     """Rides, one of which the provider declines, records of others, and one that can't be read."""
     since = datetime.now(UTC) - timedelta(hours=2)
@@ -153,12 +177,14 @@ async def ride(city: City) -> None:
             structured("started", "ride-2", since),
             structured("ended", "ride-2", until),
             record("ended", "ride-2", until - timedelta(minutes=1), EVENT.all_of_it(), ce_id="another end"),
+            record("started", "ride-9", since, {"agreement_id": "agr-9"}),
+            record("ended", "ride-9", until, {"agreement_id": "agr-9"}),
             record("com.example.rider.registered", "ride-1", since, STRANGER.all_of_it()),
             record("started", "ride-1", since, {"session_id": 7, **MALFORMED.all_of_it()}, **_bad_headers()),
         ]
     )
     await city.installation.all_taken()
-    await city.until("SELECT count(*) FROM debit WHERE state = 'settled'", 2)
+    await city.until("SELECT count(*) FROM debit WHERE state = 'settled'", 3)
 
 
 def _bad_headers() -> dict[str, str]:
@@ -169,9 +195,10 @@ async def agree(city: City) -> None:
     """Agreements: one that works, one that the provider refuses, and what no caller may say."""
     await city.provider.script("refuse", op="agreement.begin", on="rider-2", code="RIDER_NOT_VERIFIED")
     for agreement, rider in (("agr-1", "rider-1"), ("agr-2", "rider-2")):
-        status, told = await city.call("POST", "/v1/agreements", {"agreement_id": agreement, "rider_ref": rider})
+        asked = {"agreement_id": agreement, "rider_ref": rider, "account_id": "city"}
+        status, told = await city.call("POST", "/v1/agreements", asked)
         assert status in (200, 201), told
-    asked = {"agreement_id": "agr-3", "rider_ref": "rider-3", **CALLER.all_of_it()}
+    asked = {"agreement_id": "agr-3", "rider_ref": "rider-3", "account_id": "city", **CALLER.all_of_it()}
     for path in WRITES:
         for body in (asked, CALLER.in_words().encode()):
             status, told = await city.call("POST", f"/v1/{path}", body)
@@ -217,11 +244,12 @@ async def lived(servers: Servers, migrated_template: str, tmp_path: Path) -> Asy
     """A city after a day: everything was said that could be, everything was published."""
     async with city(servers, migrated_template, tmp_path) as made:
         await agree(made)
+        await sign_at_alipay(made)
         await ride(made)
         await notify(made)
         status, told = await made.call("POST", "/v1/sessions/ride-2/charges", charge())
         assert status == 200, told
-        await made.until("SELECT count(*) FROM debit WHERE state = 'settled'", 3)
+        await made.until("SELECT count(*) FROM debit WHERE state = 'settled'", 4)
         unpublished = "SELECT count(*) FROM batch_facts"
         await made.until(unpublished, 0)
         yield made
@@ -232,6 +260,7 @@ def charge() -> dict[str, Any]:
 
 
 async def test_what_others_say_about_a_rider_is_neither_kept_nor_logged(lived: City, tmp_path: Path) -> None:
+    assert lived.said.logons > 0, "Alipay names the rider in its answers"
     assert lived.said.said[200] > 5 and lived.said.broken == {"POST /v1/debits": 0}
     found = await in_tables(lived) + await in_topics(lived) + in_logs(tmp_path) + await in_metrics(lived)
     assert found == []
@@ -242,7 +271,9 @@ async def test_what_others_say_about_a_rider_is_neither_kept_nor_logged(lived: C
 
 def told_in(text: str, *, but: Person | None = None) -> list[str]:
     """Whose data stands in a text."""
-    return [f"{one.told_by}: {mark}" for one in PEOPLE if one is not but for mark in one.marks() if mark in text]
+    marks = {mark: one.told_by for one in PEOPLE if one is not but for mark in one.marks()}
+    marks |= dict.fromkeys((LOGON, LOGON.encode().hex()), "alipay")
+    return [f"{told_by}: {mark}" for mark, told_by in marks.items() if mark in text]
 
 
 async def in_tables(city: City, but: Mapping[str, set[str]] = AS_IT_CAME) -> list[str]:
