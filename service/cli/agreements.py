@@ -24,6 +24,8 @@ from service.flows.accounts import add_account, check_account, list_accounts, pa
 from service.flows.operators import OperatorError, operator_of
 
 PAGE = 500
+DIGITS_MAX = 7
+"""Longer numbers in an account's settings are names: a merchant's, an app's, a seller's."""
 
 
 def register(group: click.Group) -> None:
@@ -47,7 +49,8 @@ def account() -> None:
     "pairs",
     multiple=True,
     metavar="NAME=VALUE",
-    help="VALUE is JSON, or else a text; secrets by reference: api_key_env=NAME or api_key_file=PATH. Repeatable.",
+    help="VALUE is JSON, or else a text (as 8 digits and more are: a merchant's number); secrets by reference:"
+    " api_key_env=NAME or api_key_file=PATH. Repeatable.",
 )
 @click.option("--unchecked", is_flag=True, help="What the settings refer to is on another machine: do not try them.")
 def add_command(
@@ -55,7 +58,7 @@ def add_command(
 ) -> None:
     """Add a merchant account, and see by a call that moves nothing whether its credentials are good."""
     settings = load_settings()
-    chosen = named_values(pairs, "--setting")
+    chosen = named_values(pairs, "--setting", digits_max=DIGITS_MAX)
 
     async def work() -> tuple[str, MerchantAccount, Outcome | None]:
         async with database_of(settings) as database:

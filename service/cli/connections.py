@@ -92,15 +92,16 @@ def instant_of(text: str) -> datetime | None:
     return instant if instant.tzinfo is not None else None
 
 
-def named_values(pairs: tuple[str, ...], where: str) -> dict[str, Any]:
-    """What pairs NAME=VALUE say; a value is JSON, or else a text. `where` names the parameter in a refusal."""
+def named_values(pairs: tuple[str, ...], where: str, *, digits_max: int = 18) -> dict[str, Any]:
+    """What pairs NAME=VALUE say; a value is JSON, or else a text. `where` names the parameter in a refusal. More than
+    `digits_max` digits are a text: somebody's number, not a quantity."""
     chosen: dict[str, Any] = {}
     for pair in pairs:
         name, given, text = pair.partition("=")
         if not name or not given:
             raise click.BadParameter(f"{pair!r}: allowed is NAME=VALUE", param_hint=where)
         try:
-            chosen[name] = msgspec.json.decode(text)
+            chosen[name] = text if text.isdecimal() and len(text) > digits_max else msgspec.json.decode(text)
         except (msgspec.DecodeError, UnicodeEncodeError):
             chosen[name] = text
     return chosen

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -162,6 +163,16 @@ async def test_accounts_are_checked_by_a_call_that_moves_nothing_and_paused(
     assert "  paused  " in (await farebox("account", "list"))[1].splitlines()[0]
     assert (await farebox("account", "resume", "good"))[1] == "account default.good: goes on\n"
     assert not await database.fetchval("SELECT bool_or(paused) FROM merchant_account")
+
+
+async def test_a_merchants_number_is_a_text_and_a_quantity_is_not(farebox: Farebox, database: Any) -> None:
+    url = "http://provider.invalid"
+    words = ("--setting", "api_key=1900000109", "--setting", "timeout_s=5", "--unchecked")
+    added = await farebox("account", "add", "numbers", "--provider", "sandbox", "--url", url, *words)
+    assert added[0] == 0, added
+    stored = await database.fetchval("SELECT settings FROM merchant_account WHERE account_id = 'numbers'")
+    assert json.loads(stored) == {"api_key": "1900000109", "timeout_s": 5}
+    await database.execute("DELETE FROM merchant_account WHERE account_id = 'numbers'")
 
 
 async def _a_debit(database: Any) -> None:
