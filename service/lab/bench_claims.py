@@ -25,7 +25,7 @@ MONTHS = 6
 DUE = 5_000
 CLAIMED = 256
 CLAIMS = 60
-COLUMNS = ("settled debits", "claim of 256 due", "claim of none", "reads of the table", "debits, GB")
+COLUMNS = ("settled debits", "claim of 256 due", "claim of none", "pages: 256 due", "none", "reads", "debits, GB")
 
 
 async def bench_claims(settled: int, console: Console) -> Report:
@@ -55,12 +55,14 @@ async def bench_claims(settled: int, console: Console) -> Report:
 
 
 async def _measured(connection: asyncpg.Connection[asyncpg.Record], now: datetime) -> tuple[Any, ...]:
-    due, none = await claim_costs(connection, now), await claim_costs(connection, now - timedelta(days=400))
+    early = now - timedelta(days=400)
+    due, none = await claim_costs(connection, now), await claim_costs(connection, early)
+    pages = await claim_pages(connection, now), await claim_pages(connection, early)
     reads = ", ".join(sorted(await claim_reads(connection, now)))
     size = await connection.fetchval(
         "SELECT sum(pg_total_relation_size(inhrelid))::bigint FROM pg_inherits WHERE inhparent = 'debit'::regclass"
     )
-    return due, none, reads, size / 2**30
+    return due, none, *pages, reads, size / 2**30
 
 
 async def claim_costs(connection: asyncpg.Connection[asyncpg.Record], now: datetime) -> Spread:
@@ -79,14 +81,27 @@ async def claim_costs(connection: asyncpg.Connection[asyncpg.Record], now: datet
 
 async def claim_reads(connection: asyncpg.Connection[asyncpg.Record], now: datetime) -> set[str]:
     """How the claim's plan, on a connection like the role's, reads the partitions of debits: nodes and indexes."""
-    name = "claim_plan"
-    await connection.execute(f"PREPARE {name} AS {QUERIES['claim_debits']}")
+    return set(_reads(await _plan(connection, now, "FORMAT JSON")))
+
+
+async def claim_pages(connection: asyncpg.Connection[asyncpg.Record], now: datetime) -> int:
+    """The pages that a claim looks at, rolled back: what its time goes by on a machine that does nothing else."""
+    transaction = connection.transaction()
+    await transaction.start()
+    plan = await _plan(connection, now, "ANALYZE, BUFFERS, TIMING OFF, FORMAT JSON")
+    await transaction.rollback()
+    return int(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"])
+
+
+async def _plan(connection: asyncpg.Connection[asyncpg.Record], now: datetime, options: str) -> dict[str, Any]:
+    await connection.execute(f"PREPARE claim_plan AS {QUERIES['claim_debits']}")
     try:
         at = f"'{now.isoformat()}'"
-        plan = await connection.fetchval(f"EXPLAIN (FORMAT JSON) EXECUTE {name}(1, {at}, {at}, {CLAIMED}, true)")
+        text = await connection.fetchval(f"EXPLAIN ({options}) EXECUTE claim_plan(1, {at}, {at}, {CLAIMED}, true)")
     finally:
-        await connection.execute(f"DEALLOCATE {name}")
-    return set(_reads(json.loads(plan)[0]["Plan"]))
+        await connection.execute("DEALLOCATE claim_plan")
+    plan: dict[str, Any] = json.loads(text)[0]["Plan"]
+    return plan
 
 
 def _reads(node: dict[str, Any]) -> list[str]:
