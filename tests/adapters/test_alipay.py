@@ -181,6 +181,18 @@ async def test_an_unpaid_debit_is_closed_or_paid_elsewhere(zhima: Merchant) -> N
         assert isinstance(await provider.release_hold(hold), HoldStatus)
 
 
+async def test_an_order_that_ends_with_its_debit_is_finished_all_the_same(peer: Peer, tmp_path: Path) -> None:
+    async with merchant_at(peer, "zhima", "ends_by_itself", tmp_path, ends_hold=True) as merchant:
+        agreement = await merchant.signed("AG_ENDS", "rider")
+        hold = await merchant.ordered("HOLD_ENDS", agreement)
+        await merchant.provider.debit(request("DEBIT_ENDS", hold, agreement))
+        assert await merchant.provider.get_hold(hold) == HoldStatus("completed", hold.provider_ref)
+        finished = await merchant.provider.finish_hold(hold)
+        assert isinstance(finished, HoldStatus) and finished.state == "completed"
+        released = await merchant.provider.release_hold(hold)  # It was paid: there is nothing to give up.
+        assert isinstance(released, HoldStatus | Unknown) and released != HoldStatus("released", hold.provider_ref)
+
+
 async def test_after_fifteen_days_alipay_closes_the_debit_and_the_rider_pays_a_second_number(
     peer: Peer, tmp_path: Path
 ) -> None:
