@@ -28,6 +28,7 @@ QUARANTINED = Counter("farebox_quarantined_total", "Records held in quarantine, 
 CACHED_RIDES = Gauge("farebox_cached_rides", "Open rides this intake process remembers")
 PUBLISHED = Counter("farebox_published_total", "Records published to Kafka, by channel", ["channel"])
 DEBITS = Counter("farebox_debit_transitions_total", "Transitions of debits, by the state after them", ["state"])
+STOPS = Counter("farebox_stops_total", "What was stopped by itself because debits left the usual", ["what"])
 PROVIDER_SECONDS = Histogram(
     "farebox_provider_seconds",
     "Seconds of one call to a payment provider, by account and answer",

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import NamedTuple, TypeAlias
 from uuid import UUID
 
 import asyncpg
 
 from service.adapters.postgres.batches import BatchStore
+from service.billing.charged import StoredCharge
 from service.billing.events import Position, RideEvent, encode_events
 from service.billing.keys import session_key_bytes, slot_of
 from service.billing.ledger import charge_transfers
+from service.billing.money import from_minor
+from service.billing.rating.charges import Charge, Line
+from service.billing.rides import charge_text
+from service.billing.sessions import Usage
 
 MIGRATED_AT = datetime(2026, 11, 22, 10, tzinfo=UTC)
 """Business time of all that is made here: the tests' databases have partitions for this month (conftest.py)."""
@@ -97,23 +103,32 @@ async def owe(connection: Connection, charges: Sequence[tuple[Ride, int, int]]) 
         await store.seal_batch(batch, (), MIGRATED_AT, MIGRATED_AT, owing=owing)
 
 
+async def _identify(connection: Connection, ride: Ride) -> int:
+    """The ride's key, written once; returns its slot."""
+    key = session_key_bytes(ride.party.operator_id, ride.session_id)
+    text = "INSERT INTO session_key (session_key, ride_no, slot) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING"
+    await connection.execute(text, UUID(bytes=key), ride.ride_no, slot_of(key))
+    return slot_of(key)
+
+
+def _charge(amount_minor: int) -> StoredCharge:
+    """An hour's ride for that much."""
+    price = from_minor(amount_minor, "CNY")
+    line = Line("duration", Decimal(1), "ride", price, price, "/plan/price")
+    usage = Usage(started_at=MIGRATED_AT - timedelta(hours=1), ended_at=MIGRATED_AT, duration_us=3_600_000_000)
+    return StoredCharge(usage, Charge("CNY", (line,), amount_minor))
+
+
 async def _revise(connection: Connection, ride: Ride, revision: int, amount_minor: int) -> None:
     party = ride.party
-    key = session_key_bytes(party.operator_id, ride.session_id)
-    slot = slot_of(key)
-    await connection.execute(
-        "INSERT INTO session_key (session_key, ride_no, slot) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
-        UUID(bytes=key),
-        ride.ride_no,
-        slot,
-    )
+    slot = await _identify(connection, ride)
     event = RideEvent(
         "ended", "urn:test", f"{ride.session_id}-{revision}", MIGRATED_AT, ride.session_id, Position("t", 0, 0)
     )
     await connection.execute(
         "INSERT INTO ride_revision (ride_no, revision, slot, operator_no, state, agreement_no, tariff_no,"
-        " tariff_version, events, amount_minor, currency, decided_at, batch_no, digest)"
-        " VALUES ($1, $2, $3, $4, 'closed', $5, $6, 1, $7, $8, 'CNY', $9, 1, '')",
+        " tariff_version, events, amount_minor, currency, decided_at, batch_no, digest, charge)"
+        " VALUES ($1, $2, $3, $4, 'closed', $5, $6, 1, $7, $8, 'CNY', $9, 1, '', $10)",
         ride.ride_no,
         revision,
         slot,
@@ -123,6 +138,7 @@ async def _revise(connection: Connection, ride: Ride, revision: int, amount_mino
         encode_events((event,)).decode(),
         amount_minor,
         MIGRATED_AT,
+        charge_text(_charge(amount_minor)) if revision == 1 else None,
     )
     await connection.execute(
         "INSERT INTO obligation"

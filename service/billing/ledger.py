@@ -61,6 +61,7 @@ class Fact(IntEnum):
     CHARGEBACK_WON = 9
     WRITE_OFF_BACK = 10
     WAIVER_BACK = 11
+    DISPUTE_FEE = 12
 
 
 class Transfer(NamedTuple):
@@ -148,6 +149,11 @@ def chargeback_transfers(
     """A bank has taken money back, or returned it."""
     lost, held = account(Account.CHARGEBACKS, operator_no), _CLEARING + account_no
     return (Transfer(held, lost, amount_minor, currency) if won else Transfer(lost, held, amount_minor, currency),)
+
+
+def fee_transfers(account_no: int, amount_minor: int, currency: str) -> tuple[Transfer, ...]:
+    """The provider has kept a fee of what it holds."""
+    return (Transfer(account(Account.FEES, account_no), _CLEARING + account_no, amount_minor, currency),)
 
 
 _RECEIVABLE = account(Account.RECEIVABLE, 0)

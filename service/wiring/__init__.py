@@ -32,6 +32,7 @@ from service.flows.accounts import list_accounts
 from service.flows.agreements import Agreements
 from service.flows.clock import BusinessClock, machine_now
 from service.flows.collection import Collection
+from service.flows.collection.restored import ask_after_restore
 from service.flows.holds import Holds
 from service.flows.housekeeping import Housekeeping
 from service.flows.intake import Intake, IntakeSettings
@@ -250,17 +251,14 @@ async def run_collect(process: Process) -> None:
         return
     _look_for_cycles_seldom()
     clock, providers = BusinessClock(), Providers(sandbox=process.settings.environment == "sandbox")
-    collection = Collection(
-        database,
-        providers.by_number,
-        clock.now,
-        machine_now,
-        concurrency=process.settings.collect_concurrency,
-    )
+    concurrency = process.settings.collect_concurrency
+    collection = Collection(database, providers.by_number, clock.now, machine_now, concurrency=concurrency)
     holds = Holds(database, providers, clock.now, machine_now)
     agreements = Agreements(database, providers, clock.now, machine_now)
     watch = AccountWatch(providers, process.health)
     known: dict[int, OwnedAccount] = {}
+
+    await process.until_there("PostgreSQL", partial(_asked_first, database, clock))
     async with asyncio.TaskGroup() as tasks:
 
         async def look() -> int:
@@ -293,6 +291,13 @@ async def run_collect(process: Process) -> None:
         tasks.create_task(process.rounds("obligations", collection.plan_round, 0.05))
     await providers.close()
     await database.close()
+
+
+async def _asked_first(database: Database, clock: BusinessClock) -> bool:
+    """Before anything is collected: a database that was restored may have forgotten what it sent."""
+    async with database.reading(CatalogStore) as store:
+        clock.read(await store.installation())
+    return await ask_after_restore(database, clock.now())
 
 
 def _look_for_cycles_seldom() -> None:

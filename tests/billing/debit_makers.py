@@ -18,7 +18,7 @@ NOW = datetime(2026, 11, 22, 4, tzinfo=UTC)
 ZONE = ZoneInfo("Asia/Shanghai")
 KEY = "KEY0"
 
-CARD = Capabilities(further_debit=True, new_key_after_decline=True, closes_unpaid=True)
+CARD = Capabilities(further_debit=True, new_key_after_decline=True, closes_unpaid=True, dispute="chargeback")
 """Like Stripe: a new key after a decline."""
 ORDER = Capabilities(
     provider_retries=True,

@@ -14,6 +14,7 @@ from fakes import FakeProvider, Fault, KilledError
 from service.adapters.postgres.agreements import AgreementStore
 from service.adapters.postgres.batches import FACTS_DECODER
 from service.adapters.providers import Providers
+from service.billing.agreements import Debt
 from service.billing.agreements.standing import HoldStatus
 from service.billing.capabilities import Capabilities
 from service.billing.debits import ImpossibleEventError
@@ -153,7 +154,7 @@ async def test_overdue_then_paid_by_him_he_may_ride_again_and_is_told_well_of(da
         ]
 
 
-async def debts(bench: Bench, ride: Ride) -> list[object]:
+async def debts(bench: Bench, ride: Ride) -> list[Debt]:
     async with bench.database.reading(AgreementStore) as store:
         rider = await bench.connection.fetchval(
             "SELECT rider_no FROM agreement WHERE agreement_no = $1", ride.party.agreement_no

@@ -12,6 +12,7 @@ import asyncpg
 import msgspec
 
 from service.adapters.postgres.batches import BatchStore
+from service.adapters.postgres.stops import Standing, StopStore
 from service.billing.debits.collecting import Posted, Transition
 from service.billing.debits.refunds import Refund, RefundState
 from service.billing.debits.state import Debit, HoldSeen, Item, Receipt, State
@@ -72,7 +73,7 @@ class OwingRow(msgspec.Struct, frozen=True):
     provider: str
 
 
-class CollectionStore(BatchStore):
+class CollectionStore(BatchStore, StopStore):
     """One method per named query of `collection.sql`."""
 
     async def lock_cursors(self) -> dict[int, int]:
@@ -90,17 +91,21 @@ class CollectionStore(BatchStore):
         return await self.run("move_collection_cursors", list(after), expected, list(after.values())) == len(after)
 
     async def claim_debits(
-        self, account_no: int, now: datetime, machine_at: datetime, claim_max: int, *, submitting: bool
+        self, account_no: int, now: datetime, machine_at: datetime, claim_max: int, stopped: Standing
     ) -> list[DebitRow]:
         """Due debits of an account that nobody holds, locked until commit."""
-        rows = await self.all("claim_debits", account_no, now, machine_at, claim_max, submitting)
+        submitting = not (stopped.paused or stopped.debits)
+        rows = await self.all("claim_debits", account_no, now, machine_at, claim_max, submitting, stopped.debit_tariffs)
         return list(map(_debit_row, rows))
 
     async def claim_refunds(
-        self, account_no: int, now: datetime, machine_at: datetime, claim_max: int, *, submitting: bool
+        self, account_no: int, now: datetime, machine_at: datetime, claim_max: int, stopped: Standing
     ) -> list[RefundRow]:
         """Due refunds of an account that nobody holds, locked until commit."""
-        rows = await self.all("claim_refunds", account_no, now, machine_at, claim_max, submitting)
+        submitting = not (stopped.paused or stopped.refunds)
+        rows = await self.all(
+            "claim_refunds", account_no, now, machine_at, claim_max, submitting, stopped.refund_tariffs
+        )
         return list(map(_refund_row, rows))
 
     async def claim_policies(self, account_no: int, now: datetime, claim_max: int) -> list[DebitRow]:
@@ -141,10 +146,6 @@ class CollectionStore(BatchStore):
         ordered = sorted(reasons.items())
         return await self.run("finish_holds", [key for key, _ in ordered], [reason for _, reason in ordered], now)
 
-    async def paused(self, account_no: int) -> bool:
-        """Whether nothing new may be submitted for the account."""
-        return bool(await self.value("collection_paused", account_no))
-
     async def debits_by_provider_key(self, provider_key: str, account_no: int) -> list[DebitKey]:
         """The debits that news about a key concern: one, or none that still matters."""
         rows = await self.all("debits_by_provider_key", provider_key, account_no)
@@ -155,16 +156,35 @@ class CollectionStore(BatchStore):
         rows = await self.all("debits_by_hold", named, account_no, by_ref)
         return {(row["ride_no"], row["ordinal"]): row["provider_key"] for row in rows}
 
+    async def debits_by_provider_ref(self, provider_ref: str, account_no: int) -> list[DebitKey]:
+        """The debits that the provider calls by a number of his."""
+        rows = await self.all("debits_by_provider_ref", provider_ref, account_no)
+        return [(row["ride_no"], row["ordinal"]) for row in rows]
+
+    async def cluster_timeline(self) -> tuple[str | None, str]:
+        """Which cluster and timeline the database was when last looked at, and which it is; locked until commit."""
+        row = await self.one("cluster_timeline")
+        assert row is not None
+        return row["known"], row["found"]
+
+    async def keep_cluster_timeline(self, found: str, restored_at: datetime | None) -> None:
+        """Keeps what it is, and when it was found to be another one."""
+        await self.run("keep_cluster_timeline", found, restored_at)
+
+    async def verify_all(self, now: datetime) -> int:
+        """Whatever is not sent is asked about first; returns how many debits and refunds those are."""
+        return await self.run("verify_debits") + await self.run("verify_refunds", now)
+
     async def refunds_by_provider_key(self, provider_key: str, account_no: int) -> list[RefundKey]:
         """The refunds that news about a key concern: one, or none that is under way."""
         rows = await self.all("refunds_by_provider_key", provider_key, account_no)
         return [(row["ride_no"], row["ordinal"], row["refund_ordinal"]) for row in rows]
 
-    async def ride_contents(self, ride_nos: Iterable[int]) -> dict[int, tuple[str, int | None]]:
-        """Ride number → the charge that stands (JSON) and the number of its tariff."""
+    async def ride_contents(self, ride_nos: Iterable[int]) -> dict[int, tuple[str | None, int | None, datetime | None]]:
+        """Ride number → the charge that stands (JSON), the number of its tariff; when the database was restored."""
         rides = sorted(set(ride_nos))
         rows = await self.all("ride_contents", rides, rides[0], rides[-1]) if rides else ()
-        return {row["ride_no"]: (row["charge"], row["tariff_no"]) for row in rows}
+        return {row["ride_no"]: (row["charge"], row["tariff_no"], row["restored_at"]) for row in rows}
 
     async def want_hold(self, debit: Debit, provider_key: str, ordinal: int, now: datetime, cap_minor: int) -> int:
         """Asks for a hold for the debit's ride; 0 where another is asked for already."""

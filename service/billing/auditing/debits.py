@@ -155,7 +155,9 @@ def _check_owed(place: Place, rows: AuditedDebits, owed_minor: int) -> Iterator[
         return
     covered = sum(covered_minor(debit) - debit.excess_minor for debit in rows.debits)
     failed = sum(refund.amount_minor for refund in rows.refunds if refund.state is RefundState.FAILED)
-    frozen = sum(debit.paid_minor for debit in rows.debits if debit.dispute == "chargeback" and debit.state in FINAL)
+    frozen = sum(
+        debit.paid_minor for debit in rows.debits if debit.dispute in ("chargeback", "lost") and debit.state in FINAL
+    )
     if not owed_minor <= covered <= owed_minor + failed + frozen:
         yield Problem(place, "debit", "amount_minor in all", f"{owed_minor}, the obligations' sum", covered)
 

@@ -260,6 +260,8 @@ def ledger_transfers(debit: Debit, fact: Fact, amount_minor: int) -> tuple[Trans
             return ledger.settlement_transfers(agreement_no, account_no, amount_minor, debit.currency)
         case Fact.RECOVERY:
             return ledger.recovery_transfers(operator_no, account_no, amount_minor, debit.currency)
+        case Fact.DISPUTE_FEE:
+            return ledger.fee_transfers(account_no, amount_minor, debit.currency)
         case Fact.CHARGEBACK | Fact.CHARGEBACK_WON:
             won = fact is Fact.CHARGEBACK_WON
             return ledger.chargeback_transfers(operator_no, account_no, amount_minor, debit.currency, won=won)

@@ -47,6 +47,12 @@ class Calendar(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """How many days after the due date he is told that he will be reported."""
     report_days: int = 7
     """How many days after that notice he is reported."""
+    stop_above_minor: int | None = None
+    """A debit above this is unusual."""
+    stop_factor: int = 20
+    """So is one above this many times what the tariff's debits of the last 30 days were on average."""
+    stop_run: int = 10
+    """So many unusual debits of a tariff in one hour stop its debits."""
     retry_from: time = time(10)
     retry_until: time = time(20)
     retry_after: tuple[timedelta, ...] = RETRY_AFTER

@@ -131,9 +131,14 @@ class Resumed(msgspec.Struct, frozen=True):
 
 
 class DisputeOpened(msgspec.Struct, frozen=True):
-    """The rider complains at the provider, or his bank takes the money back."""
+    """The rider complains at the provider, or his bank takes the money back: `amount_minor` of it, or all.
+
+    `fee_minor` is what the provider takes for a chargeback, whoever wins it.
+    """
 
     kind: DisputeKind
+    amount_minor: int | None = None
+    fee_minor: int = 0
 
 
 class DisputeClosed(msgspec.Struct, frozen=True):
@@ -206,6 +211,7 @@ class Post(msgspec.Struct, frozen=True):
         "write_off_back",
         "chargeback",
         "chargeback_won",
+        "dispute_fee",
     ]
     amount_minor: int
 

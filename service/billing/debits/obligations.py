@@ -10,6 +10,7 @@ import msgspec
 from service.billing.capabilities import Capabilities
 from service.billing.debits.events import OwedChanged, RefundAsked
 from service.billing.debits.state import FINAL, UNSURE, Debit, State
+from service.billing.debits.wishes import refundable_minor
 
 
 class OpenDebit(msgspec.Struct, frozen=True):
@@ -101,7 +102,7 @@ def _less(excess_minor: int, debits: Sequence[Debit]) -> Iterable[Netting]:
             yield Change(debit.ordinal, OwedChanged(debit.amount_minor - lowered))
     for debit in reversed(debits):
         if debit.state in FINAL and debit.dispute != "chargeback":
-            back = min(excess_minor, debit.paid_minor - debit.refunded_minor - debit.refunding_minor)
+            back = min(excess_minor, refundable_minor(debit))
             if back:
                 excess_minor -= back
                 yield Change(debit.ordinal, RefundAsked(back, "owed less"))

@@ -139,13 +139,18 @@ def resumed(debit: Debit, _event: Resumed, now: datetime, terms: Terms) -> Step:
     return replace(going_on, due_at=_goes_on_at(going_on, now, terms)), ()
 
 
-def dispute_opened(debit: Debit, event: DisputeOpened, _now: datetime, _terms: Terms) -> Step:
-    """A complaint leaves the money where it is; a chargeback takes it."""
+def dispute_opened(debit: Debit, event: DisputeOpened, _now: datetime, terms: Terms) -> Step:
+    """A complaint leaves the money where it is; a chargeback takes it, where the provider knows such a thing."""
+    if event.kind == "chargeback" and terms.capabilities.dispute != "chargeback":
+        raise ImpossibleEventError(debit, event)
     if disputed(debit):
         return debit, ()
-    taken = debit.paid_minor - debit.refunded_minor if event.kind == "chargeback" else 0
+    left = debit.paid_minor - debit.refunded_minor
+    taken = min(left, left if event.amount_minor is None else event.amount_minor) if event.kind == "chargeback" else 0
     opened = replace(debit, dispute=event.kind, disputed_minor=taken)
-    return opened, (Publish("dispute.opened"), *((Post("chargeback", taken),) if taken else ()))
+    posts = [Post("chargeback", taken)] if taken else []
+    fees = [Post("dispute_fee", event.fee_minor)] if event.fee_minor else []
+    return opened, (Publish("dispute.opened"), *posts, *fees)
 
 
 def dispute_closed(debit: Debit, event: DisputeClosed, now: datetime, terms: Terms) -> Step:
@@ -165,10 +170,16 @@ def refund_asked(debit: Debit, event: RefundAsked, now: datetime, terms: Terms) 
         raise ImpossibleEventError(debit, event)
     if debit.dispute == "chargeback":
         raise RefundRefusedError("the bank is taking this money back: no refund during a chargeback")
-    left = debit.paid_minor - debit.refunded_minor - debit.refunding_minor
+    left = refundable_minor(debit)
     if not 0 < event.amount_minor <= left:
         raise RefundRefusedError(f"{event.amount_minor} can't be given back: {left} is left of what was paid")
     return give_back(debit, event.amount_minor, event.reason, now, terms)
+
+
+def refundable_minor(debit: Debit) -> int:
+    """What can still be given back: what was paid, less what the rider has back already, or is to get back."""
+    taken_back = debit.disputed_minor if debit.dispute in ("chargeback", "lost") else 0
+    return max(debit.paid_minor - debit.refunded_minor - debit.refunding_minor - taken_back, 0)
 
 
 def refund_ended(debit: Debit, event: RefundEnded, _now: datetime, _terms: Terms) -> Step:

@@ -112,13 +112,13 @@ class Collection(Dunning):
         account_no = lane.account_no
         async with self._database.transaction(CollectionStore) as store:
             machine_at, book = self._machine_now(), Book(self._now())
-            submitting = not await store.paused(account_no)
-            claimed = await store.claim_debits(account_no, book.now, machine_at, claims_max, submitting=submitting)
+            stopped = await store.stopped(account_no)
+            claimed = await store.claim_debits(account_no, book.now, machine_at, claims_max, stopped)
             rows = {_key(row.debit): row for row in claimed}
             for row in claimed:
                 book.happen(row.debit, _taken(row.lease_until), context(self._providers, row))
             refunds = await store.claim_refunds(
-                account_no, book.now, machine_at, max(claims_max - len(claimed), 1), submitting=submitting
+                account_no, book.now, machine_at, max(claims_max - len(claimed), 1), stopped
             )
             debits = await store.read_debits(row.refund.ride_no for row in refunds)
             for refund_row in refunds:

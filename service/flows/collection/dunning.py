@@ -7,7 +7,8 @@ import asyncio
 from service.adapters.postgres.collection import CollectionStore
 from service.billing.debits.collecting import Book
 from service.billing.debits.events import PolicyDue
-from service.flows.collection.calls import Answer, Claim, call, debit_event
+from service.billing.outcomes import Unknown
+from service.flows.collection.calls import CALL_SECONDS, Answer, Claim, call, debit_event
 from service.flows.collection.hearing import Hearing
 from service.flows.collection.keeping import context, keep
 
@@ -25,12 +26,14 @@ class Dunning(Hearing):
         is answered, so that a process may die anywhere. Nothing is done while the operator or the account is paused.
         """
         async with self._database.transaction(CollectionStore) as store:
-            if await store.paused(account_no):
+            stopped = await store.stopped(account_no)
+            if stopped.paused:
                 return 0
             book = Book(self._now())
             claimed = await store.claim_policies(account_no, book.now, POLICIES_MAX)
             for row in claimed:
-                book.happen(row.debit, PolicyDue(), context(self._providers, row))
+                reporting = not stopped.reports and row.debit.tariff_no not in stopped.report_tariffs
+                book.happen(row.debit, PolicyDue(), context(self._providers, row, reporting=reporting))
             rows = {(row.debit.ride_no, row.debit.ordinal): row for row in claimed}
             writer = f"collection/policies/{account_no % 64}"
             await keep(store, self._providers, book, rows, {}, self._machine_now(), writer, {}, whole_rides=False)
@@ -46,5 +49,8 @@ class Dunning(Hearing):
         return len(claimed)
 
     async def _told(self, account_no: int, claim: Claim, room: asyncio.Semaphore) -> Answer:
-        async with room:
-            return await call(self._providers[account_no], claim)
+        try:
+            async with room, asyncio.timeout(CALL_SECONDS):
+                return await call(self._providers[account_no], claim)
+        except TimeoutError:
+            return Answer(claim, Unknown("no answer in time"))

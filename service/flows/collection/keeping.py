@@ -23,6 +23,7 @@ from service.billing.events import decode_events
 from service.billing.facts import EncodedFact
 from service.billing.keys import provider_key, session_key
 from service.billing.rides import read_charge
+from service.flows.collection.watching import watch
 from service.telemetry import DEBITS
 
 Providers = Mapping[int, Provider]
@@ -62,8 +63,11 @@ async def net_rides(
     for ride in owing:
         no = ride.ride_no
         known = _owing(ride, keys[no], sessions[no], caps.get(keys[no]), debits.get(no, ()), context(providers, ride))
-        charge, tariff_no = contents[no]
-        book.net_ride(replace(known, content=Content(None if charge is None else read_charge(charge), tariff_no)))
+        text, tariff_no, restored_at = contents[no]
+        charge = None if text is None else read_charge(text)
+        forgotten = restored_at is not None and charge is not None and charge.usage.ended_at <= restored_at
+        book.net_ride(replace(known, content=Content(charge, tariff_no), verify=forgotten))
+    await watch(store, book, {row.operator_no: calendar(row.operator_calendar) for row in owing})
     return rows
 
 

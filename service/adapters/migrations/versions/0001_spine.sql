@@ -36,7 +36,8 @@ CREATE TABLE operator_source (
   PRIMARY KEY (topic, source)
 );
 
--- One row: the default operator, and the business clock that every role reads.
+-- One row: the default operator, the business clock that every role reads, and which database this is: another cluster or
+-- timeline than before means that it was restored (restored_at, business time) and may have forgotten what it sent.
 CREATE TABLE installation (
   singleton boolean PRIMARY KEY DEFAULT true CHECK (singleton),
   default_operator_no integer REFERENCES operator,
@@ -44,6 +45,8 @@ CREATE TABLE installation (
   clock_machine_at timestamptz,
   clock_business_at timestamptz,
   clock_speed double precision NOT NULL DEFAULT 1 CHECK (clock_speed >= 0),
+  cluster_timeline text,
+  restored_at timestamptz,
   created_at timestamptz NOT NULL
 );
 
@@ -434,6 +437,8 @@ CREATE TABLE debit (
   PRIMARY KEY (ride_no, ordinal, slot)
 ) PARTITION BY RANGE (ride_no);
 CREATE INDEX debit_due ON debit (account_no, due_at) WHERE due_at IS NOT NULL;
+-- A dispute names the debit by the provider's own number of it.
+CREATE INDEX debit_by_provider_ref ON debit (provider_ref) WHERE provider_ref IS NOT NULL;
 CREATE INDEX debit_policy ON debit (account_no, policy_at) WHERE policy_at IS NOT NULL;
 -- What a rider still owes: a debt that was written off stays one.
 CREATE INDEX debit_owed ON debit (agreement_no)
@@ -486,6 +491,34 @@ CREATE TABLE refund (
 ) PARTITION BY RANGE (ride_no);
 CREATE INDEX refund_by_provider_key ON refund (provider_key) WHERE state NOT IN ('succeeded', 'failed');
 CREATE INDEX refund_due ON refund (account_no, due_at) WHERE due_at IS NOT NULL;
+
+-- What is not sent to providers for now: debits, refunds or reports of an operator, one of its accounts or tariffs; who
+-- stopped it, who let it go on, and why. 'farebox' stops by itself where debits leave the usual.
+CREATE TABLE stop (
+  stop_no bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  operator_no integer NOT NULL REFERENCES operator,
+  account_no integer REFERENCES merchant_account,
+  tariff_no integer REFERENCES tariff,
+  what text NOT NULL CHECK (what IN ('debits', 'refunds', 'reports')),
+  reason text NOT NULL,
+  stopped_by text NOT NULL,
+  stopped_at timestamptz NOT NULL,
+  resumed_by text,
+  resumed_reason text,
+  resumed_at timestamptz
+);
+CREATE UNIQUE INDEX stop_standing ON stop (operator_no, coalesce(account_no, 0), coalesce(tariff_no, 0), what)
+  WHERE resumed_at IS NULL;
+
+-- What was debited by a tariff in an hour (business time), and how many of it were unusually high.
+CREATE TABLE tariff_hour (
+  tariff_no integer NOT NULL,
+  hour_at timestamptz NOT NULL,
+  debits integer NOT NULL,
+  amount_minor bigint NOT NULL,
+  high integer NOT NULL,
+  PRIMARY KEY (tariff_no, hour_at)
+);
 
 -- Double entry: a row moves amount_minor from credit_account to debit_account, so that imbalance can't be written.
 -- fact: 1 charge (ordinal = revision), 2 settlement … (service.billing.ledger.Fact): what follows a debit has

@@ -27,7 +27,7 @@ WHERE r.reader = 'collection' AND r.writer_no = moved.writer_no AND r.seq = move
 
 -- name: claim_debits
 -- Debits of account $1 that are due at $2 (business) and that nobody holds at $3 (machine), the longest waiting first;
--- without $5, only those of which something must be asked.
+-- without $5, and of the tariffs $6, only those of which something must be asked.
 SELECT d.*, o.operator_id, o.calendar AS operator_calendar, o.name AS operator_name, o.contact AS operator_contact,
   a.agreement_id, a.time_zone, a.language, m.provider,
   a.provider_key AS agreement_key, a.provider_ref AS agreement_ref, h.provider_key AS hold_key, h.provider_ref AS hold_ref,
@@ -38,7 +38,7 @@ JOIN operator o ON o.operator_no = d.operator_no
 JOIN merchant_account m ON m.account_no = d.account_no
 LEFT JOIN hold h ON h.session_key = d.session_key AND h.slot = d.slot
 WHERE d.account_no = $1 AND d.due_at <= $2 AND (d.lease_until IS NULL OR d.lease_until <= $3)
-  AND ($5 OR d.state NOT IN ('new', 'retry_wait', 'submitting'))
+  AND (($5 AND (d.tariff_no = ANY($6::integer[])) IS NOT TRUE) OR d.state NOT IN ('new', 'retry_wait', 'submitting'))
 ORDER BY d.due_at LIMIT $4
 FOR UPDATE OF d SKIP LOCKED;
 
@@ -46,7 +46,8 @@ FOR UPDATE OF d SKIP LOCKED;
 -- Refunds of account $1, as claim_debits.
 SELECT r.* FROM refund r
 WHERE r.account_no = $1 AND r.due_at <= $2 AND (r.lease_until IS NULL OR r.lease_until <= $3)
-  AND ($5 OR r.state NOT IN ('new', 'submitting'))
+  AND (r.state NOT IN ('new', 'submitting') OR ($5 AND (cardinality($6::integer[]) = 0 OR NOT EXISTS (
+    SELECT FROM debit d WHERE d.ride_no = r.ride_no AND d.ordinal = r.ordinal AND d.tariff_no = ANY($6)))))
 ORDER BY r.due_at LIMIT $4
 FOR UPDATE OF r SKIP LOCKED;
 
@@ -118,7 +119,8 @@ WHERE h.session_key = done.session_key AND h.state = 'open';
 -- name: ride_contents
 -- The charge that stands of each of these rides, with its tariff: what their debits are for.
 SELECT r.ride_no, (array_agg(r.charge ORDER BY r.revision DESC) FILTER (WHERE r.charge IS NOT NULL))[1] AS charge,
-  (array_agg(r.tariff_no ORDER BY r.revision DESC) FILTER (WHERE r.tariff_no IS NOT NULL))[1] AS tariff_no
+  (array_agg(r.tariff_no ORDER BY r.revision DESC) FILTER (WHERE r.tariff_no IS NOT NULL))[1] AS tariff_no,
+  (SELECT restored_at FROM installation) AS restored_at
 FROM ride_revision r WHERE r.ride_no = ANY($1::bigint[]) AND r.ride_no BETWEEN $2 AND $3 GROUP BY r.ride_no;
 
 -- name: want_hold
@@ -171,10 +173,6 @@ FROM unnest(
 )
 WHERE r.ride_no = new.ride_no AND r.ordinal = new.ordinal AND r.refund_ordinal = new.refund_ordinal;
 
--- name: collection_paused
--- Whether new submissions of a merchant account are stopped, by its own switch or its operator's mode.
-SELECT m.paused OR o.mode <> 'live' FROM merchant_account m JOIN operator o USING (operator_no) WHERE m.account_no = $1;
-
 -- name: debits_by_provider_key
 -- Which debits a provider's news is about.
 SELECT d.ride_no, d.ordinal FROM debit d
@@ -191,6 +189,29 @@ SELECT k.ride_no, 1 AS ordinal, d.provider_key FROM (
 ) h
 JOIN session_key k ON k.session_key = h.session_key AND k.slot = h.slot
 JOIN debit d ON d.ride_no = k.ride_no AND d.ordinal = 1 AND d.slot = h.slot;
+
+-- name: debits_by_provider_ref
+-- The debits of account $2 that the provider calls $1, by their present number or by that of a receipt.
+SELECT d.ride_no, d.ordinal FROM debit d WHERE d.provider_ref = $1 AND d.account_no = $2;
+
+-- name: cluster_timeline
+-- Which cluster this is, and how often it was promoted or restored; locked, so that one process marks what may be forgotten.
+SELECT cluster_timeline AS known,
+  (SELECT system_identifier FROM pg_control_system()) || '/' || left(pg_walfile_name(pg_current_wal_lsn()), 8) AS found
+FROM installation FOR UPDATE;
+
+-- name: keep_cluster_timeline
+-- $1 is what it is now; $2 is when it was found to be another one.
+UPDATE installation SET cluster_timeline = $1, restored_at = coalesce($2, restored_at);
+
+-- name: verify_debits
+-- Every debit that could have been submitted in the time that was lost is asked about before it is.
+UPDATE debit SET verify = true WHERE state IN ('new', 'retry_wait', 'submitting', 'needs_rider');
+
+-- name: verify_refunds
+-- The same of refunds: their keys never change, so they are asked about like any of which the outcome is unknown.
+UPDATE refund SET state = 'unknown', code = 'asked about after a restore', due_at = $1, queries = 0, not_found_at = NULL
+WHERE state IN ('new', 'submitting');
 
 -- name: refunds_by_provider_key
 -- Which refunds a provider's news is about.
