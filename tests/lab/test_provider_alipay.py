@@ -188,6 +188,8 @@ async def test_an_agreement_that_was_ended_in_mid_ride_still_pays_for_the_ride()
         told = await it.call(f"{ZHIMA}creditagreement.query", out_agreement_no="agr")
         assert told["agreement_status"] == "INVALID"
         assert (await it.order(told["credit_agreement_id"], "order_02"))["sub_code"] == "AGREEMENT_INVALID"
+        again = await it.open(f"{ZHIMA}creditagreement.sign", out_agreement_no="agr", zm_service_id="s")
+        assert (again["resultStatus"], again["result"]["sub_code"]) == ("4000", "AGREEMENT_INVALID")
         assert (await it.pay(number))["async_pay_apply_status"] == "S"
         assert await it.status(number) == "TRADE_SUCCESS"
 

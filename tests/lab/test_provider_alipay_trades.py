@@ -145,6 +145,7 @@ async def test_a_freeze_is_taken_back_while_it_waits_and_after() -> None:
             assert told["action"] == action
             told = await it.call("alipay.fund.auth.operation.detail.query", out_order_no=key)
             assert told["order_status"] == "CLOSED"
+            assert (await it.freeze(key))["resultStatus"] == "4000"
 
 
 async def test_a_bill_is_a_zip_of_gbk_tables_on_the_day_after() -> None:

@@ -87,7 +87,12 @@ def freeze(visit: Visit, asked: Freeze, rider: str, confirmed: bool | None) -> H
     refusal = visit.desk.faults.refusal("hold.open", visit.account.account_id, key, (rider,))
     if refusal and hold.state == "pending":
         raise RefusedError(402, refusal, "the rider does not qualify")
-    return hold if confirmed is None else holds.answer_by_rider(books, visit.account, key, confirmed, visit.now)
+    if confirmed is None:
+        return hold
+    answered = holds.answer_by_rider(books, visit.account, key, confirmed, visit.now)
+    if confirmed and answered.state != "open":
+        raise RefusedError(409, answered.code or "WRONG_STATE", f"the authorisation is {answered.state}")
+    return answered
 
 
 def detail(visit: Visit, asked: NameOperation) -> Answer:

@@ -149,10 +149,9 @@ def refund(visit: Visit, asked: MakeRefund) -> Answer:
         raise RefusedError(409, "STATUS", f"the trade is {found.state}")
     if asked.out_request_no is None and amount != found.paid_minor:
         raise RefusedError(400, "INVALID_REQUEST", "a partial refund needs out_request_no")
-    before = visit.desk.books.refunds.get((visit.account.account_id, request_no))
-    made = _refund(visit, AskRefund(request_no, found.asked.key, amount, asked.refund_reason))
-    moved = made.state == "paid" and (before is None or before.state != "paid")
+    _refund(visit, AskRefund(request_no, found.asked.key, amount, asked.refund_reason))
     now = visit.trade(number_of(found), None)
+    moved = now.refunded_minor > found.refunded_minor
     return {
         "trade_no": number_of(found),
         "out_trade_no": found.asked.key,

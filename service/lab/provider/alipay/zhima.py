@@ -81,7 +81,10 @@ def sign(visit: Visit, asked: SignAgreement, rider: str) -> Agreement:
     refusal = visit.desk.faults.refusal("agreement.begin", account.account_id, made.key, (rider,))
     if refusal and (account.account_id, made.key) not in visit.desk.books.agreements:
         raise RefusedError(402, refusal, "the rider does not qualify")
-    return agreements.begin(visit.desk.books, account, made, visit.now)
+    agreement = agreements.begin(visit.desk.books, account, made, visit.now)
+    if agreement.state != "active":  # Unverified: a number whose agreement has ended signs no other one.
+        raise RefusedError(409, f"AGREEMENT_{agreement.state.upper()}", "this out_agreement_no has ended")
+    return agreement
 
 
 def query_agreement(visit: Visit, asked: NameAgreement) -> Answer:
