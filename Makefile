@@ -4,6 +4,8 @@
 #                 (DEMO_RIDES=2000, DEMO_SEED=1; KEEP=1 stays up and prints how to call it)
 #   make test     lint, types, import rules, generated files in step, and every test on real servers
 #   make lint     the same without the tests
+#   make simulate SEEDS=1000   worlds of sixty days under every fault, their books compared to the fen; SEED=17 plays one
+#                 again, twice, and says if it did not go the same way
 #   make bench    the figures, each beside its floor
 #   make image-check       runs the steps of deploy/Dockerfile without a container engine
 #   make kubernetes-check  the manifests as kubectl renders them (needs kubectl)
@@ -15,7 +17,7 @@
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint bench image-check kubernetes-check constraints clean
+.PHONY: help demo test lint simulate bench image-check kubernetes-check constraints clean
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
@@ -57,6 +59,9 @@ lint: .venv/.farebox-test
 	$(call step,mypy)
 	$(call step,lint-imports --no-logo)
 	$(call step,farebox schemas --check)
+
+simulate: .venv/.farebox-test
+	@$(BIN)/python tests/simulation/simulate.py --seeds $(or $(SEEDS),200) $(if $(SEED),--seed $(SEED))
 
 image-check: .venv/.farebox-test
 	@$(BIN)/python deploy/image_check.py

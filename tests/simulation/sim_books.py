@@ -1,0 +1,150 @@
+"""The oracle: what must be true when everything has come to rest, by sums that a child could do."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any
+
+from sim_people import Ride
+from sim_script import Script
+from sim_world import World, WorldError
+
+from service.lab.provider.oracle import problems
+
+FINAL = {"settled", "settled_elsewhere", "settled_twice", "waived", "written_off", "cancelled"}
+CLEARING = 4 * 10**15
+
+
+async def check_world(world: World, script: Script) -> None:
+    """Raises WorldError with everything that is wrong."""
+    found = [f"the wallet's own books: {problem}" for problem in problems(world.books)]
+    debits: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for row in await world.rows(
+        "SELECT * FROM debit WHERE operator_no = $1 ORDER BY ride_no, ordinal", script.operator.operator_no
+    ):
+        debits[row["session_id"]].append(row)
+    for ride in script.rides:
+        late = await world.rows(REFUSED_LATE, script.operator.operator_no, ride.session_id)
+        found += _check_ride(world, ride, debits[ride.session_id], bool(late))
+    found += await _check_owed(world, script)
+    found += await _check_ledger(world, script)
+    found += await _check_rest(world, script, debits)
+    if found:
+        lines = [f"world {world.seed}, {world.weather}", *found, *await _story(world, script)]
+        raise WorldError("\n".join(lines))
+
+
+def _check_ride(world: World, ride: Ride, debits: list[dict[str, Any]], late: bool) -> list[str]:
+    """The rider's money, by the provider's books, against what the ride must cost and what we believe; `late`: some of
+    it can't be given back any more."""
+    there = [
+        debit for debit in world.books.debits_by_number.values() if debit.asked.subject == f"Ride {ride.session_id}"
+    ]
+    paid, back = sum(debit.paid_minor for debit in there), sum(debit.refunded_minor for debit in there)
+    ours_paid = sum(row["paid_minor"] for row in debits)
+    ours_back = sum(row["refunded_minor"] for row in debits)
+    found = []
+    if (paid, back) != (ours_paid, ours_back):
+        found.append(f"{ride.session_id}: paid {paid}, back {back} there; paid {ours_paid}, back {ours_back} here")
+    forgone = sum(row["forgone_minor"] for row in debits)
+    open_minor = sum(row["amount_minor"] - row["paid_minor"] for row in debits if row["state"] not in FINAL)
+    stands = paid - back + forgone + open_minor
+    cash = any(row["state"] == "settled_elsewhere" for row in debits)  # What is too much of it goes back outside, too.
+    if stands != ride.owed_minor and not ((late or cash) and stands > ride.owed_minor):
+        found.append(
+            f"{ride.session_id}: owes {ride.owed_minor}; paid {paid}, back {back}, forgone {forgone}, open {open_minor}"
+        )
+    return found
+
+
+REFUSED_LATE = """
+SELECT FROM refund r JOIN debit d USING (ride_no, ordinal)
+WHERE d.operator_no = $1 AND d.session_id = $2 AND r.state = 'failed'
+  AND r.code IN ('refund_window_over', 'REFUND_TOO_LATE')
+"""
+
+
+async def _check_owed(world: World, script: Script) -> list[str]:
+    rows = await world.rows(
+        "SELECT r.session_id, sum(o.amount_minor)::bigint AS owed FROM obligation o"
+        " JOIN (SELECT DISTINCT ride_no, session_id FROM debit WHERE operator_no = $1) r USING (ride_no)"
+        " WHERE o.operator_no = $1 GROUP BY 1",
+        script.operator.operator_no,
+    )
+    owed = {row["session_id"]: row["owed"] for row in rows}
+    return [
+        f"{ride.session_id} must cost {ride.owed_minor}, its obligations say {owed.get(ride.session_id, 0)}"
+        for ride in script.rides
+        if owed.get(ride.session_id, 0) != ride.owed_minor
+    ]
+
+
+async def _check_ledger(world: World, script: Script) -> list[str]:
+    """Our clearing account with each merchant account is what the provider's books say he owes us."""
+    found = []
+    for number, (account, _) in sorted(world.accounts.items()):
+        merchant = f"merchant:{account.account_id}"
+        moved = [entry for entry in world.books.entries if entry.what in ("debit", "refund", "chargeback")]
+        wanted = sum(entry.amount_minor for entry in moved if entry.payee == merchant)
+        wanted -= sum(entry.amount_minor for entry in moved if entry.payer == merchant)
+        rows = await world.rows(
+            "SELECT coalesce(sum(CASE WHEN debit_account = $1 THEN amount_minor ELSE -amount_minor END), 0)::bigint"
+            " AS n FROM transfer WHERE $1 IN (debit_account, credit_account) AND operator_no = $2",
+            CLEARING + number,
+            script.operator.operator_no,
+        )
+        if rows[0]["n"] != wanted:
+            found.append(f"account {number}: the ledger's clearing says {rows[0]['n']}, the wallet's books {wanted}")
+    return found
+
+
+async def _check_rest(world: World, script: Script, debits: dict[str, list[dict[str, Any]]]) -> list[str]:
+    """Nobody was forgotten: what is not final waits for the rider, and says why; refunds and holds have ended."""
+    found = []
+    for row in (row for rows in debits.values() for row in rows):
+        name = f"debit {row['session_id']}-{row['ordinal']}"
+        if row["state"] not in FINAL and not _may_wait(world, row):
+            found.append(f"{name} is forgotten: {row['state']}, reason {row['reason']}, due {row['due_at']}")
+        if row["paid_minor"] > row["amount_minor"] and row["state"] != "settled_twice":
+            found.append(f"{name}: more paid than asked")
+    operator_no = script.operator.operator_no
+    for row in await world.rows("SELECT * FROM refund WHERE operator_no = $1 AND state <> 'succeeded'", operator_no):
+        if row["state"] != "failed":
+            found.append(
+                f"refund {row['ride_no']}-{row['ordinal']}-{row['refund_ordinal']} is {row['state']}: {row['code']}"
+            )
+    for row in await world.rows(
+        "SELECT * FROM hold WHERE operator_no = $1 AND state IN ('requested', 'open', 'completing')", operator_no
+    ):
+        if all(debit["state"] in FINAL - {"written_off"} for debit in debits[row["session_id"]]):
+            found.append(f"hold of {row['session_id']} is {row['state']}, due {row['due_at']}")
+    return found
+
+
+def _may_wait(world: World, row: dict[str, Any]) -> bool:
+    """Whether a debit that is not final waits for somebody else, who knows of it."""
+    if row["state"] == "needs_rider":
+        return bool(row["reason"])
+    there = world.books.debits.get((world.accounts[row["account_no"]][0].account_id, row["provider_key"]))
+    return row["state"] == "pending" and there is not None and there.state == "accepted" and row["due_at"] is not None
+
+
+async def _story(world: World, script: Script) -> list[str]:
+    """What happened, for whoever looks for the reason."""
+    lines = [f"{number}: {profile.name}" for number, (_, profile) in sorted(world.accounts.items())]
+    lines += [str(ride) for ride in script.rides]
+    lines += [
+        f"there: {debit.asked.subject} {debit.asked.key} {debit.state} {debit.amount_minor} paid {debit.paid_minor}"
+        f" back {debit.refunded_minor} {debit.code}"
+        for debit in world.books.debits_by_number.values()
+    ]
+    for row in await world.rows(
+        "SELECT d.session_id, t.* FROM debit_transition t JOIN debit d USING (ride_no, ordinal)"
+        " WHERE d.operator_no = $1 ORDER BY d.session_id, t.ordinal, t.transition",
+        script.operator.operator_no,
+    ):
+        lines.append(
+            f"{row['business_at']:%m-%d %H:%M:%S} {row['session_id']}-{row['ordinal']} {row['from_state']} ->"
+            f" {row['to_state']} {row['why']} {row['amount_minor']} {row['provider_key']}"
+        )
+    return lines

@@ -1,0 +1,143 @@
+"""The processes of the service, each a life that can end at any turn, and the provider's side of the wire."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, datetime
+from typing import Literal
+
+import aiohttp
+from aiohttp import web
+from memory_wire import MemoryConnector
+from mortal_database import Connections, MortalDatabase
+from turns import KilledError, Process, Turns
+
+from service.adapters.postgres import RACES, UNAVAILABLE
+from service.adapters.providers import Providers, open_provider
+from service.adapters.providers.port import Ack, BadNotification, MerchantAccount, Provider
+from service.billing.agreements.standing import AgreementStatus, HoldStatus
+from service.flows.agreements import Agreements
+from service.flows.collection import Collection
+from service.flows.holds import Holds
+from service.lab.provider.desk import Desk
+from service.lab.provider.server import doors
+
+API_KEY, NOTIFY_SECRET = "key-of-the-simulation", "secret-of-the-simulation"
+CALL_S = 10.0
+"""An adapter's timeout, virtual seconds."""
+
+
+Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+
+
+class Wire:
+    """Requests in memory to the provider, and from it; each waits for its turn on arriving and on being answered."""
+
+    def __init__(self, turns: Turns, desk: Desk) -> None:
+        self._turns = turns
+        self.calls = 0
+        self._provider = web.Server(self._served(doors(desk)), access_log=None)
+
+    def session(self, process: Process) -> aiohttp.ClientSession:
+        """A process's connections to the provider."""
+
+        async def before(request: aiohttp.ClientRequest) -> None:
+            self.calls += 1
+            if await self._turns.turn(process, f"call {request.method} {request.url.path}") == "cut":
+                raise aiohttp.ClientConnectorError(request.connection_key, ConnectionRefusedError("refused"))
+
+        connector = MemoryConnector(self._provider, before)
+        timeout = aiohttp.ClientTimeout(total=CALL_S, connect=3.0)
+        return aiohttp.ClientSession(connector=connector, timeout=timeout, raise_for_status=False)
+
+    def courier_session(self, door: Handler) -> aiohttp.ClientSession:
+        """The provider's connections to the door where we take notifications."""
+        server = web.Server(self._served(door), access_log=None)
+
+        async def before(_: aiohttp.ClientRequest) -> None:
+            """It always gets through to our machine."""
+
+        return aiohttp.ClientSession(connector=MemoryConnector(server, before))
+
+    def _served(self, door: Handler) -> Handler:
+        async def serve(request: web.BaseRequest) -> web.StreamResponse:
+            def gone() -> bool:
+                return request.transport is None or request.transport.is_closing()
+
+            if await self._turns.turn(None, f"arrives {request.path}", gone) == "dropped":
+                return web.Response(status=500)
+            answer = await door(request)
+            await self._turns.turn(None, f"answered {request.path}")
+            return answer
+
+        return serve
+
+
+class OpenProviders(Providers):
+    """The real adapters of one life, over its connections in memory."""
+
+    def __init__(self, session: aiohttp.ClientSession) -> None:
+        super().__init__()
+        self._session = session
+
+    def of(self, account: MerchantAccount) -> Provider:
+        """See Providers."""
+        known = self._open.get(account.account_no)
+        if known is None:
+            known = self._open[account.account_no] = open_provider(account, self._session)
+        return known
+
+
+class Life:
+    """One life of one process of the service: every flow it may run."""
+
+    def __init__(
+        self,
+        name: str,
+        turns: Turns,
+        connections: Connections,
+        wire: Wire,
+        now: Callable[[], datetime],
+        accounts: tuple[MerchantAccount, ...],
+    ) -> None:
+        self.process = Process(name)
+        self.database = MortalDatabase(connections, turns, self.process)
+        self.session = wire.session(self.process)
+        self.providers = OpenProviders(self.session)
+        for account in accounts:
+            self.providers.of(account)
+        self.collection = Collection(self.database, self.providers.by_number, now, now, concurrency=4)
+        self.holds = Holds(self.database, self.providers, now, now)
+        self.agreements = Agreements(self.database, self.providers, now, now)
+
+    async def notified(self, request: web.BaseRequest) -> web.StreamResponse:
+        """The door for notifications: a process that dies answers nothing, one without a database asks for it later."""
+        account_no = int(request.path.rpartition("/")[2])
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        try:
+            ack = await self.heard(account_no, headers, await request.read())
+        except KilledError:
+            if request.transport is not None:
+                request.transport.abort()
+            return web.Response(status=500)
+        except (*RACES, *UNAVAILABLE):
+            return web.Response(status=503)
+        return web.Response(status=ack.status, body=ack.body)
+
+    async def heard(self, account_no: int, headers: Mapping[str, str], body: bytes) -> Ack:
+        """Takes in a notification as service.web.notifications does: believed by its signature alone."""
+        notice = self.providers.by_number[account_no].parse_notification(headers, body, datetime.now(UTC))
+        if isinstance(notice, BadNotification):
+            return notice.ack
+        if notice.dispute is not None:
+            await self.collection.disputed(account_no, notice.dispute)
+            return notice.ack
+        answer = notice.answer
+        if notice.about == "agreement" and not isinstance(answer, HoldStatus):
+            await self.agreements.noticed(account_no, notice.key, answer)
+        elif notice.about == "hold" and not isinstance(answer, AgreementStatus):
+            await self.holds.noticed(account_no, notice.key, answer)
+        elif not isinstance(answer, AgreementStatus | HoldStatus):
+            about: Literal["debit", "refund"] = "refund" if notice.about == "refund" else "debit"
+            await self.collection.noticed(account_no, notice.key, answer, notice.named_by, about)
+        return notice.ack

@@ -1,0 +1,153 @@
+"""The people of a world: what the script remembers of rides and riders, what is asked by the door, who looks after."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta
+from random import Random
+from typing import Any
+
+import msgspec
+from sim_intake import Intake
+from sim_lives import Life
+from sim_world import BEGINNING, World
+
+from service.adapters.postgres.operators import KnownOperator
+from service.adapters.providers.port import MerchantAccount
+from service.billing.agreements.asking import AskError
+from service.billing.debits import FINAL, ImpossibleEventError, RefundRefusedError, State
+from service.billing.debits.events import (
+    DebitEvent,
+    DisputeClosed,
+    OperatorDecided,
+    Resumed,
+)
+from service.flows.collection.hearing import NoPaymentError
+
+UNLOCK_MINOR, MINUTE_MINOR = 100, 20
+HUMAN = (ImpossibleEventError, RefundRefusedError, AskError, NoPaymentError, KeyError)
+"""What people are told when they ask for what can't be."""
+
+
+class Ride(msgspec.Struct):
+    """What the script knows of a ride: the oracle's side of it. `minutes` None: voided."""
+
+    session_id: str
+    agreement_id: str
+    account_no: int
+    began_at: datetime
+    minutes: int | None
+    charged: bool = False
+    deciding: str | None = None
+
+    @property
+    def owed_minor(self) -> int:
+        """What it must cost, worked out by hand: 1.00, and 0.20 for each minute begun."""
+        return 0 if self.minutes is None or not self.charged else UNLOCK_MINOR + MINUTE_MINOR * (self.minutes + 1)
+
+
+class Rider(msgspec.Struct):
+    """A rider with one agreement; `rich` at the end, or without money for ever."""
+
+    rider_ref: str
+    agreement_id: str
+    account_no: int
+    rich: bool
+
+
+class People:
+    """Riders, support and operators of one world, who ask by the door and look after what waits for people."""
+
+    def __init__(self, world: World, intake: Intake) -> None:
+        self.world = world
+        self.intake = intake
+        self.random = Random(f"script {world.seed}")
+        self.rides: list[Ride] = []
+        self.riders: list[Rider] = []
+        self.operator: KnownOperator
+        self._extra = 0
+        self._hears: dict[int, bool] = {}
+        self._round_at = BEGINNING
+
+    async def _debits(self, ride: Ride) -> list[dict[str, Any]]:
+        return await self.world.rows(
+            "SELECT * FROM debit WHERE operator_no = $1 AND session_id = $2 AND account_no = $3 ORDER BY ordinal",
+            self.operator.operator_no,
+            ride.session_id,
+            ride.account_no,
+        )
+
+    def _wish(self, ride: Ride, when: datetime, event: DebitEvent) -> None:
+        async def wish(life: Life) -> None:
+            rows = await self._debits(ride)
+            if rows:
+                row = rows[-1]
+                await life.collection.happen([((row["ride_no"], row["ordinal"]), event)])
+
+        self._human(when, f"{type(event).__name__} {ride.session_id}", wish)
+
+    def _human(self, when: datetime, name: str, run: Callable[[Life], Awaitable[object]]) -> None:
+        """Somebody asks by the door; what can't be done he is told, and lets it be."""
+
+        async def asked(life: Life) -> None:
+            try:
+                await run(life)
+            except HUMAN:
+                self.world.counts["told no"] += 1
+
+        self.world.at(when, name, "serve", asked)
+
+    def _outside(self, when: datetime, name: str, run: Callable[[World], object]) -> None:
+        self.world.at(when, name, "", run)
+
+    def _some_day(self) -> datetime:
+        return BEGINNING + timedelta(minutes=self.random.randrange(60, 50 * 1440))
+
+    def _account_id(self, account_no: int) -> str:
+        account: MerchantAccount = self.world.accounts[account_no][0]
+        return account.account_id
+
+    async def settled_down(self) -> bool:
+        """Looks after what waits for people; True when nothing else is under way."""
+        if self.world.now() >= self._round_at:
+            self._round_at = self.world.now() + timedelta(hours=12)
+            for ride in self.rides:
+                for row in await self._debits(ride):
+                    self._look_after(ride, row)
+        asked = "SELECT count(*) AS n FROM debit WHERE operator_no = $1 AND NOT (state = ANY($2))"
+        resting = [state.value for state in (*FINAL, State.NEEDS_RIDER)]
+        debits = (await self.world.rows(asked, self.operator.operator_no, resting))[0]["n"]
+        asked = "SELECT count(*) AS n FROM refund WHERE operator_no = $1 AND state NOT IN ('succeeded', 'failed')"
+        refunds = (await self.world.rows(asked, self.operator.operator_no))[0]["n"]
+        asked = "SELECT count(*) AS n FROM debit WHERE operator_no = $1 AND lowering_to IS NOT NULL"
+        lowering = (await self.world.rows(asked, self.operator.operator_no))[0]["n"]
+        asked = (
+            "SELECT count(*) AS n FROM hold h WHERE operator_no = $1 AND state IN ('requested', 'open', 'completing')"
+            " AND NOT EXISTS (SELECT FROM debit d WHERE d.session_key = h.session_key AND NOT d.state = ANY($2))"
+        )
+        ended = [state.value for state in FINAL - {State.WRITTEN_OFF}]
+        holds = (await self.world.rows(asked, self.operator.operator_no, ended))[0]["n"]
+        return not (debits or refunds or lowering or holds or self.world.script)
+
+    def _look_after(self, ride: Ride, row: dict[str, Any]) -> None:
+        """An operator's day: disputes are closed, suspensions lifted, what only a person can tell is looked up."""
+        now = self.world.now()
+        if row["dispute"] in ("complaint", "chargeback"):
+            self._wish(ride, now, DisputeClosed("resolved"))
+        if row["suspended"]:
+            self._wish(ride, now, Resumed())
+        if row["state"] == State.MANUAL:
+            decision = self._decision(row)
+            if decision is not None:
+                key = (row["ride_no"], row["ordinal"])
+                self._human(now, "decide", lambda life: life.collection.happen([(key, decision)]))
+
+    def _decision(self, row: dict[str, Any]) -> OperatorDecided | None:
+        """What somebody who can see the provider's own books decides."""
+        account_id = self._account_id(row["account_no"])
+        there = self.world.books.debits.get((account_id, row["provider_key"]))
+        if there is not None and there.paid_minor:
+            return OperatorDecided("settled", "it is paid there", there.ref) if there.state == "paid" else None
+        if there is not None and there.state == "accepted":
+            return None
+        return OperatorDecided("cancel", "it was never taken there")

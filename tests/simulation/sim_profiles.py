@@ -1,0 +1,109 @@
+"""What providers differ in, as profiles from which a world's merchant accounts are drawn."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from random import Random
+from typing import Any
+
+import msgspec
+
+from service.billing.capabilities import Capabilities
+from service.lab.provider.faults import CALL_FAULTS, NOTICE_FAULTS, Rates
+
+
+class Profile(msgspec.Struct, frozen=True):
+    """An account's abilities, and what else the simulator is to do (fields of its Terms)."""
+
+    name: str
+    capabilities: Capabilities
+    terms: dict[str, Any] = {}
+
+
+MONTH = timedelta(days=30)
+PROFILES = (
+    Profile("card", Capabilities()),
+    Profile("slow card", Capabilities(same_key_window=MONTH), {"decide_s": 5400.0}),
+    Profile("able card", Capabilities(reduces_pending=True, reduces_declined=True, new_key_after_decline=False)),
+    Profile("chargeback card", Capabilities(dispute="chargeback", same_key_window=MONTH), {"refund_s": 7200.0}),
+    Profile("least of 1.50", Capabilities(debit_min_minor=150, same_key_window=MONTH)),
+    Profile("short refunds", Capabilities(refund_window=timedelta(days=4), same_key_window=MONTH)),
+    Profile("parts", Capabilities(partial_debit=True, provider_retries=True, same_key_window=MONTH)),
+    Profile(
+        "order",
+        Capabilities(
+            provider_retries=True,
+            nudges=True,
+            hold_needed=True,
+            further_debit=False,
+            closes_unpaid=False,
+            new_key_after_decline=False,
+            reduces_pending=True,
+            same_key_window=MONTH,
+        ),
+        {"holds_max": 3, "unpaid_max": 2, "decide_s": 30.0},
+    ),
+    Profile(
+        "credit order",
+        Capabilities(
+            provider_retries=True,
+            hold_needed=True,
+            further_debit=False,
+            new_key_after_decline=False,
+            same_key_window=MONTH,
+        ),
+    ),
+    Profile(
+        "pre-authorisation",
+        Capabilities(
+            hold_needed=True,
+            hold_confirmed_by_rider=True,
+            further_debit=False,
+            new_key_after_decline=False,
+            same_key_window=MONTH,
+        ),
+    ),
+)  # fmt: skip
+
+
+class Chaos(msgspec.Struct, frozen=True):
+    """How often things go wrong of themselves, 0 to 1, at each turn (kills, cuts, lost commits, time that passes)."""
+
+    kill: float
+    cut: float
+    lost: float
+    drift: float
+    faults: Rates
+
+
+def calm() -> Chaos:
+    """Nothing goes wrong."""
+    return Chaos(0.0, 0.0, 0.0, 0.0, Rates())
+
+
+ALWAYS_POSSIBLE = tuple(
+    kind for kind in Rates.__struct_fields__ if kind != "partial" and not kind.startswith("statement_")
+)
+"""Statements are not read yet; a provider that collects in parts says so (its profile)."""
+
+
+def draw_chaos(random: Random) -> Chaos:
+    """A world's weather: some worlds are quiet, some have a few kinds of faults often, some have all of them."""
+    kinds = random.sample(ALWAYS_POSSIBLE, random.choice((0, 2, 4, len(ALWAYS_POSSIBLE))))
+    shares = {kind: round(random.choice((0.02, 0.05, 0.1, 0.2)), 3) for kind in sorted(kinds)}
+    shares = _within_one(shares)
+    kill = random.choice((0.0, 0.004, 0.015, 0.04))
+    cut = random.choice((0.0, 0.002, 0.01))
+    lost = random.choice((0.0, 0.01, 0.05))
+    return Chaos(kill, cut, lost, random.choice((0.0, 0.01, 0.05)), msgspec.convert(shares, Rates))
+
+
+def _within_one(shares: dict[str, float]) -> dict[str, float]:
+    """A call has at most one fault: the shares of each family stay well below 1."""
+    for family in (CALL_FAULTS, NOTICE_FAULTS):
+        total = sum(shares.get(kind, 0.0) for kind in family)
+        if total > 0.5:
+            for kind in family:
+                if kind in shares:
+                    shares[kind] = round(shares[kind] * 0.5 / total, 4)
+    return shares

@@ -1,0 +1,128 @@
+"""Runs worlds one after the other in one database, and says what it saw."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from random import Random
+from typing import NamedTuple
+
+import asyncpg
+from mortal_database import Connections
+from sim_books import check_world
+from sim_calm import CalmDatabase
+from sim_intake import Intake
+from sim_profiles import draw_chaos
+from sim_script import Script
+from sim_world import World
+from turns import Turns
+from virtual_loop import VirtualLoop
+
+from service.adapters.postgres.batches import SLOT_GROUPS
+from service.adapters.postgres.rides import RideStore
+from service.billing.auditing.problems import Problem
+from service.flows.audit import audit
+
+RIDES_MAX = 100_000
+
+
+class Failure(NamedTuple):
+    """A world that is not as it must be."""
+
+    seed: int
+    error: BaseException
+
+
+class Result:
+    """What the worlds of a run were like."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self.decisions: dict[int, str] = {}
+        self.failures: list[Failure] = []
+
+
+def run_worlds(
+    url: str,
+    seeds: Sequence[int],
+    *,
+    stop: bool = True,
+    each: bool = False,
+    report: Callable[[str], None] = lambda _: None,
+) -> Result:
+    """Plays the worlds of these seeds; stops at the first failure unless told otherwise. `each`: reports each world."""
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        return runner.run(_run(url, seeds, stop, each, report))
+
+
+def audited(url: str) -> list[str]:
+    """What `farebox audit` finds in a database of worlds."""
+    found: list[str] = []
+
+    def report(problem: Problem) -> None:
+        found.append(str(problem))
+
+    asyncio.run(audit(url, report, lambda _, __: None))
+    return found
+
+
+async def _run(url: str, seeds: Sequence[int], stop: bool, each: bool, report: Callable[[str], None]) -> Result:
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, VirtualLoop)
+    loop.set_exception_handler(lambda *_: None)  # Tasks of killed processes are never asked how they ended.
+    connections, side, intake, result = Connections(url), await asyncpg.connect(url), Intake(), Result()
+    try:
+        await _prepare(CalmDatabase(connections), intake)
+        for seed in seeds:
+            began = time.process_time()
+            world, error = await _play(loop, side, connections, intake, seed)
+            result.counts.update(world.counts)
+            result.counts["worlds"] += 1
+            result.counts["calls"] += world.wire.calls
+            if each:
+                report(f"{seed} {time.process_time() - began:.2f} s of processor, {dict(world.counts)}")
+            result.decisions[seed] = world.decisions
+            if error is not None:
+                result.failures.append(Failure(seed, error))
+                report(f"seed {seed}: {error!r}" if not str(error) else f"seed {seed}: {error}")
+                if stop:
+                    break
+    finally:
+        await connections.close()
+        await side.close()
+    return result
+
+
+async def _prepare(database: CalmDatabase, intake: Intake) -> None:
+    """What worlds share is there before the first: none finds less than another, and so does other statements."""
+    names = ["intake/simulation", "collection/plan", "collection/wishes", *(f"collection/{n}" for n in range(64))]
+    names += [f"collection/policies/{number}" for number in range(64)]
+    names += [
+        f"{role}/{number}" for role in ("agreements", "holds", "operator", "keep") for number in range(SLOT_GROUPS)
+    ]
+    await database.rows("INSERT INTO writer (name) SELECT unnest($1::text[]) ON CONFLICT DO NOTHING RETURNING 1", names)
+    async with database.reading(RideStore) as store:
+        await intake.numbers.reserve(store, RIDES_MAX)
+
+
+async def _play(
+    loop: VirtualLoop,
+    side: asyncpg.Connection[asyncpg.Record],
+    connections: Connections,
+    intake: Intake,
+    seed: int,
+) -> tuple[World, Exception | None]:
+    turns = Turns(loop, side)
+    chaos = draw_chaos(Random(f"chaos {seed}"))
+    world = World(seed, chaos, turns, CalmDatabase(connections), connections)
+    intake.world = world
+    script = Script(world, intake)
+    try:
+        await script.set_up()
+        await world.play()
+        await check_world(world, script)
+    except (AssertionError, Exception) as error:  # noqa: BLE001  # Whatever it is: the seed is what finds it again.
+        return world, error
+    return world, None

@@ -1,0 +1,371 @@
+"""What happens in a world: who rides, what is corrected, what people and the provider do, drawn by the seed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Any, Literal
+
+import msgspec
+from sim_lives import API_KEY, NOTIFY_SECRET, Life
+from sim_people import People, Ride, Rider
+from sim_profiles import PROFILES, Profile
+from sim_world import BEGINNING, World
+
+from service.adapters.postgres.operators import NewOperator, OperatorStore
+from service.billing.debits.events import (
+    DisputeClosed,
+    DisputeOpened,
+    PaidElsewhere,
+    Resumed,
+    Suspended,
+)
+from service.billing.debits.state import DisputeResult
+from service.billing.events import Position, RideEvent
+from service.billing.tariffs import import_document
+from service.flows.accounts import add_account
+from service.flows.agreement_replies import NewAgreement
+from service.flows.hold_replies import HoldAsk
+from service.flows.operators import add_operator
+from service.flows.tariffs import publish_tariff
+from service.lab.provider import agreements as provider_agreements
+from service.lab.provider import debits as provider_debits
+from service.lab.provider import holds as provider_holds
+from service.lab.provider.disputes import AskDispute, dispute
+from service.lab.provider.mirror import terms_of
+from service.lab.provider.refusals import RefusedError
+from service.lab.provider.rows import Account, Entry, Wallet
+
+PLAN = """{"tariff_id": "bike", "valid_from": "2026-01-01T00:00:00Z", "plan": {"plan_id": "p", "currency": "CNY",
+ "price": "1.00", "is_taxable": false, "name": "n", "description": "d",
+ "per_min_pricing": [{"start": 0, "rate": "0.20", "interval": 1}]}}"""
+RICH, MIDDLING = 10_000_000, 500
+
+
+class Script(People):
+    """Writes the script of one world."""
+
+    async def set_up(self) -> None:
+        """Founds the operator with accounts and tariff; puts riders and rides on the script."""
+        world, random = self.world, self.random
+        new = NewOperator(operator_id=world.operator_id, name="n", time_zone="Asia/Shanghai", currency="CNY")
+        await add_operator(world.calm, new, BEGINNING)
+        async with world.calm.reading(OperatorStore) as store:
+            operator = await store.find(world.operator_id)
+        assert operator is not None
+        self.operator = operator
+        write_off_days = random.choice((10, 30, 180))
+        calendar = {
+            "debit_delay": random.choice(("PT0S", "PT0S", "PT2H", "P1D")),
+            "due_days": random.choice((1, 7, 15)),
+            "write_off_days": write_off_days,
+        }
+        # A debt that was written off is not asked about any more: what comes after it comes by notification.
+        self._heard = write_off_days < 180
+        statement = "UPDATE operator SET calendar = $2 WHERE operator_no = $1 RETURNING 1"
+        await world.rows(statement, operator.operator_no, msgspec.json.encode(calendar).decode())
+        draft = import_document(PLAN.encode())[0]
+        await publish_tariff(world.calm, operator, draft, now=BEGINNING, lead=timedelta())
+        for number in range(random.choice((1, 1, 2))):
+            await self._open_account(f"acc{number}", random.choice(PROFILES))
+        for number in range(random.choice((1, 2, 3))):
+            self._rider(number)
+        for number in range(random.choice((1, 2, 3, 4))):
+            self._ride(number)
+        world.settled_down = self.settled_down
+        world.at(BEGINNING + timedelta(days=60), "heal", "", self._heal)
+
+    async def _open_account(self, name: str, profile: Profile) -> None:
+        world = self.world
+        account_id = f"{name}.{world.operator_id}"
+        settings = {
+            "api_key": f"{API_KEY}-{account_id}",
+            "notify_secret": NOTIFY_SECRET,
+            "capabilities": msgspec.to_builtins(profile.capabilities),
+        }
+        account = await add_account(
+            world.calm,
+            self.operator.operator_no,
+            account_id=account_id,
+            provider="sandbox",
+            base_url="http://provider.invalid",
+            settings=settings,
+            now=BEGINNING,
+        )
+        terms = terms_of(profile.capabilities, **profile.terms)
+        url = f"http://farebox.invalid/{account.account_no}" if self._heard or self.random.random() < 0.7 else None
+        self._hears[account.account_no] = url is not None
+        world.books.put(Account(account_id, settings["api_key"], terms, url, NOTIFY_SECRET))
+        world.accounts[account.account_no] = (account, profile)
+
+    # -------------------------------------------------------------- riders
+
+    def _rider(self, number: int) -> None:
+        account_no = self.random.choice(sorted(self.world.accounts))
+        rider = Rider(f"rider-{number}", f"agr-{number}", account_no, self.random.random() < 0.7)
+        self.riders.append(rider)
+        self._wallet(rider, self.random.choice((RICH, RICH, MIDDLING, 0)))
+
+        async def sign(life: Life) -> None:
+            asked = NewAgreement(
+                agreement_id=rider.agreement_id, rider_ref=rider.rider_ref, account_id=self._account_id(account_no)
+            )
+            view = await life.agreements.create(self.operator.operator_no, asked)
+            if view.action is None and view.state == "pending":
+                await life.agreements.get(self.operator.operator_no, rider.agreement_id)
+
+        self.world.at(BEGINNING, f"sign {rider.agreement_id}", "serve", sign, must=True)
+        for minutes in (3, 11, 31):
+            self._outside(BEGINNING + timedelta(minutes=minutes), "confirm", lambda _: self._confirm_agreements())
+        for _ in range(self.random.choice((0, 0, 1, 3))):
+            when = self._some_day()
+            balance = self.random.choice((0, 150, MIDDLING, RICH))
+            self._outside(when, f"wallet {balance}", partial(self._filled, rider, balance))
+        if self.random.random() < 0.2:
+            self._outside(self._some_day(), "revoke", lambda _: self._revoke(rider))
+        if self.random.random() < 0.2:
+            cap = self.random.choice((100, 300, 1000))
+            self._outside(self._some_day(), f"cap {cap}", lambda _: self._limit(rider, cap))
+        if self.random.random() < 0.1:
+
+            async def end(life: Life) -> None:
+                await life.agreements.revoke(self.operator.operator_no, rider.agreement_id)
+
+            self._human(self._some_day(), f"end {rider.agreement_id}", end)
+
+    def _confirm_agreements(self) -> None:
+        for (account_id, key), agreement in sorted(self.world.books.agreements.items()):
+            if agreement.state == "pending":
+                account = self.world.books.accounts[account_id]
+                provider_agreements.answer_by_rider(self.world.books, account, key, True, self.world.now())
+
+    def _confirm_holds(self) -> None:
+        for (account_id, key), hold in sorted(self.world.books.holds.items()):
+            if hold.state == "pending":
+                account = self.world.books.accounts[account_id]
+                confirmed = self.random.random() < 0.9
+                provider_holds.answer_by_rider(self.world.books, account, key, confirmed, self.world.now())
+
+    def _wallet(self, rider: Rider, balance_minor: int) -> None:
+        books, now, currency = self.world.books, self.world.now(), "CNY"
+        opening = books.opening(rider.rider_ref, currency, now)
+        missing = balance_minor - books.wallet(rider.rider_ref, currency).balance_minor
+        there = f"wallet:{rider.rider_ref}"
+        parties = ("outside", there) if missing > 0 else (there, "outside")
+        about = ("top_up", "", rider.rider_ref, "", *parties, abs(missing), currency, now)
+        entries = (Entry(books.next_number(), *about),) if missing else ()
+        books.put(*opening, Wallet(rider.rider_ref, currency, balance_minor), *entries)
+
+    def _filled(self, rider: Rider, balance_minor: int, _: World) -> None:
+        self._wallet(rider, balance_minor)
+
+    def _theirs(self, rider: Rider) -> tuple[Account, str] | None:
+        account = self.world.books.accounts[self._account_id(rider.account_no)]
+        for (account_id, key), agreement in self.world.books.agreements.items():
+            if account_id == account.account_id and agreement.asked.rider == rider.rider_ref:
+                return account, key
+        return None
+
+    def _revoke(self, rider: Rider) -> None:
+        found = self._theirs(rider)
+        if found is not None:
+            provider_agreements.revoke(self.world.books, *found, self.world.now())
+
+    def _limit(self, rider: Rider, cap_minor: int) -> None:
+        found = self._theirs(rider)
+        if found is not None:
+            provider_agreements.limit(self.world.books, *found, self.world.now(), cap_minor=cap_minor, valid_until=None)
+
+    # -------------------------------------------------------------- rides
+
+    def _ride(self, number: int) -> None:
+        random, world = self.random, self.world
+        rider = random.choice(self.riders)
+        began_at = BEGINNING + timedelta(hours=1) + timedelta(minutes=random.randrange(30 * 1440))
+        ride = Ride(f"ride-{number}", rider.agreement_id, rider.account_no, began_at, random.randrange(1, 40))
+        self.rides.append(ride)
+        _, profile = world.accounts[ride.account_no]
+        if profile.capabilities.hold_needed or random.random() < 0.3:
+
+            async def hold(life: Life) -> None:
+                asked = HoldAsk(
+                    operator_no=self.operator.operator_no,
+                    session_id=ride.session_id,
+                    agreement_id=ride.agreement_id,
+                    tariff_id="bike",
+                    vehicle_id="v",
+                )
+                await life.holds.ask(asked)
+
+            for before_s in (60, 40):
+                self._human(began_at - timedelta(seconds=before_s), f"hold {ride.session_id}", hold)
+            self._outside(began_at - timedelta(seconds=5), "confirm holds", lambda _: self._confirm_holds())
+            self._outside(began_at + timedelta(seconds=50), "confirm holds", lambda _: self._confirm_holds())
+        assert ride.minutes is not None
+        ended_at = began_at + timedelta(minutes=ride.minutes, seconds=30)
+        self._event(ride, "started", began_at, f"s{number}", began_at)
+
+        def charged() -> None:
+            ride.charged = True
+
+        self._event(ride, "ended", ended_at, f"e{number}", ended_at, then=charged)
+        self._aftermath(ride, ended_at)
+
+    def _aftermath(self, ride: Ride, ended_at: datetime) -> None:
+        """What happens to a ride that is charged, in some order, over some weeks."""
+        when = ended_at
+        for _ in range(self.random.choice((0, 1, 2, 4))):
+            when += timedelta(minutes=self.random.choice((1, 30, 300, 2000, 9000)))
+            what = self.random.choice(
+                ("correct", "correct", "void", "suspend", "dispute", "pay", "pay", "elsewhere", "ask", "forge")
+            )
+            getattr(self, f"_{what}")(ride, when)
+
+    def _event(
+        self,
+        ride: Ride,
+        kind: Any,
+        occurred_at: datetime,
+        event_id: str,
+        when: datetime,
+        then: Callable[[], None] = lambda: None,
+    ) -> None:
+        event = RideEvent(
+            kind=kind,
+            source="urn:app",
+            id=f"{self.world.seed}-{event_id}",
+            time=occurred_at,
+            session_id=ride.session_id,
+            position=Position("rides", 0, 0),
+            agreement_id=ride.agreement_id,
+            tariff_id="bike",
+        )
+
+        async def deliver(life: Life) -> None:
+            await self.intake.take(life.database, self.operator.operator_no, event)
+            then()
+
+        for _ in range(self.random.choice((1, 1, 2))):
+            late = timedelta(seconds=self.random.choice((1, 30, 3600)))
+            self.world.at(when + late, f"{kind} {ride.session_id}", "intake", deliver, must=True)
+
+    def _correct(self, ride: Ride, when: datetime) -> None:
+        minutes = self.random.randrange(1, 60)
+        ended_at = ride.began_at + timedelta(minutes=minutes, seconds=30)
+
+        def corrected() -> None:
+            ride.minutes = minutes
+
+        self._correction(ride, when, corrected, kind="corrected", corrected_end=ended_at)
+
+    def _void(self, ride: Ride, when: datetime) -> None:
+        def voided() -> None:
+            ride.minutes = None
+
+        self._correction(ride, when, voided, kind="voided")
+
+    def _correction(self, ride: Ride, when: datetime, then: Callable[[], None], **fields: Any) -> None:
+        self._extra += 1
+        event = RideEvent(
+            source="urn:operator",
+            id=f"{self.world.seed}-c{self._extra}",
+            time=when,
+            session_id=ride.session_id,
+            position=Position("", 0, 0),
+            reason="as it was",
+            **fields,
+        )
+
+        async def decide(life: Life) -> None:
+            if ride.minutes is None or not ride.charged:
+                return
+            if ride.deciding not in (None, event.id):
+                raise ConnectionRefusedError("whether the correction before it was taken in is not known yet")
+            ride.deciding = event.id
+            if await self.intake.decide(life.database, event, self.world):
+                then()
+            ride.deciding = None
+
+        self.world.at(when, f"{event.kind} {ride.session_id}", "serve", decide, must=True)
+
+    def _suspend(self, ride: Ride, when: datetime) -> None:
+        self._wish(ride, when, Suspended("lock failed"))
+        self._wish(ride, when + timedelta(hours=self.random.choice((1, 50, 400))), Resumed())
+
+    def _dispute(self, ride: Ride, when: datetime) -> None:
+        _, profile = self.world.accounts[ride.account_no]
+        if profile.capabilities.dispute == "chargeback":
+            self._chargeback(ride, when)
+            return
+        self._wish(ride, when, DisputeOpened("complaint"))
+        results: tuple[DisputeResult, ...] = ("won", "lost", "resolved")
+        result = self.random.choice(results)
+        self._wish(ride, when + timedelta(days=self.random.choice((1, 9))), DisputeClosed(result))
+
+    def _chargeback(self, ride: Ride, when: datetime) -> None:
+        """His bank takes the money back, and may give it to us again; the provider tells."""
+        if not self._hears[ride.account_no]:
+            return
+
+        def take(state: Literal["open", "won", "lost"]) -> None:
+            books = self.world.books
+            for debit in list(books.debits_by_number.values()):
+                if debit.asked.subject == f"Ride {ride.session_id}" and debit.paid_minor:
+                    asked = AskDispute(debit.account_id, debit.asked.key, "chargeback", state)
+                    with suppress(RefusedError):
+                        dispute(books, books.accounts[debit.account_id], asked, self.world.now())
+
+        self._outside(when, f"chargeback {ride.session_id}", lambda _: take("open"))
+        ends: tuple[Literal["won", "lost"], ...] = ("won", "lost")
+        end = self.random.choice(ends)
+        self._outside(when + timedelta(days=3), f"chargeback {end}", lambda _: take(end))
+
+    def _elsewhere(self, ride: Ride, when: datetime) -> None:
+        self._wish(ride, when, PaidElsewhere("cash"))
+
+    def _ask(self, ride: Ride, when: datetime) -> None:
+        """The rider wants to pay now, and is given something to do; whether he does it is another matter."""
+
+        async def ask(life: Life) -> None:
+            for row in await self._debits(ride):
+                await life.collection.ask_payment((row["ride_no"], row["ordinal"]))
+
+        self._human(when, f"ask {ride.session_id}", ask)
+
+    def _pay(self, ride: Ride, when: datetime) -> None:
+        """The rider opens his wallet's app and pays what is open there for this ride."""
+
+        def pay(_: World) -> None:
+            books = self.world.books
+            for debit in list(books.debits_by_number.values()):
+                if debit.asked.subject == f"Ride {ride.session_id}" and debit.state in ("accepted", "declined"):
+                    account = books.accounts[debit.account_id]
+                    newest = books.debits[debit.account_id, debit.asked.key].number == debit.number
+                    over = debit.state == "declined" and account.terms.new_key_after_decline  # Nobody can pay it.
+                    if newest and (not over or debit.code == provider_debits.RIDER_MUST_PAY):
+                        provider_debits.pay_by_rider(books, account, debit.asked.key, self.world.now())
+
+        self._outside(when, f"pay {ride.session_id}", pay)
+
+    def _forge(self, ride: Ride, when: datetime) -> None:
+        """Somebody who is not the provider says that the ride is paid."""
+        self.world.at(when, f"forge {ride.session_id}", "serve", lambda life: self.forged(life, ride))
+
+    async def forged(self, life: Life, ride: Ride) -> None:
+        """A notification without a good signature about each debit of the ride: refused, or nothing is ever right."""
+        found = await self._debits(ride)
+        for row in found:
+            account, _ = self.world.accounts[ride.account_no]
+            data = {
+                "key": row["provider_key"], "ref": "DE0", "state": "paid", "currency": "CNY",
+                "amount_minor": row["amount_minor"], "paid_minor": row["amount_minor"],
+            }  # fmt: skip
+            body = {"id": "NO0", "account_id": account.account_id, "about": "debit", "data": data}
+            await life.heard(ride.account_no, {"farebox-signature": "t=1,v1=00"}, msgspec.json.encode(body))
+
+    def _heal(self, _: World) -> None:
+        for rider in self.riders:
+            if rider.rich:
+                self._wallet(rider, RICH)

@@ -1,0 +1,391 @@
+"""A world: one operator with his merchant accounts, riders and rides for sixty days, driven by a seed.
+
+The driver alone decides who goes on, who is killed, what is cut and when time passes; everything it draws comes from
+the seed. `decisions` is a digest of all it decided: the same for the same seed, always.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import traceback
+from collections import Counter
+from collections.abc import Callable, Coroutine
+from datetime import UTC, datetime, timedelta
+from hashlib import blake2b
+from heapq import heappop, heappush
+from random import Random
+from typing import Any
+
+import msgspec
+from sim_calm import CalmDatabase
+from sim_lives import Life, Wire
+from sim_profiles import Chaos, Profile, calm
+from turns import KilledError, Process, Turns, Waiting
+from virtual_loop import VirtualLoop
+
+from service.adapters.postgres import RACES, UNAVAILABLE
+from service.adapters.providers.port import MerchantAccount
+from service.lab.provider.books import Books
+from service.lab.provider.clock import ProviderClock
+from service.lab.provider.courier import Courier
+from service.lab.provider.desk import Desk
+from service.lab.provider.faces import notices_of
+from service.lab.provider.faults import Faults, Rates
+from service.lab.provider.server import FACES
+
+BEGINNING = datetime(2026, 11, 22, 10, tzinfo=UTC)
+"""Of every world: the tests' databases have partitions for this month and the three after it."""
+SIXTY_DAYS = timedelta(days=60)
+HEALING = timedelta(days=45)
+"""After the sixty days nothing goes wrong any more; so long at most until nothing is under way."""
+ACTIVE_MAX = 4
+STEPS_MAX = 25_000
+LATENESS = (0.0, 0.05, 2.0, 20.0, 600.0, 6 * 3600.0, 20 * 3600.0)
+"""How much later than due a round may begin, seconds: now and then the service is away for most of a day."""
+ROUNDS = ("submit", "policy", "resolve", "release", "refresh")
+
+
+class WorldError(AssertionError):
+    """The world is not as it must be; the message says where."""
+
+
+class Action(msgspec.Struct, frozen=True, order=True):
+    """Something that happens at an instant: `slot` names the process that does it, "" the world outside."""
+
+    at: datetime
+    number: int
+    name: str
+    slot: str
+    run: Callable[[Any], Any]
+    must: bool = False
+
+
+class WorldClock(ProviderClock):
+    """The provider's clock is the world's."""
+
+    def __init__(self, now: Callable[[], datetime]) -> None:
+        self._now = now
+
+    def now(self) -> datetime:
+        return self._now()
+
+
+MET = ("of_call", "of_notice", "refusal", "later_s", "decline", "takes_half", "refund_fails")
+
+
+class CountedFaults(Faults):
+    """The simulator's faults, counted as they are met."""
+
+    def __init__(self, counts: Counter[str], seed: int, rates: Rates) -> None:
+        super().__init__(seed, rates)
+        self._counts = counts
+
+    def __getattribute__(self, name: str) -> Any:
+        found = super().__getattribute__(name)
+        if name not in MET:
+            return found
+        counts = self._counts
+
+        def counted(*about: Any, **more: Any) -> Any:
+            fault = found(*about, **more)
+            counts["faults"] += bool(fault) or fault == 0.0
+            return fault
+
+        return counted
+
+
+class World:
+    """The stage and its driver; what is played on it is the script's (sim_script)."""
+
+    def __init__(self, seed: int, chaos: Chaos, turns: Turns, calm_database: CalmDatabase, connections: Any) -> None:
+        self.seed = seed
+        self.operator_id = f"sim-{seed}"
+        self.random = Random(f"driver {seed}")
+        self.chaos = self.weather = chaos
+        self.turns = turns
+        self.loop: VirtualLoop = turns.loop
+        self.calm = calm_database
+        self.connections = connections
+        self.began_s = self.loop.time()
+        self.counts: Counter[str] = Counter()
+        self.books = Books(None, 0)
+        self.desk = Desk(
+            self.books, WorldClock(self.now), CountedFaults(self.counts, seed, chaos.faults), "http://provider.invalid"
+        )
+        self.books.notice_of = notices_of(self.desk, FACES)
+        self.wire = Wire(turns, self.desk)
+        self.accounts: dict[int, tuple[MerchantAccount, Profile]] = {}
+        self.lives: dict[str, Life] = {}
+        self._born: list[Life] = []
+        self.running: Counter[str] = Counter()
+        self.script: list[Action] = []
+        self.pending: dict[str, Action] = {}
+        self.settled_down: Callable[[], Coroutine[Any, Any, bool]]
+        self._actions = 0
+        self._digest = blake2b(digest_size=8)
+        self._courier: Courier | None = None
+        self._looked: dict[int, tuple[datetime, timedelta]] = {}
+        self._post = Process("the provider's courier")
+
+    def now(self) -> datetime:
+        """The world's time, for every clock in it."""
+        return BEGINNING + timedelta(seconds=self.loop.time() - self.began_s)
+
+    async def rows(self, statement: str, *arguments: Any) -> list[dict[str, Any]]:
+        """Looks into the database, from the driver or from one of its tasks: nobody goes on meanwhile."""
+        return await self.turns.statement(0, self.calm.rows(statement, *arguments))
+
+    @property
+    def decisions(self) -> str:
+        """What the driver decided, as a digest."""
+        return self._digest.hexdigest()
+
+    def at(self, when: datetime, name: str, slot: str, run: Callable[[Any], Any], *, must: bool = False) -> None:
+        """Puts an action on the script; one that `must` happen is tried again until it did."""
+        self._actions += 1
+        heappush(self.script, Action(when, self._actions, name, slot, run, must))
+
+    def life(self, slot: str) -> Life:
+        """The process of this name, started if it is dead."""
+        life = self.lives.get(slot)
+        if life is None or life.process.dead:
+            accounts = tuple(account for account, _ in self.accounts.values())
+            life = Life(slot, self.turns, self.connections, self.wire, self.now, accounts)
+            self.lives[slot] = life
+            self._born.append(life)
+        return life
+
+    async def play(self) -> None:
+        """Sixty days with everything that goes wrong, then some in which nothing does; raises WorldError."""
+        session = self.wire.courier_session(lambda request: self.life("serve").notified(request))
+        self._courier = Courier(self.desk, session, FACES)
+        self.desk.deliver = self._courier.all
+        try:
+            await self._until(BEGINNING + SIXTY_DAYS)
+            self._heal()
+            await self._until(BEGINNING + SIXTY_DAYS + HEALING, self.settled_down)
+        finally:
+            self.chaos = calm()
+            for life in self.lives.values():
+                self.turns.kill(life.process)
+            await self._courier.close()
+            await self.turns.settle()
+            self.turns.finished()
+            await session.close()
+            for life in self._born:
+                await life.session.close()
+
+    def _heal(self) -> None:
+        self.chaos = calm()
+        self.desk.faults.rates = Rates()
+        self.desk.faults.clear()
+
+    async def _until(self, end: datetime, enough: Callable[[], Coroutine[Any, Any, bool]] | None = None) -> None:
+        for _ in range(STEPS_MAX):
+            await self.turns.settle()
+            self._reap()
+            if self._step():
+                continue
+            if self.turns.tasks or self.turns.waiting:
+                self._wait(end)
+                continue
+            if await self._at_work():
+                continue
+            if self.now() >= end or (enough is not None and await enough()):
+                return
+            await self._pass_time(end)
+        raise WorldError(f"no end of steps at {self.now()}; running: {sorted(self.turns.tasks.values())}")
+
+    # -------------------------------------------------------------- one step
+
+    def _step(self) -> bool:
+        """Lets one effect go on, or something begin; False when all wait for time to pass."""
+        waiting = sorted(self.turns.waiting, key=lambda entry: entry.order)
+        room = len(self.turns.tasks) < ACTIVE_MAX
+        if not waiting:
+            return False
+        if room and self.random.random() < 0.02 and self.lives:
+            self._begin_rounds(self.random.choice(ROUNDS), self.random.choice(sorted(self.accounts)))
+            return True
+        if self.random.random() < self.chaos.drift and not self.turns.blocked:
+            return self._drift(waiting)
+        entry = self.random.choice(waiting)
+        if entry.process is not None and self.random.random() < self.chaos.kill:
+            self._kill(entry)
+            return True
+        self._grant(entry)
+        return True
+
+    def _drift(self, waiting: list[Waiting]) -> bool:
+        """Time passes while effects wait: answers come late, leases end. What nobody waits for is decided before."""
+        gone = next((entry for entry in waiting if entry.process is None and entry.gone()), None)
+        if gone is not None:
+            self._decided("gone", gone.what)
+            self.turns.grant(gone, self.random.choice(("", "dropped")))
+            return True
+        step = self.random.choice((0.3, 3.0, 12.0, 31.0, 70.0))
+        self._move(self.now() + timedelta(seconds=step))
+        return True
+
+    def _grant(self, entry: Waiting) -> None:
+        verdict = ""
+        if entry.process is not None:
+            if self.random.random() < self.chaos.cut and not entry.what.startswith("connection"):
+                verdict = "cut"
+            elif entry.what == "commit" and self.random.random() < self.chaos.lost:
+                verdict = "lost"
+        if verdict:
+            self.counts[verdict] += 1
+        self._decided("go", entry.what, verdict)
+        self.turns.grant(entry, verdict)
+
+    def _kill(self, entry: Waiting) -> None:
+        assert entry.process is not None
+        if self.turns.blocked:  # Its statement may be the one that waits for a lock; it dies at its next turn.
+            self._grant(entry)
+            return
+        self.counts["killed"] += 1
+        self._decided("kill", entry.process.name, entry.what)
+        self.turns.kill(entry.process)
+
+    def _reap(self) -> None:
+        """Takes note of tasks that ended; what a process may not raise is a failure of the world."""
+        for name, error in self.turns.finished():
+            self.running[name] -= 1
+            action = self.pending.pop(name, None)
+            if error is None:
+                continue
+            self._check(name, error)
+            if action is not None and action.must:
+                again = self.now() + timedelta(seconds=self.random.choice((1, 5, 40)))
+                self.at(again, action.name, action.slot, action.run, must=True)
+
+    def _check(self, name: str, error: BaseException) -> None:
+        expected = (KilledError, *RACES, *UNAVAILABLE)
+        if isinstance(error, BaseExceptionGroup):
+            rest = error.split(lambda one: isinstance(one, (*expected, asyncio.CancelledError)))[1]
+            if rest is None:
+                return
+        elif isinstance(error, (*expected, asyncio.CancelledError)):
+            return
+        raise WorldError(f"{name} at {self.now()}:\n" + "".join(traceback.format_exception(error)))
+
+    # -------------------------------------------------------------- time
+
+    def _wait(self, end: datetime) -> None:
+        """Everybody waits for a timer, or for an answer that is on its way."""
+        timer_s = self.loop.next_timer_s()
+        if timer_s is None:
+            raise WorldError(f"nobody can go on at {self.now()}: {sorted(self.turns.tasks.values())}")
+        at = BEGINNING + timedelta(seconds=timer_s - self.began_s) + timedelta(microseconds=1)
+        self._move(max(at, self.now() + timedelta(milliseconds=1)))
+
+    def _move(self, to: datetime) -> None:
+        to = max(to, self.now())
+        self._decided("move", to.isoformat())
+        self.loop.move_to(self.began_s + (to - BEGINNING) / timedelta(seconds=1))
+        self.desk.advance(self.now())
+
+    async def _at_work(self) -> bool:
+        """Begins what is due now; False when nothing is."""
+        assert self._courier is not None
+        now = self.now()
+        if self.script and self.script[0].at <= now:
+            self._act(heappop(self.script))
+            return True
+        if self.books.due_notices and self.books.due_notices[0][0] <= now:
+            self._decided("courier")
+            self.turns.start(self._post, "courier", self._courier.round())
+            return True
+        ready = sorted({(what, number) for at, what, number in await self.due() if at <= now})
+        self.random.shuffle(ready)
+        for what, number in ready[: self.random.randint(1, 3)]:
+            self._begin_rounds(what, number)
+        return bool(ready)
+
+    async def _pass_time(self, end: datetime) -> None:
+        """To what is due next, or a little late."""
+        times = [at for at, _, _ in await self.due()]
+        times += [self.script[0].at] if self.script else []
+        times += [self.books.due[0][0]] if self.books.due else []
+        times += [self.books.due_notices[0][0]] if self.books.due_notices else []
+        late = timedelta(seconds=self.random.choice(LATENESS))
+        self._move(min([*(at + late for at in times), end]))
+
+    def _patient(self, what: str, number: int, at: datetime) -> datetime:
+        """Holds in use are looked at every ten minutes for as long as they are: a world has no time for all of that."""
+        if what != "release":
+            return at
+        looked, pause = self._looked.get(number, (BEGINNING, timedelta()))
+        return max(at, looked + pause)
+
+    def _begin_rounds(self, what: str, number: int) -> None:
+        """A round on one of the collectors, now and then on both at once."""
+        slots = ["collect-1", "collect-2"]
+        self.random.shuffle(slots)
+        for slot in slots[: 2 if self.random.random() < 0.2 else 1]:
+            name = f"{slot} {what} {number}"
+            if self.running[name]:
+                continue
+            life = self.life(slot)
+            rounds: dict[str, Callable[[], Coroutine[Any, Any, Any]]] = {
+                "plan": life.collection.plan_round,
+                "submit": lambda life=life: life.collection.submit_round(number),  # type: ignore[misc]
+                "policy": lambda life=life: life.collection.policy_round(number),  # type: ignore[misc]
+                "resolve": lambda life=life: life.holds.resolve_round(number),  # type: ignore[misc]
+                "release": lambda life=life: life.holds.release_round(number),  # type: ignore[misc]
+                "refresh": lambda life=life: life.agreements.refresh_round(number),  # type: ignore[misc]
+            }
+            self._decided("begin", slot, what, str(sorted(self.accounts).index(number) if number else 0))
+            if what == "release":
+                pause = timedelta(hours=self.random.choice((0.1, 12, 48, 120)))
+                self._looked[number] = (self.now(), pause)
+            self.counts["rounds"] += 1
+            self.counts[what] += 1
+            self.running[name] += 1
+            self.turns.start(life.process, name, rounds[what]())
+
+    def _act(self, action: Action) -> None:
+        self._decided("act", action.name)
+        self.counts["actions"] += 1
+        if not action.slot:
+            action.run(self)
+            return
+        name = f"{action.name} #{action.number}"
+        life = self.life(action.slot)
+        self.pending[name] = action
+        self.running[name] += 1
+        self.turns.start(life.process, name, action.run(life))
+
+    def _decided(self, *what: str) -> None:
+        self._digest.update(("\0".join(what) + "\n").encode())
+        self.counts["decisions"] += 1
+
+    async def due(self) -> list[tuple[datetime, str, int]]:
+        """What is due when, by kind of round and account."""
+        rows = await self.rows(DUE, sorted(self.accounts))
+        found = ((row["at"], row["what"], row["account_no"]) for row in rows)
+        return sorted((self._patient(what, number, at), what, number) for at, what, number in found)
+
+
+DUE = """
+SELECT 'submit' AS what, account_no, min(greatest(due_at, lease_until)) AS at FROM debit
+WHERE account_no = ANY($1) AND due_at IS NOT NULL GROUP BY account_no
+UNION ALL
+SELECT 'submit', account_no, min(greatest(due_at, lease_until)) FROM refund
+WHERE account_no = ANY($1) AND due_at IS NOT NULL GROUP BY account_no
+UNION ALL
+SELECT 'policy', account_no, min(policy_at) FROM debit
+WHERE account_no = ANY($1) AND policy_at IS NOT NULL GROUP BY account_no
+UNION ALL
+SELECT CASE state WHEN 'requested' THEN 'resolve' ELSE 'release' END, account_no, min(greatest(due_at, lease_until))
+FROM hold WHERE account_no = ANY($1) AND due_at IS NOT NULL AND state IN ('requested', 'open', 'completing')
+GROUP BY 1, 2
+UNION ALL
+SELECT 'refresh', account_no, min(greatest(due_at, lease_until)) FROM agreement
+WHERE account_no = ANY($1) AND due_at IS NOT NULL GROUP BY account_no
+UNION ALL
+SELECT 'plan', 0, '2026-01-01Z'::timestamptz WHERE EXISTS (
+  SELECT FROM batch b LEFT JOIN batch_reader r ON r.reader = 'collection' AND r.writer_no = b.writer_no
+  WHERE b.seq > coalesce(r.seq, 0) AND cardinality(b.owing) > 0)
+"""

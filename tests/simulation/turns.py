@@ -1,0 +1,146 @@
+"""Who goes on: every effect of every process waits for its turn, and the seed says whose it is.
+
+A process does what it does between two effects (a statement, a commit, a call) in one go; while one effect is under way
+all others wait. So a world's run depends on its seed alone. A process can be killed wherever it waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from contextvars import ContextVar, copy_context
+from itertools import count
+from typing import Any, TypeVar
+
+import asyncpg
+from virtual_loop import VirtualLoop
+
+T = TypeVar("T")
+
+STRAND: ContextVar[int] = ContextVar("STRAND", default=0)
+"""The number of the root task that this one belongs to: orders waiting effects whatever order sockets woke them in."""
+SPINS_MAX = 20_000
+
+
+class KilledError(BaseException):
+    """The process dies here; nothing catches it, as nothing catches a SIGKILL."""
+
+
+class Process:
+    """One life of a process: whatever it still tries when it is dead, kills it again."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.dead = False
+        self.tasks: set[asyncio.Task[Any]] = set()
+
+
+class Waiting:
+    """An effect that waits for its turn; `gone` tells that nobody waits for its answer any more."""
+
+    def __init__(
+        self, number: int, process: Process | None, what: str, waiter: asyncio.Future[str], gone: Callable[[], bool]
+    ) -> None:
+        self.order = (STRAND.get(), number)
+        self.process = process
+        self.what = what
+        self.waiter = waiter
+        self.gone = gone
+
+
+class Turns:
+    """Waiting effects, statements under way, and the root tasks of a world."""
+
+    def __init__(self, loop: VirtualLoop, side: asyncpg.Connection[asyncpg.Record]) -> None:
+        self.loop = loop
+        self.waiting: list[Waiting] = []
+        self.tasks: dict[asyncio.Task[Any], str] = {}
+        self.open_transactions = 0
+        self._side = side
+        self._busy: dict[int, int] = {}  # Statements under way: number -> process id of the connection's server.
+        self._blocked: set[int] = set()
+        self._numbers = count(1)
+        self._woken = asyncio.Event()
+
+    async def turn(self, process: Process | None, what: str, gone: Callable[[], bool] = lambda: False) -> str:
+        """Waits until it is this effect's turn; returns what is to go wrong with it, "" for nothing."""
+        if process is not None and process.dead:
+            raise KilledError
+        entry = Waiting(next(self._numbers), process, what, self.loop.create_future(), gone)
+        self.waiting.append(entry)
+        try:
+            return await entry.waiter
+        finally:
+            if entry in self.waiting:
+                self.waiting.remove(entry)
+
+    async def statement(self, server_pid: int, running: Awaitable[T]) -> T:
+        """A statement under way; it may wait for a lock that another process's transaction holds."""
+        number = next(self._numbers)
+        self._busy[number] = server_pid
+        try:
+            return await running
+        finally:
+            del self._busy[number]
+            self._blocked.discard(number)
+            self._woken.set()
+
+    def locks_freed(self) -> None:
+        """A transaction has ended: who was blocked may go on."""
+        self._blocked.clear()
+
+    def start(self, process: Process, name: str, work: Coroutine[Any, Any, Any]) -> None:
+        """A root task of a process."""
+        context = copy_context()
+        context.run(STRAND.set, next(self._numbers))
+        task = self.loop.create_task(work, context=context)
+        self.tasks[task] = name
+        process.tasks.add(task)
+        task.add_done_callback(process.tasks.discard)
+
+    def finished(self) -> list[tuple[str, BaseException | None]]:
+        """The root tasks that have ended since the last call, and what they raised."""
+        done = [task for task in self.tasks if task.done()]
+        ended = []
+        for task in done:
+            name = self.tasks.pop(task)
+            ended.append((name, asyncio.CancelledError() if task.cancelled() else task.exception()))
+        return ended
+
+    def kill(self, process: Process) -> None:
+        """Ends a process where it is."""
+        process.dead = True
+        for entry in [entry for entry in self.waiting if entry.process is process]:
+            self.waiting.remove(entry)
+            entry.waiter.set_exception(KilledError())
+        for task in list(process.tasks):
+            task.cancel()
+
+    def grant(self, entry: Waiting, verdict: str = "") -> None:
+        """It is this effect's turn."""
+        self.waiting.remove(entry)
+        entry.waiter.set_result(verdict)
+
+    @property
+    def blocked(self) -> bool:
+        """Whether a statement waits for somebody else's lock."""
+        return bool(self._busy)
+
+    async def settle(self) -> None:
+        """Returns when everything that could run has run: each statement under way waits for a lock."""
+        for _ in range(SPINS_MAX):
+            await asyncio.sleep(0)
+            if not self.loop.quiet:
+                continue
+            running = self._busy.keys() - self._blocked
+            if not running:
+                return
+            if self.open_transactions < 2 and not self._blocked:
+                self._woken.clear()
+                await self._woken.wait()
+                continue
+            for number in sorted(running):
+                pid = self._busy.get(number)
+                if pid is not None and await self._side.fetchval("SELECT pg_blocking_pids($1) <> '{}'", pid):
+                    self._blocked.add(number)
+        raise AssertionError("the world finds no rest")
