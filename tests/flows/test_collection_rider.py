@@ -18,7 +18,7 @@ from service.billing.agreements import Debt
 from service.billing.agreements.standing import HoldStatus
 from service.billing.capabilities import Capabilities
 from service.billing.debits import ImpossibleEventError
-from service.billing.outcomes import AlreadyDone, OpenUrl
+from service.billing.outcomes import AlreadyDone, OpenUrl, Succeeded
 from service.flows.collection.hearing import NoPaymentError
 from service.flows.holds import Holds
 
@@ -249,3 +249,16 @@ async def test_a_hold_that_he_must_confirm_says_so_and_goes_on_when_he_has(datab
             await bench.collection.submit_round(bench.account_no)
             bench.pass_time(timedelta(minutes=5))
         assert await bench.states(ride) == [("settled", 300, 300)]
+
+
+async def test_what_he_must_approve_is_never_tried_by_us_whatever_a_notification_says(database_url: str) -> None:
+    async with open_bench(database_url, ORDERS) as bench:
+        ride = await bench.ride(await bench.party(cap_minor=200), 300)
+        key = (await bench.debits(ride))[1]["provider_key"]
+        assert await bench.collection.noticed(bench.account_no, key, Succeeded(900))
+        for _ in range(6):
+            await holds_of(bench).resolve_round(bench.account_no)
+            await bench.settle_down(1)
+        assert ("get_debit", key) in bench.provider.calls
+        assert ("debit", key) not in bench.provider.calls
+        assert await bench.states(ride) == [("settled", 200, 200), ("needs_rider", 100, 0)]

@@ -11,15 +11,15 @@ from service.billing.debits.events import OpenHold
 from service.billing.debits.money import Step
 from service.billing.debits.state import Debit, State, Terms
 
-
-def through_hold(debit: Debit, terms: Terms) -> bool:
-    """Whether the debit is sent on its ride's hold: what the rider approves himself is not, and we never try it."""
-    return terms.capabilities.hold_needed and debit.attempts > 0
+TO_CONFIRM = "the hold needs the rider"
 
 
 def waits_for_hold(debit: Debit) -> bool:
-    """Whether the rider must confirm a hold before the debit can be tried for the first time."""
-    return debit.state is State.NEEDS_RIDER and debit.attempts == 0 and debit.submitted_at is None
+    """Whether the rider must confirm a hold before the debit can be tried for the first time.
+
+    Not what he must approve: that is never tried by us.
+    """
+    return debit.state is State.NEEDS_RIDER and debit.attempts == 0 and debit.reason == TO_CONFIRM
 
 
 def hold_first(debit: Debit, now: datetime, terms: Terms) -> Step | None:
@@ -43,7 +43,7 @@ def hold_first(debit: Debit, now: datetime, terms: Terms) -> Step | None:
     if hold.state == "requested":
         if hold.action is None:
             return waits, ()
-        asked = replace(debit, state=State.NEEDS_RIDER, reason="the hold needs the rider", action=hold.action)
+        asked = replace(debit, state=State.NEEDS_RIDER, reason=TO_CONFIRM, action=hold.action)
         return replace(asked, queries=debit.queries + 1, due_at=dunning.poll_at(debit.queries, now)), ()
     return _for_rider(debit, f"the hold was refused: {hold.reason or ''}".rstrip(": "), None), ()
 
