@@ -14,6 +14,7 @@ SUBJECTS: dict[str, tuple[str, ...]] = {
     "operators": ("operator",),
     "agreements": ("account", "agreement"),
     "debits": ("debit", "dispute"),
+    "stops": ("pause", "resume", "stops"),
     "tokens": ("token",),
     "streams": ("stream", "topics"),
     "clock": ("clock",),

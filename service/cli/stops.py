@@ -1,0 +1,96 @@
+"""`farebox pause`, `resume` and `stops`: what is not to be sent to a provider for now."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TypeVar, get_args
+
+import rich_click as click
+
+from service.adapters.postgres import Database
+from service.adapters.postgres.operators import OperatorStore
+from service.adapters.postgres.stops import StopRow
+from service.cli.connections import business_now, carry_out, database_of, load_settings
+from service.flows import stops as flow
+from service.flows.operators import OperatorError, operator_of
+from service.flows.stops import UnknownStopError, What
+
+T = TypeVar("T")
+OPERATOR = click.option("--operator", "operator_id", help="Whose.  [default: the default operator]")
+BY = click.option("--by", default="command line", show_default=True, help="Who decides, for the trail.")
+
+
+def register(group: click.Group) -> None:
+    """Adds the subject to the command line."""
+    for command in (pause, resume, stops):
+        group.add_command(command)
+
+
+@click.command()
+@click.argument("what", type=click.Choice(get_args(What)))
+@OPERATOR
+@click.option("--account", "account_id", help="Only of this merchant account.")
+@click.option("--tariff", "tariff_id", help="Only of rides on this tariff.")
+@click.option("--reason", required=True, help="Why.")
+@BY
+def pause(
+    what: What, operator_id: str | None, account_id: str | None, tariff_id: str | None, reason: str, by: str
+) -> None:
+    """Send no new debits, refunds or reports: of an operator, of an account, or of a tariff.
+
+    Rides are charged on, and what is under way is still asked about.
+    """
+
+    async def work(database: Database, operator_no: int) -> bool:
+        now = await business_now(database)
+        scope = {"account_id": account_id, "tariff_id": tariff_id}
+        return await flow.stop(database, operator_no, what, reason=reason, by=by, now=now, **scope)
+
+    stopped = _run(operator_id, work)
+    click.echo(f"{what}: {'paused' if stopped else 'paused before'}; `farebox stops` shows what is paused")
+
+
+@click.command()
+@click.argument("stop_no", metavar="NUMBER", type=click.IntRange(1, 2**31 - 1))
+@OPERATOR
+@click.option("--reason", required=True, help="Why.")
+@BY
+def resume(stop_no: int, operator_id: str | None, reason: str, by: str) -> None:
+    """Let what was paused go on: NUMBER is that of `farebox stops`."""
+
+    async def work(database: Database, operator_no: int) -> None:
+        now = await business_now(database)
+        await flow.resume(database, operator_no, stop_no, reason=reason, by=by, now=now)
+
+    _run(operator_id, work)
+    click.echo(f"{stop_no}: goes on")
+
+
+@click.command()
+@OPERATOR
+@click.option("--ended", is_flag=True, help="Those of before, too.")
+def stops(operator_id: str | None, ended: bool) -> None:
+    """Show what is paused, by whom and why, the newest first."""
+
+    async def work(database: Database, operator_no: int) -> list[StopRow]:
+        return await flow.list_stops(database, operator_no, ended=ended)
+
+    for row in _run(operator_id, work):
+        of = "  ".join(
+            f"{kind} {name}" for kind, name in (("account", row.account_id), ("tariff", row.tariff_id)) if name
+        )
+        over = f"  resumed {row.resumed_at.isoformat()} by {row.resumed_by}" if row.resumed_at is not None else ""
+        since = f"since {row.stopped_at.isoformat()} by {row.stopped_by}: {row.reason}"
+        click.echo(f"{row.stop_no}  {row.what}  {of or 'everything'}  {since}{over}")
+
+
+def _run(operator_id: str | None, work: Callable[[Database, int], Awaitable[T]]) -> T:
+    settings = load_settings()
+
+    async def connected() -> T:
+        async with database_of(settings) as database:
+            async with database.reading(OperatorStore) as store:
+                operator_no = (await operator_of(store, operator_id)).operator_no
+            return await work(database, operator_no)
+
+    return carry_out(connected(), OperatorError, UnknownStopError)

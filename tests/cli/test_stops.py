@@ -1,0 +1,63 @@
+"""Pausing and resuming on the command line."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+Farebox = Callable[..., Awaitable[tuple[int, str, str]]]
+
+
+@pytest.fixture(scope="module")
+def farebox(database_url: str) -> Farebox:
+    """Runs `farebox ARGUMENTS`: exit code, standard output, standard error."""
+    settings = {"FAREBOX_DATABASE_URL": database_url, "FAREBOX_KAFKA_BOOTSTRAP": "127.0.0.1:1", "COLUMNS": "400"}
+
+    async def run(*arguments: str) -> tuple[int, str, str]:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "service", *arguments),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env=os.environ | settings,
+        )
+        out, err = await process.communicate()
+        return process.returncode or 0, out.decode(), err.decode()
+
+    return run
+
+
+async def test_what_is_paused_is_shown_and_goes_on(farebox: Farebox) -> None:
+    paused = await farebox("pause", "debits", "--reason", "a tariff times 100", "--by", "night desk")
+    assert paused[:2] == (0, "debits: paused; `farebox stops` shows what is paused\n"), paused
+    again = await farebox("pause", "debits", "--reason", "me too")
+    assert again[1].startswith("debits: paused before")
+    (line,) = (await farebox("stops"))[1].splitlines()
+    number, what, of, *_ = line.split("  ")
+    assert (what, of) == ("debits", "everything")
+    assert line.endswith(" by night desk: a tariff times 100")
+    assert (await farebox("resume", number, "--reason", "mended"))[:2] == (0, f"{number}: goes on\n")
+    assert (await farebox("stops"))[1] == ""
+    assert " resumed " in (await farebox("stops", "--ended"))[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["pause", "rides", "--reason", "r"], "'rides'"),
+        (["pause", "debits"], "--reason"),
+        (["pause", "debits", "--reason", "r", "--account", "none"], "no merchant account none"),
+        (["pause", "debits", "--reason", "r", "--tariff", "none"], "no tariff none"),
+        (["pause", "debits", "--reason", "r", "--operator", "nobody"], "no operator 'nobody'"),
+        (["resume", "99", "--reason", "r"], "no stop 99 stands"),
+        (["resume", "first", "--reason", "r"], "'first'"),
+    ],
+)
+async def test_what_cannot_be_paused_is_told_in_words(farebox: Farebox, arguments: list[str], said: str) -> None:
+    code, out, err = await farebox(*arguments)
+    assert (code, out) == (2, "")
+    assert said in err
+    assert "Traceback" not in err
