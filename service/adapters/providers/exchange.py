@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Annotated, TypeVar
 
@@ -37,10 +38,11 @@ _LIMITS = set(Limits.__struct_fields__)
 
 
 class Reply(msgspec.Struct, frozen=True):
-    """An answer that came whole. Its status is not 429, 3xx or 5xx."""
+    """An answer that came whole. Its status is not 429, 3xx or 5xx. Case does not matter in names of `headers`."""
 
     status: int
     body: bytes
+    headers: Mapping[str, str] = {}
 
 
 def open_session(account: MerchantAccount) -> aiohttp.ClientSession:
@@ -89,7 +91,7 @@ def _believed(answer: aiohttp.ClientResponse, body: bytes) -> Reply | Throttled 
         return Rejected(f"HTTP_{answer.status}", "redirected: the account's base_url is wrong")
     if answer.status >= 500:
         return Unknown(f"HTTP {answer.status}")
-    return Reply(answer.status, body)
+    return Reply(answer.status, body, answer.headers)
 
 
 def _retry_after(text: str) -> timedelta:
