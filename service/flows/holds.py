@@ -170,7 +170,7 @@ class Holds:
         async with room:
             step, why = next_step(row.hold, ride, self._now(), row.policy)
             if step == "wait":
-                await self._save(row, waiting(row.hold, self._now()))
+                await self._save(row, waiting(row.hold, ride, self._now()))
                 return
             if step in ("release", "finish") and row.hold.state is not HoldState.COMPLETING:
                 begun = await self._save(row, completing(row.hold, why, self._now()), self._lease())

@@ -18,6 +18,7 @@ from service.billing.debits.events import (
     DebitEvent,
     DisputeClosed,
     DisputeOpened,
+    Due,
     Effect,
     NudgeAnswered,
     PolicyDue,
@@ -28,7 +29,7 @@ from service.billing.debits.events import (
     Suspended,
 )
 from service.billing.debits.state import Terms
-from service.billing.outcomes import Accepted, AlreadyDone, Succeeded, Unknown
+from service.billing.outcomes import Accepted, AlreadyDone, Closed, Succeeded, Unknown
 
 REPORTING = Capabilities(reports_performance="merchant", new_key_after_decline=False)
 NUDGING = Capabilities(provider_retries=True, nudges=True, new_key_after_decline=False)
@@ -170,3 +171,11 @@ def test_a_first_attempt_with_a_delay_does_not_come_at_night() -> None:
 def test_an_order_is_written_off_at_last_and_its_debt_may_still_be_paid() -> None:
     made, _ = live(debit(State.PENDING), rules(ORDER), 300, {"call report": ACCEPTED})
     assert (made.state, made.overdue, made.policy_at) == (State.WRITTEN_OFF, True, None)
+    assert made.due_at is not None, "its number is open: it is asked about, seldom"
+    asked, [call] = after(made, Due(), made.due_at, rules(ORDER))
+    again, _ = after(asked, Queried(KEY, Accepted()), made.due_at, rules(ORDER))
+    assert (call, again.due_at) == (Call("query"), made.due_at + timedelta(days=7))
+    paid, _ = after(asked, Queried(KEY, Succeeded(1000)), made.due_at, rules(ORDER))
+    assert (paid.state, paid.overdue, paid.due_at) == (State.SETTLED, False, None)
+    over, _ = after(asked, Queried(KEY, Closed()), made.due_at, rules(ORDER))
+    assert (over.state, over.due_at) == (State.WRITTEN_OFF, None)

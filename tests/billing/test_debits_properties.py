@@ -207,7 +207,7 @@ def check_rest(made: Debit, effects: Sequence[Effect]) -> None:
     if made.state in FINAL:
         assert made.policy_at is None or (made.record == "completed" and made.record_at is None)
         asking = made.lowering_to is not None or made.doubted_minor is not None
-        assert made.due_at is None or asking or (made.state is State.WRITTEN_OFF and made.payable_until is not None)
+        assert made.due_at is None or asking or made.state is State.WRITTEN_OFF
         assert "submit" not in calls
     if made.state in (State.SUBMITTING, State.UNKNOWN, State.PENDING):
         assert made.due_at is not None

@@ -27,6 +27,8 @@ ASK_AFTER = tuple(timedelta(seconds=seconds) for seconds in (1, 2, 5, 10, 30, 60
 """Steps between calls that brought no answer; the last one repeats."""
 LOOK_AGAIN = timedelta(minutes=10)
 """How soon an open hold whose ride goes on is looked at again; collection makes it due when its debits are final."""
+LOOK_SELDOM = timedelta(hours=6)
+"""And one whose ride is being debited: dunning takes days."""
 OURS_AGAIN = timedelta(hours=1)
 """How soon a call that was refused as our fault is made again."""
 
@@ -160,9 +162,9 @@ def next_step(hold: Hold, ride: RideSeen, now: datetime, policy: HoldPolicy) -> 
     return ("finish", None) if ride.paid_minor else ("release", "nothing to debit")
 
 
-def waiting(hold: Hold, now: datetime) -> Hold:
+def waiting(hold: Hold, ride: RideSeen, now: datetime) -> Hold:
     """The hold when there is nothing to do yet."""
-    return replace(hold, due_at=now + LOOK_AGAIN)
+    return replace(hold, due_at=now + (LOOK_SELDOM if ride.debits_final < ride.debits else LOOK_AGAIN))
 
 
 def completing(hold: Hold, reason: str | None, now: datetime) -> Hold:

@@ -24,6 +24,7 @@ from service.billing.debits.answers import (
     unknown,
     window_over,
 )
+from service.billing.debits.dunning import WRITTEN_OFF_POLL
 from service.billing.debits.events import (
     Call,
     CloseAnswered,
@@ -60,7 +61,7 @@ from service.billing.debits.events import (
 from service.billing.debits.money import Step, take_money
 from service.billing.debits.state import FINAL, UNSURE, Debit, Receipt, State, Terms
 from service.billing.keys import provider_key
-from service.billing.outcomes import Outcome, Succeeded
+from service.billing.outcomes import Outcome
 
 __all__ = [
     "FINAL",
@@ -107,6 +108,8 @@ def _due(debit: Debit, event: Due | LeaseOver, now: datetime, terms: Terms) -> S
         case State.UNKNOWN if terms.capabilities.same_key_is_query and window_over(debit, now, terms):
             return manual(debit, "the key's window is over and the outcome unknown"), ()
         case State.UNKNOWN | State.PENDING:
+            return replace(debit, due_at=now), (Call("query"),)
+        case State.WRITTEN_OFF:
             return replace(debit, due_at=now), (Call("query"),)
         case State.NEEDS_RIDER if holding.waits_for_hold(debit):
             return _begin(debit, now, terms)
@@ -166,9 +169,11 @@ def _submitted(debit: Debit, event: Submitted, now: datetime, terms: Terms) -> S
 def _queried(debit: Debit, event: Queried, now: datetime, terms: Terms) -> Step:
     asked = debit.state in (State.UNKNOWN, State.PENDING, State.NEEDS_RIDER) and not debit.suspended
     present = event.key == debit.provider_key
-    unpaid = not isinstance(event.outcome, Succeeded) and debit.doubted_minor is None
-    if present and unpaid and debit.given and debit.state in (State.RETRY_WAIT, State.WRITTEN_OFF):
-        return payments.payment_queried(debit, event.outcome, now, terms), ()
+    left_to_him = debit.state is State.WRITTEN_OFF or (debit.given and debit.state is State.RETRY_WAIT)
+    if present and left_to_him and debit.doubted_minor is None:
+        heard, effects = truth.heard(debit, event.key, event.outcome, now, terms)
+        same = heard.state is debit.state
+        return (payments.payment_queried(heard, event.outcome, now, terms) if same else heard), effects
     if asked and present:
         debit, effects = on_queried(debit, event.outcome, now, terms)
     else:
@@ -200,6 +205,9 @@ def _consequences(before: Debit, debit: Debit, effects: tuple[Effect, ...], now:
     if meant_for_before and debit.state is not before.state and debit.state not in FINAL:
         debit = replace(debit, lowering_to=None, net_again=True)  # Decided anew for the new state.
     debit = policy.good_record(before, debit, terms)
+    if debit.state is State.WRITTEN_OFF is not before.state:
+        open_there = before.state is State.PENDING or asked_about(debit, terms)
+        debit = replace(debit, due_at=now + WRITTEN_OFF_POLL if open_there else None)
     debit = _ended(debit, now) if debit.state in FINAL else debit
     debit = replace(debit, policy_at=policy.policy_at(debit, now, terms))
     published = _published(before, debit)
@@ -214,7 +222,7 @@ def _ended(debit: Debit, now: datetime) -> Debit:
     """Nothing more is asked of the rider; a debt that was written off stays a debt."""
     stopping = debit.state is State.SETTLED_ELSEWHERE and debit.lowering_to is not None
     written_off = debit.state is State.WRITTEN_OFF
-    asking = stopping or debit.doubted_minor is not None or (written_off and debit.payable_until is not None)
+    asking = stopping or debit.doubted_minor is not None or written_off
     settled = debit.state in (State.SETTLED, State.SETTLED_ELSEWHERE, State.SETTLED_TWICE)
     return replace(
         debit,

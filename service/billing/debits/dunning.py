@@ -12,6 +12,8 @@ QUERY_AFTER = tuple(timedelta(seconds=seconds) for seconds in (1, 2, 5, 10, 30, 
 """Steps between questions about an unknown outcome; the last one repeats."""
 POLL_AFTER = tuple(timedelta(minutes=minutes) for minutes in (1, 5, 15, *[60] * 24, 1440))
 """Steps between polls of an accepted debit: soon, hourly for a day, then daily."""
+WRITTEN_OFF_POLL = timedelta(days=7)
+"""How often a debt that was given up is asked about while its number is open at the provider."""
 NOT_FOUND_APART = timedelta(seconds=60)
 """Two answers NOT_FOUND this far apart mean that the request never arrived."""
 RETRY_AFTER = (

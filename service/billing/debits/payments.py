@@ -89,6 +89,8 @@ def payment_queried(debit: Debit, outcome: Outcome, now: datetime, terms: Terms)
         wait = outcome.retry_after if isinstance(outcome, Throttled) else None
         at = now + wait if wait is not None else dunning.query_at(debit.queries, now)
         return replace(debit, queries=debit.queries + 1, due_at=at)
+    if debit.state is State.WRITTEN_OFF and isinstance(outcome, Closed | NotFound):
+        return replace(debit, payable_until=None, due_at=None)
     if debit.payable_until is None or now >= debit.payable_until:
         return goes_on(replace(debit, payable_until=None, queries=0), now, terms)
     at = min(dunning.poll_at(debit.queries + 1, now), debit.payable_until)

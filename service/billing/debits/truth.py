@@ -69,6 +69,8 @@ def goes_on(debit: Debit, now: datetime, terms: Terms) -> Debit:
             at = None if debit.suspended else _retried_at(debit, now, terms)
         case State.UNKNOWN | State.PENDING | State.SUBMITTING | State.NEEDS_RIDER:
             return debit
+        case State.WRITTEN_OFF:
+            at = now + dunning.WRITTEN_OFF_POLL
         case _:
             at = debit.due_at if debit.lowering_to is not None else None
     return replace(debit, due_at=at)
