@@ -27,6 +27,7 @@ from service.billing.debits.obligations import Change, Netting, OpenDebit, cover
 from service.billing.outcomes import Accepted, Closed, Declined, NotFound, Outcome, Succeeded, Unknown
 
 NEW, SETTLED = debit(), debit(State.SETTLED)
+CLOSING = replace(debit(State.SETTLED_ELSEWHERE), forgone_minor=1000, paid_minor=0, receipts=(), lowering_to=0)
 SECOND = replace(debit(), ordinal=2, amount_minor=200)
 NO_SECOND = Capabilities(further_debit=False)
 LEAST = Capabilities(debit_min_minor=50)
@@ -57,6 +58,8 @@ CASES: list[tuple[str, int, list[Debit], Capabilities, int | None, list[Netting]
         [Change(1, OwedChanged(1100)), OpenDebit(2, 100, State.NEEDS_RIDER, RIDER)],
     ),
     ("more after it is a further debit", 1200, [SETTLED], CARD, None, [OpenDebit(2, 200, State.NEW)]),
+    ("while the provider is told of cash, too", 1200, [CLOSING], CARD, None, [OpenDebit(2, 200, State.NEW)]),
+    ("less than the cash is no matter of ours", 900, [CLOSING], CARD, None, []),
     ("or the rider's", 1200, [SETTLED], NO_SECOND, None, [OpenDebit(2, 200, State.NEEDS_RIDER, RIDER)]),
     (
         "a debit that was cut to a cap is not followed by another",

@@ -44,13 +44,18 @@ def net(
     difference = owed_minor - sum(map(covered_minor, debits))
     if not debits:
         return _more(difference, debits, capabilities, cap_minor) if difference > 0 else (_nothing_owed(),)
-    waiting = [debit for debit in debits if debit.state in UNSURE or debit.lowering_to is not None]
+    waiting = [debit for debit in debits if _undecided(debit)]
     if waiting:
         marked = waiting if difference else ()
         return tuple(Change(debit.ordinal, OwedChanged(debit.amount_minor)) for debit in marked)
     steps = _more(difference, debits, capabilities, cap_minor) if difference > 0 else tuple(_less(-difference, debits))
     changed = {step.ordinal for step in steps if isinstance(step, Change)}
     return (*(Change(ordinal, OwedChanged(amount)) for ordinal, amount in _owed_after_all(debits, changed)), *steps)
+
+
+def _undecided(debit: Debit) -> bool:
+    """Whether it is not known what the debit will bring; one paid elsewhere stands as it is while it is closed."""
+    return debit.state in UNSURE or (debit.lowering_to is not None and debit.state not in FINAL)
 
 
 def covered_minor(debit: Debit) -> int:
