@@ -16,7 +16,8 @@ import aiohttp
 from aiohttp import web
 
 from service.lab import localstripe as lab
-from service.lab.localstripe import KEY
+
+KEY = lab.KEY
 
 
 class Door(lab.Door):

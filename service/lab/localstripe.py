@@ -14,8 +14,8 @@ documentation promises and localstripe does not have, and nothing else; each lin
 - lists are filtered by `created`.
 
 Also missing there: idempotency, amounts that are too small or too large, `authentication_required` off session,
-disputes, restricted keys, 429 and 5xx, decline codes other than `card_declined`. A SetupIntent can't be confirmed in the
-call that makes it, and its payment method is not attached to the customer by it: a rider here attaches first, which
+disputes, restricted keys, 429 and 5xx, decline codes other than `card_declined`. A SetupIntent can't be confirmed in
+the call that makes it, and its payment method is not attached to the customer by it: a rider here attaches first, which
 Stripe allows too.
 """
 
