@@ -11,6 +11,7 @@ from litestar.params import FromPath
 from service.adapters.postgres.doors import NotificationStore
 from service.adapters.providers.port import Ack, BadNotification, Notification, Provider
 from service.billing.agreements.standing import AgreementStatus, HoldStatus
+from service.flows.disputes import announced
 from service.telemetry import NOTIFICATIONS, logger
 from service.web.access import OPEN
 from service.web.answers import Asked
@@ -77,6 +78,8 @@ async def _hand_over(doors: Doors, provider: Provider, notice: Notification) -> 
     number, answer = provider.account.account_no, notice.answer
     if notice.dispute is not None:
         return await doors.collection.disputed(number, notice.dispute)
+    if notice.about == "dispute":
+        return await announced(doors.working, number, notice.key, doors.clock.now())
     if notice.about == "agreement" and not isinstance(answer, HoldStatus):
         return await doors.agreements.noticed(number, notice.key, answer)
     if notice.about == "hold" and not isinstance(answer, AgreementStatus):

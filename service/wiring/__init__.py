@@ -33,6 +33,7 @@ from service.flows.agreements import Agreements
 from service.flows.clock import BusinessClock, machine_now
 from service.flows.collection import Collection
 from service.flows.collection.restored import ask_after_restore
+from service.flows.disputes import Disputes
 from service.flows.holds import Holds
 from service.flows.housekeeping import Housekeeping
 from service.flows.intake import Intake, IntakeSettings
@@ -255,6 +256,7 @@ async def run_collect(process: Process) -> None:
     collection = Collection(database, providers.by_number, clock.now, machine_now, concurrency=concurrency)
     holds = Holds(database, providers, clock.now, machine_now)
     agreements = Agreements(database, providers, clock.now, machine_now)
+    disputes = Disputes(database, providers, collection.disputed, clock.now, machine_now)
     watch = AccountWatch(providers, process.health)
     known: dict[int, OwnedAccount] = {}
 
@@ -283,6 +285,7 @@ async def run_collect(process: Process) -> None:
                 ("holds", holds.resolve_round, 0.2),
                 ("used holds", holds.release_round, 0.5),
                 ("agreements", agreements.refresh_round, 1.0),
+                ("disputes", disputes.ask_round, 1.0),
             ):
                 tasks.create_task(process.rounds(what, partial(one_round, number), idle))
 

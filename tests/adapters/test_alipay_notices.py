@@ -29,7 +29,14 @@ from alipay_double import (
 
 from service.adapters.providers import open_provider
 from service.adapters.providers.alipay import statements
-from service.adapters.providers.port import BadNotification, MerchantAccount, Notification, Provider, Statement
+from service.adapters.providers.port import (
+    BadNotification,
+    DisputeStatus,
+    MerchantAccount,
+    Notification,
+    Provider,
+    Statement,
+)
 from service.billing.agreements.standing import HoldStatus
 from service.billing.outcomes import Closed, NotFound, Outcome, Succeeded, Unknown
 
@@ -115,6 +122,42 @@ async def test_messages_of_the_app_make_us_ask(zhima: Provider) -> None:
             assert isinstance(told.answer, Unknown)
     nameless = refused(zhima, notice({"msg_method": method + "creditagreement.changed", "biz_content": "{"}))
     assert (nameless.ack.status, nameless.ack.body) == (200, b"success")
+
+
+async def test_a_complaint_is_only_announced(zhima: Provider) -> None:
+    fields = {"msg_method": "alipay.merchant.tradecomplain.changed", "biz_content": '{"complain_event_id": "C1"}'}
+    told = heard(zhima, notice(fields, sign_type_signed=True))
+    assert (told.about, told.key, told.dispute) == ("dispute", "C1", None)
+
+
+TRADE = {"complain_event_id": "C1", "trade_no": "T1", "trade_amount": "12.34", "phone_no": "13800000000"}
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        (TRADE | {"status": "MERCHANT_PROCESSING"}, "opened"),
+        (TRADE | {"status": "PLATFORM_PROCESSING"}, "opened"),
+        (TRADE | {"status": "MERCHANT_FEEDBACKED"}, "opened"),
+        (TRADE | {"status": "FINISHED"}, "resolved"),
+        (TRADE | {"status": "CANCELLED"}, "resolved"),
+        (TRADE | {"status": "OF_TOMORROW"}, None),
+        (TRADE | {"status": "FINISHED", "trade_no": ""}, None),
+        (TRADE | {"status": "FINISHED", "complain_event_id": "C2"}, None),
+        (Canned({"code": "40004", "sub_code": "COMPLAIN_EVENT_NOT_EXIST"}), None),
+        (Canned({"code": "40006", "sub_code": "isv.insufficient-isv-permissions"}), None),
+        (Canned({"code": "10000", **TRADE, "status": "FINISHED"}, "forged"), None),
+    ],
+)
+async def test_a_complaint_is_asked_for_by_its_number(tmp_path: Path, answer: Any, expected: str | None) -> None:
+    async with double() as gateway, provider_at(gateway.url, settings_of("zhima", tmp_path)) as provider:
+        gateway.says("alipay.merchant.tradecomplain.query", answer)
+        told = await provider.get_dispute("C1")
+        assert gateway.biz("alipay.merchant.tradecomplain.query") == {"complain_event_id": "C1"}
+    if expected is None:
+        assert isinstance(told, Unknown)
+    else:
+        assert told == (DisputeStatus("T1", "complaint", expected, 1234, "CNY", "C1"),)  # type: ignore[arg-type]  # A word of the table above.
 
 
 async def test_a_freeze_is_believed_only_when_it_succeeded(zhima: Provider) -> None:

@@ -15,6 +15,7 @@ from service.adapters.providers.port import (
     AgreementRef,
     AgreementRequest,
     DebitRef,
+    DisputeStatus,
     MerchantAccount,
     Provider,
     Statement,
@@ -85,6 +86,25 @@ async def test_the_abilities_are_those_of_cards() -> None:
         assert (able.dispute, able.refund_window, able.debit_min_minor) == ("chargeback", None, 400)
     async with provider_at("http://127.0.0.1:9", hold="manual_capture", debit_min_minor=70) as provider:
         assert (provider.capabilities.hold_needed, provider.capabilities.debit_min_minor) == (True, 70)
+
+
+@pytest.mark.parametrize(
+    ("answer", "status", "expected"),
+    [
+        ({"status": "lost"}, 200, (DisputeStatus("pi_1", "chargeback", "lost", 700, "EUR", "dp/1"),)),
+        ({"status": "of_tomorrow"}, 200, Unknown("dispute state of_tomorrow")),
+        ({"status": "lost", "payment_intent": None}, 200, Unknown("a dispute about no payment")),
+        ({}, 404, NotFound()),
+    ],
+)
+async def test_a_dispute_is_asked_for_by_its_number(
+    stripe: Double, provider: Provider, answer: dict[str, Any], status: int, expected: object
+) -> None:
+    stripe.forget()
+    dispute = {"id": "dp/1", "amount": 700, "currency": "eur", "payment_intent": "pi_1"} | answer
+    body = dispute if status == 200 else {"error": {"type": "invalid_request_error", "code": "resource_missing"}}
+    stripe.says("GET disputes/dp/1", body, status)  # The double shows the path unquoted.
+    assert await provider.get_dispute("dp/1") == expected
 
 
 # ------------------------------------------------------------------------------ credentials

@@ -355,8 +355,14 @@ async def test_a_complaint_moves_nothing_and_tells_the_merchant() -> None:
         await it.peer.call("POST", "/disputes", named)
         told = await it.notice()
         assert told["msg_method"] == "alipay.merchant.tradecomplain.changed" and it.signed(told)
+        event = msgspec.json.decode(told["biz_content"])
+        seen = await it.call("alipay.merchant.tradecomplain.query", **event)
+        assert (seen["status"], seen["merchant_order_no"]) == ("MERCHANT_PROCESSING", number)
         await it.peer.call("POST", "/disputes", named | {"state": "resolved"})
-        assert '"RESOLVED"' in (await it.notice())["biz_content"]
+        assert msgspec.json.decode((await it.notice())["biz_content"]) == event
+        assert (await it.call("alipay.merchant.tradecomplain.query", **event))["status"] == "FINISHED"
+        unknown = await it.call("alipay.merchant.tradecomplain.query", complain_event_id="DI0")
+        assert unknown["sub_code"] == "COMPLAIN_EVENT_NOT_EXIST"
         asked = {"out_trade_no": number, "refund_amount": "1.00", "out_request_no": "r"}
         assert (await it.call("alipay.trade.refund", **asked))["fund_change"] == "Y"
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from alipay_double import notice, settings_of
 from ride_builders import whole
 from sandbox_peer import NOTIFY_SECRET
 from web_world import Answer, WebWorld, web_world
@@ -146,6 +148,24 @@ async def test_what_is_not_ours_is_acknowledged_and_recorded(it: WebWorld) -> No
         assert (await notify(it, told(about, data, number=f"NO-{about}"))).status == 200
     rows = await it.sql("SELECT about FROM notification WHERE provider_key = 'NOBODYS' AND NOT known ORDER BY 1")
     assert rows == [("agreement",), ("debit",), ("hold",), ("refund",)]
+
+
+async def test_a_dispute_that_is_only_announced_is_kept_to_be_asked_about(it: WebWorld, tmp_path: Path) -> None:
+    settings = msgspec.json.encode(settings_of("zhima", tmp_path)).decode()
+    await it.sql(
+        "INSERT INTO merchant_account (operator_no, account_id, provider, base_url, settings, created_at)"
+        " SELECT operator_no, 'zhima', 'alipay', 'http://127.0.0.1:9', $1, now() FROM operator"
+        " WHERE operator_id = 'other' RETURNING account_no",
+        settings,
+    )
+    await it.doors.refresh()
+    fields = {"msg_method": "alipay.merchant.tradecomplain.changed", "biz_content": '{"complain_event_id":"C1"}'}
+    address = "/v1/providers/alipay/other.zhima/notifications"
+    for _ in range(2):
+        assert (await it.ask("POST", address, notice(fields), by=None, key="")).body == b"success"
+    asked = "SELECT account_id, dispute_ref FROM dispute_question JOIN merchant_account USING (account_no)"
+    assert await it.sql(asked) == [("zhima", "C1")]
+    assert await it.sql("SELECT about, known FROM notification WHERE provider_key = 'C1'") == [("dispute", True)]
 
 
 async def test_a_state_that_nobody_listed_only_makes_us_ask(it: WebWorld) -> None:

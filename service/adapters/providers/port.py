@@ -168,17 +168,22 @@ class DisputeStatus(msgspec.Struct, frozen=True, tag=True):
     provider_ref: str | None = None
 
 
+DisputeAnswer: TypeAlias = tuple[DisputeStatus, ...] | Outcome
+"""What a dispute is about, a status for each debit that it names; or why that can't be told."""
+
+
 class Notification(msgspec.Struct, frozen=True, tag=True):
     """A notification whose signature and time are good: what it is about and how that stands, to be acknowledged by
     `ack` after the commit. It may be old or repeated; amount and state are checked against what we know.
 
     `key` is our key of what it is about; where the provider names a debit by the order it goes through, it is that
     hold's key (`named_by` "hold") or the provider's number of that hold ("hold_ref"). With a `dispute` all that counts
-    is what that says: `key` is its `debit_ref`, the `answer` is Unknown.
+    is what that says: `key` is its `debit_ref`, the `answer` is Unknown. About a "dispute" that is only announced,
+    `key` is the provider's number of it, for `get_dispute`.
     """
 
     notification_id: str
-    about: Literal["agreement", "hold", "debit", "refund"]
+    about: Literal["agreement", "hold", "debit", "refund", "dispute"]
     key: str
     answer: AgreementAnswer | HoldAnswer
     ack: Ack
@@ -256,6 +261,10 @@ class Provider(Protocol):
 
     async def get_refund(self, refund: RefundRef) -> Outcome:
         """What became of a refund."""
+
+    async def get_dispute(self, number: str) -> DisputeAnswer:
+        """What a dispute is about, by the provider's number of it, and how it stands; Rejected where the provider tells
+        all of it by itself."""
 
     async def report_performance(self, debit: DebitRef, record: Literal["completed", "violated"], key: str) -> Outcome:
         """Reports how the rider paid, where that is the merchant's: Accepted when it is known to the provider."""

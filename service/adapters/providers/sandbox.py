@@ -22,6 +22,7 @@ from service.adapters.providers.port import (
     BadNotification,
     DebitRef,
     DebitRequest,
+    DisputeAnswer,
     HoldRef,
     HoldRequest,
     MerchantAccount,
@@ -179,6 +180,10 @@ class SandboxProvider:
         """See the port."""
         return await self._refund("GET", f"refunds/{refund.key}", None, refund.key)
 
+    async def get_dispute(self, number: str) -> DisputeAnswer:
+        """See the port: its notifications say all there is."""
+        return Rejected("NOT_POSSIBLE", "the sandbox tells disputes whole")
+
     async def report_performance(self, debit: DebitRef, record: Literal["completed", "violated"], key: str) -> Outcome:
         """See the port."""
         asked = {"debit": debit.key, "record": record, "key": key}
@@ -274,6 +279,7 @@ _TERMS = {
     "reduce_declined": "reduces_declined",
     "close": "closes_unpaid",
     "new_key_after_decline": "new_key_after_decline",
+    "revoking_ends_debits": "revoking_ends_collection",
 }
 """What the provider calls the abilities that we declare."""
 

@@ -115,7 +115,7 @@ CREATE INDEX agreement_due ON agreement (account_no, due_at) WHERE due_at IS NOT
 CREATE TABLE notification (
   account_no integer NOT NULL REFERENCES merchant_account,
   notification_id text NOT NULL,
-  about text NOT NULL CHECK (about IN ('agreement', 'hold', 'debit', 'refund')),
+  about text NOT NULL CHECK (about IN ('agreement', 'hold', 'debit', 'refund', 'dispute')),
   named_by text NOT NULL,
   provider_key text NOT NULL,
   known boolean NOT NULL,
@@ -125,6 +125,19 @@ CREATE TABLE notification (
   PRIMARY KEY (account_no, notification_id)
 );
 CREATE INDEX notification_by_age ON notification (machine_at);
+
+-- Disputes of which the provider told only the number: asked about until they are over, then the row goes.
+CREATE TABLE dispute_question (
+  account_no integer NOT NULL REFERENCES merchant_account,
+  dispute_ref text NOT NULL,
+  asks integer NOT NULL DEFAULT 0,
+  due_at timestamptz NOT NULL,
+  lease_until timestamptz,
+  version integer NOT NULL DEFAULT 1,
+  created_at timestamptz NOT NULL,
+  PRIMARY KEY (account_no, dispute_ref)
+);
+CREATE INDEX dispute_question_due ON dispute_question (account_no, due_at);
 
 CREATE TABLE tariff (
   tariff_no integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,

@@ -10,6 +10,7 @@ import aiohttp
 
 from service.adapters.providers.alipay import codes, wire
 from service.adapters.providers.alipay.codes import Problem
+from service.adapters.providers.alipay.complaints import ask_complaint
 from service.adapters.providers.alipay.gateway import Gateway
 from service.adapters.providers.alipay.notices import SECOND, read_notice
 from service.adapters.providers.alipay.settings import AlipaySettings
@@ -18,6 +19,7 @@ from service.adapters.providers.port import (
     BadNotification,
     DebitRef,
     DebitRequest,
+    DisputeAnswer,
     MerchantAccount,
     Notification,
     RefundRef,
@@ -175,6 +177,10 @@ class AlipayAccount:
         if answer.refund_status == wire.REFUNDED and amount:
             return Succeeded(amount, refund.key)
         return Unknown(f"refund_status {answer.refund_status}")
+
+    async def get_dispute(self, number: str) -> DisputeAnswer:
+        """See the port. Alipay only announces complaints."""
+        return await ask_complaint(self._gateway, number)
 
     async def report_performance(self, debit: DebitRef, record: Literal["completed", "violated"], key: str) -> Outcome:
         """See the port. Source: the status words COMPLETE and VIOLATED of orderinfo.sync for pre-authorisations

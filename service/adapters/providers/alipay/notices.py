@@ -29,13 +29,16 @@ SECOND = "_B"
 """What a debit's key is followed by in the number that the rider pays once the first is closed (see base.py)."""
 AGREEMENT_CHANGED = "zhima.credit.payafteruse.creditagreement.changed"
 ORDER_CHANGED = "zhima.credit.payafteruse.creditbizorder.changed"
+COMPLAINT_CHANGED = "alipay.merchant.tradecomplain.changed"
+"""The message about a trade's complaint; it says its complain_event_id (see complaints.py)."""
 
 
 class _Changed(msgspec.Struct, frozen=True):
-    """What a message of the app's gateway is about, by our own numbers."""
+    """What a message of the app's gateway is about, by our own numbers; a complaint by Alipay's."""
 
     out_agreement_no: str = ""
     out_order_no: str = ""
+    complain_event_id: str = ""
 
 
 _CHANGED = msgspec.json.Decoder(_Changed)
@@ -63,7 +66,7 @@ def read_notice(
 
 def _content(settings: AlipaySettings, form: Mapping[str, str], number: str) -> Notification | BadNotification:
     method = form.get("msg_method", "")
-    if method in (AGREEMENT_CHANGED, ORDER_CHANGED):
+    if method in (AGREEMENT_CHANGED, ORDER_CHANGED, COMPLAINT_CHANGED):
         return _changed(method, form, number)
     if form.get("notify_type") == "trade_status_sync" and form.get("out_trade_no"):
         if "seller_id" not in form:
@@ -76,13 +79,15 @@ def _content(settings: AlipaySettings, form: Mapping[str, str], number: str) -> 
 
 
 def _changed(method: str, form: Mapping[str, str], number: str) -> Notification | BadNotification:
-    """Something about an agreement or an order has changed: it is asked for."""
+    """Something about an agreement, an order or a complaint has changed: it is asked for."""
     content = decoded(form.get("biz_content", "").encode(), _CHANGED)
     ask = Unknown("Alipay says it has changed")
     if content and method == AGREEMENT_CHANGED and content.out_agreement_no:
         return Notification(number, "agreement", content.out_agreement_no, ask, SUCCESS)
     if content and method == ORDER_CHANGED and content.out_order_no:
         return Notification(number, "hold", content.out_order_no, ask, SUCCESS)
+    if content and method == COMPLAINT_CHANGED and content.complain_event_id:
+        return Notification(number, "dispute", content.complain_event_id, ask, SUCCESS)
     return BadNotification("a message without our number", SUCCESS)
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import date, datetime
 from typing import Literal
+from urllib.parse import quote
 
 import aiohttp
 
@@ -20,6 +21,8 @@ from service.adapters.providers.port import (
     BadNotification,
     DebitRef,
     DebitRequest,
+    DisputeAnswer,
+    DisputeStatus,
     HoldRef,
     HoldRequest,
     MerchantAccount,
@@ -32,14 +35,15 @@ from service.adapters.providers.secrets import AccountSettingsError, read_secret
 from service.adapters.providers.stripe.agreements import Agreements
 from service.adapters.providers.stripe.calls import Calls
 from service.adapters.providers.stripe.debits import Debits
+from service.adapters.providers.stripe.disputes import dispute_status
 from service.adapters.providers.stripe.holds import Holds
 from service.adapters.providers.stripe.intents import Intents
-from service.adapters.providers.stripe.meaning import refusal
+from service.adapters.providers.stripe.meaning import of_query, refusal
 from service.adapters.providers.stripe.notices import read_notice, signed
 from service.adapters.providers.stripe.refunds import Refunds
 from service.adapters.providers.stripe.settings import capabilities_of, read_settings
 from service.adapters.providers.stripe.statements import read_statement
-from service.adapters.providers.stripe.wire import ANYTHING, BALANCE, Balance, Page, Refused
+from service.adapters.providers.stripe.wire import ANYTHING, BALANCE, DISPUTE, Balance, Dispute, Page, Refused
 from service.billing.agreements.standing import AgreementAnswer, HoldAnswer
 from service.billing.outcomes import Outcome, Rejected
 
@@ -143,6 +147,14 @@ class StripeProvider:
     async def get_refund(self, refund: RefundRef) -> Outcome:
         """See the port."""
         return await self._refunds.get(refund)
+
+    async def get_dispute(self, number: str) -> DisputeAnswer:
+        """See the port (docs.stripe.com/api/disputes/retrieve)."""
+        told = await self._calls.get(f"disputes/{quote(number, safe='')}", DISPUTE)
+        if not isinstance(told, Dispute):
+            return of_query(told)
+        status = dispute_status(told)
+        return (status,) if isinstance(status, DisputeStatus) else status
 
     async def report_performance(self, debit: DebitRef, record: Literal["completed", "violated"], key: str) -> Outcome:
         """See the port: nobody reports to Stripe how a rider paid."""

@@ -11,11 +11,10 @@ from __future__ import annotations
 import hmac
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Literal
 
 from service.adapters.providers.exchange import decoded
 from service.adapters.providers.port import Ack, BadNotification, DisputeStatus, Notification
-from service.adapters.providers.stripe.amounts import UnitsError, from_stripe
+from service.adapters.providers.stripe.disputes import STATES, dispute_status
 from service.adapters.providers.stripe.meaning import agreement_status, debit_outcome, hold_status, refund_outcome
 from service.adapters.providers.stripe.wire import DISPUTE, EVENT, HOLD, INTENT, KEY, REFUND, SETUP, Event
 from service.billing.outcomes import Unknown
@@ -25,19 +24,6 @@ CLOCK_OFFSET_MAX_S = 300
 SIGNATURES_MAX = 16
 TAKEN = Ack(200, "text/plain", b"")
 
-DisputeState = Literal["opened", "won", "lost", "resolved"]
-DISPUTES: dict[str, DisputeState] = {
-    "warning_needs_response": "opened",
-    "warning_under_review": "opened",
-    "warning_closed": "resolved",
-    "needs_response": "opened",
-    "under_review": "opened",
-    "won": "won",
-    "lost": "lost",
-    "prevented": "resolved",
-}
-"""States of a dispute (docs.stripe.com/api/disputes/object). `warning_*` is an inquiry of the bank, which takes no
-money (docs.stripe.com/disputes/how-disputes-work)."""
 ABOUT = {
     "payment_intent": frozenset(
         {"succeeded", "payment_failed", "processing", "canceled", "requires_action", "amount_capturable_updated"}
@@ -146,16 +132,9 @@ def _dispute(number: str, data: bytes) -> Notification | str | None:
     dispute = decoded(data, DISPUTE)
     if dispute is None:
         return "not a dispute in a shape that is known"
-    state = DISPUTES.get(dispute.status)
-    if state is None:
-        return f"dispute state {dispute.status}"
-    if dispute.payment_intent is None:
+    if dispute.payment_intent is None and dispute.status in STATES:
         return None
-    kind: Literal["complaint", "chargeback"] = "complaint" if dispute.status.startswith("warning_") else "chargeback"
-    try:
-        amount = from_stripe(dispute.amount, dispute.currency.upper())
-    except UnitsError as error:
-        return str(error)
-    paid = dispute.payment_intent
-    status = DisputeStatus(paid, kind, state, amount, dispute.currency.upper(), dispute.id)
-    return Notification(number, "debit", paid, Unknown(f"dispute {state}"), TAKEN, dispute=status)
+    status = dispute_status(dispute)
+    if not isinstance(status, DisputeStatus):
+        return status.reason
+    return Notification(number, "debit", status.debit_ref, Unknown(f"dispute {status.state}"), TAKEN, dispute=status)

@@ -75,6 +75,7 @@ UNVERIFIED = {
         "HOLD_CLOSED": "ACQ.TRADE_HAS_CLOSE",
         "NO_ORDER": "ACQ.INVALID_PARAMETER",
     },
+    "complaint": {"NOT_FOUND": "COMPLAIN_EVENT_NOT_EXIST"},  # No table of tradecomplain.query's codes was found.
     "authorisation": {
         # No public text has the codes of an authorisation that is over, or of too much.
         "WRONG_STATE": "ORDER_ALREADY_FINISH",
@@ -89,6 +90,7 @@ FAMILIES = {
     "zhima": UNVERIFIED["zhima"],
     "authorisation": AUTHORISATION | UNVERIFIED["authorisation"],
     "bill": BILL,
+    "complaint": UNVERIFIED["complaint"],
 }
 
 

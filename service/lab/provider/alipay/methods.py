@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from service.lab.provider.alipay import authorisations, bills, trades, zhima
+from service.lab.provider.alipay import authorisations, bills, complaints, trades, zhima
 from service.lab.provider.alipay.visits import Answer, Visit
 
 
@@ -88,6 +88,13 @@ METHODS: dict[str, Method] = {
     ),
     f"{_FUND}order.unfreeze": Method(
         _is("hold.release"), authorisations.Unfreeze, authorisations.unfreeze, "authorisation", _authorised
+    ),
+    "alipay.merchant.tradecomplain.query": Method(
+        _is("dispute.get"),
+        complaints.NameComplaint,
+        complaints.query,
+        "complaint",
+        lambda _, asked: str(asked.complain_event_id),
     ),
     "alipay.data.dataservice.bill.downloadurl.query": Method(
         _is("statement.get"), bills.AskBill, bills.download_url, "bill", lambda _, asked: str(asked.bill_date)
