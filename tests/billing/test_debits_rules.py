@@ -23,6 +23,7 @@ from service.billing.debits.events import (
     NetAgain,
     Notified,
     OwedChanged,
+    PaidElsewhere,
     PolicyDue,
     Post,
     Queried,
@@ -105,6 +106,25 @@ def test_where_sending_again_is_the_query_nothing_is_sent_after_the_window() -> 
     assert call == Call("query")
     made, effects = live(debit(State.UNKNOWN), [(timedelta(hours=24), Due())], resending)
     assert (made.state, effects) == (State.MANUAL, [])
+
+
+def test_paid_elsewhere_and_at_the_provider_too_is_given_back() -> None:
+    made, effects = live(
+        debit(State.PENDING),
+        [
+            (seconds(0), PaidElsewhere("cash")),
+            (seconds(1), Due()),
+            (seconds(2), LowerAnswered(KEY, AlreadyDone())),
+            (seconds(3), Due()),
+            (seconds(4), Queried(KEY, Unknown("timeout"))),
+            (seconds(9), Due()),
+            (seconds(10), Queried(KEY, Succeeded(1000, "ref"))),
+        ],
+    )
+    assert [effect.what for effect in effects if isinstance(effect, Call)] == ["lower", "query", "query"]
+    assert (made.state, made.paid_minor, made.refunding_minor, made.doubted_minor) == (
+        State.SETTLED_TWICE, 1000, 1000, None
+    )  # fmt: skip
 
 
 def test_already_done_is_asked_about_and_never_believed() -> None:

@@ -92,6 +92,9 @@ def on_lower_answered(debit: Debit, outcome: Outcome, now: datetime, terms: Term
             return replace(debit, due_at=now + outcome.retry_after), ()
         case Unknown() | Accepted() | NotFound():
             return replace(debit, queries=debit.queries + 1, due_at=dunning.query_at(debit.queries, now)), ()
+        case AlreadyDone() if debit.state in ENDED:  # It was paid there, too: how much, only a question can tell.
+            asked = replace(debit, lowering_to=None, doubted_minor=debit.asked_minor, queries=0, due_at=now)
+            return asked, ()
         case _:  # It can't be lowered: it is left to settle, and what is too much is given back then.
             return _left_to_settle(debit, now, terms), ()
 
