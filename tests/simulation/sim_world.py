@@ -11,6 +11,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from hashlib import blake2b
 from heapq import heappop, heappush
 from random import Random
@@ -330,11 +331,11 @@ class World:
             life = self.life(slot)
             rounds: dict[str, Callable[[], Coroutine[Any, Any, Any]]] = {
                 "plan": life.collection.plan_round,
-                "submit": lambda life=life: life.collection.submit_round(number),  # type: ignore[misc]
-                "policy": lambda life=life: life.collection.policy_round(number),  # type: ignore[misc]
-                "resolve": lambda life=life: life.holds.resolve_round(number),  # type: ignore[misc]
-                "release": lambda life=life: life.holds.release_round(number),  # type: ignore[misc]
-                "refresh": lambda life=life: life.agreements.refresh_round(number),  # type: ignore[misc]
+                "submit": partial(life.collection.submit_round, number),
+                "policy": partial(life.collection.policy_round, number),
+                "resolve": partial(life.holds.resolve_round, number),
+                "release": partial(life.holds.release_round, number),
+                "refresh": partial(life.agreements.refresh_round, number),
             }
             self._decided("begin", slot, what, str(sorted(self.accounts).index(number) if number else 0))
             if what == "release":
