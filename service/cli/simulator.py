@@ -31,12 +31,24 @@ Faces, one per account:
              "alipay": {"app_id": "2021...", "public_key": "<the merchant's, PEM or its base64>",
                         "seller_id": "2088..."},
              "terms": {"provider_retries": true, "hold_needed": true, "holds_max": 3}}
+  wechatpay APIv3 of Pay Score: /v3/..., signed both ways, notifications under AES-256-GCM:
+            {"account_id": "score", "face": "wechatpay", "notify_url": "http://...",
+             "wechatpay": {"mchid": "1900...", "appid": "wx...", "service_id": "2002...",
+                           "serial_no": "<of the merchant's certificate>", "public_key": "<its key>",
+                           "apiv3_key": "<32 characters>", "public_key_mode": false},
+             "terms": {"provider_retries": true, "nudge": true, "hold_needed": true, "further_debits": false,
+                       "reduce_pending": true, "close": false, "new_key_after_decline": false, "partial": true,
+                       "holds_max": 3, "unpaid_max": 1, "refund_window_s": 31536000}}
 
 The workbench (JSON; no key: keep it on loopback):
   PUT  /accounts              makes or changes an account, as --account does
-  GET  /keys?account=zhima    the provider's public keys, the one that signs first; POST makes a new one
+  GET  /keys?account=zhima    the provider's public keys (at wechatpay serials and certificates too), the one that
+                              signs first; POST makes a new one
   POST /alipay/rider?answer=confirm&rider=r1   the rider's app: the body is an order string
                               (answer: confirm, refuse, look)
+  POST /wechatpay/rider?answer=confirm&rider=r1   the rider's WeChat: the body is an apply_permissions_token, a
+                              package, a prepay_id, or the JSON that has one (answer: confirm, refuse);
+                              ?answer=pay&account=score&order=KEY, ?answer=terminate&account=score&rider=r1
   PUT  /wallets               [{"rider": "r1", "currency": "CNY", "balance_minor": 0}]
   POST /script                [{"kind": "lost", "op": "debit.take", "on": "<key, number or rider>"}]; DELETE forgets
   PUT  /rates                 {"decline": 0.05}, as --rate does

@@ -17,6 +17,7 @@ from service.lab.provider.workshop import DOORS
         ({"account_id": "a"}, "needs api_key"),
         ({"account_id": "a", "face": "alipay"}, "app_id"),
         ({"account_id": "a", "face": "alipay", "alipay": {"app_id": "1", "public_key": "no key"}}, "public key"),
+        ({"account_id": "a", "face": "wechatpay"}, "mchid"),
         ({"account_id": "a", "face": "bank"}, "Invalid enum value"),
     ],
 )

@@ -36,6 +36,7 @@ class Books:
         self.accounts: dict[str, Account] = {}
         self.accounts_by_api_key: dict[str, Account] = {}
         self.accounts_by_app_id: dict[str, Account] = {}
+        self.accounts_by_mchid: dict[str, Account] = {}
         self.wallets: dict[tuple[str, str], Wallet] = {}
         self.agreements: dict[Key, Agreement] = {}
         self.agreements_by_number: dict[int, Agreement] = {}
@@ -50,6 +51,7 @@ class Books:
         self.refunds_by_number: dict[int, Refund] = {}
         self.refunds_of_debit: defaultdict[int, set[int]] = defaultdict(set)
         self.entries: list[Entry] = []
+        self.moved: defaultdict[str, list[Entry]] = defaultdict(list)  # By the number of a debit or a refund.
         self.reports: dict[tuple[str, str, str], Report] = {}
         self.kept: dict[Key, Kept] = {}
         self.notices: dict[int, Notice] = {}  # Those still to be delivered.
@@ -125,6 +127,8 @@ class Books:
                 self._apply_debit(row)
             case Entry():
                 self.entries.append(row)
+                if row.what in ("debit", "refund"):
+                    self.moved[row.ref].append(row)
             case Wallet():
                 self.wallets[row.rider, row.currency] = row
                 return
@@ -159,13 +163,20 @@ class Books:
             self.accounts_by_api_key.pop(known.api_key, None)
         if known and known.alipay:
             self.accounts_by_app_id.pop(known.alipay.app_id, None)
+        if known and known.wechatpay:
+            self.accounts_by_mchid.pop(known.wechatpay.mchid, None)
         self.accounts[row.account_id] = row
         if row.api_key:
             self.accounts_by_api_key[row.api_key] = row
         if row.alipay:
             self.accounts_by_app_id[row.alipay.app_id] = row
+        if row.wechatpay:
+            self.accounts_by_mchid[row.wechatpay.mchid] = row
 
     def _apply_hold(self, row: Hold) -> None:
+        known = self.holds_by_number.get(row.number)
+        if known and known.rider != row.rider:  # Whoever confirms an offered hold is its rider.
+            self.running_holds[known.account_id, known.rider].discard(known.asked.key)
         self.holds[row.account_id, row.asked.key] = self.holds_by_number[row.number] = row
         running = self.running_holds[row.account_id, row.rider]
         if row.state in ("open", "pending"):

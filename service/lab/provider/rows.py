@@ -35,6 +35,7 @@ class Terms(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fiel
     close: bool = True
     new_key_after_decline: bool = True  # True: a declined key answers the same decline for ever.
     key_window_s: int | None = None  # How long a key is remembered; None: for ever. After it a key debits again.
+    revoking_ends_debits: bool = False  # On a revoked agreement's holds nothing is debited any more either.
     forgets_keys: bool = False  # Ignores the keys of debits and refunds: sent twice, taken twice.
     refund_window_s: int | None = None
     refund_s: float = 0.0  # A refund is decided this much later.
@@ -94,6 +95,22 @@ class AlipayMerchant(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unk
     seller_id: str = "2088000000000001"
 
 
+class WeChatMerchant(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """Who a merchant is at the WeChat Pay face: `public_key` (PEM, or bare base64) of the certificate `serial_no`
+    checks what he signed, `apiv3_key` (32 bytes) is what he decrypts with.
+
+    `public_key_mode`: answers are signed under a PUB_KEY_ID_... and there are no certificates to fetch.
+    """
+
+    mchid: str
+    appid: str
+    service_id: str
+    serial_no: str
+    public_key: str
+    apiv3_key: str
+    public_key_mode: bool = False
+
+
 class Account(msgspec.Struct, frozen=True, omit_defaults=True, tag="account"):
     """A merchant account: which face it talks to, its key to the door, its terms, where notifications go.
 
@@ -106,8 +123,9 @@ class Account(msgspec.Struct, frozen=True, omit_defaults=True, tag="account"):
     terms: Terms = Terms()
     notify_url: str | None = None
     notify_secret: str = ""
-    face: Literal["sandbox", "alipay"] = "sandbox"
+    face: Literal["sandbox", "alipay", "wechatpay"] = "sandbox"
     alipay: AlipayMerchant | None = None
+    wechatpay: WeChatMerchant | None = None
     keys: tuple[str, ...] = ()
 
 

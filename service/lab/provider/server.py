@@ -26,12 +26,14 @@ from service.lab.provider.merchants import answer_merchant, refuse
 from service.lab.provider.refusals import RefusedError
 from service.lab.provider.rows import Account
 from service.lab.provider.sandbox import SandboxFace
+from service.lab.provider.wechatpay.gateway import gateway as wechat_gateway
+from service.lab.provider.wechatpay.messages import WeChatPayFace
 from service.lab.provider.workshop import DOORS, opened, rider_page
 
 TICK_S = 0.02
 SHUTDOWN_S = 0.5
 JOURNAL = "books.jsonl"
-FACES: dict[str, Face] = {"sandbox": SandboxFace(), "alipay": AlipayFace()}
+FACES: dict[str, Face] = {"sandbox": SandboxFace(), "alipay": AlipayFace(), "wechatpay": WeChatPayFace()}
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -90,6 +92,8 @@ def doors(desk: Desk) -> Callable[[web.BaseRequest], Awaitable[web.StreamRespons
     async def answer(request: web.BaseRequest) -> web.StreamResponse:
         if request.path.startswith("/v1/"):
             return await answer_merchant(desk, request)
+        if request.path.startswith("/v3/"):
+            return await wechat_gateway(desk, request)
         if request.path == "/gateway.do":
             return await gateway(desk, request)
         door = DOORS.get((request.method, request.path))

@@ -22,6 +22,8 @@ from service.lab.provider.oracle import debit_lines, summarize
 from service.lab.provider.refusals import RefusedError
 from service.lab.provider.rows import Account, Entry, Wallet
 from service.lab.provider.signatures import check_public_key, new_key, public_half
+from service.lab.provider.wechatpay.riders import rider as rider_of_wechat
+from service.lab.provider.wechatpay.signing import certificate, serial_of
 from service.lab.provider.wire import rider_token, view
 
 
@@ -41,9 +43,12 @@ class TopUp(msgspec.Struct):
 
 
 class PublicKeys(msgspec.Struct):
-    """The provider's keys by which merchants check what it signed, PEM."""
+    """The provider's keys by which merchants check what it signed, PEM; at the WeChat Pay face their serial numbers (or
+    ids) and certificates too."""
 
     public_keys: tuple[str, ...]
+    serials: tuple[str, ...] = ()
+    certificates: tuple[str, ...] = ()
 
 
 class NoticeLine(msgspec.Struct):
@@ -79,10 +84,14 @@ def opened(books: Books, account: Account) -> Account:
     Raises RefusedError when a credential is missing, no key, or another account's.
     """
     known = books.accounts.get(checked(account).account_id)
-    holders = {"sandbox": books.accounts_by_api_key, "alipay": books.accounts_by_app_id}[account.face]
+    holders = {
+        "sandbox": books.accounts_by_api_key,
+        "alipay": books.accounts_by_app_id,
+        "wechatpay": books.accounts_by_mchid,
+    }[account.face]
     holder = holders.get(_credential(account))
     if holder and holder.account_id != account.account_id:
-        raise RefusedError(409, "KEY_TAKEN", f"account {holder.account_id} has this API key or app id")
+        raise RefusedError(409, "KEY_TAKEN", f"account {holder.account_id} has this API key, app id or mchid")
     if account.face == "sandbox":
         return account
     return replace(account, keys=account.keys or (known.keys if known else ()) or (new_key(),))
@@ -91,16 +100,29 @@ def opened(books: Books, account: Account) -> Account:
 def checked(account: Account) -> Account:
     """The account, if it has the credentials of its face; raises RefusedError, or ValueError for a key that is none."""
     if not _credential(account):
-        wanted = {"sandbox": "api_key", "alipay": "alipay (app_id, public_key)"}[account.face]
+        wanted = {
+            "sandbox": "api_key",
+            "alipay": "alipay (app_id, public_key)",
+            "wechatpay": "wechatpay (mchid, appid, service_id, serial_no, public_key, apiv3_key)",
+        }[account.face]
         raise RefusedError(422, "INVALID_REQUEST", f"an account of the face {account.face} needs {wanted}")
     if account.alipay:
         check_public_key(account.alipay.public_key)
+    if account.wechatpay:
+        check_public_key(account.wechatpay.public_key)
+        if len(account.wechatpay.apiv3_key.encode()) != 32:
+            raise ValueError("apiv3_key has 32 bytes")
     return account
 
 
 async def show_keys(desk: Desk, request: web.BaseRequest) -> web.Response:
     """The provider's public keys for `?account=`, the one that signs first."""
-    return reply(PublicKeys(tuple(public_half(key) for key in _account(desk, request.query.get("account", "")).keys)))
+    account = _account(desk, request.query.get("account", ""))
+    public_keys = tuple(public_half(key) for key in account.keys)
+    if account.wechatpay is None:
+        return reply(PublicKeys(public_keys))
+    serials = tuple(serial_of(account, key) for key in account.keys)
+    return reply(PublicKeys(public_keys, serials, tuple(certificate(key) for key in account.keys)))
 
 
 async def rotate_keys(desk: Desk, request: web.BaseRequest) -> web.Response:
@@ -248,12 +270,17 @@ DOORS: dict[tuple[str, str], Answer] = {
     ("POST", "/disputes"): dispute,
     ("POST", "/alipay/rider"): open_order_string,
     ("GET", "/alipay/bill"): download,
+    ("POST", "/wechatpay/rider"): rider_of_wechat,
 }
 
 
 def _credential(account: Account) -> str:
     """What the account is known by at its face's door."""
-    return {"sandbox": account.api_key, "alipay": account.alipay.app_id if account.alipay else ""}[account.face]
+    return {
+        "sandbox": account.api_key,
+        "alipay": account.alipay.app_id if account.alipay else "",
+        "wechatpay": account.wechatpay.mchid if account.wechatpay else "",
+    }[account.face]
 
 
 def _account(desk: Desk, account_id: str) -> Account:
