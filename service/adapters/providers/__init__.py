@@ -11,11 +11,13 @@ from service.adapters.providers.port import MerchantAccount, Provider
 from service.adapters.providers.sandbox import SandboxProvider
 from service.adapters.providers.secrets import AccountSettingsError
 from service.adapters.providers.stripe import StripeProvider
+from service.adapters.providers.wechatpay import WechatPayProvider
 
 _OPENERS: dict[str, Callable[[MerchantAccount, aiohttp.ClientSession | None], Provider]] = {
     "alipay": open_alipay,
     "sandbox": SandboxProvider,
     "stripe": StripeProvider,
+    "wechatpay": WechatPayProvider,
 }
 PROVIDER_NAMES = tuple(sorted(_OPENERS))
 

@@ -1,0 +1,139 @@
+"""What is not collected through an order: payments that the rider makes himself (JSAPI), and refunds of any payment.
+
+Sources: wechatpay-go (services/payments/jsapi, services/refunddomestic); pay.weixin.qq.com, JSAPI下单, 申请退款.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from secrets import token_hex
+
+from service.adapters.providers.port import DebitRef, DebitRequest, RefundRef, RefundRequest
+from service.adapters.providers.wechatpay import codes, signing, wire
+from service.adapters.providers.wechatpay.agreements import Permissions
+from service.adapters.providers.wechatpay.client import Client
+from service.adapters.providers.wechatpay.codes import Problem
+from service.adapters.providers.wechatpay.orders import RIDER_MUST_PAY, Orders
+from service.adapters.providers.wechatpay.settings import WechatPaySettings
+from service.billing.outcomes import Closed, MiniProgram, NeedsRider, NotFound, Outcome, Rejected, Unknown
+
+TRANSACTIONS = "/v3/pay/transactions"
+REFUNDS = "/v3/refund/domestic/refunds"
+DESCRIPTION_MAX, REFUND_REASON_MAX = 127, 80
+
+
+class Payments:
+    """One merchant's ordinary payments; their number is our key of the debit."""
+
+    def __init__(self, client: Client, settings: WechatPaySettings, permissions: Permissions, orders: Orders) -> None:
+        self._client = client
+        self._settings = settings
+        self._permissions = permissions
+        self._orders = orders
+
+    async def request(self, request: DebitRequest) -> Outcome:
+        """Prepares a payment that the rider approves in WeChat: nothing moves before. The same content again prepares
+        the same one."""
+        wrong = wire.amount_wrong(request.amount_minor, request.currency)
+        if wrong is not None:
+            return wrong
+        if self._settings.need_user_confirm and request.agreement.provider_ref is None:
+            return Rejected("OPENID_UNKNOWN", "a rider who confirms each order has told us no openid to be asked by")
+        openid = await self._permissions.openid(request.agreement)
+        if not isinstance(openid, str):
+            return Rejected("OPENID_UNKNOWN") if not isinstance(openid, Unknown) else codes.not_sent(openid)
+        asked = {
+            "appid": self._settings.appid,
+            "mchid": self._settings.mchid,
+            "description": wire.shortened(request.subject, DESCRIPTION_MAX) or self._settings.service_introduction,
+            "out_trade_no": request.key,
+            "notify_url": self._settings.notify_url,
+            "amount": {"total": request.amount_minor, "currency": wire.CURRENCY},
+            "payer": {"openid": openid},
+        }
+        answer = await self._client.post(f"{TRANSACTIONS}/jsapi", asked, wire.PREPAID)
+        if isinstance(answer, Problem):
+            return codes.outcome(answer)
+        if not isinstance(answer, wire.PrepaidView):
+            return answer
+        return NeedsRider(RIDER_MUST_PAY, self._action(answer.prepay_id))
+
+    async def get(self, debit: DebitRef) -> Outcome:
+        """What became of a payment."""
+        path = f"{TRANSACTIONS}/out-trade-no/{debit.key}"
+        answer = await self._client.get(path, {"mchid": self._settings.mchid}, wire.PAYMENT)
+        if isinstance(answer, Problem):
+            return codes.of_query(codes.outcome(answer))
+        if not isinstance(answer, wire.PaymentView):
+            return codes.of_query(answer)
+        return wire.payment_outcome(answer) if answer.out_trade_no == debit.key else wire.ANOTHER_NUMBER
+
+    async def close(self, debit: DebitRef) -> Outcome:
+        """Closes a payment that was not made."""
+        path = f"{TRANSACTIONS}/out-trade-no/{debit.key}/close"
+        answer = await self._client.post(path, {"mchid": self._settings.mchid}, wire.NOTHING)
+        if isinstance(answer, Problem):
+            return codes.outcome(answer)
+        return Closed() if isinstance(answer, wire.Nothing) else answer
+
+    async def refund(self, request: RefundRequest) -> Outcome:
+        """Gives back of a payment, by WeChat Pay's number of it (an order's number is not taken: 排障手册 2.6 #8)."""
+        wrong = wire.amount_wrong(request.amount_minor, request.currency)
+        if wrong is not None:
+            return wrong
+        payment = await self._payment(request.debit, request.amount_minor)
+        if not isinstance(payment, tuple):
+            return payment
+        transaction_id, total_minor = payment
+        asked = {
+            "transaction_id": transaction_id,
+            "out_refund_no": request.key,
+            "reason": wire.shortened(request.reason, REFUND_REASON_MAX) or "refund",
+            "notify_url": self._settings.notify_url,
+            "amount": {"refund": request.amount_minor, "total": total_minor, "currency": wire.CURRENCY},
+        }
+        answer = await self._client.post(REFUNDS, asked, wire.REFUND)
+        if isinstance(answer, Problem):
+            return codes.of_refund(answer)
+        return self._refunded(answer, request.key) if isinstance(answer, wire.RefundView) else answer
+
+    async def get_refund(self, refund: RefundRef) -> Outcome:
+        """What became of a refund."""
+        answer = await self._client.get(f"{REFUNDS}/{refund.key}", {}, wire.REFUND)
+        if isinstance(answer, Problem):
+            return codes.of_query(codes.outcome(answer))
+        return self._refunded(answer, refund.key) if isinstance(answer, wire.RefundView) else codes.of_query(answer)
+
+    def _refunded(self, view: wire.RefundView, key: str) -> Outcome:
+        return wire.refund_outcome(view) if view.out_refund_no in ("", key) else wire.ANOTHER_NUMBER
+
+    async def _payment(self, debit: DebitRef, amount_minor: int) -> tuple[str, int] | Outcome:
+        """The payment that can give the amount back, and all that it was. An order may have been paid in parts."""
+        if debit.hold is None:
+            if debit.provider_ref is None:
+                return Rejected("PAYMENT_UNKNOWN", "the debit has no number of a payment")
+            return debit.provider_ref, debit.amount_minor
+        order = await self._orders.order(debit.hold)
+        if not isinstance(order, wire.OrderView):
+            return Rejected("ORDER_NOT_EXIST") if isinstance(order, NotFound) else codes.not_sent(order)
+        paid = wire.payments(order)
+        named = debit.provider_ref
+        if named is not None and paid.get(named, 0) >= amount_minor:
+            return named, paid[named]
+        for transaction_id, taken in paid.items():
+            if taken >= amount_minor:
+                return transaction_id, taken
+        return Rejected("NO_SUCH_PAYMENT", "no single payment of the order is as much as is to be given back")
+
+    def _action(self, prepay_id: str) -> MiniProgram:
+        """What wx.requestPayment is given (wechatpay-go, api_jsapi_request_payment.go)."""
+        timestamp, nonce, package = str(int(datetime.now(UTC).timestamp())), token_hex(16), f"prepay_id={prepay_id}"
+        key = self._client.keys.present.merchant
+        params = {
+            "timeStamp": timestamp,
+            "nonceStr": nonce,
+            "package": package,
+            "signType": "RSA",
+            "paySign": signing.payment_signature(key, self._settings.appid, timestamp, nonce, package),
+        }
+        return MiniProgram(self._settings.appid, self._settings.payment_path, params)

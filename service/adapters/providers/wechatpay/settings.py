@@ -1,0 +1,79 @@
+"""Settings of a WeChat Pay account: who we are there, how its orders are made, and how its answers are verified."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from service.adapters.providers.exchange import Limits
+from service.adapters.providers.port import MerchantAccount
+from service.adapters.providers.secrets import AccountSettingsError
+
+Word = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"^[0-9A-Za-z_-]+$")]
+RiskFund = Literal["DEPOSIT", "ADVANCE", "CASH_DEPOSIT", "ESTIMATE_ORDER_COST"]
+SECRETS = ("merchant_private_key", "merchant_certificate", "api_v3_key", "api_v2_key", "wechatpay_public_key")
+"""Named by reference: `<name>_file` or `<name>_env`."""
+
+
+class WechatPaySettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What an account's settings say, beside its secrets and `exchange.Limits`. Durations are ISO 8601."""
+
+    mchid: Word
+    appid: Word
+    """Of the app or mini program; the same for an order's whole life (wechatpay-skills, 开发参数与业务规则 2.2)."""
+    service_id: Word
+    """Pay Score's number for this service."""
+    notify_url: str
+    merchant_serial_no: Word | None = None
+    """Of the merchant's API certificate; else that is read from the certificate itself."""
+    public_key_id: Annotated[str, msgspec.Meta(pattern=r"^PUB_KEY_ID_[0-9A-Za-z]{1,50}$")] | None = None
+    """Public-key mode: answers are signed with WeChat Pay's public key; else with its platform certificates."""
+    service_introduction: Annotated[str, msgspec.Meta(min_length=1, max_length=20)]
+    """Shown to the rider: what he uses."""
+    risk_fund_name: RiskFund = "ESTIMATE_ORDER_COST"
+    """Deposit-like words: an order pays at most its risk fund (先免); ESTIMATE_ORDER_COST: at most the service's cap
+    (先享). Which one is agreed for the service (开发参数与业务规则 5.1)."""
+    need_user_confirm: bool = True
+    """The rider confirms each order. False only with WeChat's permission, and then he signs once, before (同 5.7)."""
+    payment_path: str = ""
+    """Page of the operator's own mini program that calls wx.requestPayment with what it is given."""
+    refund_window: timedelta = timedelta(days=365)
+    """WeChat refunds for a year (pay.weixin.qq.com, 申请退款)."""
+
+
+_NAMES = set(WechatPaySettings.__struct_fields__)
+_KNOWN = _NAMES | set(Limits.__struct_fields__) | {f"{name}_{by}" for name in SECRETS for by in ("file", "env")}
+
+
+def read_settings(account: MerchantAccount) -> WechatPaySettings:
+    """The account's settings; raises AccountSettingsError naming the setting and what is allowed."""
+    given: Mapping[str, Any] = account.settings
+    unknown = sorted(given.keys() - _KNOWN)
+    if unknown:
+        raise wrong(account, f"settings.{unknown[0]} is not known; known are {', '.join(sorted(_KNOWN))}")
+    try:
+        settings = msgspec.convert({name: given[name] for name in _NAMES & given.keys()}, WechatPaySettings)
+    except msgspec.ValidationError as error:
+        raise wrong(account, f"settings: {error}") from None
+    if not settings.notify_url.startswith(("https://", "http://")) or "?" in settings.notify_url:
+        raise wrong(account, "settings.notify_url is no http or https address without a query")
+    if (settings.merchant_serial_no is None) != named(account, "merchant_certificate"):
+        raise wrong(
+            account, "settings must have exactly one of merchant_serial_no and merchant_certificate_file or _env"
+        )
+    if (settings.public_key_id is None) == named(account, "wechatpay_public_key"):
+        raise wrong(account, "settings.public_key_id and wechatpay_public_key_file or _env go together")
+    return settings
+
+
+def named(account: MerchantAccount, secret: str) -> bool:
+    """Whether the settings say where a secret is."""
+    return f"{secret}_file" in account.settings or f"{secret}_env" in account.settings
+
+
+def wrong(account: MerchantAccount, message: str) -> AccountSettingsError:
+    """The error that names the account."""
+    return AccountSettingsError(f"merchant account {account.account_id}: {message}")
