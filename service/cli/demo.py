@@ -17,9 +17,11 @@ import uvloop
 from rich.console import Console
 
 from service.lab.city import plan_city
+from service.lab.demo.merchants import SHARES
 from service.lab.demo.play import CITY_BEGINS_AFTER, PLAY_SECONDS, play
 from service.lab.demo.report import closing_line, show_summary
-from service.lab.demo.stage import Stage, calm, stage
+from service.lab.demo.stage import Stage, let_run, stage
+from service.lab.demo.telling import tell
 from service.lab.demo.truth import find_truth
 from service.lab.processes import LabError
 from service.lab.producer import Address, Pace, run_apps
@@ -37,10 +39,13 @@ def register(group: click.Group) -> None:
 @click.option("--seconds", type=click.FloatRange(min=3), default=PLAY_SECONDS, show_default=True, help="Of the play.")
 @click.option("--keep", is_flag=True, envvar="KEEP", help="Stay up afterwards; prints the addresses and a token.")
 def demo(rides: int, seed: int, seconds: float, keep: bool) -> None:
-    """Everything on one machine: real servers, a provider with books of its own, a simulated city on a fast clock.
+    """Everything on one machine: real servers, four payment providers with books of their own, a simulated city.
 
-    The closing line says the truth, counted from the database, the provider's books and the topics; exit code 1 if a
-    ride was lost or charged twice, if the ledger does not balance or if the audit finds a problem.
+    Some days of the city pass on a fast clock; then one rider, who can't pay, is followed from hold to good record.
+
+    The closing line says the truth, counted from the database, the providers' books and the topics; exit code 1 if a
+    ride was lost or charged twice, if a provider's books and the ledger differ, if the audit finds a problem or if the
+    story did not come to its end.
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)  # Also where it was started with SIGINT ignored.
@@ -59,15 +64,17 @@ async def _demo(rides: int, seed: int, seconds: float, *, keep: bool) -> bool:
     console = Console(stderr=False, highlight=False)
     since = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
     logs = Path(tempfile.mkdtemp(prefix="farebox-demo-"))  # Kept when something went wrong: an error names it.
-    console.print("starting PostgreSQL, Kafka, the provider and five roles …")
+    console.print("starting PostgreSQL, Kafka, the providers and five roles …")
     async with stage(logs, seed, since, console) as running:
         show = await play(running, rides, seed, seconds, since, console)
-        truth = await find_truth(running.database_url, running.provider, running.servers.kafka_bootstrap)
-        await show_summary(running, show, truth, console)
+        truth = await find_truth(running.database_url, running.places, running.servers.kafka_bootstrap)
+        tale = await tell(running, show.story, truth.story)
+        truth.disagreements += [f"the story has no {step} at its place" for step in tale.missing]
+        await show_summary(running, show, truth, tale, console)
         problems = await _audit(running, console)
         line = closing_line(truth, problems + len(truth.disagreements))
         if keep:
-            await calm(running)
+            await let_run(running)
             _invite(running, console)
         console.print(line, soft_wrap=True)
         if keep:
@@ -103,11 +110,12 @@ async def _audit(running: Stage, console: Console) -> int:
 def _invite(running: Stage, console: Console) -> None:
     """How to try the API: the addresses and a token, as lines for a shell."""
     console.print("\n[bold]Everything stays up; end it with Ctrl-C.[/bold] Business time goes on at its natural speed.")
-    console.print(f"provider's books  {running.provider}/books")
-    console.print(f"the interface     {running.api}/schema")
+    console.print(f"the simulator's books  {running.places.provider}/books  (Alipay, sandbox)")
+    console.print(f"localstripe            {running.places.cards}")
+    console.print(f"the interface          {running.places.api}/schema")
     console.print("in another terminal:")
     names = {
-        "API": running.api,
+        "API": running.places.api,
         "TOKEN": running.token,
         "FAREBOX_KAFKA_BOOTSTRAP": running.servers.kafka_bootstrap,
         "FAREBOX_DATABASE_URL": running.database_url,
@@ -124,8 +132,9 @@ def _invite(running: Stage, console: Console) -> None:
 @click.option("--since", required=True)
 @click.option("--days", type=float, required=True)
 @click.option("--api", required=True)
-@click.option("--account", required=True)
 @click.option("--bootstrap", required=True)
+@click.option("--provider", required=True)
+@click.option("--cards", required=True)
 @click.option("--token", envvar="FAREBOX_DEMO_TOKEN", required=True)
 @click.option("--topic", default="rental.sessions", show_default=True)
 @click.option("--pace", default=None)
@@ -136,8 +145,9 @@ def demo_apps(
     since: str,
     days: float,
     api: str,
-    account: str,
     bootstrap: str,
+    provider: str,
+    cards: str,
     token: str,
     topic: str,
     pace: str | None,
@@ -145,6 +155,6 @@ def demo_apps(
     """The city's apps: sign the agreements, or play the rides. Started by the demo."""
     assert (what == "play") == (pace is not None)
     begin = datetime.fromisoformat(since)
-    city = plan_city(seed, rides, begin + CITY_BEGINS_AFTER, days)
-    address = Address(api, token, bootstrap, topic, account)
+    city = plan_city(seed, rides, begin + CITY_BEGINS_AFTER, days, SHARES)
+    address = Address(api, token, bootstrap, topic, provider, cards)
     uvloop.run(run_apps(address, city, msgspec.json.decode(pace, type=Pace) if pace else None))

@@ -5,6 +5,7 @@ Everything derives from the seed. The city knows nothing of prices; it plans wha
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from random import Random
 from typing import Any, Literal
@@ -69,10 +70,11 @@ HOURS = (1, 1, 1, 1, 2, 4, 9, 22, 30, 16, 10, 10, 14, 13, 10, 11, 15, 26, 30, 20
 
 
 class Rider(msgspec.Struct, frozen=True):
-    """A rider with one agreement; `balance_minor` is what the wallet holds, None for plenty."""
+    """A rider with one agreement at a merchant account; `balance_minor` is what the wallet holds, None for plenty."""
 
     rider_ref: str
     agreement_id: str
+    account_id: str
     balance_minor: int | None
 
 
@@ -98,10 +100,14 @@ class City(msgspec.Struct, frozen=True):
     ends_at: datetime
 
 
-def plan_city(seed: int, rides: int, since: datetime, days: float) -> City:
-    """The city's plan: `rides` rides that begin within `days` days from `since` (UTC, business time)."""
+def plan_city(seed: int, rides: int, since: datetime, days: float, accounts: Mapping[str, float]) -> City:
+    """The city's plan: `rides` rides that begin within `days` days from `since` (UTC, business time).
+
+    `accounts`: the share of riders at each merchant account; each has some, however few riders there are.
+    """
     random = Random(seed)
-    riders = [_rider(random, number) for number in range(max(20, min(600, rides // 5)))]
+    count = max(20, min(600, rides // 5))
+    riders = [_rider(random, number, account) for number, account in enumerate(_spread(accounts, count))]
     plan = _Plan(random)
     free_at = {rider.agreement_id: since for rider in riders}
     starts = sorted(_instant(random, since, days) for _ in range(rides))
@@ -245,9 +251,21 @@ def _record(
     return session_id.encode(), headers, value
 
 
-def _rider(random: Random, number: int) -> Rider:
+def _rider(random: Random, number: int, account_id: str) -> Rider:
     poor = random.random() < POOR_SHARE
-    return Rider(f"rider-{number:04d}", f"agreement-{number:04d}", random.randrange(0, 400) if poor else None)
+    balance = random.randrange(0, 400) if poor else None
+    return Rider(f"rider-{number:04d}", f"agreement-{number:04d}", account_id, balance)
+
+
+def _spread(accounts: Mapping[str, float], count: int) -> list[str]:
+    """An account for each rider, in turn, whichever is furthest behind its share."""
+    given = dict.fromkeys(accounts, 0)
+    chosen = []
+    for number in range(1, count + 1):
+        account = max(accounts, key=lambda name: accounts[name] * number - given[name])
+        given[account] += 1
+        chosen.append(account)
+    return chosen
 
 
 def _instant(random: Random, since: datetime, days: float) -> datetime:

@@ -15,9 +15,15 @@ import msgspec
 from aiokafka import AIOKafkaProducer
 
 from service.lab.city import City, Message, Rider
+from service.lab.riders import Hands
 
 CALLS_MAX = 24
 REPORT_SECONDS = 0.2
+ASKS_MAX = 8
+ASK_AGAIN_SECONDS = 0.1
+"""How often, and how soon, an app asks again where the answer is still open; for a hold after each thing that its rider
+did."""
+SIGNED_WITHIN_SECONDS = 30.0
 
 
 class Pace(msgspec.Struct, frozen=True):
@@ -37,13 +43,14 @@ class Pace(msgspec.Struct, frozen=True):
 
 
 class Address(msgspec.Struct, frozen=True):
-    """Where the service is, and what lets the apps in."""
+    """Where the service is, what lets the apps in, and where the riders' providers are (`cards`: localstripe)."""
 
     api: str
     token: str
     bootstrap: str
     topic: str
-    account_id: str
+    provider: str
+    cards: str
 
 
 class Tally(msgspec.Struct):
@@ -66,6 +73,8 @@ class Apps:
         self._producer = producer
         self._calls = asyncio.Semaphore(CALLS_MAX)
         self._holds: dict[str, asyncio.Task[bool]] = {}
+        self._hands = Hands(session, address.provider, address.cards)
+        self._riders: dict[str, Rider] = {}
         self.tally = Tally()
 
     async def sign(self, riders: Iterable[Rider]) -> None:
@@ -76,6 +85,7 @@ class Apps:
 
     async def play(self, city: City, pace: Pace) -> None:
         """Does everything that the city planned, each when its time comes."""
+        self._riders = {rider.agreement_id: rider for rider in city.riders}
         async with asyncio.TaskGroup() as tasks:
             for message in city.messages:
                 wait = pace.seconds_until(message.at)
@@ -92,21 +102,39 @@ class Apps:
         body = {
             "agreement_id": rider.agreement_id,
             "rider_ref": rider.rider_ref,
-            "account_id": self._address.account_id,
+            "account_id": rider.account_id,
             "time_zone": "Asia/Shanghai",
             "language": "zh",
         }
-        agreement = await self._post("/v1/agreements", f"sign-{rider.agreement_id}", body)
-        action = agreement.get("action")
-        if action is not None and action.get("url"):
-            async with self._session.post(action["url"], params={"answer": "confirm"}) as answer:
-                answer.raise_for_status()
+        done: set[str] = set()
+        async with asyncio.timeout(SIGNED_WITHIN_SECONDS), self._calls:
+            agreement = await self._post("/v1/agreements", f"sign-{rider.agreement_id}", body)
+            while agreement.get("state") == "pending":
+                await self._act(agreement.get("action"), rider, done)
+                agreement = await self._get(f"/v1/agreements/{rider.agreement_id}")
+                if agreement.get("state") == "pending":
+                    await asyncio.sleep(ASK_AGAIN_SECONDS)
+        self.tally.failures += agreement.get("state") != "active"
         self.tally.signed += 1
 
+    async def _act(self, action: dict[str, Any] | None, rider: Rider, done: set[str]) -> None:
+        """The rider does what is asked of him, once; `done` is what he did before."""
+        if action is not None and action["kind"] not in done:
+            done.add(action["kind"])
+            await self._hands.do(action, rider.rider_ref, poor=rider.balance_minor is not None)
+
     async def _hold(self, message: Message) -> bool:
-        """Asks before the unlock; whether the vehicle may be unlocked."""
-        hold = await self._post("/v1/holds", f"hold-{message.session_id}", message.body)
-        unlock = bool(hold.get("unlock"))
+        """Asks before the unlock; whether the vehicle may be unlocked. What is not decided is asked again."""
+        rider, done = self._riders[message.body["agreement_id"]], set[str]()
+        unlock = False
+        for asked in range(ASKS_MAX):
+            hold = await self._post("/v1/holds", f"hold-{message.session_id}-{asked}", message.body)
+            unlock = bool(hold.get("unlock"))
+            if unlock or hold.get("status") == "refused":
+                break
+            await self._act(hold.get("action"), rider, done)
+            if asked:
+                await asyncio.sleep(ASK_AGAIN_SECONDS)
         self.tally.allowed += unlock
         self.tally.refused += not unlock
         self.tally.done += 1
@@ -124,15 +152,23 @@ class Apps:
             self._calls.release()
             self.tally.done += 1
 
+    async def _get(self, path: str) -> dict[str, Any]:
+        headers = {"Authorization": f"Bearer {self._address.token}"}
+        async with self._session.get(self._address.api + path, headers=headers) as answer:
+            return await self._read(path, answer)
+
     async def _post(self, path: str, key: str, body: dict[str, Any]) -> dict[str, Any]:
         headers = {"Authorization": f"Bearer {self._address.token}", "Idempotency-Key": key}
         async with self._session.post(self._address.api + path, json=body, headers=headers) as answer:
-            found: dict[str, Any] = await answer.json(content_type=None)
-            if answer.status >= 400:
-                self.tally.failures += 1
-                if self.tally.failures == 1:
-                    print(msgspec.json.encode({"problem": found, "path": path}).decode(), flush=True)
-            return found
+            return await self._read(path, answer)
+
+    async def _read(self, path: str, answer: aiohttp.ClientResponse) -> dict[str, Any]:
+        found: dict[str, Any] = await answer.json(content_type=None)
+        if answer.status >= 400:
+            self.tally.failures += 1
+            if self.tally.failures == 1:
+                print(msgspec.json.encode({"problem": found, "path": path}).decode(), flush=True)
+        return found
 
 
 async def run_apps(address: Address, city: City, pace: Pace | None) -> Tally:

@@ -1,4 +1,4 @@
-"""The demo's play: the apps sign and ride, the clock runs on, everything comes to rest, and the truth is told."""
+"""The demo's play: the apps sign and ride, one rider's story follows, everything comes to rest."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from service.lab.city import City, plan_city
-from service.lab.demo.stage import ACCOUNT, Stage, set_clock
+from service.lab.demo.merchants import SHARES
+from service.lab.demo.stage import Stage, set_clock, set_troubles, stop_clock
+from service.lab.demo.story import RIDER, Moment, live
 from service.lab.processes import Child, LabError
 from service.lab.producer import Pace, Tally
 
@@ -25,8 +27,10 @@ CITY_BEGINS_AFTER = timedelta(hours=24)
 PLAY_SECONDS = 22.0
 RIDES_PER_SECOND = 90
 """How many rides a second of the machine's the play asks for at the most."""
-AFTERMATH = timedelta(days=1)
-"""Business time after the last message, for lost ends and for what poor riders are asked again."""
+AFTERMATH = timedelta(hours=6)
+"""Business time from the last message to the story, so that the last rides are charged and paid."""
+CALM_SPEED = 600.0
+"""Of the clock, while what is unknown at the end is asked for."""
 
 
 class Show(msgspec.Struct):
@@ -35,6 +39,7 @@ class Show(msgspec.Struct):
     city: City
     signing: Tally
     riding: Tally
+    story: list[Moment]
     seconds: float
     business: timedelta
 
@@ -42,7 +47,7 @@ class Show(msgspec.Struct):
 async def play(stage: Stage, rides: int, seed: int, seconds: float, since: datetime, console: Console) -> Show:
     """Everything from the first signature to rest. Raises LabError when a process ends or nothing comes to rest."""
     began = time.monotonic()
-    city = plan_city(seed, rides, since + CITY_BEGINS_AFTER, DAYS)
+    city = plan_city(seed, rides, since + CITY_BEGINS_AFTER, DAYS, SHARES)
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description:<28}"),
@@ -52,26 +57,40 @@ async def play(stage: Stage, rides: int, seed: int, seconds: float, since: datet
     )
     with Progress(*columns, console=console) as progress:
         await _set_wallets(stage, city)
+        await set_troubles(stage, on=True)
         signing = await _apps(stage, progress, "riders sign agreements", len(city.riders), ["sign"], seed, rides, since)
         speed = (city.ends_at - since).total_seconds() / max(seconds, rides / RIDES_PER_SECOND)
         pace = Pace(datetime.now(UTC), since, speed)
-        await set_clock(stage.database_url, stage.provider, pace)
+        await set_clock(stage.database_url, stage.places.provider, pace)
         words = ["play", "--pace", msgspec.json.encode(pace).decode()]
         total = len(city.messages)
         riding = await _apps(stage, progress, "the city rides", total, words, seed, rides, since)
-        bar = progress.add_task("charges and debits settle", total=None)
-        await _come_to_rest(stage, pace, lambda left: progress.update(bar, description=f"coming to rest: {left}"))
+        await _run_until(stage, pace, city.ends_at + AFTERMATH)
+        at = await stop_clock(stage, pace)
+        bar = progress.add_task("one rider's story", total=None)
+        story = await live(stage, at, lambda what: progress.update(bar, description=f"one rider {what}"))
+        progress.update(bar, description="one rider's story", total=1, completed=1)
+        bar = progress.add_task("debits settle", total=None)
+        ended = await _come_to_rest(stage, story.at, lambda left: progress.update(bar, description=f"at rest: {left}"))
         progress.update(bar, description="everything is at rest", total=1, completed=1)
-    return Show(city, signing, riding, time.monotonic() - began, (city.ends_at - since) + AFTERMATH)
+    return Show(city, signing, riding, story.moments, time.monotonic() - began, ended - since)
+
+
+async def _run_until(stage: Stage, pace: Pace, at: datetime) -> None:
+    """Lets business time run on to an instant."""
+    while pace.now() < at:
+        _check(stage)
+        await asyncio.sleep(0.05)
 
 
 async def _set_wallets(stage: Stage, city: City) -> None:
-    poor = [
-        {"rider": rider.rider_ref, "currency": "CNY", "balance_minor": rider.balance_minor}
-        for rider in city.riders
-        if rider.balance_minor is not None
-    ]
-    async with aiohttp.ClientSession() as session, session.put(f"{stage.provider}/wallets", json=poor) as answer:
+    poor = {rider.rider_ref: rider.balance_minor for rider in city.riders if rider.balance_minor is not None}
+    poor[RIDER] = 0
+    wallets = [{"rider": rider, "currency": "CNY", "balance_minor": balance} for rider, balance in poor.items()]
+    async with (
+        aiohttp.ClientSession() as session,
+        session.put(f"{stage.places.provider}/wallets", json=wallets) as answer,
+    ):
         answer.raise_for_status()
 
 
@@ -80,7 +99,8 @@ async def _apps(
 ) -> Tally:
     """Runs the producer process and follows its progress; its last line is what it did."""
     arguments = ["--seed", str(seed), "--rides", str(rides), "--since", since.isoformat(), "--days", str(DAYS)]
-    arguments += ["--api", stage.api, "--account", ACCOUNT, "--bootstrap", stage.servers.kafka_bootstrap]
+    arguments += ["--api", stage.places.api, "--bootstrap", stage.servers.kafka_bootstrap]
+    arguments += ["--provider", stage.places.provider, "--cards", stage.places.cards]
     log = stage.logs / f"apps-{words[0]}.log"
     command = stage.command("demo-apps", *words, *arguments)
     child = stage.children.start("the apps", command, log, env={"FAREBOX_DEMO_TOKEN": stage.token})
@@ -115,18 +135,18 @@ def _check(stage: Stage) -> None:
         raise LabError(f"{ended[0].name} ended ({ended[0].returncode}):\n{ended[0].tail(20)}")
 
 
-async def _come_to_rest(stage: Stage, pace: Pace, say: Callable[[str], object]) -> None:
-    """Lets business time run on, then stops the clock and waits until nothing is left to do at that instant."""
+async def _come_to_rest(stage: Stage, at: datetime, say: Callable[[str], object]) -> datetime:
+    """The providers have no troubles any more, what is unknown is asked for; then the clock stops, and everything that
+    is due is done. Returns when that is by the business clock."""
     connection = await asyncpg.connect(stage.database_url)
     try:
-        end = pace.now() + AFTERMATH
-        while pace.now() < end:
-            say(f"business time {pace.now():%d %b %H:%M}")
-            _check(stage)
-            await asyncio.sleep(0.2)
-        stopped = Pace(datetime.now(UTC), end, 0.0)
-        await set_clock(stage.database_url, stage.provider, stopped)
-        await _until(lambda: _left(stage, connection, end), stage, say)
+        await set_troubles(stage, on=False)
+        pace = Pace(datetime.now(UTC), at, CALM_SPEED)
+        await set_clock(stage.database_url, stage.places.provider, pace)
+        await _until(lambda: _unknown(connection), stage, say)
+        ended = await stop_clock(stage, pace)
+        await _until(lambda: _left(connection, ended), stage, say)
+        return ended
     finally:
         await connection.close()
 
@@ -147,11 +167,22 @@ async def _until(left: Callable[[], Awaitable[str]], stage: Stage, say: Callable
         raise LabError(f"after a minute there is still left: {await left()} (logs: {stage.logs})") from None
 
 
-async def _left(stage: Stage, connection: asyncpg.Connection[asyncpg.Record], at: datetime) -> str:
+async def _unknown(connection: asyncpg.Connection[asyncpg.Record]) -> str:
+    """What was sent to a provider and not answered yet, in words; empty when nothing."""
+    row = await connection.fetchrow(
+        "SELECT (SELECT count(*) FROM debit WHERE state IN ('submitting', 'unknown')) AS debits,"
+        " (SELECT count(*) FROM refund WHERE state IN ('new', 'submitting', 'unknown')) AS refunds"
+    )
+    assert row is not None
+    return ", ".join(f"{count} {what} unknown" for what, count in dict(row).items() if count)
+
+
+async def _left(connection: asyncpg.Connection[asyncpg.Record], at: datetime) -> str:
     """What there is still to do at the instant, in words; empty when nothing."""
     row = await connection.fetchrow(
         "SELECT (SELECT count(*) FROM watch WHERE due_at <= $1) AS watched,"
         " (SELECT count(*) FROM debit WHERE due_at <= $1) AS debits,"
+        " (SELECT count(*) FROM debit WHERE policy_at <= $1) AS reminders,"
         " (SELECT count(*) FROM refund WHERE due_at <= $1) AS refunds,"
         " (SELECT count(*) FROM batch b WHERE b.seq > coalesce((SELECT r.seq FROM batch_reader r"
         "  WHERE r.reader = 'publication' AND r.writer_no = b.writer_no), 0)) AS unpublished,"

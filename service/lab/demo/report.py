@@ -1,45 +1,40 @@
-"""The demo's summary: what happened, a few receipts, and the closing line."""
+"""The demo's summary: what happened, each provider in both books, one rider's story, and the closing line."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import aiohttp
+from rich.box import SIMPLE_HEAD
+from rich.columns import Columns
 from rich.console import Console
 from rich.panel import Panel
 from rich.table import Table
 
 from service.billing.money import format_amount
+from service.lab.demo.books import AccountLine
 from service.lab.demo.play import Show
 from service.lab.demo.stage import Stage
+from service.lab.demo.story import RIDER
+from service.lab.demo.telling import Tale
 from service.lab.demo.truth import Truth
 
 CURRENCY = "CNY"
-RECEIPTS = ("city-bike", "city-scooter", "city-car")
+RECEIPT = "city-car"
+TOLD = ("reminder.due", "reminder.overdue", "reminder.report_notice", "performance.reported")
 
 
-async def show_summary(stage: Stage, show: Show, truth: Truth, console: Console) -> None:
-    """Tables for a person, and one receipt for each tariff."""
+async def show_summary(stage: Stage, show: Show, truth: Truth, tale: Tale, console: Console) -> None:
+    """Tables for a person, one receipt, and one rider's story."""
     days = show.business.total_seconds() / 86_400
     console.print(f"\n[bold]{days:.1f} days of a city in {show.seconds:.0f} s[/bold]\n")
-    rides = Table("rides", "", title="What became of the rides", title_justify="left")
-    for state, count in sorted(truth.states.items(), key=lambda item: -item[1]):
-        rides.add_row(state, str(count))
-    troubles = Table("trouble", "rides", title="What went wrong on the way", title_justify="left")
-    for trouble, count in sorted(show.city.troubles.items(), key=lambda item: -item[1]):
-        if trouble != "none":
-            troubles.add_row(trouble.replace("_", " "), str(count))
-    troubles.add_row("refused before the unlock", str(show.riding.refused))
-    money = Table("money", CURRENCY, title="What became of the money", title_justify="left")
-    money.add_row("charged", format_amount(truth.charged_minor, CURRENCY))
-    money.add_row("taken by the provider", format_amount(truth.settled_minor, CURRENCY))
-    money.add_row("given back", format_amount(truth.refunded_minor, CURRENCY))
-    for state, count in sorted(truth.debit_states.items(), key=lambda item: -item[1]):
-        money.add_row(f"debits {state.replace('_', ' ')}", str(count))
-    for table in (rides, troubles, money):
-        console.print(table)
-    for tariff_id in RECEIPTS:
-        await _receipt(stage, tariff_id, console)
+    console.print(Columns([_rides(truth), _troubles(show), _money(truth)], padding=(0, 2)))
+    console.print("\n[bold]Each provider, by its own books and by ours[/bold]")
+    console.print(_providers(truth.accounts))
+    await _receipt(stage, console)
+    console.print(f"\n[bold]The story of {RIDER}[/bold], by what was really said")
+    console.print(_story(tale))
+    console.print(f"the debit: {' → '.join(tale.states)}\n")
     for disagreement in truth.disagreements:
         console.print(f"[red]disagreement:[/red] {disagreement}")
 
@@ -53,19 +48,84 @@ def closing_line(truth: Truth, audit_problems: int) -> str:
     )
 
 
-async def _receipt(stage: Stage, tariff_id: str, console: Console) -> None:
-    """The receipt of the first ride under a tariff that has several lines, as the API gives it."""
+def _table(*columns: str) -> Table:
+    """The first column is words, the others are figures."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1), collapse_padding=True)
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="right" if number else "left", no_wrap=True)
+    return table
+
+
+def _rides(truth: Truth) -> Table:
+    table = _table("rides", "")
+    for state, count in sorted(truth.states.items(), key=lambda item: -item[1]):
+        table.add_row(state.replace("_", " "), str(count))
+    return table
+
+
+def _troubles(show: Show) -> Table:
+    table = _table("trouble on the way", "rides")
+    for trouble, count in sorted(show.city.troubles.items(), key=lambda item: -item[1]):
+        if trouble != "none":
+            table.add_row(trouble.replace("_", " "), str(count))
+    table.add_row("refused before the unlock", str(show.riding.refused))
+    return table
+
+
+def _money(truth: Truth) -> Table:
+    table = _table("money", CURRENCY)
+    table.add_row("charged", format_amount(truth.charged_minor, CURRENCY))
+    table.add_row("taken by the providers", format_amount(truth.settled_minor, CURRENCY))
+    table.add_row("given back", format_amount(truth.refunded_minor, CURRENCY))
+    table.add_section()
+    for state, count in sorted(truth.debit_states.items(), key=lambda item: -item[1]):
+        table.add_row(f"debits {state.replace('_', ' ')}", str(count))
+    for kind in TOLD:
+        if kind in truth.facts:
+            table.add_row(kind.replace(".", " ").replace("_", " "), str(truth.facts[kind]))
+    return table
+
+
+def _providers(accounts: list[AccountLine]) -> Table:
+    """Amounts are what was taken less what was given back."""
+    table = _table("account", "riders", "holds", "settled", "refunds", "its books", "", "our ledger", "heard")
+    for line in accounts:
+        table.add_row(
+            line.name,
+            str(line.agreements),
+            str(line.holds) if line.holds else "-",
+            str(line.settled),
+            str(line.refunds),
+            format_amount(line.their_net_minor, CURRENCY),
+            "[red]≠[/red]" if line.disagreements else "=",
+            format_amount(line.net_minor, CURRENCY),
+            str(line.heard),
+        )
+    return table
+
+
+def _story(tale: Tale) -> Table:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1), collapse_padding=True)
+    for column in ("in Shanghai", "what", "said", "by"):
+        table.add_column(column, no_wrap=column != "said")
+    for line in tale.lines:
+        table.add_row(line.when, line.title, line.said, line.source)
+    return table
+
+
+async def _receipt(stage: Stage, console: Console) -> None:
+    """The receipt of the first ride by car that has several lines, as the API gives it."""
     headers = {"Authorization": f"Bearer {stage.token}"}
-    async with aiohttp.ClientSession(stage.api, headers=headers) as session:
-        async with session.get("/v1/sessions", params={"state": "closed", "limit": "50"}) as answer:
+    async with aiohttp.ClientSession(stage.places.api, headers=headers) as session:
+        async with session.get("/v1/sessions", params={"state": "closed", "limit": "200"}) as answer:
             answer.raise_for_status()
             listed: list[dict[str, Any]] = (await answer.json())["items"]
-        for item in listed:
+        for item in sorted(listed, key=lambda ride: ride["tariff_id"] != RECEIPT):
             async with session.get(f"/v1/sessions/{item['session_id']}") as answer:
                 answer.raise_for_status()
                 ride = await answer.json()
             charge = ride.get("charge")
-            if ride.get("tariff_id") == tariff_id and charge and len(charge["lines"]) > 1:
+            if charge and len(charge["lines"]) > 1:
                 console.print(_panel(ride, charge))
                 return
 

@@ -1,7 +1,11 @@
-"""The demo's stage: servers, provider and roles as real processes, on the installation's virtual clock."""
+"""The demo's stage: servers, providers and roles as real processes, on the installation's virtual clock.
+
+The simulator's clock runs with the installation's; localstripe has no other clock than the machine's.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import secrets
 import sys
@@ -23,17 +27,19 @@ from service.adapters.postgres.tokens import SCOPES, TokenStore, token_hash
 from service.billing.tariffs import import_document
 from service.flows.accounts import add_account
 from service.flows.tariffs import publish_tariff
+from service.lab.demo.cards import FaultyDoor
+from service.lab.demo.merchants import FAULTS, SHARES, Merchant, Places, open_accounts
 from service.lab.kafka import create_topics
+from service.lab.localstripe import command, open_door
 from service.lab.processes import Child, Children, free_ports, wait_for_port
 from service.lab.producer import Pace
-from service.lab.provider.rows import Account, Terms
 from service.lab.servers import Servers, lab
 
 TOPICS = {"rental.sessions": 6, "rental.billing": 6, "rental.sessions.quarantine": 1}
 ROLES = ("intake", "collect", "publish", "keep", "serve")
-ACCOUNT = "city"
-FAULTS = {"decline": 0.02, "slow": 0.02, "lost": 0.01, "error_after": 0.005, "error_before": 0.005, "throttle": 0.005}
-"""The provider's shares of declines, slow answers, answers that are lost, errors and throttling."""
+
+CLOCKS_SECONDS = 1.5
+"""After so long, machine time, every role has read a clock that was set: they do so once a second."""
 
 
 class Stage(msgspec.Struct, frozen=True):
@@ -41,8 +47,8 @@ class Stage(msgspec.Struct, frozen=True):
 
     servers: Servers
     database_url: str
-    api: str
-    provider: str
+    places: Places
+    door: FaultyDoor
     token: str
     children: Children
     roles: dict[str, Child]
@@ -57,46 +63,69 @@ class Stage(msgspec.Struct, frozen=True):
 @asynccontextmanager
 async def stage(logs: Path, seed: int, since: datetime, console: Console) -> AsyncIterator[Stage]:
     """The whole installation, furnished, with the business clock standing at `since`."""
-    async with lab(console=console) as servers, Children() as children:
+    keys = _directory(logs / "keys")
+    async with lab(console=console) as servers, Children() as children, aiohttp.ClientSession() as session:
         database_url = await servers.create_database("farebox")
         await migrate(database_url, since)
         await create_topics(servers.kafka_bootstrap, TOPICS)
-        ports = free_ports(2 + len(ROLES))
-        provider, api = (f"http://127.0.0.1:{port}" for port in ports[:2])
-        api_key = secrets.token_urlsafe(24)
-        terms = Terms(confirm_agreement=False, cap_minor=50_000)
-        account = msgspec.json.encode(Account(ACCOUNT, api_key, terms)).decode()
-        rates = [word for name, share in FAULTS.items() for word in ("--rate", f"{name}={share}")]
+        ports = free_ports(3 + len(ROLES))
+        provider, api, cards = (f"http://127.0.0.1:{port}" for port in ports[:3])
         simulator = [sys.executable, "-m", "service", "provider-simulator", "--port", str(ports[0])]
-        simulator += ["--seed", str(seed), "--account", account, *rates]
-        await wait_for_port(children.start("provider", simulator, logs / "provider.log"), ports[0])
-        token = await _furnish(database_url, provider, api_key, since)
-        await set_clock(database_url, provider, Pace(datetime.now(UTC), since, 1.0))
-        environment = {
-            "FAREBOX_DATABASE_URL": database_url,
-            "FAREBOX_KAFKA_BOOTSTRAP": servers.kafka_bootstrap,
-            "FAREBOX_HTTP_PORT": str(ports[1]),
-            "FAREBOX_LOG_LEVEL": "warning",
-            "FAREBOX_SESSION_TIMEOUT_MS": "10000",
-        }
-        roles = {}
-        for role, port in zip(ROLES, ports[2:], strict=True):
-            own = environment if role == "serve" else environment | {"FAREBOX_HEALTH_PORT": str(port)}
-            roles[role] = children.start(role, [sys.executable, "-m", "service", role], logs / f"{role}.log", env=own)
-        await wait_for_port(roles["serve"], ports[1], timeout_s=60)
-        yield Stage(servers, database_url, api, provider, token, children, roles, logs, environment)
+        simulator += ["--seed", str(seed)]
+        providers = [
+            (children.start("provider", simulator, logs / "provider.log"), ports[0]),
+            (children.start("localstripe", command(ports[2]), logs / "localstripe.log"), ports[2]),
+        ]
+        for child, port in providers:
+            await wait_for_port(child, port)
+        door = FaultyDoor(cards, session, seed)
+        async with open_door(door) as door_url:
+            places = Places(api, provider, cards, door_url)
+            merchants = await open_accounts(places, keys, tuple(SHARES))
+            token = await _furnish(database_url, merchants, since)
+            await set_clock(database_url, provider, Pace(datetime.now(UTC), since, 1.0))
+            environment = _environment(servers, database_url, ports[1])
+            roles = {}
+            for role, port in zip(ROLES, ports[3:], strict=True):
+                own = environment if role == "serve" else environment | {"FAREBOX_HEALTH_PORT": str(port)}
+                words = [sys.executable, "-m", "service", role]
+                roles[role] = children.start(role, words, logs / f"{role}.log", env=own)
+            await wait_for_port(roles["serve"], ports[1], timeout_s=60)
+            yield Stage(servers, database_url, places, door, token, children, roles, logs, environment)
 
 
-async def calm(stage: Stage) -> None:
-    """For whoever tries things afterwards: business time runs on at its natural speed, and the provider behaves."""
+def _directory(path: Path) -> Path:
+    path.mkdir(mode=0o700)
+    return path
+
+
+def _environment(servers: Servers, database_url: str, port: int) -> dict[str, str]:
+    return {
+        "FAREBOX_DATABASE_URL": database_url,
+        "FAREBOX_KAFKA_BOOTSTRAP": servers.kafka_bootstrap,
+        "FAREBOX_HTTP_PORT": str(port),
+        "FAREBOX_LOG_LEVEL": "warning",
+        "FAREBOX_SESSION_TIMEOUT_MS": "10000",
+    }
+
+
+async def set_troubles(stage: Stage, *, on: bool) -> None:
+    """From now on the providers' side has its troubles, or none."""
+    rates = FAULTS if on else {}
+    url = f"{stage.places.provider}/rates"
+    async with aiohttp.ClientSession() as session, session.put(url, json=rates) as answer:
+        answer.raise_for_status()
+    (stage.door.trouble if on else stage.door.calm)()
+
+
+async def let_run(stage: Stage) -> None:
+    """For whoever tries things afterwards: business time runs on at its natural speed."""
     connection = await asyncpg.connect(stage.database_url)
     try:
         at = await connection.fetchval("SELECT clock_business_at FROM installation")
     finally:
         await connection.close()
-    await set_clock(stage.database_url, stage.provider, Pace(datetime.now(UTC), at, 1.0))
-    async with aiohttp.ClientSession() as session, session.put(f"{stage.provider}/rates", json={}) as answer:
-        answer.raise_for_status()
+    await set_clock(stage.database_url, stage.places.provider, Pace(datetime.now(UTC), at, 1.0))
 
 
 async def set_clock(database_url: str, provider: str, pace: Pace) -> None:
@@ -118,17 +147,28 @@ async def set_clock(database_url: str, provider: str, pace: Pace) -> None:
             answer.raise_for_status()
 
 
+async def stop_clock(stage: Stage, pace: Pace) -> datetime:
+    """Stops the business clock; returns where it stands. That is as far ahead as a role can come that has not read it
+    yet, so that nobody's clock goes back."""
+    at = pace.now() + timedelta(seconds=CLOCKS_SECONDS * pace.speed)
+    await set_clock(stage.database_url, stage.places.provider, Pace(datetime.now(UTC), at, 0.0))
+    await asyncio.sleep(CLOCKS_SECONDS)
+    return at
+
+
 HOLD_POLICY = {
-    "give_up_after": "PT12H",
+    "give_up_after": "P1D",
     "release_after": "P2D",
     "release_anyway_after": "P4D",
     "answer_within": "PT10S",
 }
 """On a clock that runs a day in seconds, half an hour would be over before the rider has unlocked."""
+CALENDAR = {"retry_after": ["P1D", "P3D"], "due_days": 7, "notice_days": 0, "report_days": 7}
+"""When the operator tries again, when a debit is overdue, when he gives notice of a report, and when he reports."""
 
 
-async def _furnish(database_url: str, provider: str, api_key: str, now: datetime) -> str:
-    """Three tariffs, the merchant account, a token for the apps."""
+async def _furnish(database_url: str, merchants: list[Merchant], now: datetime) -> str:
+    """Three tariffs, the merchant accounts, the operator's calendar, a token for the apps."""
     database = await Database.open(database_url, name="demo", size_max=2)
     try:
         async with database.reading(OperatorStore) as store:
@@ -139,17 +179,20 @@ async def _furnish(database_url: str, provider: str, api_key: str, now: datetime
         ):
             (draft,) = import_document(file.read_bytes())
             await publish_tariff(database, operator, draft, now=now, lead=timedelta(0))
-        await add_account(
-            database,
-            operator.operator_no,
-            account_id=ACCOUNT,
-            provider="sandbox",
-            base_url=provider,
-            settings={"api_key": api_key, "capabilities": {"same_key_window": "P15D"}},
-            now=now,
-        )
+        for merchant in merchants:
+            await add_account(
+                database,
+                operator.operator_no,
+                account_id=merchant.account_id,
+                provider=merchant.provider,
+                base_url=merchant.base_url,
+                settings=merchant.settings,
+                now=now,
+            )
         async with database.transaction(Store) as raw:
-            await raw.connection.execute("UPDATE operator SET hold_policy = $1", json.dumps(HOLD_POLICY))
+            await raw.connection.execute(
+                "UPDATE operator SET hold_policy = $1, calendar = $2", json.dumps(HOLD_POLICY), json.dumps(CALENDAR)
+            )
         secret = secrets.token_urlsafe(32)
         async with database.transaction(TokenStore) as store_of_tokens:
             made = await store_of_tokens.add(

@@ -1,22 +1,23 @@
-"""What the demo's closing line says, counted from the database, the provider's own books and the topics."""
+"""What the demo's closing line says, counted from the database, the providers' own books and the topics."""
 
 from __future__ import annotations
 
 from collections import Counter
+from datetime import datetime
 from typing import Any
 
-import aiohttp
 import asyncpg
 import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from service.adapters.kafka import partitions_of, raw_record
 from service.billing.events import RideEvent, decode
-from service.lab.provider.oracle import DebitLine
+from service.lab.demo.books import AccountLine, Taken, compare, read_books
+from service.lab.demo.merchants import Places
+from service.lab.demo.story import SESSION, Moment
 
 DECIDED = frozenset({"closed", "cancelled", "voided", "not_billable", "review", "parked"})
-RECEIVABLE, CLEARING = 1, 4
-"""The first digit of an account's number (service.billing.ledger)."""
+FINAL = ("settled", "settled_elsewhere", "settled_twice", "waived", "written_off", "cancelled")
 
 
 class Truth(msgspec.Struct):
@@ -36,6 +37,9 @@ class Truth(msgspec.Struct):
     charged_minor: int = 0
     settled_minor: int = 0
     refunded_minor: int = 0
+    accounts: list[AccountLine] = []
+    facts: dict[str, int] = {}
+    story: list[Moment] = []
     disagreements: list[str] = []
 
 
@@ -48,12 +52,14 @@ class Heard(msgspec.Struct):
     charge_facts: Counter[str]
     quarantined: int
     facts: int
+    kinds: Counter[str]
+    story: list[Moment]
 
 
-async def find_truth(database_url: str, provider: str, bootstrap: str) -> Truth:
+async def find_truth(database_url: str, places: Places, bootstrap: str) -> Truth:
     """Reads everything and compares."""
     heard = await _listen(bootstrap)
-    debits = await _books(provider)
+    debits = await read_books(places)
     connection = await asyncpg.connect(database_url)
     try:
         truth = Truth()
@@ -62,6 +68,8 @@ async def find_truth(database_url: str, provider: str, bootstrap: str) -> Truth:
     finally:
         await connection.close()
     truth.published = heard.facts
+    truth.facts = dict(heard.kinds)
+    truth.story = heard.story
     return truth
 
 
@@ -100,65 +108,48 @@ async def _rides(connection: asyncpg.Connection[asyncpg.Record], heard: Heard, t
     truth.disagreements += [f"the charge of session {name} was not published" for name in sorted(unsaid)[:5]]
 
 
-async def _money(connection: asyncpg.Connection[asyncpg.Record], debits: list[DebitLine], truth: Truth) -> None:
+async def _money(connection: asyncpg.Connection[asyncpg.Record], debits: list[Taken], truth: Truth) -> None:
     rows = await connection.fetch("SELECT state, count(*) AS n FROM debit GROUP BY state")
     truth.debit_states = {row["state"]: row["n"] for row in rows}
     truth.settled = sum(1 for debit in debits if debit.paid_minor >= debit.amount_minor > 0)
-    final = ("settled", "settled_elsewhere", "settled_twice", "waived", "written_off", "cancelled")
-    truth.pending = sum(count for state, count in truth.debit_states.items() if state not in final)
+    truth.pending = sum(count for state, count in truth.debit_states.items() if state not in FINAL)
     truth.settled_minor = sum(debit.paid_minor for debit in debits)
     truth.refunded_minor = sum(debit.refunded_minor for debit in debits)
-    ours = await connection.fetchval("SELECT count(*) FROM debit WHERE state = 'settled'")
-    if ours != truth.settled:
-        truth.disagreements.append(f"{ours} debits are settled here, {truth.settled} in the provider's books")
-    owners = {
-        row["provider_key"]: row["ride_no"]
-        for row in await connection.fetch("SELECT DISTINCT provider_key, ride_no FROM debit_transition")
-    }
-    owed: dict[int, int] = {
-        row["ride_no"]: row["owed"]
-        for row in await connection.fetch(
-            "SELECT ride_no, sum(amount_minor)::bigint AS owed FROM obligation GROUP BY ride_no"
-        )
-    }
+    truth.accounts = await compare(connection, debits)
+    truth.disagreements += [text for line in truth.accounts for text in line.disagreements]
+    await _rides_paid(connection, debits, truth)
+    total = await connection.fetchval(
+        "SELECT coalesce(sum(amount), 0)::bigint FROM (SELECT amount_minor AS amount FROM transfer"
+        " UNION ALL SELECT -amount_minor FROM transfer) entries"
+    )
+    truth.trial_balance = abs(total) + sum(abs(line.net_minor - line.their_net_minor) for line in truth.accounts)
+
+
+async def _rides_paid(connection: asyncpg.Connection[asyncpg.Record], debits: list[Taken], truth: Truth) -> None:
+    """Every payment at a provider is for a ride of ours, and no ride was paid more than is owed for it."""
+    rows = await connection.fetch(
+        "SELECT DISTINCT provider_key, ride_no FROM debit_transition"
+        " UNION SELECT h.provider_key, d.ride_no FROM hold h JOIN debit d USING (session_key)"
+    )
+    owners = {row["provider_key"]: row["ride_no"] for row in rows}
+    rows = await connection.fetch("SELECT ride_no, sum(amount_minor)::bigint AS owed FROM obligation GROUP BY ride_no")
+    owed: dict[int, int] = {row["ride_no"]: row["owed"] for row in rows}
     taken: Counter[int] = Counter()
     for debit in debits:
-        if debit.key not in owners and debit.paid_minor:
-            truth.disagreements.append(f"the provider was paid under key {debit.key}, which is not ours")
-        elif debit.key in owners:
-            taken[owners[debit.key]] += debit.paid_minor - debit.refunded_minor
+        ride_no = next((owners[name] for name in debit.names if name in owners), None)
+        if ride_no is not None:
+            taken[ride_no] += debit.paid_minor - debit.refunded_minor
+        elif debit.paid_minor:
+            truth.disagreements.append(f"{debit.account_id} was paid under {debit.names[0]}, which is not ours")
     over = [ride_no for ride_no, amount in taken.items() if amount > owed.get(ride_no, 0)]
     truth.charged_twice += len(over)
     truth.disagreements += [
         f"ride {ride_no}: the provider took {taken[ride_no]} and {owed.get(ride_no, 0)} is owed" for ride_no in over[:5]
     ]
-    await _ledger(connection, truth)
-
-
-async def _ledger(connection: asyncpg.Connection[asyncpg.Record], truth: Truth) -> None:
-    """The trial balance, and how far the provider's clearing account is from the provider's books."""
-    row = await connection.fetchrow(
-        "SELECT coalesce(sum(amount), 0)::bigint AS total,"
-        " coalesce(sum(amount) FILTER (WHERE account / 1000000000000000 = $1), 0)::bigint AS clearing FROM ("
-        "  SELECT debit_account AS account, amount_minor AS amount FROM transfer"
-        "  UNION ALL SELECT credit_account, -amount_minor FROM transfer) entries",
-        CLEARING,
-    )
-    assert row is not None
-    away = row["clearing"] - (truth.settled_minor - truth.refunded_minor)
-    truth.trial_balance = abs(row["total"]) + abs(away)
-    if away:
-        truth.disagreements.append(f"the clearing account is {away} minor units away from the provider's books")
-
-
-async def _books(provider: str) -> list[DebitLine]:
-    async with aiohttp.ClientSession() as session, session.get(f"{provider}/books/debits") as answer:
-        answer.raise_for_status()
-        return msgspec.json.decode(await answer.read(), type=list[DebitLine])
 
 
 async def _listen(bootstrap: str) -> Heard:
-    heard = Heard(set(), set(), 0, Counter(), 0, 0)
+    heard = Heard(set(), set(), 0, Counter(), 0, 0, Counter(), [])
     for record in await read_topic(bootstrap, "rental.sessions"):
         event = decode(raw_record(record))
         if not isinstance(event, RideEvent):
@@ -166,11 +157,20 @@ async def _listen(bootstrap: str) -> Heard:
         elif event.kind in ("started", "ended"):
             (heard.started if event.kind == "started" else heard.ended).add(event.session_id)
     rated: set[tuple[str, bytes]] = set()
+    known: set[bytes] = set()
     for record in await read_topic(bootstrap, "rental.billing"):
         heard.facts += 1
         headers = dict(record.headers)
-        if headers["ce_type"] == b"io.farebox.billing.charge.rated.v1":
+        kind = headers["ce_type"].decode().removeprefix("io.farebox.billing.").removesuffix(".v1")
+        if headers["ce_id"] in known:
+            continue  # At least once: the same fact again.
+        known.add(headers["ce_id"])
+        heard.kinds[kind] += 1
+        if kind == "charge.rated":
             rated.add((record.key.decode(), headers["ce_id"]))
+        if record.key == SESSION.encode():
+            at = datetime.fromisoformat(headers["ce_time"].decode())
+            heard.story.append(Moment(at, kind, record.value.decode()))
     heard.charge_facts = Counter(session_id for session_id, _ in rated)
     heard.quarantined = len(
         {dict(record.headers)["farebox_offset"] + record.key for record in await read_topic(bootstrap, _QUARANTINE)}

@@ -1,0 +1,153 @@
+"""The demo's merchant accounts: each at the provider's side and at ours, with keys made for this run."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import aiohttp
+import msgspec
+
+from service.lab.localstripe import KEY
+from service.lab.provider.rows import Account, AlipayMerchant, Terms
+from service.lab.provider.signatures import new_key, public_half
+
+SHARES = {"zhima": 0.40, "preauth": 0.10, "sandbox": 0.35, "stripe": 0.15}
+"""The share of riders at each account."""
+PROVIDERS = {"zhima": "alipay", "preauth": "alipay", "sandbox": "sandbox", "stripe": "stripe"}
+NAMES = {
+    "zhima": "Alipay 芝麻先享",
+    "preauth": "Alipay pre-auth",
+    "sandbox": "Sandbox",
+    "stripe": "Stripe",
+}
+"""What the summary calls them."""
+FAULTS = {
+    "decline": 0.02,
+    "slow": 0.02,
+    "lost": 0.01,
+    "error_after": 0.005,
+    "error_before": 0.005,
+    "throttle": 0.005,
+    "unavailable_before": 0.003,
+    "unavailable_after": 0.003,
+    "html": 0.003,
+    "truncated": 0.003,
+    "bad_signature": 0.005,
+    "notify_twice": 0.03,
+    "notify_lost": 0.02,
+    "notify_late": 0.01,
+    "notify_reordered": 0.01,
+    "notify_tampered": 0.01,
+}
+"""The simulator's shares of everything that goes wrong, at every face."""
+SELLER = "2088531891668739"
+SERVICE = {"zm_service_id": "2022111500000000000093666900", "category_id": "RENT_BICYCLE"}
+TERMS = {
+    "zhima": Terms(
+        provider_retries=True,
+        retry_s=(21_600, 86_400),
+        hold_needed=True,
+        further_debits=False,
+        new_key_after_decline=False,
+    ),
+    "preauth": Terms(hold_needed=True, new_key_after_decline=False),
+    "sandbox": Terms(),
+}
+"""How the simulator treats each account. Running holds and unpaid debits of a rider are not limited: on a clock that
+runs three hours a second, rides follow each other faster than anybody could pay."""
+
+
+class Places(NamedTuple):
+    """Where everything answers: our API, the simulator, localstripe itself (`cards`) and its door."""
+
+    api: str
+    provider: str
+    cards: str
+    door: str
+
+
+class Merchant(msgspec.Struct, frozen=True):
+    """An account as `farebox account add` takes it."""
+
+    account_id: str
+    provider: str
+    base_url: str
+    settings: dict[str, Any]
+
+
+async def open_accounts(places: Places, keys: Path, account_ids: Sequence[str]) -> list[Merchant]:
+    """Opens the accounts at their providers, and says what the service needs to know of them.
+
+    Keys are written to files in the directory `keys`, where the settings refer to them.
+    """
+    openers = {"alipay": _at_alipay, "sandbox": _at_sandbox, "stripe": _at_stripe}
+    async with aiohttp.ClientSession() as session:
+        return [await openers[PROVIDERS[name]](session, places, keys, name) for name in account_ids]
+
+
+def notify_url(places: Places, account_id: str) -> str:
+    """Where the account's provider sends its notifications."""
+    return f"{places.api}/v1/providers/{PROVIDERS[account_id]}/default.{account_id}/notifications"
+
+
+async def _at_sandbox(session: aiohttp.ClientSession, places: Places, keys: Path, account_id: str) -> Merchant:
+    api_key, secret = secrets.token_urlsafe(24), secrets.token_urlsafe(24)
+    url = notify_url(places, account_id)
+    account = Account(account_id, api_key, TERMS[account_id], notify_url=url, notify_secret=secret)
+    await _put(session, places, account)
+    settings = {
+        "api_key_file": _kept(keys / "sandbox-key", api_key),
+        "notify_secret_file": _kept(keys / "sandbox-notify", secret),
+        "capabilities": {"same_key_window": "P15D"},
+    }
+    return Merchant(account_id, "sandbox", places.provider, settings)
+
+
+async def _at_alipay(session: aiohttp.ClientSession, places: Places, keys: Path, account_id: str) -> Merchant:
+    private, app_id = new_key(), f"2021{secrets.randbelow(10**12):012d}"
+    url = notify_url(places, account_id)
+    alipay = AlipayMerchant(app_id, public_half(private), SELLER)
+    terms = TERMS[account_id]
+    await _put(session, places, Account(account_id, terms=terms, notify_url=url, face="alipay", alipay=alipay))
+    async with session.get(f"{places.provider}/keys", params={"account": account_id}) as answer:
+        answer.raise_for_status()
+        theirs = (await answer.json())["public_keys"][0]
+    settings = SERVICE | {
+        "product": account_id,
+        "app_id": app_id,
+        "seller_id": SELLER,
+        "notify_url": url,
+        "app_private_key_file": _kept(keys / f"{account_id}-app.pem", private),
+        "alipay_public_key_file": _kept(keys / f"{account_id}-alipay.pem", theirs),
+        "freeze_timeout": "3d",  # On a fast clock a quarter of an hour is over before a rider has looked.
+    }
+    return Merchant(account_id, "alipay", places.provider, settings)
+
+
+async def _at_stripe(session: aiohttp.ClientSession, places: Places, keys: Path, account_id: str) -> Merchant:
+    secret = f"whsec_{secrets.token_urlsafe(24)}"
+    hook = {"url": notify_url(places, account_id), "secret": secret}
+    async with session.post(f"{places.cards}/_config/webhooks/farebox", data=hook) as answer:
+        answer.raise_for_status()
+    settings = {
+        "currency": "CNY",
+        "mode": "test",
+        "secret_key_file": _kept(keys / "stripe-key", KEY),
+        "webhook_secret_file": _kept(keys / "stripe-webhook", secret),
+    }
+    return Merchant(account_id, "stripe", places.door, settings)
+
+
+async def _put(session: aiohttp.ClientSession, places: Places, account: Account) -> None:
+    async with session.put(f"{places.provider}/accounts", data=msgspec.json.encode(account)) as answer:
+        answer.raise_for_status()
+
+
+def _kept(file: Path, secret: str) -> str:
+    """The secret in a file that only its owner reads; the file's name."""
+    file.touch(mode=0o600)
+    file.write_text(secret)
+    return str(file)
