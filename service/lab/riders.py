@@ -10,6 +10,8 @@ from service.lab.localstripe import DECLINED_CARD, GOOD_CARD, Books
 
 DONE = "9000"
 """What Alipay's app hands back when the rider has agreed (opendocs 02no45)."""
+OPENED = "openBusinessView:ok"
+"""What WeChat hands back when the rider has agreed (wx.openBusinessView)."""
 
 
 class RiderError(Exception):
@@ -41,6 +43,13 @@ class Hands:
                     told = await answer.json(content_type=None)
                 if told["resultStatus"] != DONE:
                     raise RiderError(f"Alipay's app says {told}")
+            case {"kind": "mini_program", "extra_data": data}:
+                words, url = {"answer": "confirm", "rider": rider_ref}, f"{self._provider}/wechatpay/rider"
+                async with self._session.post(url, params=words, json=data) as answer:
+                    await _taken(answer)
+                    told = await answer.json(content_type=None)
+                if told["errMsg"] != OPENED:
+                    raise RiderError(f"WeChat says {told}")
             case {"kind": "client_secret", "client_secret": secret}:
                 await self._cards.sign(secret, DECLINED_CARD if poor else GOOD_CARD)
             case _:

@@ -11,15 +11,22 @@ import aiohttp
 import msgspec
 
 from service.lab.localstripe import KEY
-from service.lab.provider.rows import Account, AlipayMerchant, Terms
+from service.lab.provider.rows import Account, AlipayMerchant, Terms, WeChatMerchant
 from service.lab.provider.signatures import new_key, public_half
 
-SHARES = {"zhima": 0.40, "preauth": 0.10, "sandbox": 0.35, "stripe": 0.15}
+SHARES = {"zhima": 0.33, "preauth": 0.07, "wechatpay": 0.30, "sandbox": 0.20, "stripe": 0.10}
 """The share of riders at each account."""
-PROVIDERS = {"zhima": "alipay", "preauth": "alipay", "sandbox": "sandbox", "stripe": "stripe"}
+PROVIDERS = {
+    "zhima": "alipay",
+    "preauth": "alipay",
+    "wechatpay": "wechatpay",
+    "sandbox": "sandbox",
+    "stripe": "stripe",
+}
 NAMES = {
     "zhima": "Alipay 芝麻先享",
     "preauth": "Alipay pre-auth",
+    "wechatpay": "WeChat Pay Score",
     "sandbox": "Sandbox",
     "stripe": "Stripe",
 }
@@ -54,6 +61,18 @@ TERMS = {
         new_key_after_decline=False,
     ),
     "preauth": Terms(hold_needed=True, new_key_after_decline=False),
+    "wechatpay": Terms(
+        provider_retries=True,
+        retry_s=(21_600, 86_400),
+        nudge=True,
+        hold_needed=True,
+        further_debits=False,
+        reduce_pending=True,
+        partial=True,
+        close=False,
+        new_key_after_decline=False,
+        refund_window_s=365 * 86_400,
+    ),
     "sandbox": Terms(),
 }
 """How the simulator treats each account. Running holds and unpaid debits of a rider are not limited: on a clock that
@@ -83,7 +102,7 @@ async def open_accounts(places: Places, keys: Path, account_ids: Sequence[str]) 
 
     Keys are written to files in the directory `keys`, where the settings refer to them.
     """
-    openers = {"alipay": _at_alipay, "sandbox": _at_sandbox, "stripe": _at_stripe}
+    openers = {"alipay": _at_alipay, "wechatpay": _at_wechatpay, "sandbox": _at_sandbox, "stripe": _at_stripe}
     async with aiohttp.ClientSession() as session:
         return [await openers[PROVIDERS[name]](session, places, keys, name) for name in account_ids]
 
@@ -125,6 +144,30 @@ async def _at_alipay(session: aiohttp.ClientSession, places: Places, keys: Path,
         "freeze_timeout": "3d",  # On a fast clock a quarter of an hour is over before a rider has looked.
     }
     return Merchant(account_id, "alipay", places.provider, settings)
+
+
+async def _at_wechatpay(session: aiohttp.ClientSession, places: Places, keys: Path, account_id: str) -> Merchant:
+    """With platform certificates, which the service asks WeChat Pay for; riders give one permission for all orders."""
+    private, api_v3_key = new_key(), secrets.token_hex(16)
+    serial_no = secrets.token_hex(20).upper()
+    mchid, appid, service_id = f"19{secrets.randbelow(10**8):08d}", "wxd678efh567hg6787", f"{10**29 + 1}"
+    known = WeChatMerchant(mchid, appid, service_id, serial_no, public_half(private), api_v3_key)
+    url = notify_url(places, account_id)
+    account = Account(account_id, terms=TERMS[account_id], notify_url=url, face="wechatpay", wechatpay=known)
+    await _put(session, places, account)
+    settings = {
+        "mchid": mchid,
+        "appid": appid,
+        "service_id": service_id,
+        "merchant_serial_no": serial_no,
+        "notify_url": url,
+        "service_introduction": "共享单车骑行",
+        "need_user_confirm": False,
+        "merchant_private_key_file": _kept(keys / "wechatpay-merchant.pem", private),
+        "api_v3_key_file": _kept(keys / "wechatpay-v3", api_v3_key),
+        "api_v2_key_file": _kept(keys / "wechatpay-v2", secrets.token_hex(16)),
+    }
+    return Merchant(account_id, "wechatpay", places.provider, settings)
 
 
 async def _at_stripe(session: aiohttp.ClientSession, places: Places, keys: Path, account_id: str) -> Merchant:

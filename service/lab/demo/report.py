@@ -50,7 +50,7 @@ def closing_line(truth: Truth, audit_problems: int) -> str:
 
 def _table(*columns: str) -> Table:
     """The first column is words, the others are figures."""
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1), collapse_padding=True)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for number, column in enumerate(columns):
         table.add_column(column, justify="right" if number else "left", no_wrap=True)
     return table
@@ -105,7 +105,7 @@ def _providers(accounts: list[AccountLine]) -> Table:
 
 
 def _story(tale: Tale) -> Table:
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1), collapse_padding=True)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for column in ("in Shanghai", "what", "said", "by"):
         table.add_column(column, no_wrap=column != "said")
     for line in tale.lines:
