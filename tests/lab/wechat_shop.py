@@ -43,15 +43,26 @@ class Said(msgspec.Struct):
         return self.body["code"] if self.status >= 400 else "OK"
 
 
+class Inbox:
+    """What arrived, and the status that every notification is answered with."""
+
+    def __init__(self) -> None:
+        self.arrived: asyncio.Queue[tuple[dict[str, str], bytes]] = asyncio.Queue()
+        self.answer = 200
+
+    async def take(self, request: web.BaseRequest) -> web.Response:
+        self.arrived.put_nowait((dict(request.headers), await request.read()))
+        return web.Response(status=self.answer)
+
+
 class Shop:
     """A merchant account; the provider's clock stands still at `AT` until it is moved."""
 
-    def __init__(self, peer: Peer) -> None:
+    def __init__(self, peer: Peer, taking: Inbox, url: str) -> None:
         self.peer = peer
         self.keys: dict[str, str] = {}
-        self.notices: asyncio.Queue[tuple[dict[str, str], bytes]] = asyncio.Queue()
-        self.answer = 200
-        self.url = ""
+        self.inbox = taking
+        self.url = url
 
     async def ask(
         self, method: str, target: str, content: Any = None, *, patience: aiohttp.ClientTimeout = PATIENT, **more: Any
@@ -150,16 +161,17 @@ class Shop:
         face = await self.peer.call("GET", "/clock")
         await self.peer.call("PUT", "/clock", {"now": datetime.fromisoformat(face["now"]) + by, "speed": 0})
 
-    async def take(self, request: web.BaseRequest) -> web.Response:
-        self.notices.put_nowait((dict(request.headers), await request.read()))
-        return web.Response(status=self.answer)
-
     async def notice(self) -> Any:
         """The next notification, believed and decrypted."""
         async with asyncio.timeout(SECONDS):
-            headers, body = await self.notices.get()
+            headers, body = await self.inbox.arrived.get()
         self.believe(headers, body)
         return opened(body)
+
+
+def money(refund: int, total: int) -> dict[str, Any]:
+    """A refund's amount."""
+    return {"refund": refund, "total": total, "currency": "CNY"}
 
 
 def opened(body: bytes) -> Any:
@@ -215,21 +227,27 @@ def terms(**more: Any) -> Terms:
 
 
 @asynccontextmanager
+async def inbox() -> AsyncIterator[tuple[Inbox, str]]:
+    """The merchant's address for notifications."""
+    taking = Inbox()
+    runner = web.ServerRunner(web.Server(taking.take, access_log=None))
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        yield taking, f"http://127.0.0.1:{runner.addresses[0][1]}{NOTIFY}"
+    finally:
+        await runner.cleanup()
+
+
+@asynccontextmanager
 async def shop(plan: Plan | None = None, *, public_key_mode: bool = False, **more: Any) -> AsyncIterator[Shop]:
     """A shop; at its end the books explain themselves."""
-    async with peer(plan) as at:
+    async with inbox() as (taking, url), peer(plan) as at:
         await at.call("PUT", "/clock", {"now": AT, "speed": 0})
-        it = Shop(at)
-        runner = web.ServerRunner(web.Server(it.take, access_log=None))
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        it.url = f"http://127.0.0.1:{runner.addresses[0][1]}{NOTIFY}"
+        it = Shop(at, taking, url)
         who = merchant(public_key_mode=public_key_mode)
-        account = Account("shop", "", terms(**more), it.url, face="wechatpay", wechatpay=who)
+        account = Account("shop", "", terms(**more), url, face="wechatpay", wechatpay=who)
         await at.call("PUT", "/accounts", account)
         await it.learn_keys()
-        try:
-            yield it
-            await at.books()
-        finally:
-            await runner.cleanup()
+        yield it
+        await at.books()
