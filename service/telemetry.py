@@ -28,6 +28,10 @@ QUARANTINED = Counter("farebox_quarantined_total", "Records held in quarantine, 
 CACHED_RIDES = Gauge("farebox_cached_rides", "Open rides this intake process remembers")
 PUBLISHED = Counter("farebox_published_total", "Records published to Kafka, by channel", ["channel"])
 DEBITS = Counter("farebox_debit_transitions_total", "Transitions of debits, by the state after them", ["state"])
+SET_ASIDE = Counter(
+    "farebox_collection_trips_total", "Rides, debits and refunds set aside: our own rules trip over them", ["what"]
+)
+ASIDE = Gauge("farebox_set_aside", "Rides, debits and refunds that are set aside now, by what they are", ["what"])
 STOPS = Counter("farebox_stops_total", "What was stopped by itself because debits left the usual", ["what"])
 PROVIDER_SECONDS = Histogram(
     "farebox_provider_seconds",

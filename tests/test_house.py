@@ -35,6 +35,9 @@ BROAD_HANDLERS = {
     ("service/adapters/kafka.py", "start"): "what was half opened is closed, and the failure raised",
     ("service/flows/intake/__init__.py", "_take_apart"): "one record that trips a bug of ours must not stop a city",
     ("service/flows/housekeeping.py", "_decide"): "one ride that trips a bug of ours must not stop all others",
+    ("service/flows/collection/apart.py", "or_apart"): "a round that trips over a bug of ours is done one at a time",
+    ("service/flows/collection/apart.py", "one_at_a_time"): "one ride or debit that trips must not stop all others",
+    ("service/flows/collection/calls.py", "call"): "a bug in one call counts as no answer: the money may have moved",
     ("service/wiring/__init__.py", "_take_in"): "the loop that owns the intake's process",
 }
 """(file, function) that may catch everything: why."""

@@ -292,6 +292,7 @@ async def run_collect(process: Process) -> None:
         await process.until_there("PostgreSQL", look)
         tasks.create_task(process.rounds("clock and accounts", look, 1.0))
         tasks.create_task(process.rounds("obligations", collection.plan_round, 0.05))
+        tasks.create_task(process.rounds("set aside", collection.aside_round, 5.0))
     await providers.close()
     await database.close()
 

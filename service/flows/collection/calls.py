@@ -36,8 +36,9 @@ from service.billing.debits.refunds import Refund, RefundEvent
 from service.billing.debits.state import Debit, State
 from service.billing.keys import provider_key
 from service.billing.outcomes import Outcome, Unknown
-from service.telemetry import PROVIDER_SECONDS
+from service.telemetry import PROVIDER_SECONDS, logger
 
+LOG = logger("collection")
 CALL_SECONDS = 20.0
 """How long a provider may take before its answer counts as lost (machine's clock)."""
 
@@ -58,9 +59,13 @@ class Answer(msgspec.Struct, frozen=True):
 
 
 async def call(provider: Provider, claim: Claim) -> Answer:
-    """Makes the call, for as long as it takes."""
+    """Makes the call, for as long as it takes. One that trips over a bug of ours may have moved money: it is asked."""
     began = time.perf_counter()
-    answer = Answer(claim, await _ask(provider, claim))
+    try:
+        answer = Answer(claim, await _ask(provider, claim))
+    except Exception as error:
+        LOG.exception("a call trips: our error", account=provider.account.account_id, what=claim.work.what)
+        answer = Answer(claim, Unknown(f"our error: {type(error).__name__}"))
     _observe(provider.account.account_id, claim.work.what, type(answer.outcome), time.perf_counter() - began)
     return answer
 

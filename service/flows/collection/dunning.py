@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
+from functools import partial
 
-from service.adapters.postgres.collection import CollectionStore
+from service.adapters.postgres.collection import CollectionStore, DebitKey, DebitRow
+from service.adapters.postgres.stops import Standing
 from service.billing.debits.collecting import Book
-from service.billing.debits.events import PolicyDue
+from service.billing.debits.events import DebitEvent, PolicyDue
 from service.billing.outcomes import Unknown
+from service.flows.collection.apart import Key, one_at_a_time, or_apart, set_aside
 from service.flows.collection.calls import CALL_SECONDS, Answer, Claim, call, debit_event
 from service.flows.collection.hearing import Hearing
 from service.flows.collection.keeping import context, keep
@@ -25,28 +29,59 @@ class Dunning(Hearing):
         What is asked of the provider (a nudge, a report) is committed before and repeated under the same key until it
         is answered, so that a process may die anywhere. Nothing is done while the operator or the account is paused.
         """
-        async with self._database.transaction(CollectionStore) as store:
-            stopped = await store.stopped(account_no)
-            if stopped.paused:
-                return 0
-            book = Book(self._now())
-            claimed = await store.claim_policies(account_no, book.now, POLICIES_MAX)
-            for row in claimed:
-                reporting = not stopped.reports and row.debit.tariff_no not in stopped.report_tariffs
-                book.happen(row.debit, PolicyDue(), context(self._providers, row, reporting=reporting))
-            rows = {(row.debit.ride_no, row.debit.ordinal): row for row in claimed}
-            writer = f"collection/policies/{account_no % 64}"
-            await keep(store, self._providers, book, rows, {}, self._machine_now(), writer, {}, whole_rides=False)
-        if book.work:
-            room, until = asyncio.Semaphore(AT_ONCE), self._machine_now()
-            claims = [Claim(work, rows[work.debit.ride_no, work.debit.ordinal], until) for work in book.work]
+        looked, claims = await or_apart(
+            partial(self._look, account_no, apart=False), partial(self._look, account_no, apart=True)
+        )
+        if claims:
+            room = asyncio.Semaphore(AT_ONCE)
             answers = await asyncio.gather(*(self._told(account_no, claim, room) for claim in claims))
             events = [
                 ((answer.claim.work.debit.ride_no, answer.claim.work.debit.ordinal), debit_event(answer, ours=False))
                 for answer in answers
             ]
-            await self.happen(events)
-        return len(claimed)
+            await or_apart(partial(self.happen, events), partial(self._happen_apart, events))
+        return looked
+
+    async def _look(self, account_no: int, *, apart: bool) -> tuple[int, list[Claim]]:
+        """Does what the calendar says; returns how many debits were looked at, and the calls to make."""
+        async with self._database.transaction(CollectionStore) as store:
+            stopped = await store.stopped(account_no)
+            if stopped.paused:
+                return 0, []
+            claimed = await store.claim_policies(account_no, self._now(), POLICIES_MAX)
+            if not apart:
+                return len(claimed), await self._turn(store, account_no, claimed, stopped)
+            claims: list[Claim] = []
+            rows: dict[Key, DebitRow] = {(row.debit.ride_no, row.debit.ordinal): row for row in claimed}
+
+            async def turn_one(key: Key) -> None:
+                claims.extend(await self._turn(store, account_no, [rows[key]], stopped))
+
+            await set_aside(store, "policy", await one_at_a_time(store, rows, turn_one), self._now())
+            return len(claimed), claims
+
+    async def _turn(
+        self, store: CollectionStore, account_no: int, claimed: Sequence[DebitRow], stopped: Standing
+    ) -> list[Claim]:
+        book = Book(self._now())
+        for row in claimed:
+            reporting = not stopped.reports and row.debit.tariff_no not in stopped.report_tariffs
+            book.happen(row.debit, PolicyDue(), context(self._providers, row, reporting=reporting))
+        rows = {(row.debit.ride_no, row.debit.ordinal): row for row in claimed}
+        machine_at, writer = self._machine_now(), f"collection/policies/{account_no % 64}"
+        await keep(store, self._providers, book, rows, {}, machine_at, writer, {}, whole_rides=False)
+        return [Claim(work, rows[work.debit.ride_no, work.debit.ordinal], machine_at) for work in book.work]
+
+    async def _happen_apart(self, events: Sequence[tuple[DebitKey, DebitEvent]]) -> None:
+        """Answers one by one; what one that trips was about is done again by the calendar, under the same key."""
+        told = dict(events)
+        async with self._database.transaction(CollectionStore) as store:
+
+            async def tell(key: Key) -> None:
+                assert isinstance(key, tuple)
+                await self.hear(store, [(key[:2], told[key[:2]])])
+
+            await set_aside(store, "policy", await one_at_a_time(store, told, tell), self._now())
 
     async def _told(self, account_no: int, claim: Claim, room: asyncio.Semaphore) -> Answer:
         try:

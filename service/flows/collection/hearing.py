@@ -55,12 +55,18 @@ class Hearing:
         Raises ImpossibleEventError or RefundRefusedError, and then nothing was changed; KeyError for no such debit.
         """
         async with self._database.transaction(CollectionStore) as store:
-            rows = await store.lock_debits(ride_no for (ride_no, _), _ in events)
-            book = Book(self._now())
-            for key, event in events:
-                book.happen(book.changed.get(key, rows[key].debit), event, context(self._providers, rows[key]))
-            await keep(store, self._providers, book, rows, {}, self._machine_now(), WRITER, {})
-            return {key: book.changed.get(key, rows[key].debit) for key, _ in events}
+            return await self.hear(store, events)
+
+    async def hear(
+        self, store: CollectionStore, events: Sequence[tuple[DebitKey, DebitEvent]]
+    ) -> dict[DebitKey, Debit]:
+        """As `happen`, in a transaction of the caller's."""
+        rows = await store.lock_debits(ride_no for (ride_no, _), _ in events)
+        book = Book(self._now())
+        for key, event in events:
+            book.happen(book.changed.get(key, rows[key].debit), event, context(self._providers, rows[key]))
+        await keep(store, self._providers, book, rows, {}, self._machine_now(), WRITER, {})
+        return {key: book.changed.get(key, rows[key].debit) for key, _ in events}
 
     async def noticed(
         self,

@@ -450,6 +450,20 @@ CREATE TABLE debit (
   PRIMARY KEY (ride_no, ordinal, slot)
 ) PARTITION BY RANGE (ride_no);
 CREATE INDEX debit_due ON debit (account_no, due_at) WHERE due_at IS NOT NULL;
+-- What collection's own rules tripped over, and why: rides (both ordinals 0) whose obligations are netted again at
+-- due_at, debits, refunds (refund_ordinal) and calendars that are left alone until then, so that all others go on.
+CREATE TABLE set_aside (
+  ride_no bigint NOT NULL,
+  ordinal smallint NOT NULL,
+  refund_ordinal smallint NOT NULL,
+  what text NOT NULL CHECK (what IN ('owing', 'debit', 'refund', 'policy')),
+  reason text NOT NULL,
+  times integer NOT NULL DEFAULT 1,
+  since_at timestamptz NOT NULL,
+  due_at timestamptz NOT NULL,
+  PRIMARY KEY (ride_no, ordinal, refund_ordinal, what)
+);
+CREATE INDEX set_aside_due ON set_aside (due_at);
 -- A dispute names the debit by the provider's own number of it.
 CREATE INDEX debit_by_provider_ref ON debit (provider_ref) WHERE provider_ref IS NOT NULL;
 CREATE INDEX debit_policy ON debit (account_no, policy_at) WHERE policy_at IS NOT NULL;
