@@ -13,22 +13,25 @@ from service.billing.debits.events import DebitEvent, PolicyDue
 from service.billing.outcomes import Unknown
 from service.flows.collection.apart import Key, one_at_a_time, or_apart, set_aside
 from service.flows.collection.calls import CALL_SECONDS, Answer, Claim, call, debit_event
-from service.flows.collection.hearing import Hearing
+from service.flows.collection.disputing import Disputing
 from service.flows.collection.keeping import context, keep
 
 POLICIES_MAX = 500
 AT_ONCE = 16
 
 
-class Dunning(Hearing):
+class Dunning(Disputing):
     """What the calendar does to debits, and what the provider is told or asked because of it."""
 
     async def policy_round(self, account_no: int) -> int:
         """Does what the calendar says of one account's debits; returns how many were looked at.
 
+        Disputes that were told before their debits were known are told again.
+
         What is asked of the provider (a nudge, a report) is committed before and repeated under the same key until it
         is answered, so that a process may die anywhere. Nothing is done while the operator or the account is paused.
         """
+        await self.hear_unheard(account_no)
         looked, claims = await or_apart(
             partial(self._look, account_no, apart=False), partial(self._look, account_no, apart=True)
         )

@@ -8,13 +8,9 @@ from typing import Literal
 
 from service.adapters.postgres import Database
 from service.adapters.postgres.collection import CollectionStore, DebitKey, DebitRow, RefundKey
-from service.adapters.providers.port import DisputeStatus
 from service.billing.debits.collecting import Book
 from service.billing.debits.events import (
     DebitEvent,
-    DisputeClosed,
-    DisputeOpened,
-    ImpossibleEventError,
     Notified,
     PaymentAnswered,
     PaymentWanted,
@@ -24,9 +20,7 @@ from service.billing.outcomes import NeedsRider, Outcome, Prepared, Unknown
 from service.flows.clock import Clock
 from service.flows.collection.calls import CALL_SECONDS, debit_request
 from service.flows.collection.keeping import Providers, context, keep
-from service.telemetry import logger
 
-LOG = logger("collection")
 PREPARED_MAX = 3
 """How often a provider may answer that the payment has a number now, and must be asked for again."""
 WRITER = "collection/wishes"
@@ -110,34 +104,6 @@ class Hearing:
         if not isinstance(outcome, NeedsRider) or debit.action is None:
             raise NoPaymentError(outcome)
         return debit
-
-    async def disputed(self, account_no: int, status: DisputeStatus) -> bool:
-        """Takes in what a verified notification says of a dispute; False when there is no such debit.
-
-        One that is over is not opened again by news of its opening: repeated and reversed news end in the same state.
-        A complaint that becomes a chargeback is resolved, and the chargeback opened. What can't be is only logged.
-        """
-        async with self._database.reading(CollectionStore) as store:
-            known = await store.read_debits(
-                no for no, _ in await store.debits_by_provider_ref(status.debit_ref, account_no)
-            )
-        for key, row in known.items():
-            if row.debit.provider_ref != status.debit_ref or row.debit.dispute == status.state:
-                continue
-            events: list[tuple[DebitKey, DebitEvent]] = []
-            escalated = row.debit.dispute == "complaint" and status.kind == "chargeback"
-            if escalated:
-                events.append((key, DisputeClosed("resolved")))
-            if row.debit.dispute is None or escalated:
-                events.append((key, DisputeOpened(status.kind, status.amount_minor)))
-            if status.state != "opened":
-                events.append((key, DisputeClosed(status.state)))
-            try:
-                await self.happen(events)
-            except ImpossibleEventError as error:
-                LOG.warning("dispute not believed", account_no=account_no, error=str(error))
-                return False
-        return any(row.debit.provider_ref == status.debit_ref for row in known.values())
 
     async def _payment(self, row: DebitRow, debit: Debit) -> Outcome:
         provider = self._providers[debit.account_no]

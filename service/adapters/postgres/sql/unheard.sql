@@ -1,0 +1,20 @@
+-- name: keep_unheard
+-- News ($5) of a dispute about a debit that the provider calls $2 and that nobody knows yet; its end, once told, stays.
+INSERT INTO dispute_unheard (account_no, debit_ref, kind, state, status, due_at, created_at)
+VALUES ($1, $2, $3, $4, $5, $6, $6)
+ON CONFLICT (account_no, debit_ref, kind) DO UPDATE SET
+  state = excluded.state, status = excluded.status, due_at = excluded.due_at
+WHERE dispute_unheard.state = 'opened';
+
+-- name: unheard_due
+-- What of account $1 is to be looked for at $2, $3 at most.
+SELECT status, asks, created_at FROM dispute_unheard
+WHERE account_no = $1 AND due_at <= $2 ORDER BY due_at LIMIT $3 FOR UPDATE SKIP LOCKED;
+
+-- name: unheard_later
+-- Not known yet: again at $4.
+UPDATE dispute_unheard SET due_at = $4, asks = asks + 1 WHERE account_no = $1 AND debit_ref = $2 AND kind = $3;
+
+-- name: forget_unheard
+-- Heard, or given up.
+DELETE FROM dispute_unheard WHERE account_no = $1 AND debit_ref = $2 AND kind = $3;

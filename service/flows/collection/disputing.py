@@ -1,0 +1,95 @@
+"""Disputes as providers tell them: of a debit by the provider's own number, which may not be known here yet."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from service.adapters.postgres.collection import CollectionStore, DebitKey
+from service.adapters.postgres.unheard import UnheardStore
+from service.adapters.providers.port import DisputeStatus
+from service.billing.debits.events import DebitEvent, DisputeClosed, DisputeOpened, ImpossibleEventError
+from service.billing.debits.state import Debit
+from service.flows.collection.apart import Key, one_at_a_time
+from service.flows.collection.hearing import Hearing
+from service.telemetry import logger
+
+LOG = logger("collection")
+LOOK_AGAIN = timedelta(minutes=1)
+"""How soon a dispute's debit is looked for again; twice as late each time, up to a quarter of a day."""
+LOOK_AGAIN_MAX = timedelta(hours=6)
+GIVE_UP_AFTER = timedelta(days=30)
+"""So long after it was told first, a dispute is about no debit of ours; longer than any outcome stays unknown."""
+UNHEARD_MAX = 100
+
+
+class Disputing(Hearing):
+    """Disputes reach their debits, now or once these are known."""
+
+    async def disputed(self, account_no: int, status: DisputeStatus) -> bool:
+        """Takes in what a verified notification says of a dispute; False when no debit has that number.
+
+        Then it is kept and looked for again (`hear_unheard`): the answer that names the number may be lost or not saved
+        yet. One that is over is not opened again by news of its opening: repeated and reversed news end in the same
+        state. A complaint that becomes a chargeback, or is followed by one, is resolved, and the chargeback opened.
+        What can't be is only logged.
+        """
+        async with self._database.transaction(CollectionStore) as store:
+            believed = await self._tell(store, account_no, status)
+            if believed is None:
+                await UnheardStore(store.connection).keep(account_no, status, self._now())
+        return bool(believed)
+
+    async def hear_unheard(self, account_no: int) -> int:
+        """Looks again for the debits of disputes that were told too early; returns how many are known now."""
+        now = self._now()
+        async with self._database.transaction(CollectionStore) as store:
+            unheard = UnheardStore(store.connection)
+            due = await unheard.due(account_no, now, UNHEARD_MAX)
+            known: set[Key] = set()
+
+            async def tell(key: Key) -> None:
+                assert isinstance(key, int)
+                if await self._tell(store, account_no, due[key].status) is not None:
+                    known.add(key)
+
+            await one_at_a_time(store, range(len(due)), tell)
+            for key, news in enumerate(due):
+                if key not in known and now < news.created_at + GIVE_UP_AFTER:
+                    wait = min(LOOK_AGAIN * 2 ** min(news.asks, 9), LOOK_AGAIN_MAX)
+                    await unheard.later(account_no, news.status, now + wait)
+                    continue
+                if key not in known:
+                    LOG.error("a dispute about no debit of ours", account_no=account_no, kind=news.status.kind)
+                await unheard.forget(account_no, news.status)
+        return len(known)
+
+    async def _tell(self, store: CollectionStore, account_no: int, status: DisputeStatus) -> bool | None:
+        """Whether what is told can be; None: of no debit that is known."""
+        numbers = await store.debits_by_provider_ref(status.debit_ref, account_no)
+        rows = await store.lock_debits(ride_no for ride_no, _ in numbers)
+        believed = True if numbers else None
+        for key in numbers:
+            events: list[tuple[DebitKey, DebitEvent]] = [(key, event) for event in _news(rows[key].debit, status)]
+            try:
+                async with store.connection.transaction():
+                    await self.hear(store, events)
+            except ImpossibleEventError as error:
+                LOG.warning("dispute not believed", account_no=account_no, error=str(error))
+                believed = False
+        return believed
+
+
+def _news(debit: Debit, status: DisputeStatus) -> list[DebitEvent]:
+    """What of a dispute's news the debit does not know yet."""
+    events: list[DebitEvent] = []
+    if debit.dispute == status.state:
+        return events
+    escalated = debit.dispute == "complaint" and status.kind == "chargeback"
+    if escalated:
+        events.append(DisputeClosed("resolved"))
+    followed = debit.dispute == "resolved" and status.kind == "chargeback"
+    if debit.dispute is None or escalated or followed:
+        events.append(DisputeOpened(status.kind, status.amount_minor))
+    if status.state != "opened":
+        events.append(DisputeClosed(status.state))
+    return events
