@@ -28,10 +28,11 @@ QUARANTINED = Counter("farebox_quarantined_total", "Records held in quarantine, 
 CACHED_RIDES = Gauge("farebox_cached_rides", "Open rides this intake process remembers")
 PUBLISHED = Counter("farebox_published_total", "Records published to Kafka, by channel", ["channel"])
 DEBITS = Counter("farebox_debit_transitions_total", "Transitions of debits, by the state after them", ["state"])
-SET_ASIDE = Counter(
-    "farebox_collection_trips_total", "Rides, debits and refunds set aside: our own rules trip over them", ["what"]
+REFUNDS = Counter(
+    "farebox_refund_changes_total",
+    "Refunds opened or changed, by the state after it; one that failed waits for somebody",
+    ["state"],
 )
-ASIDE = Gauge("farebox_set_aside", "Rides, debits and refunds that are set aside now, by what they are", ["what"])
 STOPS = Counter("farebox_stops_total", "What was stopped by itself because debits left the usual", ["what"])
 PROVIDER_SECONDS = Histogram(
     "farebox_provider_seconds",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Literal
 
 from msgspec.structs import replace
@@ -99,6 +99,9 @@ class FakeProvider:
         self.given.pop(debit.key, None)
         return Closed()
 
+    async def settle_elsewhere(self, debit: DebitRef, _paid_at: datetime) -> Outcome:
+        return await self.close_debit(debit)
+
     async def request_payment(self, request: DebitRequest) -> Outcome:
         self._called("request_payment", request.key)
         early = await self._early(self._fault(request.key))
@@ -138,6 +141,8 @@ class FakeProvider:
         early = await self._early(fault)
         if early is not None:
             return early
+        if fault == "short":
+            return Declined(retryable=True, code="SELLER_BALANCE_NOT_ENOUGH")
         assert self.taken[request.debit.key] >= self.given_back.get(request.key, 0)
         self.given_back.setdefault(request.key, request.amount_minor)
         return self._late(fault, Succeeded(self.given_back[request.key], f"ref-{request.key}"))

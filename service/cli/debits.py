@@ -12,7 +12,7 @@ import rich_click as click
 from service.adapters.postgres import RACES, Database
 from service.adapters.postgres.catalog import CatalogStore
 from service.adapters.postgres.operators import OperatorStore
-from service.adapters.postgres.reading import BIGINT_MAX, DebitRow, ReadingStore, RideRows
+from service.adapters.postgres.reading import BIGINT_MAX, DebitRow, ReadingStore, RideRows, TroubledRefund
 from service.adapters.providers import Providers
 from service.adapters.providers.secrets import AccountSettingsError
 from service.billing.debits.state import DisputeKind, DisputeResult, State, debit_id
@@ -126,6 +126,34 @@ def retry(wanted: str) -> None:
 
 
 @debit.command()
+@click.option("--operator", "operator_id", help="Whose.  [default: the default operator]")
+@click.option("--limit", type=click.IntRange(1, 10_000), default=100, show_default=True)
+def refunds(operator_id: str | None, limit: int) -> None:
+    """Show the refunds that failed or had to wait, the oldest first: money that is still owed to riders."""
+
+    async def work(database: Database) -> list[TroubledRefund]:
+        async with database.reading(OperatorStore) as operators:
+            owner = await operator_of(operators, operator_id)
+        async with database.reading(ReadingStore) as store:
+            return await store.troubled_refunds(owner.operator_no, limit)
+
+    for row in _run(work):
+        amount, named = format_amount(row.amount_minor, row.currency), debit_id(row.ride_no, row.ordinal)
+        told = f"{named}-{row.refund_ordinal}  session {row.session_id}  {row.state}  {amount} {row.currency}"
+        click.echo(f"{told}  since {row.created_at.isoformat()}  ({row.code or row.reason})")
+
+
+@debit.command("refund-again")
+@click.argument("wanted", metavar="ID")
+def refund_again(wanted: str) -> None:
+    """Give back what is owed back and does not come, once what it failed for is put right.
+
+    Refunds that wait are tried now; for one that failed another is begun, under a key of its own.
+    """
+    _change(wanted, wishes.refund_again)
+
+
+@debit.command()
 @click.argument("wanted", metavar="ID")
 @REASON
 def elsewhere(wanted: str, reason: str) -> None:
@@ -156,6 +184,10 @@ def close_command(wanted: str, result: DisputeResult) -> None:
 
 def _wish(wanted: str, wish: Wish) -> None:
     """Lets it happen, and shows the debit as it is then."""
+    _change(wanted, lambda collection, row: fulfil(collection, row, wish))
+
+
+def _change(wanted: str, change: Callable[[Collection, DebitRow], Awaitable[None]]) -> None:
 
     async def work(database: Database) -> DebitRow:
         row, _ = await _find(database, wanted)
@@ -166,7 +198,7 @@ def _wish(wanted: str, wish: Wish) -> None:
             for owned in await list_accounts(database):
                 with suppress(AccountSettingsError):  # Another machine's secrets: the provider is not called here.
                     providers.of(merchant_account(owned.account))
-            await fulfil(Collection(database, providers.by_number, clock.now, machine_now), row, wish)
+            await change(Collection(database, providers.by_number, clock.now, machine_now), row)
         finally:
             await providers.close()
         return (await _find(database, wanted))[0]

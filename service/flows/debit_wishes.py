@@ -56,6 +56,16 @@ async def fulfil(collection: Collection, row: DebitRow, wish: Wish) -> None:
         raise WishRefusedError("debit_id", f"{_named(row)} is {_stands(row)} and {wish.refusal}") from None
 
 
+async def refund_again(collection: Collection, row: DebitRow) -> None:
+    """Begins what is owed back and does not come; raises WishRefusedError."""
+    if not await collection.refund_again((row.ride_no, row.ordinal)):
+        raise WishRefusedError(
+            "debit_id",
+            f"{_named(row)} has nothing to give back that its provider takes: what a ride owes is corrected, or"
+            " refunded by its amount; what its provider refuses for good is given back outside",
+        )
+
+
 def suspend(reason: str) -> Wish:
     """Stop it before it is taken."""
     return Wish(

@@ -57,6 +57,7 @@ ROUTES: tuple[HTTPRouteHandler, ...] = (
     adjustments.refund_debit,
     payments.ask_payment,
     debit_wishes.retry_debit,
+    debit_wishes.retry_refunds,
     debit_wishes.suspend_debit,
     debit_wishes.resume_debit,
     debit_wishes.settle_debit_elsewhere,

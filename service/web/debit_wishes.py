@@ -118,6 +118,23 @@ async def retry_debit(request: Asked, debit_id: FromPath[str], idempotency_key: 
     return await _happen(request, debit_id, idempotency_key, "retry", None, wishes.retry())
 
 
+@post("/v1/debits/{debit_id:str}/refunds/retry", status_code=202, opt=WRITE, tags=["debits"])
+async def retry_refunds(request: Asked, debit_id: FromPath[str], idempotency_key: Key) -> Response[DebitStory]:
+    """Give back what is owed back and does not come: refunds that wait are tried now, and for one that failed another
+    is begun, once what it failed for is put right."""
+    await debit_of(request, debit_id)
+
+    async def work() -> tuple[int, DebitStory]:
+        row, _ = await debit_of(request, debit_id)
+        try:
+            await wishes.refund_again(doors_of(request).collection, row)
+        except WishRefusedError as error:
+            raise _refused(error) from None
+        return 202, await told(request, debit_id)
+
+    return await once(request, "POST debits refunds retry", idempotency_key, debit_id, work)
+
+
 async def _happen(
     request: Asked, debit_id: str, key: str, route: str, content: object, wish: Wish
 ) -> Response[DebitStory]:

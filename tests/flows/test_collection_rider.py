@@ -18,6 +18,7 @@ from service.billing.agreements import Debt
 from service.billing.agreements.standing import HoldStatus
 from service.billing.capabilities import Capabilities
 from service.billing.debits import ImpossibleEventError
+from service.billing.debits.events import Resumed, Suspended
 from service.billing.outcomes import AlreadyDone, OpenUrl, Succeeded
 from service.flows.collection.hearing import NoPaymentError
 from service.flows.holds import Holds
@@ -248,6 +249,28 @@ async def test_a_hold_that_he_must_confirm_says_so_and_goes_on_when_he_has(datab
             await holds.resolve_round(bench.account_no)
             await bench.collection.submit_round(bench.account_no)
             bench.pass_time(timedelta(minutes=5))
+        assert await bench.states(ride) == [("settled", 300, 300)]
+
+
+async def test_a_debit_that_is_suspended_while_its_hold_waits_for_the_rider_goes_on_when_it_is_resumed(
+    database_url: str,
+) -> None:
+    async with open_bench(database_url, ORDERS) as bench:
+        bench.provider.next_hold = HoldStatus("pending", action=OpenUrl("https://confirm.invalid"))
+        ride, holds = await bench.ride(await bench.party(), 300), holds_of(bench)
+        for _ in range(3):
+            await bench.collection.submit_round(bench.account_no)
+            await holds.resolve_round(bench.account_no)
+            bench.pass_time(timedelta(minutes=1))
+        await bench.collection.happen([((ride.ride_no, 1), Suspended("the lock failed"))])
+        bench.provider.holds = dict.fromkeys(bench.provider.holds, HoldStatus("open", "hold-ref", 1000))
+        for _ in range(4):
+            await holds.resolve_round(bench.account_no)
+            await bench.settle_down(2)
+        assert await bench.states(ride) == [("needs_rider", 300, 0)]
+        assert "debit" not in [what for what, _ in bench.provider.calls]
+        await bench.collection.happen([((ride.ride_no, 1), Resumed())])
+        await bench.settle_down(2)
         assert await bench.states(ride) == [("settled", 300, 300)]
 
 

@@ -73,6 +73,7 @@ CASES: dict[tuple[str, str], Case] = {
     ("POST", "/v1/debits/{debit_id:str}/refunds"): Case(
         WRITE, "/v1/debits/{debit}/refunds", {"amount_minor": 1, "reason": "sorry"}, right=202
     ),
+    ("POST", "/v1/debits/{debit_id:str}/refunds/retry"): Case(WRITE, "/v1/debits/{debit}/refunds/retry", right=409),
     ("POST", "/v1/debits/{debit_id:str}/payment"): Case(WRITE, "/v1/debits/{debit}/payment", right=409),
     ("POST", "/v1/debits/{debit_id:str}/retry"): Case(WRITE, "/v1/debits/{debit}/retry", right=409),
     ("POST", "/v1/debits/{debit_id:str}/suspend"): Case(

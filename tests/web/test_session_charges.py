@@ -9,6 +9,8 @@ import pytest
 from ride_builders import whole
 from web_world import WebWorld, web_world
 
+from service.billing.keys import provider_key, session_key_bytes
+
 EXTRA = {"kind": "extra", "code": "damage", "amount_minor": 500, "currency": "CNY", "reason": "a bent wheel"}
 
 
@@ -77,6 +79,8 @@ async def test_refunds_are_partial_repeated_and_never_more_than_was_paid(it: Web
     await it.collect()
     done = await it.get(f"/v1/debits/{debit['debit_id']}")
     assert (done["refunded_minor"], [item["amount_minor"] for item in done["refunds"]]) == (250, [100, 150])
+    nothing = await it.ask("POST", f"/v1/debits/{debit['debit_id']}/refunds/retry")
+    assert (nothing.status, nothing.fields) == (409, ["path:debit_id"])
     over = await refund(it, debit, 1)
     assert (over.status, over.fields) == (422, ["/amount_minor"])
     assert "0 is left of what was paid" in over.body["detail"]
@@ -135,3 +139,31 @@ async def test_a_ride_that_is_not_there_or_not_charged_is_told_apart(it: WebWorl
     answer = await charge(it, "riding", EXTRA)
     assert (answer.status, answer.body["type"]) == (409, "urn:farebox:problem:conflict")
     assert "not charged yet" in answer.body["detail"]
+
+
+async def test_a_refund_that_the_provider_puts_off_is_tried_again_when_support_asks(it: WebWorld) -> None:
+    debit = await paid(it, "put-off")
+    assert it.sandbox is not None
+    key = provider_key(session_key_bytes("default", "put-off"), "refund", 1001)
+    await it.sandbox.script("refund_abnormal", on=key, op="refund.make")
+    assert (await refund(it, debit, 100)).status == 202
+    for _ in range(2):
+        await it.collect()
+    route = f"/v1/debits/{debit['debit_id']}"
+    [waits] = (await it.get(route))["refunds"]
+    assert (waits["state"], waits["code"]) == ("new", "REFUND_ABNORMAL")
+    for _ in range(2):  # Wished twice, given back once.
+        assert (await it.ask("POST", f"{route}/refunds/retry")).status == 202
+    await it.collect()
+    told = await it.get(route)
+    assert (told["refunded_minor"], [item["state"] for item in told["refunds"]]) == (100, ["succeeded"])
+
+
+async def test_a_ride_that_costs_nothing_lets_its_hold_go_at_once(it: WebWorld) -> None:
+    asked = await it.ask("POST", "/v1/holds", {"session_id": "free", "agreement_id": "agr-1", "tariff_id": "bike"})
+    assert asked.body["status"] == "allowed"
+    waits = "SELECT due_at > requested_at FROM hold WHERE session_id = 'free'"
+    await it.take(whole("free", 0, 0.5)[0])
+    assert [waiting for (waiting,) in await it.sql(waits)] == [True]
+    await it.take(whole("free", 0, 0.5)[1])
+    assert [waiting for (waiting,) in await it.sql(waits)] == [False]

@@ -41,6 +41,7 @@ class DebitRow(msgspec.Struct, frozen=True):
     agreement_ref: str | None
     hold_key: str | None
     hold_ref: str | None
+    restored_at: datetime | None
     hold: HoldSeen | None
 
 
@@ -71,6 +72,7 @@ class OwingRow(msgspec.Struct, frozen=True):
     time_zone: str
     language: str
     provider: str
+    restored_at: datetime | None
 
 
 class CollectionStore(BatchStore, StopStore):

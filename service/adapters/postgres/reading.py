@@ -110,6 +110,21 @@ class RefundRow(msgspec.Struct, frozen=True):
     updated_at: datetime
 
 
+class TroubledRefund(msgspec.Struct, frozen=True):
+    """A refund that failed or had to wait; amounts are minor units."""
+
+    ride_no: int
+    ordinal: int
+    refund_ordinal: int
+    session_id: str
+    amount_minor: int
+    currency: str
+    state: str
+    reason: str
+    code: str | None
+    created_at: datetime
+
+
 class HoldRow(msgspec.Struct, frozen=True):
     """The hold of a session."""
 
@@ -280,6 +295,10 @@ class ReadingStore(Store):
         """The newest debits of some agreements."""
         asked = (agreement_nos, *before, state, overdue, limit + 1, SCAN_MAX)
         return _debits(await self.one("newest_debits_of_agreements", *asked), limit)
+
+    async def troubled_refunds(self, operator_no: int, limit: int) -> list[TroubledRefund]:
+        """An operator's refunds whose money is still owed, the oldest first; looks at every refund there is."""
+        return [TroubledRefund(**dict(row)) for row in await self.all("troubled_refunds", operator_no, limit)]
 
 
 def _numbers(row: asyncpg.Record | None, limit: int) -> Numbers:

@@ -14,6 +14,7 @@ from uuid import UUID
 import asyncpg
 
 from service.adapters.postgres.batches import BatchStore
+from service.billing.agreements.holds import OVER
 from service.billing.catalog import AgreementRef, BalanceKey, Operator
 from service.billing.charged import obligation_kind
 from service.billing.events import decode_events
@@ -132,6 +133,9 @@ class RideStore(BatchStore):
             await self.connection.copy_to_table(table, source=source, columns=columns, format="text")
         await self._move_balances([revision for revision in revisions if revision.cap_uses])
         await self._watch([revision for revision in revisions if revision.verdict.watch_at is not None])
+        free = [revision for revision in revisions if revision.ride.state in OVER and not revision.owing_minor]
+        if free:
+            await self.run("wake_holds", *_columns([(UUID(bytes=one.ride.key), one.slot) for one in free], 2))
 
     async def _agreements(self, numbers: set[int]) -> dict[int, AgreementRef]:
         rows = await self.all("agreements_by_number", list(numbers)) if numbers else ()

@@ -48,6 +48,8 @@ RIDER_MUST_PAY = "RIDER_MUST_PAY"
 DECLINES_RETRYABLE = frozenset(
     {"BALANCE_NOT_ENOUGH", "CARD_BALANCE_NOT_ENOUGH", "DAY_LIMIT", "MONTH_LIMIT", "NO_PAYMENT_MEANS"}
 )
+REFUNDS_LATER = frozenset({"REFUND_ABNORMAL"})
+"""Why a refund failed that succeeds under the same key once the account is put right."""
 DISPUTE_STATES: dict[str, Literal["opened", "won", "lost", "resolved"]] = {
     "open": "opened",
     "won": "won",
@@ -210,7 +212,7 @@ def refund_outcome(view: RefundView) -> Outcome:
         case "pending":
             return Accepted(view.ref)
         case "failed":
-            return Declined(False, view.code or "")
+            return Declined(view.code in REFUNDS_LATER, view.code or "")
     return Unknown(f"refund state {view.state}")
 
 

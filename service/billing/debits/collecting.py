@@ -33,7 +33,15 @@ from service.billing.debits.events import (
 )
 from service.billing.debits.facts import Naming, debit_fact, refund_fact
 from service.billing.debits.obligations import OpenDebit, net
-from service.billing.debits.refunds import REFUND_FINAL, Refund, RefundEvent, RefundState, refund_after, refund_call
+from service.billing.debits.refunds import (
+    REFUND_FINAL,
+    Refund,
+    RefundEvent,
+    RefundState,
+    asked_first,
+    refund_after,
+    refund_call,
+)
 from service.billing.debits.state import Debit, State, Terms
 from service.billing.facts import EncodedFact
 from service.billing.keys import provider_key
@@ -44,10 +52,11 @@ FACT_ORDINALS = 1_000_000
 
 
 class Context(msgspec.Struct, frozen=True):
-    """What a decision about a debit looks at beside it."""
+    """What a decision about a debit looks at beside it; `restored_at`: when the database was last restored."""
 
     terms: Terms
     naming: Naming
+    restored_at: datetime | None = None
 
 
 class Transition(msgspec.Struct, frozen=True):
@@ -223,6 +232,8 @@ class Book:
             reason=start.reason,
             due_at=self.now,
         )
+        if _forgotten(debit, context):
+            refund = asked_first(refund)
         if start.refused is not None:
             refund = replace(refund, state=RefundState.FAILED, code=start.refused, due_at=None)
             self.facts.append(refund_fact(refund, debit.session_id, context.naming, self.now))
@@ -248,6 +259,12 @@ class Book:
     def _add(self, debit: Debit, fact: Fact, ordinal: int, transfers: Sequence[Transfer]) -> None:
         for line, transfer in enumerate(transfers):
             self.posted.append(Posted(debit.ride_no, debit.slot, debit.operator_no, fact, ordinal, line, transfer))
+
+
+def _forgotten(debit: Debit, context: Context) -> bool:
+    """Whether refunds of the debit may have been sent in the time that a restored database has lost."""
+    began_at = min(debit.created_at, debit.ended_at or debit.created_at)
+    return context.restored_at is not None and began_at <= context.restored_at
 
 
 def ledger_transfers(debit: Debit, fact: Fact, amount_minor: int) -> tuple[Transfer, ...]:

@@ -9,7 +9,7 @@ import msgspec
 from msgspec.structs import replace
 
 from service.billing.debits import dunning
-from service.billing.debits.events import Due, LeaseOver, Notified, Queried, Submitted
+from service.billing.debits.events import Due, LeaseOver, Notified, Queried, RetryAsked, Submitted
 from service.billing.outcomes import (
     Accepted,
     AlreadyDone,
@@ -28,7 +28,10 @@ from service.billing.outcomes import (
 )
 
 AGAIN_AFTER = timedelta(hours=1)
-"""A refund that may work later (the merchant's balance is short) is tried again under the same key."""
+"""A refund that may work later (the merchant's balance is short) is tried again under the same key, `TRIES` times so
+soon, then daily for as long as it takes: what is owed to a rider is never given up."""
+AGAIN_SELDOM, TRIES = timedelta(days=1), 24
+ASKED_FIRST = "asked about after a restore"
 
 
 class RefundState(StrEnum):
@@ -68,7 +71,7 @@ class Refund(msgspec.Struct, frozen=True, kw_only=True):
     due_at: datetime | None = None
 
 
-RefundEvent = Due | LeaseOver | Submitted | Queried | Notified
+RefundEvent = Due | LeaseOver | Submitted | Queried | Notified | RetryAsked
 REFUND_FINAL = frozenset({RefundState.SUCCEEDED, RefundState.FAILED})
 
 
@@ -77,6 +80,9 @@ def refund_after(refund: Refund, event: RefundEvent, now: datetime) -> Refund:
     match event:
         case Due() | LeaseOver():
             return _due(refund, event, now)
+        case RetryAsked():
+            waits = refund.state in (RefundState.NEW, RefundState.UNKNOWN, RefundState.PENDING)
+            return replace(refund, due_at=now) if waits else refund
         case _ if event.key != refund.provider_key or refund.state in REFUND_FINAL:
             return refund
         case Notified(outcome=Succeeded(amount_minor=told)) if told != refund.amount_minor:
@@ -92,6 +98,11 @@ def refund_after(refund: Refund, event: RefundEvent, now: datetime) -> Refund:
             return replace(refund, due_at=now)
         case _:
             return refund
+
+
+def asked_first(refund: Refund) -> Refund:
+    """A new refund whose key may have been used before: it is asked about, and sent when there is none."""
+    return replace(refund, state=RefundState.UNKNOWN, code=ASKED_FIRST)
 
 
 def refund_call(refund: Refund) -> str | None:
@@ -132,7 +143,7 @@ def _submitted(refund: Refund, outcome: Outcome, now: datetime) -> Refund:
         case Accepted():
             return _pending(refund, outcome.provider_ref, now)
         case Declined(retryable=True):
-            return replace(refund, state=RefundState.NEW, code=outcome.code, due_at=now + AGAIN_AFTER)
+            return _later(refund, outcome.code, now)
         case Declined() | NeedsRider() | Rejected():
             return _failed(refund, outcome.code)
         case CapExceeded():
@@ -154,7 +165,7 @@ def _queried(refund: Refund, outcome: Outcome, now: datetime) -> Refund:
         case Accepted():
             return _pending(refund, outcome.provider_ref, now)
         case Declined(retryable=True):
-            return replace(refund, state=RefundState.NEW, code=outcome.code, due_at=now + AGAIN_AFTER)
+            return _later(refund, outcome.code, now)
         case Declined():
             return _failed(refund, outcome.code)
         case Closed():
@@ -166,6 +177,11 @@ def _queried(refund: Refund, outcome: Outcome, now: datetime) -> Refund:
         case _:
             wait = dunning.query_at if refund.state is RefundState.UNKNOWN else dunning.poll_at
             return replace(refund, queries=refund.queries + 1, due_at=wait(refund.queries + 1, now))
+
+
+def _later(refund: Refund, code: str, now: datetime) -> Refund:
+    wait = AGAIN_AFTER if refund.attempts < TRIES else AGAIN_SELDOM
+    return replace(refund, state=RefundState.NEW, code=code, due_at=now + wait)
 
 
 def _not_found(refund: Refund, now: datetime) -> Refund:

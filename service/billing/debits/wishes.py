@@ -6,7 +6,7 @@ from datetime import datetime
 
 from msgspec.structs import replace
 
-from service.billing.debits import dunning
+from service.billing.debits import dunning, holding
 from service.billing.debits.answers import asked_about
 from service.billing.debits.events import (
     DisputeClosed,
@@ -125,7 +125,8 @@ def suspended(debit: Debit, event: Suspended, _now: datetime, _terms: Terms) -> 
     """Support stops what is not submitted."""
     if debit.state not in (State.NEW, State.RETRY_WAIT, State.NEEDS_RIDER) or debit.lowering_to is not None:
         raise ImpossibleEventError(debit, event)
-    return replace(debit, suspended=True, reason=event.reason, due_at=None), ()
+    reason = debit.reason if holding.waits_for_hold(debit) else event.reason
+    return replace(debit, suspended=True, reason=reason, due_at=None), ()
 
 
 def resumed(debit: Debit, _event: Resumed, now: datetime, terms: Terms) -> Step:
@@ -159,7 +160,8 @@ def dispute_closed(debit: Debit, event: DisputeClosed, now: datetime, terms: Ter
         return debit, ()
     back = debit.disputed_minor if event.result == "won" else 0
     closed = replace(debit, dispute=event.result)
-    if closed.state in (State.NEW, State.RETRY_WAIT) and closed.due_at is None and not closed.suspended:
+    stopped = closed.state in (State.NEW, State.RETRY_WAIT) or holding.waits_for_hold(closed)
+    if stopped and closed.due_at is None and not closed.suspended:
         closed = replace(closed, due_at=_goes_on_at(closed, now, terms))
     return closed, (Publish("dispute.closed"), *((Post("chargeback_won", back),) if back else ()))
 
@@ -197,7 +199,7 @@ def refund_ended(debit: Debit, event: RefundEnded, _now: datetime, _terms: Terms
 
 
 def _goes_on_at(debit: Debit, now: datetime, terms: Terms) -> datetime | None:
-    if debit.state is State.NEW:
+    if debit.state is State.NEW or holding.waits_for_hold(debit):
         return now
     if debit.state is State.RETRY_WAIT:
         return dunning.in_hours(now, terms.zone, terms.calendar)

@@ -14,12 +14,14 @@ from service.billing.debits.events import (
     Notified,
     PaymentAnswered,
     PaymentWanted,
+    RetryAsked,
 )
+from service.billing.debits.refunds import REFUND_FINAL
 from service.billing.debits.state import Debit
 from service.billing.outcomes import NeedsRider, Outcome, Prepared, Unknown
 from service.flows.clock import Clock
 from service.flows.collection.calls import CALL_SECONDS, debit_request
-from service.flows.collection.keeping import Providers, context, keep
+from service.flows.collection.keeping import Providers, context, keep, net_rides
 
 PREPARED_MAX = 3
 """How often a provider may answer that the payment has a number now, and must be asked for again."""
@@ -104,6 +106,27 @@ class Hearing:
         if not isinstance(outcome, NeedsRider) or debit.action is None:
             raise NoPaymentError(outcome)
         return debit
+
+    async def refund_again(self, key: DebitKey) -> bool:
+        """Begins what is owed back of the debit's ride and does not come: refunds that wait are due now; what is not on
+        its way is netted anew, as a refund of its own with a key of its own (the one that failed moved nothing).
+
+        False, and nothing is changed, where nothing is owed back or its provider takes no refund any more. Raises
+        KeyError for no such debit.
+        """
+        async with self._database.transaction(CollectionStore) as store:
+            rows = await store.lock_debits(key[:1])
+            known, book = await store.lock_refunds(key[:1]), Book(self._now())
+            rows[key]  # It is there.
+            for (ride_no, ordinal, _), row in known.items():
+                about = rows[ride_no, ordinal]
+                book.refund_happen(row.refund, about.debit, RetryAsked(), context(self._providers, about))
+            await net_rides(store, self._providers, book, key[:1])
+            refunds = (*(row.refund for row in known.values()), *book.refunds_opened)
+            if all(refund.state in REFUND_FINAL for refund in refunds):
+                return False
+            await keep(store, self._providers, book, rows, known, self._machine_now(), WRITER, {})
+            return True
 
     async def _payment(self, row: DebitRow, debit: Debit) -> Outcome:
         provider = self._providers[debit.account_no]

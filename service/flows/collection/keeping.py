@@ -24,7 +24,7 @@ from service.billing.facts import EncodedFact
 from service.billing.keys import provider_key, session_key
 from service.billing.rides import read_charge
 from service.flows.collection.watching import watch
-from service.telemetry import DEBITS
+from service.telemetry import DEBITS, REFUNDS
 
 Providers = Mapping[int, Provider]
 """By account number; it may grow meanwhile."""
@@ -43,7 +43,8 @@ def context(providers: Providers, row: DebitRow | OwingRow, *, reporting: bool =
     hold = row.hold if isinstance(row, DebitRow) else None
     terms = Terms(capabilities, calendar(row.operator_calendar), ZoneInfo(row.time_zone), hold, reporting)
     contact = contact_of(row.operator_name, row.operator_contact)
-    return Context(terms, Naming(row.operator_id, row.agreement_id, row.provider, contact, row.language))
+    naming = Naming(row.operator_id, row.agreement_id, row.provider, contact, row.language)
+    return Context(terms, naming, row.restored_at)
 
 
 async def net_rides(
@@ -127,6 +128,8 @@ async def _write(
         await store.want_hold(debit, key, ordinal, book.now, HoldPolicy().cap_minor)
     for transition in book.transitions:
         DEBITS.labels(transition.debit.state).inc()
+    for refund in (*book.refunds_opened, *book.refunds_changed.values()):
+        REFUNDS.labels(refund.state).inc()
 
 
 async def _publish(

@@ -31,7 +31,8 @@ WHERE r.reader = 'collection' AND r.writer_no = moved.writer_no AND r.seq = move
 SELECT d.*, o.operator_id, o.calendar AS operator_calendar, o.name AS operator_name, o.contact AS operator_contact,
   a.agreement_id, a.time_zone, a.language, m.provider,
   a.provider_key AS agreement_key, a.provider_ref AS agreement_ref, h.provider_key AS hold_key, h.provider_ref AS hold_ref,
-  h.state AS hold_state, h.ordinal AS hold_ordinal, h.action AS hold_action, h.reason AS hold_reason
+  h.state AS hold_state, h.ordinal AS hold_ordinal, h.action AS hold_action, h.reason AS hold_reason,
+  (SELECT restored_at FROM installation) AS restored_at
 FROM debit d
 JOIN agreement a ON a.agreement_no = d.agreement_no
 JOIN operator o ON o.operator_no = d.operator_no
@@ -56,7 +57,8 @@ FOR UPDATE OF r SKIP LOCKED;
 SELECT d.*, o.operator_id, o.calendar AS operator_calendar, o.name AS operator_name, o.contact AS operator_contact,
   a.agreement_id, a.time_zone, a.language, m.provider,
   a.provider_key AS agreement_key, a.provider_ref AS agreement_ref, h.provider_key AS hold_key, h.provider_ref AS hold_ref,
-  h.state AS hold_state, h.ordinal AS hold_ordinal, h.action AS hold_action, h.reason AS hold_reason
+  h.state AS hold_state, h.ordinal AS hold_ordinal, h.action AS hold_action, h.reason AS hold_reason,
+  (SELECT restored_at FROM installation) AS restored_at
 FROM debit d
 JOIN agreement a ON a.agreement_no = d.agreement_no
 JOIN operator o ON o.operator_no = d.operator_no
@@ -71,7 +73,8 @@ FOR UPDATE OF d SKIP LOCKED;
 SELECT d.*, o.operator_id, o.calendar AS operator_calendar, o.name AS operator_name, o.contact AS operator_contact,
   a.agreement_id, a.time_zone, a.language, m.provider,
   a.provider_key AS agreement_key, a.provider_ref AS agreement_ref, h.provider_key AS hold_key, h.provider_ref AS hold_ref,
-  h.state AS hold_state, h.ordinal AS hold_ordinal, h.action AS hold_action, h.reason AS hold_reason
+  h.state AS hold_state, h.ordinal AS hold_ordinal, h.action AS hold_action, h.reason AS hold_reason,
+  (SELECT restored_at FROM installation) AS restored_at
 FROM debit d
 JOIN agreement a ON a.agreement_no = d.agreement_no
 JOIN operator o ON o.operator_no = d.operator_no
@@ -91,7 +94,8 @@ FOR UPDATE OF r;
 -- name: rides_owing
 -- What each ride owes in all, on its latest agreement, with the events that name its session.
 SELECT owed.*, ride.events, o.operator_id, o.calendar AS operator_calendar, o.name AS operator_name,
-  o.contact AS operator_contact, a.agreement_id, a.account_no, a.cap_minor, a.time_zone, a.language, m.provider
+  o.contact AS operator_contact, a.agreement_id, a.account_no, a.cap_minor, a.time_zone, a.language, m.provider,
+  (SELECT restored_at FROM installation) AS restored_at
 FROM (
   SELECT ride_no, slot, operator_no, max(currency) AS currency, sum(amount_minor)::bigint AS owed_minor,
     (array_agg(agreement_no ORDER BY revision DESC))[1] AS agreement_no
@@ -223,7 +227,8 @@ WHERE r.provider_key = $1 AND r.account_no = $2 AND r.state NOT IN ('succeeded',
 SELECT d.*, o.operator_id, o.calendar AS operator_calendar, o.name AS operator_name, o.contact AS operator_contact,
   a.agreement_id, a.time_zone, a.language, m.provider,
   a.provider_key AS agreement_key, a.provider_ref AS agreement_ref, h.provider_key AS hold_key, h.provider_ref AS hold_ref,
-  h.state AS hold_state, h.ordinal AS hold_ordinal, h.action AS hold_action, h.reason AS hold_reason
+  h.state AS hold_state, h.ordinal AS hold_ordinal, h.action AS hold_action, h.reason AS hold_reason,
+  (SELECT restored_at FROM installation) AS restored_at
 FROM debit d
 JOIN agreement a ON a.agreement_no = d.agreement_no
 JOIN operator o ON o.operator_no = d.operator_no

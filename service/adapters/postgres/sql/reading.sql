@@ -193,3 +193,14 @@ ORDER BY tariff_id, version DESC LIMIT $4;
 -- name: operator_contact
 -- Whom a rider can ask, for receipts.
 SELECT name, contact, time_zone FROM operator WHERE operator_no = $1;
+
+-- name: troubled_refunds
+-- Refunds of operator $1 that the provider put off, that nobody can tell of, or that failed with none begun after them.
+SELECT r.ride_no, r.ordinal, r.refund_ordinal, d.session_id, r.amount_minor, r.currency, r.state, r.reason, r.code, r.created_at
+FROM refund r JOIN debit d ON d.ride_no = r.ride_no AND d.ordinal = r.ordinal AND d.slot = r.slot
+WHERE r.operator_no = $1 AND (
+  (r.state IN ('new', 'unknown') AND r.code IS NOT NULL)
+  OR (r.state = 'failed' AND NOT EXISTS (
+    SELECT FROM refund later
+    WHERE later.ride_no = r.ride_no AND later.slot = r.slot AND later.created_at > r.created_at)))
+ORDER BY r.created_at, r.ride_no, r.ordinal, r.refund_ordinal LIMIT $2;

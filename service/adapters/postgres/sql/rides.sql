@@ -61,6 +61,12 @@ INSERT INTO watch (ride_no, slot, operator_no, kind, due_at, since_at)
 SELECT * FROM unnest($1::bigint[], $2::smallint[], $3::integer[], $4::text[], $5::timestamptz[], $6::timestamptz[])
 ON CONFLICT (ride_no, slot) DO UPDATE SET kind = excluded.kind, due_at = excluded.due_at;
 
+-- name: wake_holds
+-- Rides that are over and owe nothing more: their holds ($1, with slots $2) are looked at now. Collection sees only what owes.
+UPDATE hold h SET due_at = h.requested_at, version = version + 1
+FROM unnest($1::uuid[], $2::smallint[]) AS over (session_key, slot)
+WHERE h.session_key = over.session_key AND h.slot = over.slot AND h.state = 'open';
+
 -- name: take_ride_block
 -- A block of 4,096 counters for ride numbers.
 SELECT nextval('ride_blocks')::integer;

@@ -1,0 +1,143 @@
+"""Refunds that were lost, put off or refused: asked about before they are sent, tried again, and never forgotten."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import timedelta
+
+import pytest
+from builders import Ride
+from collecting_bench import Bench, assert_books_agree, open_bench
+
+from service.adapters.postgres.reading import ReadingStore, TroubledRefund
+from service.billing.capabilities import Capabilities
+from service.billing.debits.events import PaidElsewhere
+from service.billing.keys import provider_key
+from service.flows.collection.restored import ask_after_restore
+
+WINDOW = Capabilities(refund_window=timedelta(days=30))
+
+
+@pytest.fixture
+async def bench(database_url: str) -> AsyncIterator[Bench]:
+    async with open_bench(database_url, WINDOW) as bench:
+        yield bench
+        await bench.connection.execute("UPDATE installation SET cluster_timeline = NULL, restored_at = NULL")
+        await assert_books_agree(bench)
+
+
+async def paid(bench: Bench) -> Ride:
+    ride = await bench.ride(await bench.party(), 300)
+    await bench.settle_down(1)
+    return ride
+
+
+async def restore(bench: Bench) -> None:
+    """The database is the one of an earlier instant from now on."""
+    await bench.connection.execute("UPDATE installation SET cluster_timeline = 'another/00000001'")
+    assert await ask_after_restore(bench.database, bench.now)
+
+
+async def refunds(bench: Bench, ride: Ride) -> list[tuple[str, int, str | None]]:
+    rows = await bench.connection.fetch(
+        "SELECT state, amount_minor, code FROM refund WHERE ride_no = $1 ORDER BY refund_ordinal", ride.ride_no
+    )
+    return [(row["state"], row["amount_minor"], row["code"]) for row in rows]
+
+
+async def troubled(bench: Bench, ride: Ride) -> list[TroubledRefund]:
+    async with bench.database.reading(ReadingStore) as store:
+        found = await store.troubled_refunds(ride.party.operator_no, 10_000)
+    return [row for row in found if row.ride_no == ride.ride_no]
+
+
+def calls(bench: Bench) -> list[str]:
+    return [what for what, _ in bench.provider.calls if what in ("refund", "get_refund")]
+
+
+@pytest.mark.parametrize("sent", [True, False])
+async def test_after_a_restore_a_refund_that_is_opened_anew_is_asked_about_before_it_is_sent(
+    bench: Bench, sent: bool
+) -> None:
+    """Its row, and its money, may be of the time that the database has lost."""
+    ride = await paid(bench)
+    [debit] = await bench.debits(ride)
+    if sent:
+        bench.provider.given_back[provider_key(debit["session_key"].bytes, "refund", 1001)] = 100
+    await restore(bench)
+    await bench.owe(ride, 2, -100)
+    await bench.settle_down(4)
+    assert await refunds(bench, ride) == [("succeeded", 100, None)]
+    assert calls(bench) == (["get_refund"] if sent else ["get_refund", "get_refund", "refund"])
+    assert list(bench.provider.given_back.values()) == [100]
+    assert (await bench.debits(ride))[0]["refunded_minor"] == 100
+
+
+async def test_refunds_of_rides_after_the_restore_are_sent_at_once(bench: Bench) -> None:
+    await restore(bench)
+    await bench.connection.execute("UPDATE installation SET restored_at = restored_at - interval '10 years'")
+    ride = await paid(bench)
+    await bench.owe(ride, 2, -100)
+    await bench.settle_down(1)
+    assert calls(bench) == ["refund"]
+
+
+async def test_what_is_paid_twice_across_a_restore_is_asked_about_too(bench: Bench) -> None:
+    bench.provider.faults["*"] = ["accepted"]
+    ride = await paid(bench)
+    [debit] = await bench.debits(ride)
+    await bench.collection.happen([((ride.ride_no, 1), PaidElsewhere("cash"))])
+    await restore(bench)
+    bench.provider.collect(debit["provider_key"])
+    await bench.settle_down(5)
+    assert await bench.states(ride) == [("settled_twice", 300, 300)]
+    assert calls(bench) == ["get_refund", "get_refund", "refund"]
+
+
+async def test_a_refund_that_failed_stands_there_until_it_is_ordered_again(bench: Bench) -> None:
+    ride = await paid(bench)
+    bench.pass_time(timedelta(days=31))
+    await bench.owe(ride, 2, -100)
+    for _ in range(2):  # Still too late: it says so, and opens no more of them.
+        assert not await bench.collection.refund_again((ride.ride_no, 1))
+    assert await refunds(bench, ride) == [("failed", 100, "refund_window_over")]
+    [stands] = await troubled(bench, ride)
+    assert (stands.ride_no, stands.amount_minor, stands.code) == (ride.ride_no, 100, "refund_window_over")
+    bench.provider.capabilities = Capabilities()
+    bench.pass_time(timedelta(minutes=1))
+    for _ in range(2):  # The second time it is on its way already.
+        assert await bench.collection.refund_again((ride.ride_no, 1))
+    assert await troubled(bench, ride) == []
+    await bench.settle_down(1)
+    assert await refunds(bench, ride) == [("failed", 100, "refund_window_over"), ("succeeded", 100, None)]
+    assert not await bench.collection.refund_again((ride.ride_no, 1))
+    assert sum(bench.provider.given_back.values()) == 100
+
+
+async def test_a_refund_that_is_put_off_is_tried_again_under_its_key_soon_then_daily_or_when_somebody_asks(
+    bench: Bench,
+) -> None:
+    ride = await paid(bench)
+    bench.provider.faults["*"] = ["short"] * 26
+    await bench.owe(ride, 2, -100)
+    waits = []
+    for _ in range(26):
+        await bench.collection.submit_round(bench.account_no)
+        row = await bench.connection.fetchrow("SELECT * FROM refund WHERE ride_no = $1", ride.ride_no)
+        assert row is not None
+        waits.append(row["due_at"] - bench.now)
+        bench.pass_time(waits[-1])
+    assert waits == [timedelta(hours=1)] * 23 + [timedelta(days=1)] * 3
+    assert [stands.state for stands in await troubled(bench, ride)] == ["new"]
+    bench.pass_time(timedelta(hours=-2))
+    await bench.collection.submit_round(bench.account_no)
+    assert (await refunds(bench, ride))[0][0] == "new"
+    assert await bench.collection.refund_again((ride.ride_no, 1))
+    await bench.collection.submit_round(bench.account_no)
+    assert await refunds(bench, ride) == [("succeeded", 100, None)]
+    assert len({key for what, key in bench.provider.calls if what == "refund"}) == 1
+
+
+async def test_there_is_no_refund_of_a_debit_that_is_not_there(bench: Bench) -> None:
+    with pytest.raises(KeyError):
+        await bench.collection.refund_again((987654321, 1))
