@@ -50,12 +50,12 @@ class Ear:
         self._heard.put_nowait(told)
         return web.Response(status=told.ack.status, body=told.ack.body, content_type=told.ack.content_type)
 
-    async def hears(self, about: str, key: str) -> Notification:
-        """The next notification about this; what else comes before it is let go."""
+    async def hears(self, about: str, key: str | None = None) -> Notification:
+        """The next notification about this (`key` None: any); what else comes before it is let go."""
         async with asyncio.timeout(HEARD_WITHIN_S):
             while True:
                 told = await self._heard.get()
-                if isinstance(told, Notification) and (told.about, told.key) == (about, key):
+                if isinstance(told, Notification) and told.about == about and key in (None, told.key):
                     return told
 
     async def refuses(self) -> BadNotification:

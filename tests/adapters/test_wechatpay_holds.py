@@ -169,8 +169,6 @@ async def test_an_order_has_the_cap_as_its_risk_fund(wechat: Double, score: Prov
         ("INVALID_REQUEST", 271300099, Declined(False, "ASSESSMENT_FAILED", "no")),
         ("INVALID_REQUEST", 271299627, Declined(False, "UNPAID_ORDERS", "no")),
         ("INVALID_REQUEST", 268560785, Declined(False, "TEEN_MODE", "no")),
-        ("NO_AUTH", 0, Declined(False, "NO_AUTH", "no")),
-        ("NO_AUTH", 268503786, Rejected("NO_AUTH_268503786", "no")),
         ("INVALID_REQUEST", 271316598, Conflict("INVALID_REQUEST_271316598")),
         ("PARAM_ERROR", 271316656, CapExceeded()),
         ("PARAM_ERROR", 0, Rejected("PARAM_ERROR", "no")),
@@ -182,8 +180,19 @@ async def test_an_order_has_the_cap_as_its_risk_fund(wechat: Double, score: Prov
 async def test_each_refusal_of_an_order(
     wechat: Double, score: Provider, code: str, number: int, meaning: Outcome
 ) -> None:
-    wechat.refuses(ORDERS, code, 403 if code == "NO_AUTH" else 400, number)
+    wechat.refuses(ORDERS, code, 400, number)
     assert await score.open_hold(HOLD_REQUEST) == meaning
+
+
+async def test_an_order_without_permission_asks_whose_it_is(wechat: Double, score: Provider) -> None:
+    for number, code in ((0, "NO_AUTH"), (268503786, "NO_AUTH_268503786")):
+        wechat.refuses(ORDERS, "NO_AUTH", 403, number)
+        wechat.says(BY_CODE, {"authorization_state": "AVAILABLE", "openid": OPENID})
+        assert await score.open_hold(HOLD_REQUEST) == Rejected(code, "no")  # The rider's stands: it is the merchant's.
+        wechat.says(BY_CODE, {"authorization_state": "UNAVAILABLE", "openid": OPENID})
+        assert await score.open_hold(HOLD_REQUEST) == Declined(False, "NO_AUTH", "no")
+        wechat.says(BY_CODE, Canned({}, how="html"))
+        assert await score.open_hold(HOLD_REQUEST) == Unknown("the answer's signature is wrong")
 
 
 async def test_a_rider_who_confirms_each_order_signs_nothing_before(wechat: Double, confirming: Provider) -> None:

@@ -147,14 +147,6 @@ def _payment_words(problem: Problem) -> Outcome:
     return Unknown(f"code {problem.name}")
 
 
-def of_order(problem: Problem) -> Outcome:
-    """What a refused new order means: NO_AUTH is said of a rider who has ended his permission (SKILL, 3.6 #2), unless
-    its number says that it is the merchant who has none."""
-    if problem.code == NO_AUTH and problem.number != NO_PERMISSION:
-        return Declined(False, NO_AUTH, problem.message)
-    return outcome(problem)
-
-
 def of_refund(problem: Problem) -> Outcome:
     """What a refused refund means: the merchant's balance may be short today, and two of one payment keep apart."""
     if problem.code in THROTTLED_WORDS or problem.number == TOO_OFTEN:
@@ -164,7 +156,7 @@ def of_refund(problem: Problem) -> Outcome:
 
 def times_refused(problem: Problem) -> bool:
     """Whether it is the ride's times that the order does not take."""
-    return problem.number == END_BEFORE_START or UNVERIFIED_TIMES in problem.message
+    return problem.number in (END_BEFORE_START, OUT_OF_RANGE) or UNVERIFIED_TIMES in problem.message
 
 
 def not_sent(answer: Outcome) -> Outcome:

@@ -27,6 +27,7 @@ from service.billing.outcomes import (
     CapExceeded,
     Closed,
     Conflict,
+    Declined,
     MiniProgram,
     NeedsRider,
     NotFound,
@@ -63,7 +64,10 @@ class Orders:
             return await self._create(request.key, request.cap_minor, None)
         openid = await self._permissions.openid(request.agreement)
         if isinstance(openid, str):
-            return await self._create(request.key, request.cap_minor, openid)
+            answer = await self._create(request.key, request.cap_minor, openid)
+            if isinstance(answer, Rejected) and answer.code.startswith(codes.NO_AUTH):
+                return await self._unpermitted(request, answer)
+            return answer
         return Rejected("AGREEMENT_NOT_SIGNED") if isinstance(openid, AgreementStatus | NotFound) else openid
 
     async def get(self, hold: HoldRef) -> HoldAnswer:
@@ -213,7 +217,7 @@ class Orders:
             asked["openid"] = openid
         answer = await self._client.post(ORDERS, asked, wire.ORDER)
         if isinstance(answer, Problem):
-            return codes.of_order(answer)
+            return codes.outcome(answer)
         if not isinstance(answer, wire.OrderView):
             return answer
         if answer.out_order_no not in ("", key):
@@ -222,6 +226,13 @@ class Orders:
         if isinstance(status, HoldStatus) and status.state == "pending":
             return replace(status, action=self._confirmation(answer.package))
         return status
+
+    async def _unpermitted(self, request: HoldRequest, refused: Rejected) -> HoldAnswer:
+        """NO_AUTH is said of a rider who has ended his permission (排障手册 3.6 #2) and of a merchant who has none."""
+        seen = await self._permissions.get(request.agreement)
+        if isinstance(seen, AgreementStatus):
+            return refused if seen.state == "active" else Declined(False, codes.NO_AUTH, refused.message)
+        return Declined(False, codes.NO_AUTH, refused.message) if isinstance(seen, NotFound) else seen
 
     async def _complete(self, hold: HoldRef, request: DebitRequest, times: dict[str, str]) -> wire.OrderView | Failed:
         subject = self._settings.service_introduction

@@ -22,8 +22,8 @@ from service.billing.money import MoneyError, exponent, parse_decimal
 from service.billing.outcomes import NotFound, Unknown
 
 TRADE_BILL = "/v3/bill/tradebill"
-NO_BILL = frozenset({"NO_STATEMENT_EXIST", "STATEMENT_CREATING", "RESOURCE_NOT_EXISTS"})
-"""There is none for that day, or not yet (申请交易账单, 错误码)."""
+NO_BILL = frozenset({"NO_STATEMENT_EXIST", "STATEMENT_CREATING", "RESOURCE_NOT_EXISTS", "PARAM_ERROR"})
+"""There is none for that day, not yet, or not any more: the date is all that differs between calls (申请交易账单)."""
 COLUMNS = (
     "交易时间",
     "微信订单号",
