@@ -110,9 +110,9 @@ async def _audit(running: Stage, console: Console) -> int:
 def _invite(running: Stage, console: Console) -> None:
     """How to try the API: the addresses and a token, as lines for a shell."""
     console.print("\n[bold]Everything stays up; end it with Ctrl-C.[/bold] Business time goes on at its natural speed.")
-    console.print(f"the simulator's books  {running.places.provider}/books  (Alipay, sandbox)")
-    console.print(f"localstripe            {running.places.cards}")
-    console.print(f"the interface          {running.places.api}/schema")
+    console.print(f"Alipay, WeChat Pay, sandbox  {running.places.provider}/books")
+    console.print(f"Stripe (localstripe)         {running.places.cards}")
+    console.print(f"the interface                {running.places.api}/schema")
     console.print("in another terminal:")
     names = {
         "API": running.places.api,

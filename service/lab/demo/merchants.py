@@ -26,7 +26,7 @@ PROVIDERS = {
 NAMES = {
     "zhima": "Alipay 芝麻先享",
     "preauth": "Alipay pre-auth",
-    "wechatpay": "WeChat Pay Score",
+    "wechatpay": "WeChat Pay",
     "sandbox": "Sandbox",
     "stripe": "Stripe",
 }

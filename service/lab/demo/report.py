@@ -29,10 +29,10 @@ async def show_summary(stage: Stage, show: Show, truth: Truth, tale: Tale, conso
     days = show.business.total_seconds() / 86_400
     console.print(f"\n[bold]{days:.1f} days of a city in {show.seconds:.0f} s[/bold]\n")
     console.print(Columns([_rides(truth), _troubles(show), _money(truth)], padding=(0, 2)))
-    console.print("\n[bold]Each provider, by its own books and by ours[/bold]")
+    console.print(f"\n[bold]Each provider, by its own books and by ours[/bold] ({CURRENCY} taken, less given back)")
     console.print(_providers(truth.accounts))
     await _receipt(stage, console)
-    console.print(f"\n[bold]The story of {RIDER}[/bold], by what was really said")
+    console.print(f"\n[bold]The story of {RIDER}[/bold], by what was said at the doors, on the topics, in the books")
     console.print(_story(tale))
     console.print(f"the debit: {' → '.join(tale.states)}\n")
     for disagreement in truth.disagreements:
@@ -88,7 +88,7 @@ def _money(truth: Truth) -> Table:
 
 def _providers(accounts: list[AccountLine]) -> Table:
     """Amounts are what was taken less what was given back."""
-    table = _table("account", "riders", "holds", "settled", "refunds", "its books", "", "our ledger", "heard")
+    table = _table("account", "riders", "holds", "settled", "back", "its books", "", "our ledger", "heard")
     for line in accounts:
         table.add_row(
             line.name,

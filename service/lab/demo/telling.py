@@ -103,10 +103,10 @@ async def tell(stage: Stage, lived: Sequence[Moment], facts: Sequence[Moment]) -
     lines = [Told(moment.at, moment.step, *STEPS[moment.step], moment.said) for moment in known]
     transitions = ride["debits"][0]["transitions"] if ride["debits"] else []
     states = [state for state, _ in groupby(transition["to_state"] for transition in transitions)]
-    return Tale(lines, states, _missing([line.step for line in lines]))
+    return Tale(lines, states, missing_steps([line.step for line in lines]))
 
 
-def _missing(steps: list[str]) -> list[str]:
+def missing_steps(steps: Sequence[str]) -> list[str]:
     """What of the story is not there, or comes too early."""
     rest, missing = iter(steps), []
     for step in MUST:
