@@ -38,7 +38,8 @@ class NewAgreement(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AgreementView(msgspec.Struct, frozen=True, kw_only=True):
-    """An agreement as its operator sees it; `action` is what the rider must do while it is pending."""
+    """An agreement as its operator sees it; `action` is what the rider must do while it is pending, `ending_at` since
+    when a revoked one is still collected on before its provider is told."""
 
     agreement_no: int
     agreement_id: str
@@ -53,6 +54,7 @@ class AgreementView(msgspec.Struct, frozen=True, kw_only=True):
     action: RiderAction | None
     reason: str | None
     valid_until: datetime | None
+    ending_at: datetime | None
     created_at: datetime
     version: int
 
@@ -163,6 +165,7 @@ def view(row: AgreementRow) -> AgreementView:
         action=agreement.action,
         reason=agreement.reason,
         valid_until=agreement.valid_until,
+        ending_at=agreement.ending_at,
         created_at=agreement.created_at,
         version=agreement.version,
     )

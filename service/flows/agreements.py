@@ -2,7 +2,8 @@
 
 The intent to sign is committed before the provider is called; its key derives from operator and agreement id, so that
 asking again gives the same agreement. `refresh_round` asks about what is not decided, ends what is to end, and sees
-when an agreement's time is over.
+when an agreement's time is over. Where the provider's revoking ends collection, one that we end is over with us at
+once, and the round tells the provider when nothing is under way on it any more.
 """
 
 from __future__ import annotations
@@ -21,8 +22,18 @@ from service.adapters.providers import Providers
 from service.adapters.providers.port import AgreementRef, AgreementRequest, Provider
 from service.billing.agreements import exposure_minor, refusal
 from service.billing.agreements.asking import UnknownAskError
-from service.billing.agreements.signing import REVOKING, Agreement, answered, never_signed, overslept, revoking
+from service.billing.agreements.signing import (
+    REVOKING,
+    Agreement,
+    answered,
+    may_be_told,
+    never_signed,
+    not_yet,
+    overslept,
+    revoking,
+)
 from service.billing.agreements.standing import AgreementAnswer
+from service.billing.debits.dunning import calendar
 from service.billing.facts import encode_fact
 from service.billing.keys import session_key_bytes, slot_of
 from service.billing.outcomes import NotFound, Unknown
@@ -95,13 +106,15 @@ class Agreements:
     async def revoke(self, operator_no: int, agreement_id: str) -> AgreementView:
         """Ends the agreement: no new ride from now on, whatever the provider answers. Raises UnknownAskError."""
         row = await self._find(operator_no, agreement_id)
-        ending = revoking(row.agreement, self._now())
+        able = self._providers.of(merchant_account(row.account)).capabilities
+        ending = revoking(row.agreement, self._now(), ends_collection=able.revoking_ends_collection)
         if ending is row.agreement:
             return view(row)
-        begun = await self._save(row, ending, self._lease())
+        later = ending.ending_at is not None
+        begun = await self._save(row, ending, None if later else self._lease())
         if begun is None:
             return await self.revoke(operator_no, agreement_id)
-        return view(await self._ask(begun, None))
+        return view(begun if later else await self._ask(begun, None))
 
     async def noticed(self, account_no: int, key: str, answer: AgreementAnswer) -> bool:
         """Takes in what a verified notification says; False when it is about no agreement of ours."""
@@ -183,6 +196,8 @@ class Agreements:
         return await self._ask(row, return_url) if undecided and not at_it else row
 
     async def _ask(self, row: AgreementRow, return_url: str | None) -> AgreementRow:
+        if row.agreement.ending_at is not None and not await self._may_be_told(row.agreement):
+            return await self._save(row, not_yet(row.agreement, self._now())) or row
         provider = self._providers.of(merchant_account(row.account))
         try:
             async with asyncio.timeout(CALL_WITHIN.total_seconds()):
@@ -190,6 +205,12 @@ class Agreements:
         except TimeoutError:
             answer = Unknown("timeout")
         return await self._keep(row, answer)
+
+    async def _may_be_told(self, agreement: Agreement) -> bool:
+        """Whether nothing is under way any more on an agreement that is over with us."""
+        async with self._database.reading(AgreementStore) as store:
+            going_on, settings = await store.under_way(agreement)
+        return may_be_told(agreement, going_on, self._now(), calendar(settings).collect_revoked_for)
 
     async def _keep(self, row: AgreementRow, answer: AgreementAnswer) -> AgreementRow:
         """Keeps what the provider answered; where somebody was faster, what he kept stands."""
@@ -233,7 +254,7 @@ async def _call(provider: Provider, row: AgreementRow, return_url: str | None) -
     """Ends, begins or asks about an agreement. What was asked for before is looked for first."""
     agreement = row.agreement
     ref = AgreementRef(agreement.provider_key, agreement.provider_ref)
-    if agreement.reason == REVOKING:
+    if agreement.reason == REVOKING or agreement.ending_at is not None:
         return await provider.revoke_agreement(ref)
     if agreement.version > 1 or agreement.state != "pending":
         answer = await provider.get_agreement(ref)

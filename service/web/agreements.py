@@ -40,7 +40,9 @@ class AgreementRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class AgreementAnswer(msgspec.Struct, frozen=True):
-    """An agreement; `action` is what the rider must do while it is pending."""
+    """An agreement; `action` is what the rider must do while it is pending, `reason` what the provider said when it
+    refused or ended it. `ending_at`: it is revoked, and its provider, who would collect nothing on it any more, is told
+    once what was ridden is paid."""
 
     agreement_id: str
     rider_ref: str
@@ -54,6 +56,7 @@ class AgreementAnswer(msgspec.Struct, frozen=True):
     action: RiderAction | None
     reason: str | None
     valid_until: datetime | None
+    ending_at: datetime | None
     created_at: datetime
     version: int
 

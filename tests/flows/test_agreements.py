@@ -11,6 +11,7 @@ from rider_world import World, world
 from sandbox_peer import rider_path
 
 from service.billing.agreements.asking import AskError, ConflictingAskError, InvalidAskError, UnknownAskError
+from service.billing.agreements.signing import LOOK_AGAIN
 from service.billing.agreements.standing import AgreementStatus
 from service.billing.outcomes import OpenUrl
 from service.flows.agreement_replies import EligibilityAsk, NewAgreement
@@ -126,7 +127,15 @@ async def test_an_agreement_nobody_signs_expires(it: World) -> None:
     assert await it.facts("ag") == ["agreement.expired"]
 
 
-async def test_revoking_counts_at_once_and_is_repeated_until_the_provider_has_heard(it: World) -> None:
+@pytest.fixture
+async def ordering(database_url: str) -> AsyncIterator[World]:
+    """At a provider that debits what has begun on an agreement after its end, as Zhima and Pay Score do."""
+    async with world(database_url, hold_needed=True) as it:
+        yield it
+
+
+async def test_revoking_counts_at_once_and_is_repeated_until_the_provider_has_heard(ordering: World) -> None:
+    it = ordering
     await it.sign()
     await it.sandbox.script("drop", on="rider", op="agreement.revoke")
     ending = await it.agreements.revoke(it.operator_no, "ag")
@@ -138,6 +147,20 @@ async def test_revoking_counts_at_once_and_is_repeated_until_the_provider_has_he
     assert (await it.agreements.get(it.operator_no, "ag")).state == "revoked"
     assert (await it.agreements.revoke(it.operator_no, "ag")).state == "revoked"
     assert await it.facts("ag") == ["agreement.active", "agreement.revoked"]
+
+
+async def test_a_hold_that_is_open_keeps_an_agreement_whose_revoking_ends_collection(database_url: str) -> None:
+    async with world(database_url, hold_needed=True, revoking_ends_collection=True) as it:
+        await it.sign()
+        assert (await it.ask("s1")).state == "open"
+        await it.intake_has_read(it.now() + timedelta(days=1))
+        assert (await it.agreements.revoke(it.operator_no, "ag")).state == "revoked"
+        assert (await it.ask("s2")).reason == "agreement_revoked"
+        for expected in (1, 0):
+            it.pass_time(LOOK_AGAIN)
+            await it.agreements.refresh_round(it.account_no)
+            assert (await it.sandbox.books())["agreements"] == {"active" if expected else "revoked": 1}
+            await it.holds.release(it.operator_no, "s1")
 
 
 async def test_the_riders_own_revocation_comes_by_notification_and_older_ones_change_nothing(it: World) -> None:

@@ -11,7 +11,7 @@ import msgspec
 
 from service.adapters.postgres.batches import BatchStore
 from service.billing.agreements import Debt
-from service.billing.agreements.signing import Agreement
+from service.billing.agreements.signing import Agreement, UnderWay
 from service.billing.outcomes import RiderAction
 
 _ACTION = msgspec.json.Decoder(RiderAction)
@@ -151,8 +151,15 @@ class AgreementStore(BatchStore):
                 agreement.due_at,
                 lease_until,
                 now,
+                agreement.ending_at,
             )
         )
+
+    async def under_way(self, agreement: Agreement) -> tuple[UnderWay, str]:
+        """What still goes on on an agreement, and its operator's calendar (JSON)."""
+        row = await self.one("agreement_under_way", agreement.agreement_no, agreement.operator_no)
+        assert row is not None
+        return UnderWay(row["rides"], row["holds"], row["debits"], row["read_through_at"]), row["calendar"]
 
     async def debts(self, rider_no: int) -> list[Debt]:
         """What the rider owes over all his agreements."""

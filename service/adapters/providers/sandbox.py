@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeVar
 
 import aiohttp
 import msgspec
+from msgspec.structs import replace
 
 from service.adapters.providers import sandbox_wire as wire
 from service.adapters.providers.exchange import REFUSED_UNREAD, Reply, decoded, exchange, open_session
@@ -285,8 +286,10 @@ _TERMS = {
 
 
 def _capabilities(account: MerchantAccount) -> Capabilities:
+    """As declared; a debit that goes through no hold is refused once the agreement is over, whatever is declared."""
     try:
-        return msgspec.convert(account.settings.get("capabilities", {}), Capabilities)
+        declared = msgspec.convert(account.settings.get("capabilities", {}), Capabilities)
+        return declared if declared.hold_needed else replace(declared, revoking_ends_collection=True)
     except msgspec.ValidationError as error:
         raise AccountSettingsError(f"merchant account {account.account_id}: settings.capabilities: {error}") from None
 

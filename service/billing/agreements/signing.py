@@ -29,12 +29,19 @@ SIGN_WITHIN = timedelta(days=1)
 ASK_AFTER = tuple(timedelta(seconds=seconds) for seconds in (2, 5, 15, 60, 300, 1800))
 """Steps between questions about what is not decided; the last one repeats."""
 OURS_AGAIN = timedelta(hours=1)
+LOOK_FIRST = timedelta(minutes=1)
+"""How soon after its end an agreement is looked at whose provider is told when nothing is under way any more: what was
+admitted in the same moment is seen by then."""
+LOOK_AGAIN = timedelta(minutes=15)
+READ_ANYWAY_AFTER = timedelta(hours=24)
+"""By then rides that began before the end are taken to be known, even if the intake has not read that far."""
 
 
 class Agreement(msgspec.Struct, frozen=True, kw_only=True):
     """A rider's agreement on one merchant account. Amounts are minor units of `currency`, instants business time.
 
-    `due_at` is when the provider is to be asked next; None: only when somebody wants to know.
+    `due_at` is when the provider is to be asked next; None: only when somebody wants to know. `ending_at`: it is over
+    with us since then, and the provider, who would collect nothing on it any more, is still to be told.
     """
 
     agreement_no: int
@@ -57,11 +64,24 @@ class Agreement(msgspec.Struct, frozen=True, kw_only=True):
     valid_until: datetime | None = None
     asks: int = 0
     due_at: datetime | None = None
+    ending_at: datetime | None = None
     version: int = 1
+
+
+class UnderWay(msgspec.Struct, frozen=True):
+    """What still goes on on an agreement: rides not closed or not wholly turned into debits, holds, debits that may
+    yet be collected on it; and how far the intake has read."""
+
+    rides: int
+    holds: int
+    debits: int
+    read_through_at: datetime | None
 
 
 def answered(agreement: Agreement, answer: AgreementAnswer, now: datetime) -> Agreement:
     """The agreement once the provider has answered. What is over stays over."""
+    if agreement.ending_at is not None:
+        return _told_of_its_end(agreement, answer, now)
     if agreement.state in ("refused", "revoked", "expired"):
         return agreement
     if not isinstance(answer, AgreementStatus):
@@ -89,11 +109,36 @@ def answered(agreement: Agreement, answer: AgreementAnswer, now: datetime) -> Ag
             return _ended(agreement, "expired", answer.code)
 
 
-def revoking(agreement: Agreement, now: datetime) -> Agreement:
-    """The agreement that is to end: no new ride from now on; what was ridden is still collected."""
+def revoking(agreement: Agreement, now: datetime, *, ends_collection: bool = False) -> Agreement:
+    """The agreement that is to end: no new ride from now on; what was ridden is still collected.
+
+    Where the provider's revoking `ends_collection`, a signed one is over with us at once, and the provider is told
+    later (`may_be_told`).
+    """
     if agreement.state in ("refused", "revoked", "expired"):
         return agreement
+    if ends_collection and agreement.state == "active":
+        return replace(_ended(agreement, "revoked", None), ending_at=now, due_at=now + LOOK_FIRST, asks=0)
     return replace(agreement, state="suspended", reason=REVOKING, action=None, due_at=now, asks=0)
+
+
+def may_be_told(agreement: Agreement, going_on: UnderWay, now: datetime, within: timedelta) -> bool:
+    """Whether the provider may end it now: nothing is under way any more, as far as we know, or `within` is over.
+
+    Then what is still unpaid is declined at its next attempt, and the rider's to pay.
+    """
+    assert agreement.ending_at is not None
+    if now >= agreement.ending_at + within:
+        return True
+    if going_on.rides or going_on.holds or going_on.debits:
+        return False
+    read = going_on.read_through_at is not None and going_on.read_through_at >= agreement.ending_at
+    return read or now >= agreement.ending_at + READ_ANYWAY_AFTER
+
+
+def not_yet(agreement: Agreement, now: datetime) -> Agreement:
+    """The agreement whose provider can't be told yet."""
+    return replace(agreement, due_at=now + LOOK_AGAIN)
 
 
 def overslept(agreement: Agreement, now: datetime) -> bool:
@@ -104,6 +149,18 @@ def overslept(agreement: Agreement, now: datetime) -> bool:
 def never_signed(agreement: Agreement) -> Agreement:
     """The agreement that nobody signed."""
     return _ended(agreement, "expired", "never signed")
+
+
+def _told_of_its_end(agreement: Agreement, answer: AgreementAnswer, now: datetime) -> Agreement:
+    """The agreement that is over with us, after what the provider says of it."""
+    match answer:
+        case AgreementStatus(state="revoked" | "refused" | "expired") | NotFound() | Closed():
+            return replace(agreement, ending_at=None, due_at=None)
+        case Throttled(retry_after=wait):
+            return replace(agreement, due_at=now + wait)
+        case Rejected() | Conflict():
+            return replace(agreement, due_at=now + OURS_AGAIN)
+    return _again(agreement, now)
 
 
 def _told_nothing(agreement: Agreement, answer: AgreementAnswer, now: datetime) -> Agreement:

@@ -13,7 +13,9 @@ QUERY_AFTER = tuple(timedelta(seconds=seconds) for seconds in (1, 2, 5, 10, 30, 
 POLL_AFTER = tuple(timedelta(minutes=minutes) for minutes in (1, 5, 15, *[60] * 24, 1440))
 """Steps between polls of an accepted debit: soon, hourly for a day, then daily."""
 WRITTEN_OFF_POLL = timedelta(days=7)
-"""How often a debt that was given up is asked about while its number is open at the provider."""
+"""How often a debt that was given up, or a debit that has ended, is asked about while its number is open."""
+WRITTEN_OFF_POLLS = 104
+"""After so many polls (two years) it is left to notifications and reconciliation."""
 NOT_FOUND_APART = timedelta(seconds=60)
 """Two answers NOT_FOUND this far apart mean that the request never arrived."""
 RETRY_AFTER = (
@@ -49,6 +51,9 @@ class Calendar(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """How many days after the due date he is told that he will be reported."""
     report_days: int = 7
     """How many days after that notice he is reported."""
+    collect_revoked_for: timedelta = timedelta(days=30)
+    """How long what was ridden may be collected on an agreement that we have ended, before a provider who collects
+    nothing on it from then on is told all the same; what is unpaid then is the rider's to pay."""
     stop_above_minor: int | None = None
     """A debit above this is unusual."""
     stop_factor: int = 20

@@ -57,7 +57,7 @@ def decide(books: Books, account: Account, debit: Debit, now: datetime, fate: Fa
     rest = debit.amount_minor - debit.paid_minor
     opening = books.opening(debit.rider, debit.asked.currency, now)
     wallet = books.wallet(debit.rider, debit.asked.currency)
-    code = fate.decline(debit)
+    code = _ended(books, account, debit, now) or fate.decline(debit)
     wanted = (rest + 1) // 2 if not code and fate.takes_half(debit) else rest
     have = 0 if code else min(wallet.balance_minor, wanted)
     paid = have if have == wanted or account.terms.partial else 0
@@ -205,10 +205,20 @@ def _allowed(books: Books, account: Account, asked: AskDebit, now: datetime) -> 
         _check(asked, agreement.asked.currency, agreement.cap_minor)
         return agreement.asked.rider
     hold = _open_hold(books, account, asked, now)
+    if terms.revoking_ends_debits:
+        agreements.active(books, account, asked.agreement, now)
     if not terms.further_debits and books.debits_of_hold.get((account.account_id, asked.hold)):
         raise RefusedError(403, "NOT_POSSIBLE", "one debit on a hold")
     _check(asked, hold.asked.currency, holds.left_minor(books, hold))
     return hold.rider
+
+
+def _ended(books: Books, account: Account, debit: Debit, now: datetime) -> str | None:
+    """The code with which a debit is declined whose agreement is over, where that ends debits."""
+    if not account.terms.revoking_ends_debits or not debit.asked.agreement:
+        return None
+    state = agreements.get(books, account, debit.asked.agreement, now).state
+    return None if state == "active" else f"AGREEMENT_{state.upper()}"
 
 
 def _open_hold(books: Books, account: Account, asked: AskDebit, now: datetime) -> Hold:

@@ -24,6 +24,7 @@ def terms_of(capabilities: Capabilities, **others: Any) -> Terms:
         reduce_declined=capabilities.reduces_declined,
         close=capabilities.closes_unpaid,
         new_key_after_decline=capabilities.new_key_after_decline,
+        revoking_ends_debits=capabilities.revoking_ends_collection,
         amount_min_minor=capabilities.debit_min_minor,
         refund_window_s=None if window is None else int(window.total_seconds()),
     )

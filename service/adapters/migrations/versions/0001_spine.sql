@@ -101,6 +101,7 @@ CREATE TABLE agreement (
   valid_until timestamptz,
   asks integer NOT NULL DEFAULT 0,
   due_at timestamptz,
+  ending_at timestamptz,
   lease_until timestamptz,
   version integer NOT NULL DEFAULT 1,
   created_at timestamptz NOT NULL,
@@ -138,20 +139,6 @@ CREATE TABLE dispute_question (
   PRIMARY KEY (account_no, dispute_ref)
 );
 CREATE INDEX dispute_question_due ON dispute_question (account_no, due_at);
-
--- What was told of disputes about debits whose number at the provider is not known yet: looked for until it is.
-CREATE TABLE dispute_unheard (
-  account_no integer NOT NULL REFERENCES merchant_account,
-  debit_ref text NOT NULL,
-  kind text NOT NULL,
-  state text NOT NULL,
-  status text NOT NULL,
-  asks integer NOT NULL DEFAULT 0,
-  due_at timestamptz NOT NULL,
-  created_at timestamptz NOT NULL,
-  PRIMARY KEY (account_no, debit_ref, kind)
-);
-CREATE INDEX dispute_unheard_due ON dispute_unheard (account_no, due_at);
 
 CREATE TABLE tariff (
   tariff_no integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,

@@ -87,8 +87,28 @@ ORDER BY a.agreement_no;
 -- name: save_agreement
 -- What was decided, by compare-and-set on the version; the lease is over, unless a new one is given.
 UPDATE agreement SET state = $3, cap_minor = $4, provider_ref = $5, action = $6, reason = $7, valid_until = $8, asks = $9,
-  due_at = $10, lease_until = $11, updated_at = $12, version = version + 1
+  due_at = $10, lease_until = $11, updated_at = $12, ending_at = $13, version = version + 1
 WHERE agreement_no = $1 AND version = $2;
+
+-- name: agreement_under_way
+-- What still goes on on agreement $1: rides that may come to owe or whose debits are not made, running holds, debits that
+-- may yet be collected on it (what only the rider can pay needs no agreement); how far the intake has read.
+SELECT o.calendar::text AS calendar,
+  (SELECT count(*) FROM (SELECT DISTINCT ride_no, slot FROM ride_revision WHERE agreement_no = $1) r
+   CROSS JOIN LATERAL (SELECT v.state FROM ride_revision v WHERE v.ride_no = r.ride_no AND v.slot = r.slot
+                       ORDER BY v.revision DESC LIMIT 1) ride
+   CROSS JOIN LATERAL (SELECT coalesce(sum(b.amount_minor), 0) AS minor FROM obligation b
+                       WHERE b.ride_no = r.ride_no AND b.slot = r.slot) owed
+   CROSS JOIN LATERAL (SELECT coalesce(sum(d.amount_minor), 0) AS minor FROM debit d
+                       WHERE d.ride_no = r.ride_no AND d.slot = r.slot) made
+   WHERE ride.state NOT IN ('closed', 'cancelled', 'voided', 'not_billable') OR owed.minor > made.minor) AS rides,
+  (SELECT count(*) FROM hold WHERE agreement_no = $1 AND state IN ('requested', 'open', 'completing')) AS holds,
+  (SELECT count(*) FROM debit WHERE agreement_no = $1
+     AND state NOT IN ('settled', 'settled_elsewhere', 'settled_twice', 'waived', 'cancelled')
+     AND state NOT IN ('needs_rider', 'written_off')) AS debits,
+  (SELECT min(furthest) FROM (SELECT max(read_through_at) AS furthest FROM stream_offset GROUP BY topic, partition)
+   partitions) AS read_through_at
+FROM operator o WHERE o.operator_no = $2;
 
 -- name: rider_debts
 -- What a rider owes over all his agreements, by currency: debits not paid, and of those what is overdue. What is owed

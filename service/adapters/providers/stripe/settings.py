@@ -74,4 +74,5 @@ def capabilities_of(settings: StripeSettings) -> Capabilities:
         reports_performance="provider",
         dispute="chargeback",
         pauses_for_dispute=True,
+        revoking_ends_collection=True,
     )
