@@ -140,6 +140,20 @@ CREATE TABLE dispute_question (
 );
 CREATE INDEX dispute_question_due ON dispute_question (account_no, due_at);
 
+-- What was told of disputes about debits whose number at the provider is not known yet: looked for until it is.
+CREATE TABLE dispute_unheard (
+  account_no integer NOT NULL REFERENCES merchant_account,
+  debit_ref text NOT NULL,
+  kind text NOT NULL,
+  state text NOT NULL,
+  status text NOT NULL,
+  asks integer NOT NULL DEFAULT 0,
+  due_at timestamptz NOT NULL,
+  created_at timestamptz NOT NULL,
+  PRIMARY KEY (account_no, debit_ref, kind)
+);
+CREATE INDEX dispute_unheard_due ON dispute_unheard (account_no, due_at);
+
 CREATE TABLE tariff (
   tariff_no integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
   operator_no integer NOT NULL REFERENCES operator,
