@@ -75,6 +75,8 @@ class WeChatPayVoice:
             row = books.debits_by_number.get(paid[0]) if paid else books.holds_by_number.get(order_of(text))
             if row is not None and row.account_id == self._account.account_id:
                 told += [row.asked.key, *self._desk.names(self._account, row.asked.key)]
+            if hold := books.holds.get((self._account.account_id, text)):
+                told.append(hold.asked.agreement)
         return tuple(told)
 
     def run(self, lag_s: float = 0.0) -> None:
