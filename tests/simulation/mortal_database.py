@@ -83,16 +83,16 @@ class MortalDatabase(Database):
         begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY" if snapshot else "BEGIN"
         await self._run(connection, begin)
         self._turns.open_transactions += 1
+        ends = "ROLLBACK"
         try:
             try:
                 yield store(cast("Connection", MortalConnection(connection, self._turns, self._process)))
                 verdict = await self._turns.turn(self._process, "commit")
                 if verdict == "cut":
                     raise asyncpg.ConnectionDoesNotExistError("connection was closed before the commit")
-            except BaseException:
-                await self._run(connection, "ROLLBACK")
-                raise
-            await self._run(connection, "COMMIT")
+                ends = "COMMIT"
+            finally:
+                await self._run(connection, ends)
             if verdict == "lost":
                 raise asyncpg.ConnectionDoesNotExistError("connection was closed after the commit")
         finally:

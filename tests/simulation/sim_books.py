@@ -47,7 +47,8 @@ def _check_ride(world: World, ride: Ride, debits: list[dict[str, Any]], late: bo
     if (paid, back) != (ours_paid, ours_back):
         found.append(f"{ride.session_id}: paid {paid}, back {back} there; paid {ours_paid}, back {ours_back} here")
     forgone = sum(row["forgone_minor"] for row in debits)
-    open_minor = sum(row["amount_minor"] - row["paid_minor"] for row in debits if row["state"] not in FINAL)
+    unpaid = [row for row in debits if row["state"] not in FINAL]
+    open_minor = sum(row["amount_minor"] - row["paid_minor"] - row["excess_minor"] for row in unpaid)
     stands = paid - back + forgone + open_minor
     cash = any(row["state"] == "settled_elsewhere" for row in debits)  # What is too much of it goes back outside, too.
     if stands != ride.owed_minor and not ((late or cash) and stands > ride.owed_minor):

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 from sim_intake import Intake
 from sim_lives import Life
+from sim_profiles import Focus
 from sim_world import BEGINNING, World
 
 from service.adapters.postgres.operators import KnownOperator
@@ -58,9 +59,10 @@ class Rider(msgspec.Struct):
 class People:
     """Riders, support and operators of one world, who ask by the door and look after what waits for people."""
 
-    def __init__(self, world: World, intake: Intake) -> None:
+    def __init__(self, world: World, intake: Intake, focus: Focus) -> None:
         self.world = world
         self.intake = intake
+        self.focus = focus
         self.random = Random(f"script {world.seed}")
         self.rides: list[Ride] = []
         self.riders: list[Rider] = []

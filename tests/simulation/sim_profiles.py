@@ -66,6 +66,14 @@ PROFILES = (
 )  # fmt: skip
 
 
+class Focus(msgspec.Struct, frozen=True):
+    """What worlds are made to be about, for a bug that shows only there; nothing given: about anything."""
+
+    aftermath: tuple[str, ...] = ()
+    profiles: tuple[str, ...] = ()
+    faults: Rates | None = None
+
+
 class Chaos(msgspec.Struct, frozen=True):
     """How often things go wrong of themselves, 0 to 1, at each turn (kills, cuts, lost commits, time that passes)."""
 

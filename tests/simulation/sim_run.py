@@ -11,10 +11,11 @@ from typing import NamedTuple
 
 import asyncpg
 from mortal_database import Connections
+from msgspec.structs import replace
 from sim_books import check_world
 from sim_calm import CalmDatabase
 from sim_intake import Intake
-from sim_profiles import draw_chaos
+from sim_profiles import Focus, draw_chaos
 from sim_script import Script
 from sim_world import World
 from turns import Turns
@@ -25,6 +26,7 @@ from service.adapters.postgres.rides import RideStore
 from service.billing.auditing.problems import Problem
 from service.flows.audit import audit
 
+ANYTHING = Focus()
 RIDES_MAX = 100_000
 SKIP_LEFT = """
 UPDATE batch_reader r SET seq = (SELECT max(seq) FROM batch b WHERE b.writer_no = r.writer_no)
@@ -54,11 +56,12 @@ def run_worlds(
     *,
     stop: bool = True,
     each: bool = False,
+    focus: Focus = ANYTHING,
     report: Callable[[str], None] = lambda _: None,
 ) -> Result:
     """Plays the worlds of these seeds; stops at the first failure unless told otherwise. `each`: reports each world."""
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
-        return runner.run(_run(url, seeds, stop, each, report))
+        return runner.run(_run(url, seeds, stop, each, focus, report))
 
 
 def audited(url: str) -> list[str]:
@@ -72,7 +75,9 @@ def audited(url: str) -> list[str]:
     return found
 
 
-async def _run(url: str, seeds: Sequence[int], stop: bool, each: bool, report: Callable[[str], None]) -> Result:
+async def _run(
+    url: str, seeds: Sequence[int], stop: bool, each: bool, focus: Focus, report: Callable[[str], None]
+) -> Result:
     loop = asyncio.get_running_loop()
     assert isinstance(loop, VirtualLoop)
     loop.set_exception_handler(lambda *_: None)  # Tasks of killed processes are never asked how they ended.
@@ -81,7 +86,7 @@ async def _run(url: str, seeds: Sequence[int], stop: bool, each: bool, report: C
         await _prepare(CalmDatabase(connections), intake)
         for seed in seeds:
             began = time.process_time()
-            world, error = await _play(loop, side, connections, intake, seed)
+            world, error = await _play(loop, side, connections, intake, seed, focus)
             result.counts.update(world.counts)
             result.counts["worlds"] += 1
             result.counts["calls"] += world.wire.calls
@@ -118,12 +123,15 @@ async def _play(
     connections: Connections,
     intake: Intake,
     seed: int,
+    focus: Focus,
 ) -> tuple[World, BaseException | None]:
     turns = Turns(loop, side)
     chaos = draw_chaos(Random(f"chaos {seed}"))
+    if focus.faults is not None:
+        chaos = replace(chaos, faults=focus.faults)
     world = World(seed, chaos, turns, CalmDatabase(connections), connections)
     intake.world = world
-    script = Script(world, intake)
+    script = Script(world, intake, focus)
     playing = loop.create_task(_from_beginning_to_end(world, script))
     await asyncio.wait({playing})  # Whatever it raises: the seed is what finds it again.
     return world, playing.exception()

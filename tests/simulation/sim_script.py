@@ -41,6 +41,7 @@ from service.lab.provider.rows import Account, Entry, Wallet
 PLAN = """{"tariff_id": "bike", "valid_from": "2026-01-01T00:00:00Z", "plan": {"plan_id": "p", "currency": "CNY",
  "price": "1.00", "is_taxable": false, "name": "n", "description": "d",
  "per_min_pricing": [{"start": 0, "rate": "0.20", "interval": 1}]}}"""
+AFTERMATH = ("correct", "correct", "void", "suspend", "dispute", "pay", "pay", "elsewhere", "ask", "forge")
 RICH, MIDDLING = 10_000_000, 500
 
 
@@ -66,8 +67,10 @@ class Script(People):
         await world.rows(statement, operator.operator_no, msgspec.json.encode(calendar).decode())
         draft = import_document(PLAN.encode())[0]
         await publish_tariff(world.calm, operator, draft, now=BEGINNING, lead=timedelta())
+        wanted = self.focus.profiles
+        profiles = [profile for profile in PROFILES if not wanted or profile.name in wanted]
         for number in range(random.choice((1, 1, 2))):
-            await self._open_account(f"acc{number}", random.choice(PROFILES))
+            await self._open_account(f"acc{number}", random.choice(profiles))
         for number in range(random.choice((1, 2, 3))):
             self._rider(number)
         for number in range(random.choice((1, 2, 3, 4))):
@@ -214,11 +217,10 @@ class Script(People):
     def _aftermath(self, ride: Ride, ended_at: datetime) -> None:
         """What happens to a ride that is charged, in some order, over some weeks."""
         when = ended_at
-        for _ in range(self.random.choice((0, 1, 2, 4))):
+        kinds = self.focus.aftermath or AFTERMATH
+        for _ in range(4 if self.focus.aftermath else self.random.choice((0, 1, 2, 4))):
             when += timedelta(minutes=self.random.choice((1, 30, 300, 2000, 9000)))
-            what = self.random.choice(
-                ("correct", "correct", "void", "suspend", "dispute", "pay", "pay", "elsewhere", "ask", "forge")
-            )
+            what = self.random.choice(kinds)
             getattr(self, f"_{what}")(ride, when)
 
     def _event(
