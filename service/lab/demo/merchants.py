@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,25 +10,26 @@ from typing import Any, NamedTuple
 
 import aiohttp
 import msgspec
+from msgspec.structs import replace
 
 from service.lab.localstripe import KEY
 from service.lab.provider.rows import Account, AlipayMerchant, Terms, WeChatMerchant
 from service.lab.provider.signatures import new_key, public_half
 
-SHARES = {"zhima": 0.33, "preauth": 0.07, "wechatpay": 0.30, "sandbox": 0.20, "stripe": 0.10}
+SHARES = {"zhima": 0.33, "preauth": 0.07, "wechatpay": 0.30, "city": 0.20, "stripe": 0.10}
 """The share of riders at each account."""
 PROVIDERS = {
     "zhima": "alipay",
     "preauth": "alipay",
     "wechatpay": "wechatpay",
-    "sandbox": "sandbox",
+    "city": "sandbox",
     "stripe": "stripe",
 }
 NAMES = {
     "zhima": "Alipay 芝麻先享",
     "preauth": "Alipay pre-auth",
     "wechatpay": "WeChat Pay",
-    "sandbox": "Sandbox",
+    "city": "Sandbox",
     "stripe": "Stripe",
 }
 """What the summary calls them."""
@@ -73,7 +75,7 @@ TERMS = {
         new_key_after_decline=False,
         refund_window_s=365 * 86_400,
     ),
-    "sandbox": Terms(),
+    "city": Terms(),
 }
 """How the simulator treats each account. Running holds and unpaid debits of a rider are not limited: on a clock that
 runs three hours a second, rides follow each other faster than anybody could pay."""
@@ -105,6 +107,21 @@ async def open_accounts(places: Places, keys: Path, account_ids: Sequence[str]) 
     openers = {"alipay": _at_alipay, "wechatpay": _at_wechatpay, "sandbox": _at_sandbox, "stripe": _at_stripe}
     async with aiohttp.ClientSession() as session:
         return [await openers[PROVIDERS[name]](session, places, keys, name) for name in account_ids]
+
+
+async def open_to_visitors(places: Places, merchants: Sequence[Merchant]) -> None:
+    """At the sandbox riders need not confirm any more what they sign: for whoever tries the first steps by hand."""
+    async with aiohttp.ClientSession() as session:
+        for merchant in merchants:
+            if merchant.provider == "sandbox":
+                api_key, secret = [
+                    await asyncio.to_thread(Path(merchant.settings[f"{name}_file"]).read_text)
+                    for name in ("api_key", "notify_secret")
+                ]
+                terms = replace(TERMS[merchant.account_id], confirm_agreement=False)
+                url = notify_url(places, merchant.account_id)
+                account = Account(merchant.account_id, api_key, terms, notify_url=url, notify_secret=secret)
+                await _put(session, places, account)
 
 
 def notify_url(places: Places, account_id: str) -> str:

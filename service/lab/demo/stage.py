@@ -28,7 +28,7 @@ from service.billing.tariffs import import_document
 from service.flows.accounts import add_account
 from service.flows.tariffs import publish_tariff
 from service.lab.demo.cards import FaultyDoor
-from service.lab.demo.merchants import FAULTS, SHARES, Merchant, Places, open_accounts
+from service.lab.demo.merchants import FAULTS, SHARES, Merchant, Places, open_accounts, open_to_visitors
 from service.lab.kafka import create_topics
 from service.lab.localstripe import command, open_door
 from service.lab.processes import Child, Children, free_ports, wait_for_port
@@ -48,6 +48,7 @@ class Stage(msgspec.Struct, frozen=True):
     servers: Servers
     database_url: str
     places: Places
+    merchants: list[Merchant]
     door: FaultyDoor
     token: str
     children: Children
@@ -91,7 +92,7 @@ async def stage(logs: Path, seed: int, since: datetime, console: Console) -> Asy
                 words = [sys.executable, "-m", "service", role]
                 roles[role] = children.start(role, words, logs / f"{role}.log", env=own)
             await wait_for_port(roles["serve"], ports[1], timeout_s=60)
-            yield Stage(servers, database_url, places, door, token, children, roles, logs, environment)
+            yield Stage(servers, database_url, places, merchants, door, token, children, roles, logs, environment)
 
 
 def _directory(path: Path) -> Path:
@@ -119,7 +120,8 @@ async def set_troubles(stage: Stage, *, on: bool) -> None:
 
 
 async def let_run(stage: Stage) -> None:
-    """For whoever tries things afterwards: business time runs on at its natural speed."""
+    """For whoever tries things afterwards: business time runs on at its natural speed, and signing is simple."""
+    await open_to_visitors(stage.places, stage.merchants)
     connection = await asyncpg.connect(stage.database_url)
     try:
         at = await connection.fetchval("SELECT clock_business_at FROM installation")
