@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -82,7 +83,36 @@ async def test_providers_are_opened_once_and_anew_when_their_account_changed() -
     await providers.close()
 
 
-async def test_the_sandbox_is_refused_where_money_is_real() -> None:
-    account = MerchantAccount(1, "city", "sandbox", "http://127.0.0.1:1", {"api_key": "secret"})
-    with pytest.raises(AccountSettingsError, match="FAREBOX_ENVIRONMENT is production"):
+@pytest.mark.parametrize(
+    ("provider", "url", "settings", "told"),
+    [
+        ("sandbox", "http://127.0.0.1:9", {"api_key": "k"}, "the sandbox provider"),
+        ("stripe", "https://api.stripe.com", {"mode": "test"}, "stripe with mode=test"),
+        (
+            "alipay",
+            "https://openapi-sandbox.dl.alipaydev.com/gateway.do",
+            {},
+            "alipay's sandbox at openapi-sandbox.dl.alipaydev.com",
+        ),
+    ],
+)
+def test_in_production_an_account_that_moves_no_money_is_refused_by_name(
+    provider: str, url: str, settings: dict[str, Any], told: str
+) -> None:
+    """Whatever else is wrong with it: this is said first."""
+    account = MerchantAccount(1, "city", provider, url, settings)
+    with pytest.raises(
+        AccountSettingsError, match=rf"merchant account city: {re.escape(told)} moves no real money.*use"
+    ):
         Providers(sandbox=False).of(account)
+
+
+async def test_in_production_an_account_in_live_mode_is_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIVE_KEY", "sk_live_1")
+    settings = {"mode": "live", "currency": "EUR", "secret_key_env": "LIVE_KEY"}
+    providers = Providers(sandbox=False)
+    try:
+        opened = providers.of(MerchantAccount(1, "city", "stripe", "https://api.stripe.com", settings))
+        assert opened.account.account_id == "city"
+    finally:
+        await providers.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from urllib.parse import urlsplit
 
 import aiohttp
 
@@ -20,6 +21,8 @@ _OPENERS: dict[str, Callable[[MerchantAccount, aiohttp.ClientSession | None], Pr
     "wechatpay": WechatPayProvider,
 }
 PROVIDER_NAMES = tuple(sorted(_OPENERS))
+TRIAL_HOSTS = (".alipaydev.com",)
+"""Where Alipay's public sandbox is (opendocs.alipay.com/common/02kkv7); the others' have no hosts of their own."""
 
 
 def open_provider(account: MerchantAccount, session: aiohttp.ClientSession | None = None) -> Provider:
@@ -37,7 +40,10 @@ def open_provider(account: MerchantAccount, session: aiohttp.ClientSession | Non
 
 
 class Providers:
-    """The open providers of a process, by account; each keeps its connections to itself, so none slows another."""
+    """The open providers of a process, by account; each keeps its connections to itself, so none slows another.
+
+    `sandbox`: accounts that move no real money may be opened; False where FAREBOX_ENVIRONMENT is production.
+    """
 
     def __init__(self, *, sandbox: bool = True) -> None:
         self._sandbox = sandbox
@@ -47,12 +53,14 @@ class Providers:
     def of(self, account: MerchantAccount) -> Provider:
         """The provider of an account, opened on first use, and anew when the account was changed.
 
-        Raises AccountSettingsError as `open_provider` does, and for a sandbox account where none is allowed.
+        Raises AccountSettingsError as `open_provider` does, and for an account that moves no real money where none is
+        allowed.
         """
-        if account.provider == "sandbox" and not self._sandbox:
+        trial = None if self._sandbox else _trial(account)
+        if trial is not None:
             raise AccountSettingsError(
-                f"merchant account {account.account_id}: the sandbox provider moves no money, and"
-                " FAREBOX_ENVIRONMENT is production: use a real provider's account"
+                f"merchant account {account.account_id}: {trial} moves no real money, and FAREBOX_ENVIRONMENT is"
+                " production: use an account with live credentials, or set FAREBOX_ENVIRONMENT=sandbox"
             )
         known = self._open.get(account.account_no)
         if known is not None and known.account == account:
@@ -74,3 +82,13 @@ class Providers:
             await provider.close()
         self._open.clear()
         self._replaced.clear()
+
+
+def _trial(account: MerchantAccount) -> str | None:
+    """What of an account says that it is for trying things out; None when nothing does."""
+    if account.provider == "sandbox":
+        return "the sandbox provider"
+    if account.settings.get("mode") == "test":
+        return f"{account.provider} with mode=test"
+    host = urlsplit(account.base_url).hostname or ""
+    return f"{account.provider}'s sandbox at {host}" if host.endswith(TRIAL_HOSTS) else None
