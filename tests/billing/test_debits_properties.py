@@ -44,6 +44,7 @@ from service.billing.debits.events import (
     Submitted,
     Suspended,
 )
+from service.billing.debits.truth import left_open
 from service.billing.outcomes import (
     Accepted,
     AlreadyDone,
@@ -207,7 +208,8 @@ def check_rest(made: Debit, effects: Sequence[Effect]) -> None:
     if made.state in FINAL:
         assert made.policy_at is None or (made.record == "completed" and made.record_at is None)
         asking = made.lowering_to is not None or made.doubted_minor is not None
-        assert made.due_at is None or asking or made.state is State.WRITTEN_OFF
+        assert made.due_at is None or asking or left_open(made)
+        assert made.due_at is not None or made.state is State.WRITTEN_OFF or not left_open(made)
         assert "submit" not in calls
     if made.state in (State.SUBMITTING, State.UNKNOWN, State.PENDING):
         assert made.due_at is not None

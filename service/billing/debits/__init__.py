@@ -109,7 +109,7 @@ def _due(debit: Debit, event: Due | LeaseOver, now: datetime, terms: Terms) -> S
             return manual(debit, "the key's window is over and the outcome unknown"), ()
         case State.UNKNOWN | State.PENDING:
             return replace(debit, due_at=now), (Call("query"),)
-        case State.WRITTEN_OFF:
+        case _ if truth.left_open(debit):
             return replace(debit, due_at=now), (Call("query"),)
         case State.NEEDS_RIDER if holding.waits_for_hold(debit):
             return _begin(debit, now, terms)
@@ -169,7 +169,7 @@ def _submitted(debit: Debit, event: Submitted, now: datetime, terms: Terms) -> S
 def _queried(debit: Debit, event: Queried, now: datetime, terms: Terms) -> Step:
     asked = debit.state in (State.UNKNOWN, State.PENDING, State.NEEDS_RIDER) and not debit.suspended
     present = event.key == debit.provider_key
-    left_to_him = debit.state is State.WRITTEN_OFF or (debit.given and debit.state is State.RETRY_WAIT)
+    left_to_him = truth.left_open(debit) or (debit.given and debit.state is State.RETRY_WAIT)
     if present and left_to_him and debit.doubted_minor is None:
         heard, effects = truth.heard(debit, event.key, event.outcome, now, terms)
         same = heard.state is debit.state
@@ -207,8 +207,8 @@ def _consequences(before: Debit, debit: Debit, effects: tuple[Effect, ...], now:
     debit = policy.good_record(before, debit, terms)
     if debit.state is State.WRITTEN_OFF is not before.state:
         open_there = before.state is State.PENDING or asked_about(debit, terms)
-        debit = replace(debit, due_at=now + WRITTEN_OFF_POLL if open_there else None)
-    debit = _ended(debit, now) if debit.state in FINAL else debit
+        debit = replace(debit, queries=0, due_at=now + WRITTEN_OFF_POLL if open_there else None)
+    debit = _ended(before, debit, now) if debit.state in FINAL else debit
     debit = replace(debit, policy_at=policy.policy_at(debit, now, terms))
     published = _published(before, debit)
     moved = debit.state is not before.state or debit.amount_minor != before.amount_minor
@@ -218,11 +218,19 @@ def _consequences(before: Debit, debit: Debit, effects: tuple[Effect, ...], now:
     return debit, (*effects, *published)
 
 
-def _ended(debit: Debit, now: datetime) -> Debit:
-    """Nothing more is asked of the rider; a debt that was written off stays a debt."""
+def _ended(before: Debit, debit: Debit, now: datetime) -> Debit:
+    """Nothing more is asked of the rider; a debt that was written off stays a debt.
+
+    A number that may still be paid at the provider is asked about, seldom: what comes is too much, and goes back.
+    """
     stopping = debit.state is State.SETTLED_ELSEWHERE and debit.lowering_to is not None
     written_off = debit.state is State.WRITTEN_OFF
     asking = stopping or debit.doubted_minor is not None or written_off
+    brought = sum(receipt.amount_minor for receipt in debit.receipts if receipt.key == debit.provider_key)
+    given = debit.given and (written_off or brought < debit.asked_minor)
+    if given and not asking:
+        at = debit.due_at if before.state is debit.state else None
+        debit, asking = replace(debit, due_at=at or now + WRITTEN_OFF_POLL), True
     settled = debit.state in (State.SETTLED, State.SETTLED_ELSEWHERE, State.SETTLED_TWICE)
     return replace(
         debit,
@@ -233,7 +241,7 @@ def _ended(debit: Debit, now: datetime) -> Debit:
         lowering_to=debit.lowering_to if stopping else None,
         due_at=debit.due_at if asking else None,
         payable_until=debit.payable_until if written_off else None,
-        given=debit.given and written_off,
+        given=given,
     )
 
 

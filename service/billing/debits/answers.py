@@ -160,6 +160,8 @@ def _left_to_settle(debit: Debit, now: datetime, terms: Terms) -> Debit:
     left = replace(debit, lowering_to=None, net_again=debit.state not in ENDED)
     if left.state is State.RETRY_WAIT and not left.suspended:
         return retry_wait(left, left.reason or "", now, terms)
+    if left.state in ENDED:  # It may still be paid there: that is too much then.
+        return replace(left, given=True, due_at=None)
     asked = left.state is State.PENDING or (left.state is State.NEEDS_RIDER and asked_about(left, terms))
     return replace(left, due_at=now if asked else None)
 

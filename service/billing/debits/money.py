@@ -68,10 +68,11 @@ def give_back(debit: Debit, amount_minor: int, reason: str, now: datetime, terms
 def close_confirmed(debit: Debit) -> Debit:
     """Nothing more will be taken under the present key: cancelled, or settled by what was paid."""
     if debit.state in ENDED:
-        return replace(debit, lowering_to=None, due_at=None)
+        return replace(debit, lowering_to=None, given=False, due_at=None)
     state = State.SETTLED if debit.paid_minor else State.CANCELLED
     amount_minor = debit.paid_minor or debit.amount_minor
-    return replace(debit, state=state, amount_minor=amount_minor, lowering_to=None, excess_minor=0, net_again=True)
+    closed = replace(debit, state=state, amount_minor=amount_minor, lowering_to=None, given=False)
+    return replace(closed, excess_minor=0, net_again=True)
 
 
 def _received(debit: Debit, now: datetime, terms: Terms) -> Debit:

@@ -23,7 +23,7 @@ from service.billing.debits.events import (
 )
 from service.billing.debits.money import LIVE, Step, take_money
 from service.billing.debits.state import CAN_BE_OVERDUE, Debit, State, Terms
-from service.billing.debits.truth import goes_on
+from service.billing.debits.truth import goes_on, left_open
 from service.billing.keys import provider_key
 from service.billing.outcomes import (
     Accepted,
@@ -89,8 +89,13 @@ def payment_queried(debit: Debit, outcome: Outcome, now: datetime, terms: Terms)
         wait = outcome.retry_after if isinstance(outcome, Throttled) else None
         at = now + wait if wait is not None else dunning.query_at(debit.queries, now)
         return replace(debit, queries=debit.queries + 1, due_at=at)
-    if debit.state is State.WRITTEN_OFF and isinstance(outcome, Closed | NotFound):
-        return replace(debit, payable_until=None, due_at=None)
+    if left_open(debit):
+        over = isinstance(outcome, Closed | NotFound) or debit.queries >= dunning.WRITTEN_OFF_POLLS
+        if over:
+            return replace(debit, given=False, payable_until=None, due_at=None)
+        if not payable(debit, now):
+            polled = replace(debit, payable_until=None, queries=debit.queries + 1)
+            return replace(polled, due_at=now + dunning.WRITTEN_OFF_POLL)
     if debit.payable_until is None or now >= debit.payable_until:
         return goes_on(replace(debit, payable_until=None, queries=0), now, terms)
     at = min(dunning.poll_at(debit.queries + 1, now), debit.payable_until)

@@ -84,7 +84,8 @@ class Debit(msgspec.Struct, frozen=True, kw_only=True):
     given back when it settles, and nobody is dunned for it. `capped`: it was cut to a cap.
     `doubted_minor` is the most that a notification says was taken and that is not believed: the provider is asked.
     `verify`: what its key stands for is asked before it is used (after a restore). `given`: the rider was given the
-    present number to pay it himself; until `payable_until` nothing else is tried. `items` and the instants of the ride
+    present number to pay it himself (once the debit has ended: it may still be paid); until `payable_until` nothing
+    else is tried. `items` and the instants of the ride
     are what the debit is sent with; `dunned` (since `dunned_at`), `reminded` (the attempt that was announced),
     `nudged_at`, `record` (what is reported; `record_at`: since when the provider knows) are the calendar's diary.
     `attempts` and `begun_at` count over all keys, `submitted_at`, `not_found_at` and `asked_minor` (what is asked for)

@@ -69,11 +69,16 @@ def goes_on(debit: Debit, now: datetime, terms: Terms) -> Debit:
             at = None if debit.suspended else _retried_at(debit, now, terms)
         case State.UNKNOWN | State.PENDING | State.SUBMITTING | State.NEEDS_RIDER:
             return debit
-        case State.WRITTEN_OFF:
+        case _ if debit.lowering_to is None and left_open(debit):
             at = now + dunning.WRITTEN_OFF_POLL
         case _:
             at = debit.due_at if debit.lowering_to is not None else None
     return replace(debit, due_at=at)
+
+
+def left_open(debit: Debit) -> bool:
+    """Whether nothing is asked of the rider any more, and the number may yet be paid at the provider."""
+    return debit.state is State.WRITTEN_OFF or (debit.state in ENDED and debit.given)
 
 
 def _retried_at(debit: Debit, now: datetime, terms: Terms) -> datetime:

@@ -62,7 +62,8 @@ def operator_decided(debit: Debit, event: OperatorDecided, now: datetime, terms:
     if event.decision == "submit_again":
         return replace(debit, state=State.SUBMITTING, submitted_at=now, not_found_at=None, due_at=now), ()
     rest = debit.amount_minor - debit.paid_minor
-    return replace(debit, state=State.CANCELLED, forgone_minor=rest), (Post("write_off", rest),)
+    ended = replace(debit, state=State.CANCELLED, forgone_minor=rest, given=debit.submitted_at is not None)
+    return ended, (Post("write_off", rest),)  # Nobody knows what becomes of its number: it is asked about, seldom.
 
 
 def paid_elsewhere(debit: Debit, event: PaidElsewhere, now: datetime, terms: Terms) -> Step:
@@ -70,13 +71,15 @@ def paid_elsewhere(debit: Debit, event: PaidElsewhere, now: datetime, terms: Ter
     if debit.state not in CAN_BE_OVERDUE:
         raise ImpossibleEventError(debit, event)
     rest = debit.amount_minor - debit.paid_minor
-    stop = terms.capabilities.closes_unpaid and (debit.state is State.PENDING or asked_about(debit, terms))
+    open_there = debit.state is State.PENDING or asked_about(debit, terms)
+    stop = terms.capabilities.closes_unpaid and open_there
     ended = replace(
         debit,
         state=State.SETTLED_ELSEWHERE,
         forgone_minor=rest,
         reason=event.reason,
         lowering_to=debit.paid_minor if stop else None,
+        given=open_there,
         queries=0,
         due_at=now if stop else None,
     )
@@ -100,7 +103,7 @@ def owed_changed(debit: Debit, event: OwedChanged, now: datetime, terms: Terms) 
     if wanted == debit.paid_minor:
         never_closed = debit.state is State.RETRY_WAIT and not able.closes_unpaid
         if not open_there or never_closed:
-            return replace(close_confirmed(debit), net_again=False), ()
+            return replace(close_confirmed(debit), given=open_there, net_again=False), ()
         if able.closes_unpaid:
             return replace(debit, lowering_to=wanted, queries=0, due_at=now), ()
     elif pending and able.reduces_pending:
@@ -117,7 +120,8 @@ def _less_forgone(debit: Debit, event: OwedChanged) -> Step:
         return debit, ()
     less = replace(debit, amount_minor=debit.amount_minor - back, forgone_minor=debit.forgone_minor - back)
     if debit.state is State.WRITTEN_OFF and not less.forgone_minor:
-        less = replace(less, state=State.SETTLED if less.paid_minor else State.CANCELLED)
+        open_there = debit.due_at is not None
+        less = replace(less, state=State.SETTLED if less.paid_minor else State.CANCELLED, given=open_there)
     return less, (Post("waiver_back" if debit.state is State.WAIVED else "write_off_back", back),)
 
 

@@ -1,0 +1,85 @@
+"""A debit that has ended while its number may still be paid at the provider: what comes is found out and goes back."""
+
+from __future__ import annotations
+
+import pytest
+from debit_makers import CARD, KEY, NOW, ORDER, debit, terms
+from msgspec.structs import replace
+
+from service.billing.capabilities import Capabilities
+from service.billing.debits import Debit, State, after
+from service.billing.debits.dunning import WRITTEN_OFF_POLL, WRITTEN_OFF_POLLS
+from service.billing.debits.events import (
+    Call,
+    DebitEvent,
+    Due,
+    LowerAnswered,
+    OperatorDecided,
+    OwedChanged,
+    PaidElsewhere,
+    Queried,
+    RiderPaid,
+    StartRefund,
+)
+from service.billing.outcomes import Accepted, Closed, NotFound, Rejected, Succeeded, Unknown
+
+ELSEWHERE = PaidElsewhere("cash")
+CANCEL = OperatorDecided("cancel", "nobody knows")
+REFUSED = LowerAnswered(KEY, Rejected("TRADE_STATUS_ERROR"))
+
+OPEN: dict[str, tuple[Debit, tuple[DebitEvent, ...], Capabilities]] = {
+    "paid elsewhere, and can't be closed": (debit(State.PENDING), (ELSEWHERE,), ORDER),
+    "paid elsewhere after a decline, and can't be closed": (debit(State.NEEDS_RIDER), (ELSEWHERE,), ORDER),
+    "paid elsewhere, and the close is refused": (debit(State.PENDING), (ELSEWHERE, REFUSED), CARD),
+    "cancelled by hand": (debit(State.MANUAL), (CANCEL,), CARD),
+    "owed no longer, and can't be closed": (debit(State.RETRY_WAIT), (OwedChanged(0),), ORDER),
+    "written off, then owed no longer": (
+        debit(State.WRITTEN_OFF, due_at=NOW + WRITTEN_OFF_POLL), (OwedChanged(0),), ORDER
+    ),
+    "paid under an older number": (
+        debit(State.RETRY_WAIT, provider_key="KEY1", attempts=2, given=True), (RiderPaid(KEY, 1000),), CARD
+    ),
+}  # fmt: skip
+SHUT: dict[str, tuple[Debit, tuple[DebitEvent, ...], Capabilities]] = {
+    "never sent": (debit(State.NEW), (OwedChanged(0),), ORDER),
+    "declined, and the next number is another": (debit(State.RETRY_WAIT), (ELSEWHERE,), CARD),
+    "closed": (debit(State.PENDING), (ELSEWHERE, LowerAnswered(KEY, Closed())), CARD),
+    "paid": (debit(State.NEEDS_RIDER, given=True), (RiderPaid(KEY, 1000),), CARD),
+}
+
+
+def ended(made: Debit, events: tuple[DebitEvent, ...], able: Capabilities) -> Debit:
+    for event in events:
+        made, _ = after(made, event, NOW, terms(able))
+    return made
+
+
+@pytest.mark.parametrize("row", OPEN)
+def test_an_open_number_is_asked_about_and_what_it_brings_goes_back(row: str) -> None:
+    made, events, able = OPEN[row]
+    over = ended(made, events, able)
+    key, at = over.provider_key, NOW + WRITTEN_OFF_POLL
+    assert over.due_at == at
+    asking, effects = after(over, Due(), at, terms(able))
+    assert effects == (Call("query"),)
+    unsure, _ = after(asking, Queried(key, Unknown("timeout")), at, terms(able))
+    assert unsure.due_at is not None
+    assert unsure.due_at < at + WRITTEN_OFF_POLL
+    waiting, _ = after(asking, Queried(key, Accepted()), at, terms(able))
+    assert (waiting.state, waiting.due_at) == (over.state, at + WRITTEN_OFF_POLL)
+    for closed in (Closed(), NotFound()):
+        assert after(waiting, Queried(key, closed), at, terms(able))[0].due_at is None
+    paid, effects = after(waiting, Queried(key, Succeeded(1000, "late")), at, terms(able))
+    assert (paid.state, paid.due_at) == (State.SETTLED_TWICE, None)
+    assert [effect.amount_minor for effect in effects if isinstance(effect, StartRefund)] == [1000]
+
+
+@pytest.mark.parametrize("row", SHUT)
+def test_a_number_that_brings_nothing_any_more_is_left_alone(row: str) -> None:
+    assert ended(*SHUT[row]).due_at is None
+
+
+def test_nobody_is_asked_for_ever() -> None:
+    over = replace(ended(debit(State.PENDING), (ELSEWHERE,), ORDER), queries=WRITTEN_OFF_POLLS)
+    last, _ = after(over, Queried(KEY, Accepted()), NOW, terms(ORDER))
+    assert last.due_at is None
