@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 from wechat_shop import APPID, NAMES, SERVICE, Shop, money, shop
+
+from service.lab.provider.server import Plan
 
 RIDE = {"name": "骑行", "amount": 1234}
 OFF = {"name": "月卡", "amount": 234, "description": "减2.34元"}
@@ -122,6 +125,31 @@ async def test_an_order_is_refused_for_the_reason_that_was_scripted(number: str)
         await it.peer.script("refuse", on="rider", op="hold.open", code=number)
         assert (await it.order(whose)).number == number
         assert (await it.order(whose)).status == 200
+
+
+async def test_the_number_of_a_refused_order_may_ask_for_less() -> None:
+    async with shop() as it:
+        whose = await it.permission()
+        await it.peer.script("refuse", on="order_1", op="hold.open")
+        assert (await it.order(whose, risk_fund={"name": "DEPOSIT", "amount": 3000})).number == "271300099"
+        assert (await it.order(whose, risk_fund={"name": "DEPOSIT", "amount": 1000})).status == 200
+        assert (await it.complete(amount=1001)).number == "271316656"
+
+
+async def test_everything_is_as_it_was_after_a_new_start(tmp_path: Path) -> None:
+    plan = Plan(directory=tmp_path)
+    async with shop(plan) as it:
+        package = (await it.order(None)).body["package"]
+        await it.ride("confirm", package, rider="rider")
+        await it.balance(0)
+        await it.complete()
+        keys = it.keys
+    async with shop(plan) as it:
+        assert it.keys == keys
+        assert await it.states() == ("DOING", "MCH_COMPLETE", "USER_PAYING")
+        assert (await it.complete()).status == 200
+        await it.ride("pay", order="order_1")
+        assert (await it.refund(await it.transaction(), 234)).status == 200
 
 
 async def test_an_order_is_cancelled_until_it_is_completed() -> None:

@@ -5,8 +5,9 @@ moved is compared with what the wallets here really lost.
 
     service --HTTP--> merchants      --> mishaps --> desk --> agreements | holds | debits | ... --> books --> journal
        ^              alipay.gateway      (faults)                                                         |
+       |              wechatpay.gateway                                                                    |
        |              (the faces)                                                                          |
-       +------------- courier <--- sandbox | alipay.messages <---- changes of rows, worth telling <--------+
+       +------------- courier <--- sandbox | *.messages <--------- changes of rows, worth telling <--------+
 
 A face is: a door that finds the account, checks what was signed, and says things its own way (`mishaps.Voice`); its
 notifications (`faces.Face`, in `server.FACES`); its rider's side, where the rider does not use `/rider/`; and the

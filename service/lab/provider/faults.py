@@ -87,7 +87,7 @@ class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     `on` is a merchant's key, the provider's number, the hold's key, or a rider; `op` is an operation of the core,
     whatever face it came through: agreement.begin, .get, .revoke, hold.open, .get, .finish, .release, debit.take, .get,
     .nudge, .reduce, .close, .cancel, .settle_elsewhere, .request_payment, refund.make, .get, performance.report,
-    statement.get, account.get; or "notice".
+    statement.get, dispute.get, dispute.answer, account.get, account.set; or "notice".
     """
 
     kind: Kind

@@ -233,6 +233,10 @@ def _open(visit: Visit, asked: Order, cap: int | None) -> None:
     if limit:
         raise RefusedError(403, limit, "the rider has too many orders")
     made = AskHold(asked.out_order_no, code, CURRENCY, cap, asked.service_introduction)
+    books = visit.desk.books
+    refused = books.holds.get((visit.account.account_id, made.key))
+    if refused and refused.asked != made:  # A refused order was never made: its number may ask for another.
+        books.put(replace(refused, asked=made))
     account = visit.under(confirm_hold=False, hold_life_s=FOR_EVER_S, holds_max=None, unpaid_max=None)
     hold = desk.open_hold(visit.desk, account, made.key, made, visit.now)
     if hold.state == "refused":

@@ -42,7 +42,7 @@ def verify(books: Books, request: web.BaseRequest, body: bytes) -> Account:
         raise UnsignedError("Http头Authorization中的timestamp与发起请求的时间不得超过5分钟")
     if fields["serial_no"].upper() != account.wechatpay.serial_no.upper():
         raise UnsignedError("商户证书序列号有误")
-    target = request.raw_path if hasattr(request, "raw_path") else request.path_qs
+    target = request.raw_path
     content = request_content(request.method, target, fields["timestamp"], fields["nonce_str"], body)
     if not verified(account.wechatpay.public_key, content, fields["signature"]):
         raise UnsignedError("签名错误，请检查后再试", _sign_information(request.method, target, content))
