@@ -33,6 +33,13 @@ REFUNDS = Counter(
     "Refunds opened or changed, by the state after it; one that failed waits for somebody",
     ["state"],
 )
+UNEXPLAINED = Counter("farebox_unexplained_payments_total", "Payments told by notifications that no debit knows of")
+SET_ASIDE = Counter(
+    "farebox_collection_trips_total",
+    "Rides, debits and refunds set aside: our own rules trip over them",
+    ["what"],
+)
+ASIDE = Gauge("farebox_set_aside", "Rides, debits and refunds that are set aside now, by what they are", ["what"])
 STOPS = Counter("farebox_stops_total", "What was stopped by itself because debits left the usual", ["what"])
 PROVIDER_SECONDS = Histogram(
     "farebox_provider_seconds",

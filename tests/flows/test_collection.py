@@ -9,6 +9,7 @@ from datetime import timedelta
 import pytest
 from collecting_bench import Bench, assert_books_agree, open_bench
 from fakes import Fault, KilledError
+from prometheus_client import REGISTRY
 
 from service.adapters.postgres.batches import FACTS_DECODER
 from service.billing.debits import ImpossibleEventError
@@ -123,7 +124,16 @@ async def test_a_notification_settles_what_is_pending_and_repeats_change_nothing
     bench.provider.collect(key)
     assert await bench.collection.noticed(bench.account_no, key, Succeeded(300, "ref"))
     assert await bench.states(ride) == [("settled", 300, 300)]
+    before = unexplained()
     assert not await bench.collection.noticed(bench.account_no, key, Succeeded(300, "ref"))
+    assert unexplained() == before
+    assert not await bench.collection.noticed(bench.account_no, key, Succeeded(300, "another payment"))
+    assert unexplained() == before + 1
+    assert await bench.states(ride) == [("settled", 300, 300)]
+
+
+def unexplained() -> float:
+    return REGISTRY.get_sample_value("farebox_unexplained_payments_total") or 0
 
 
 async def test_a_throttled_provider_is_left_alone_and_gets_the_same_key(bench: Bench) -> None:

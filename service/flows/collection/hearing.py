@@ -18,11 +18,13 @@ from service.billing.debits.events import (
 )
 from service.billing.debits.refunds import REFUND_FINAL
 from service.billing.debits.state import Debit
-from service.billing.outcomes import NeedsRider, Outcome, Prepared, Unknown
+from service.billing.outcomes import NeedsRider, Outcome, Prepared, Succeeded, Unknown
 from service.flows.clock import Clock
 from service.flows.collection.calls import CALL_SECONDS, debit_request
 from service.flows.collection.keeping import Providers, context, keep, net_rides
+from service.telemetry import UNEXPLAINED, logger
 
+LOG = logger("collection")
 PREPARED_MAX = 3
 """How often a provider may answer that the payment has a number now, and must be asked for again."""
 WRITER = "collection/wishes"
@@ -75,6 +77,10 @@ class Hearing:
         """Takes in what a verified notification says; False when it is about nothing that still matters.
 
         `key` is ours, or names the hold that the debit goes through. What can't be is not believed: it is asked about.
+        Of a debit that is settled nothing is believed nor asked: a repeated notification is the rule. A payment of
+        another number than the one that settled it is recorded with the notification and counted as unexplained; what
+        a provider or its console takes or gives back without us (a reversal, a refund that we did not order) is found
+        by comparing the provider's statement with the ledger, which alone sees what nobody told.
         """
         if about == "refund":
             return await self._refunds_noticed(account_no, key, outcome)
@@ -85,7 +91,14 @@ class Hearing:
                 debits = await store.debits_by_hold(key, account_no, by_ref=named_by == "hold_ref")
         if debits:
             await self.happen([(debit, Notified(own, outcome)) for debit, own in debits.items()])
+        elif isinstance(outcome, Succeeded) and not await self._paid_as(account_no, outcome.provider_ref):
+            LOG.error("a payment that no debit knows of", account_no=account_no, key=key, ref=outcome.provider_ref)
+            UNEXPLAINED.inc()
         return bool(debits)
+
+    async def _paid_as(self, account_no: int, provider_ref: str | None) -> bool:
+        async with self._database.reading(CollectionStore) as store:
+            return provider_ref is not None and bool(await store.debits_by_provider_ref(provider_ref, account_no))
 
     async def ask_payment(self, key: DebitKey) -> Debit:
         """What the rider has to do to pay a debit now: the debit with its `action`, which is polled afterwards.
