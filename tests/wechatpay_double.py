@@ -104,7 +104,7 @@ def encrypted(content: bytes, key: str = API_KEY, associated: str = "") -> dict[
     return envelope | ({"associated_data": associated} if associated else {})
 
 
-def notice(event: str, resource: dict[str, Any], *, key: str = API_KEY, **more: Any) -> bytes:
+def notice(event: str, resource: dict[str, Any], /, *, key: str = API_KEY, **more: Any) -> bytes:
     """A notification's body."""
     content = {"id": "n1", "event_type": event, "resource_type": "encrypt-resource", "summary": ""}
     content["create_time"] = "2026-11-22T18:00:00+08:00"
