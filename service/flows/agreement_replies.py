@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
@@ -10,7 +11,7 @@ import msgspec
 from service.adapters.postgres.agreements import AgreementRow, AgreementSetting
 from service.billing.agreements.asking import ConflictingAskError, InvalidAskError, UnknownAskError
 from service.billing.agreements.signing import Agreement
-from service.billing.facts.data import AgreementActive, AgreementExpired, AgreementRevoked, Fact
+from service.billing.facts.data import AgreementActive, AgreementExpired, AgreementRefused, AgreementRevoked, Fact
 from service.billing.keys import provider_key, session_key_bytes
 from service.billing.money import MoneyError, exponent
 from service.billing.outcomes import RiderAction
@@ -172,9 +173,9 @@ def view(row: AgreementRow) -> AgreementView:
 
 
 def fact_of(row: AgreementRow) -> Fact | None:
-    """What the agreement's state is published as; what is under way or was refused is not."""
+    """What the agreement's state is published as; what is under way is not."""
     agreement = row.agreement
-    about = {
+    about: dict[str, Any] = {
         "operator_id": row.operator_id,
         "agreement_id": agreement.agreement_id,
         "rider_ref": agreement.rider_ref,
@@ -182,11 +183,14 @@ def fact_of(row: AgreementRow) -> Fact | None:
     }
     match agreement.state:
         case "active":
-            return AgreementActive(**about)
+            about |= {"cap_minor": agreement.cap_minor, "valid_until": agreement.valid_until}
+            return AgreementActive(**about, currency=agreement.currency)
+        case "refused":
+            return AgreementRefused(**about, reason=agreement.reason or "refused")
         case "revoked":
             return AgreementRevoked(**about, reason=agreement.reason)
         case "expired":
-            return AgreementExpired(**about)
+            return AgreementExpired(**about, reason=agreement.reason)
     return None
 
 

@@ -32,7 +32,7 @@ from service.billing.agreements.signing import (
     overslept,
     revoking,
 )
-from service.billing.agreements.standing import AgreementAnswer
+from service.billing.agreements.standing import AgreementAnswer, AgreementStatus
 from service.billing.debits.dunning import calendar
 from service.billing.facts import encode_fact
 from service.billing.keys import session_key_bytes, slot_of
@@ -226,7 +226,7 @@ class Agreements:
     ) -> AgreementRow | None:
         """Keeps a decision and publishes it; None when somebody was faster."""
         now = self._now()
-        changed = agreement.state != row.agreement.state
+        changed = _published(agreement) != _published(row.agreement)
         saved = replace(row, agreement=replace(agreement, version=agreement.version + 1), leased_until=lease_until)
         async with self._database.transaction(AgreementStore) as store:
             if not await store.save(agreement, now, lease_until):
@@ -250,6 +250,12 @@ class Agreements:
         return self._machine_now() + LEASE
 
 
+def _published(agreement: Agreement) -> tuple[object, ...]:
+    """What a change of which is told to the world: the state, and what a signed agreement allows."""
+    allowed = (agreement.cap_minor, agreement.valid_until) if agreement.state == "active" else ()
+    return (agreement.state, *allowed)
+
+
 async def _call(provider: Provider, row: AgreementRow, return_url: str | None) -> AgreementAnswer:
     """Ends, begins or asks about an agreement. What was asked for before is looked for first."""
     agreement = row.agreement
@@ -258,7 +264,7 @@ async def _call(provider: Provider, row: AgreementRow, return_url: str | None) -
         return await provider.revoke_agreement(ref)
     if agreement.version > 1 or agreement.state != "pending":
         answer = await provider.get_agreement(ref)
-        if agreement.state != "pending" or not isinstance(answer, NotFound):
+        if agreement.state != "pending" or not (isinstance(answer, NotFound) or _action_lost(agreement, answer)):
             return answer
     request = AgreementRequest(
         agreement.provider_key,
@@ -269,3 +275,10 @@ async def _call(provider: Provider, row: AgreementRow, return_url: str | None) -
         return_url,
     )
     return await provider.begin_agreement(request)
+
+
+def _action_lost(agreement: Agreement, answer: AgreementAnswer) -> bool:
+    """The provider waits for the rider, and the reply that said what he has to do never came: begun again under the
+    same key, it is said again. WeChat Pay tells its token nowhere else."""
+    waits = isinstance(answer, AgreementStatus) and answer.state == "pending" and answer.action is None
+    return waits and agreement.action is None

@@ -13,7 +13,7 @@ from sandbox_peer import rider_path
 from service.billing.agreements.asking import AskError, ConflictingAskError, InvalidAskError, UnknownAskError
 from service.billing.agreements.signing import LOOK_AGAIN
 from service.billing.agreements.standing import AgreementStatus
-from service.billing.outcomes import OpenUrl
+from service.billing.outcomes import OpenUrl, Unknown
 from service.flows.agreement_replies import EligibilityAsk, NewAgreement
 
 SOON = timedelta(seconds=5)
@@ -22,6 +22,13 @@ SOON = timedelta(seconds=5)
 @pytest.fixture
 async def it(database_url: str) -> AsyncIterator[World]:
     async with world(database_url) as it:
+        yield it
+
+
+@pytest.fixture
+async def ordering(database_url: str) -> AsyncIterator[World]:
+    """At a provider that debits what has begun on an agreement after its end, as Zhima and Pay Score do."""
+    async with world(database_url, hold_needed=True) as it:
         yield it
 
 
@@ -115,7 +122,50 @@ async def test_a_refusal_at_signing_says_what_the_provider_says(it: World) -> No
     await it.sandbox.script("refuse", on="rider", op="agreement.begin", code="NAME_NOT_VERIFIED")
     refused = await it.agreements.create(it.operator_no, new())
     assert (refused.state, refused.reason) == ("refused", "NAME_NOT_VERIFIED")
-    assert await it.facts("ag") == []
+    assert await it.facts("ag") == ["agreement.refused"]
+    asked = EligibilityAsk(operator_no=it.operator_no, agreement_id="ag")
+    told = await it.agreements.eligibility(asked)
+    assert (told.reason, told.provider_says) == ("agreement_refused", "NAME_NOT_VERIFIED")
+
+
+async def test_a_refusal_at_the_order_says_what_the_provider_says(ordering: World) -> None:
+    await ordering.sign()
+    await ordering.sandbox.script("refuse", on="rider", op="hold.open", code="SCORE_TOO_LOW")
+    refused = await ordering.ask("s1")
+    assert (refused.state, refused.reason) == ("refused", "SCORE_TOO_LOW")
+    assert await ordering.facts("s1") == ["hold.refused"]
+
+
+async def test_a_cap_that_the_provider_changes_is_asked_for_published_and_obeyed(ordering: World) -> None:
+    """The provider only says that something changed, as Alipay does: the truth is asked for."""
+    it = ordering
+    signed = await it.sign()
+    key = await it.connection.fetchval("SELECT provider_key FROM agreement WHERE operator_no = $1", it.operator_no)
+    caps = []
+    for cap in (500, 100, 200_000):  # The tariff takes 150 at least.
+        await it.sandbox.call("POST", "/agreements", {"account_id": it.account_id, "key": key, "cap_minor": cap})
+        assert await it.agreements.noticed(it.account_no, key, Unknown("it has changed"))
+        it.pass_time(SOON)
+        assert await it.agreements.refresh_round(it.account_no) == 1
+        assert await it.agreements.refresh_round(it.account_no) == 0
+        caps.append((await it.agreements.get(it.operator_no, "ag")).cap_minor)
+        hold = await it.ask(f"s{cap}")
+        assert (hold.state, hold.reason) == (("refused", "cap_below_tariff_minimum") if cap == 100 else ("open", None))
+        if cap > 150:
+            assert hold.cap_minor == cap
+    assert (signed.cap_minor, caps) == (100_000, [500, 100, 200_000])
+    assert await it.facts("ag") == ["agreement.active"] * 4
+
+
+async def test_a_hold_above_a_cap_that_nobody_has_told_us_of_is_refused_with_what_the_provider_says(
+    ordering: World,
+) -> None:
+    it = ordering
+    await it.sign()
+    key = await it.connection.fetchval("SELECT provider_key FROM agreement WHERE operator_no = $1", it.operator_no)
+    await it.sandbox.call("POST", "/agreements", {"account_id": it.account_id, "key": key, "cap_minor": 500})
+    refused = await it.ask("s1")
+    assert (refused.state, refused.reason) == ("refused", "cap_exceeded")
 
 
 async def test_an_agreement_nobody_signs_expires(it: World) -> None:
@@ -125,13 +175,6 @@ async def test_an_agreement_nobody_signs_expires(it: World) -> None:
     view = (await it.agreements.page(it.operator_no))[0]
     assert (view.state, view.reason) == ("expired", "never signed")
     assert await it.facts("ag") == ["agreement.expired"]
-
-
-@pytest.fixture
-async def ordering(database_url: str) -> AsyncIterator[World]:
-    """At a provider that debits what has begun on an agreement after its end, as Zhima and Pay Score do."""
-    async with world(database_url, hold_needed=True) as it:
-        yield it
 
 
 async def test_revoking_counts_at_once_and_is_repeated_until_the_provider_has_heard(ordering: World) -> None:

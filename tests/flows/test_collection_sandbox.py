@@ -125,3 +125,19 @@ async def test_less_while_pending_is_lowered_where_the_provider_can(database_url
         await it.settle_down()
         assert await it.bench.states(ride) == [("settled", 200, 200)]
         assert await it.taken(ride) == 200
+
+
+async def test_a_cap_that_was_lowered_behind_our_back_cuts_the_debit_and_the_rest_is_the_riders(
+    database_url: str,
+) -> None:
+    async with sandbox(database_url, "card") as it:
+        party = await it.party()
+        limit = {"account_id": it.name, "key": it.agreement.key, "cap_minor": 200}
+        await it.peer.call("POST", "/agreements", limit)
+        ride = await it.bench.ride(party, 300)
+        for _ in range(4):
+            await it.bench.collection.submit_round(it.bench.account_no)
+            await it.pass_time(timedelta(seconds=61))
+        assert await it.bench.states(ride) == [("settled", 200, 200), ("needs_rider", 100, 0)]
+        assert await it.taken(ride) == 200
+        await it.peer.books()

@@ -1,4 +1,4 @@
-"""Complaints that a provider only announces, on PostgreSQL and against the simulator's Alipay face."""
+"""Complaints and ends of agreements that Alipay only announces: the simulator's face, PostgreSQL, our questions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from fakes import KilledError
 from service.adapters.providers import Providers
 from service.adapters.providers.port import DisputeStatus, MerchantAccount
 from service.billing.debits.events import RefundAsked
-from service.billing.outcomes import Accepted, Succeeded
+from service.billing.outcomes import Accepted, Succeeded, Unknown
+from service.flows.agreements import Agreements
 from service.flows.collection import Collection
 from service.flows.disputes import GIVE_UP_AFTER, LOOK_AGAIN, Disputes, announced
 
@@ -178,3 +179,32 @@ async def test_an_announcement_during_a_question_is_asked_about_once_more(shop: 
     assert await shop.asked_again_in() == timedelta()
     await asking.ask_round(bench.account_no)
     assert (await shop.dispute_of(ride), await shop.asked_again_in()) == ("resolved", None)
+
+
+async def test_an_agreement_that_its_rider_ends_at_alipay_is_asked_about_and_its_trade_still_collected(
+    shop: Shop,
+) -> None:
+    """Alipay's message is about the change alone. The order that is open is debited all the same."""
+    bench, merchant = shop.bench, shop.merchant
+    agreement = await merchant.signed("AG_ENDS", "rider_ends")
+    await merchant.wallet("rider_ends", 10_000)
+    party = await bench.party()
+    await bench.connection.execute(
+        "UPDATE agreement SET provider_key = $2, provider_ref = $3 WHERE agreement_no = $1",
+        party.agreement_no,
+        agreement.key,
+        agreement.provider_ref,
+    )
+    hold = await merchant.ordered("ORDER_ENDS", agreement)
+    await merchant.ear.hears("agreement", "AG_ENDS")  # That it was signed.
+    limit = {"account_id": merchant.account_id, "key": "AG_ENDS", "revoke": True}
+    await merchant.peer.call("POST", "/agreements", limit)
+    told = await merchant.ear.hears("agreement", "AG_ENDS")
+    assert isinstance(told.answer, Unknown)
+    agreements = Agreements(bench.database, shop.providers, lambda: bench.now, lambda: bench.machine)
+    assert await agreements.noticed(bench.account_no, told.key, told.answer)
+    bench.pass_time(timedelta(seconds=5))
+    assert await agreements.refresh_round(bench.account_no) == 1
+    assert (await agreements.get(party.operator_no, party.agreement_id)).state == "revoked"
+    assert isinstance(await merchant.provider.debit(request("K_ENDS", hold, agreement)), Accepted)
+    assert isinstance((await merchant.ear.hears("debit", hold.provider_ref or "")).answer, Succeeded)

@@ -11,7 +11,14 @@ from typing import NamedTuple
 import msgspec
 
 from service.billing.events import RideEvent
-from service.billing.facts.data import FACT_TYPES, AgreementActive, AgreementExpired, AgreementRevoked, Fact
+from service.billing.facts.data import (
+    FACT_TYPES,
+    AgreementActive,
+    AgreementExpired,
+    AgreementRefused,
+    AgreementRevoked,
+    Fact,
+)
 from service.billing.facts.parts import SourceEvent
 
 TYPE_PREFIX = "io.farebox.billing."
@@ -64,7 +71,7 @@ def sources_of(events: Iterable[RideEvent]) -> tuple[SourceEvent, ...]:
 
 def fact_key(fact: Fact) -> str:
     """What the fact is about, the Kafka key: the agreement for facts of an agreement, else the session."""
-    if isinstance(fact, AgreementActive | AgreementRevoked | AgreementExpired):
+    if isinstance(fact, AgreementActive | AgreementRefused | AgreementRevoked | AgreementExpired):
         return fact.agreement_id
     session_id = getattr(fact, "session_id", None)
     assert isinstance(session_id, str)

@@ -220,7 +220,18 @@ class _Agreement(Fact, frozen=True, kw_only=True):
 
 
 class AgreementActive(_Agreement, frozen=True, kw_only=True):
-    """Rides can be charged to it."""
+    """Rides can be charged to it; told again when the provider changes its cap or its last day. `cap_minor` is the most
+    that one debit may be, None where the contract says nothing."""
+
+    currency: str
+    cap_minor: int | None = None
+    valid_until: datetime | None = None
+
+
+class AgreementRefused(_Agreement, frozen=True, kw_only=True):
+    """The provider or the rider refused to sign; `reason` is what the provider says."""
+
+    reason: str
 
 
 class AgreementRevoked(_Agreement, frozen=True, kw_only=True):
@@ -231,6 +242,8 @@ class AgreementRevoked(_Agreement, frozen=True, kw_only=True):
 
 class AgreementExpired(_Agreement, frozen=True, kw_only=True):
     """Its time is over, or it was never signed."""
+
+    reason: str | None = None
 
 
 class _Session(RideFact, frozen=True, kw_only=True):
@@ -274,6 +287,7 @@ FACT_TYPES: dict[str, type[Fact]] = {
     "dispute.opened": DisputeOpened,
     "dispute.closed": DisputeClosed,
     "agreement.active": AgreementActive,
+    "agreement.refused": AgreementRefused,
     "agreement.revoked": AgreementRevoked,
     "agreement.expired": AgreementExpired,
     "session.review": SessionReview,
