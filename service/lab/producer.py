@@ -23,7 +23,7 @@ ASKS_MAX = 8
 ASK_AGAIN_SECONDS = 0.1
 """How often, and how soon, an app asks again where the answer is still open; for a hold after each thing that its rider
 did."""
-SIGNED_WITHIN_SECONDS = 30.0
+SIGNED_WITHIN_SECONDS = 60.0
 
 
 class Pace(msgspec.Struct, frozen=True):
@@ -107,7 +107,7 @@ class Apps:
             "language": "zh",
         }
         done: set[str] = set()
-        async with asyncio.timeout(SIGNED_WITHIN_SECONDS), self._calls:
+        async with self._calls, asyncio.timeout(SIGNED_WITHIN_SECONDS):
             agreement = await self._post("/v1/agreements", f"sign-{rider.agreement_id}", body)
             while agreement.get("state") == "pending":
                 await self._act(agreement.get("action"), rider, done)
