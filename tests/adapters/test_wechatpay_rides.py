@@ -12,6 +12,7 @@ from sandbox_peer import Peer, peer
 from wechatpay_double import ITEMS
 from wechatpay_peer import AT, Merchant, hold_request, merchant_at, ref, request
 
+from service.adapters.providers import open_provider
 from service.adapters.providers.port import (
     AgreementRef,
     AgreementRequest,
@@ -346,3 +347,17 @@ async def test_a_days_statement_names_our_orders_payments_and_refunds(shop: Merc
     assert rows["debit", "H0LD"].provider_ref == paid.provider_ref
     assert rows["debit", "H0LD"].occurred_at == AT
     assert rows["debit", "H0LD"].fee_minor >= 0 >= rows["refund", "BACK"].fee_minor
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [("mchid", "1999999999"), ("appid", "wx1"), ("service_id", "1"), ("merchant_serial_no", "1DDE")],
+)
+async def test_an_account_that_wechat_pay_does_not_know_so_is_named(shop: Merchant, setting: str, value: str) -> None:
+    account = shop.provider.account
+    wrong = msgspec.structs.replace(account, settings=account.settings | {setting: value})
+    provider = open_provider(wrong)
+    found = await provider.check()
+    await provider.close()
+    named = "serial number" if setting == "merchant_serial_no" else f"settings.{setting}"
+    assert isinstance(found, Rejected) and named in found.message
