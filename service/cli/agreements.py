@@ -20,7 +20,7 @@ from service.billing.money import format_amount
 from service.billing.outcomes import Outcome, Throttled, Unknown
 from service.cli.connections import business_now, carry_out, database_of, fail, load_settings, named_values
 from service.flows.account_checks import Finding, check_accounts, in_words
-from service.flows.accounts import add_account, check_account, list_accounts, pause_account
+from service.flows.accounts import add_account, change_account, check_account, list_accounts, pause_account
 from service.flows.operators import OperatorError, operator_of
 
 PAGE = 500
@@ -83,6 +83,42 @@ def add_command(
         silent = isinstance(wrong, Throttled | Unknown)
         told = f"but {base_url} does not answer as it should ({said})" if silent else f"but it says: {said}"
         click.echo(told, err=True)
+
+
+@account.command("change")
+@click.argument("account_id", metavar="ID")
+@click.option("--operator", "operator_id", help="Whose it is.  [default: the default operator]")
+@click.option("--url", "base_url", help="The provider's address.")
+@click.option("--setting", "pairs", multiple=True, metavar="NAME=VALUE", help="As when adding; NAME= takes it away.")
+@click.option("--unchecked", is_flag=True, help="What the settings refer to is on another machine: do not try them.")
+def change_command(
+    account_id: str, operator_id: str | None, base_url: str | None, pairs: tuple[str, ...], unchecked: bool
+) -> None:
+    """Change some of an account's settings, and see by a call that moves nothing whether its credentials are good.
+
+    Who runs takes them up within seconds. Its id and its provider stay: its debits are there.
+    """
+    settings = load_settings()
+    removed = [pair[:-1] for pair in pairs if pair.endswith("=") and pair.count("=") == 1]
+    chosen = named_values(tuple(pair for pair in pairs if pair[:-1] not in removed), "--setting", digits_max=DIGITS_MAX)
+
+    async def work() -> tuple[MerchantAccount, Outcome | None]:
+        async with database_of(settings) as database:
+            changed = await change_account(
+                database,
+                (await _operator(database, operator_id)).operator_no,
+                account_id,
+                base_url=base_url,
+                settings=chosen,
+                removed=removed,
+                secrets_elsewhere=unchecked,
+            )
+        return changed, None if unchecked else await check_account(changed)
+
+    changed, wrong = carry_out(work(), AskError, AccountSettingsError, OperatorError)
+    click.echo(f"account {changed.account_id} at {changed.provider} changed")
+    if wrong is not None:
+        click.echo(f"but {changed.base_url} says: {in_words(wrong)}", err=True)
 
 
 @account.command("list")

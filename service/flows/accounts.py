@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 from urllib.parse import urlsplit
@@ -49,9 +49,7 @@ async def add_account(
         raise InvalidAskError("account_id", "allowed are 1 to 63 of A-Z, a-z, 0-9, _, . and -, a letter or digit first")
     if provider not in PROVIDER_NAMES:
         raise InvalidAskError("provider", f"{provider} is not known; allowed are {', '.join(PROVIDER_NAMES)}")
-    address = urlsplit(base_url)
-    if address.scheme not in ("http", "https") or not address.netloc:
-        raise InvalidAskError("base_url", f"{base_url} is no http or https address")
+    _check_address(base_url)
     account = MerchantAccount(0, account_id, provider, base_url, settings)
     if not secrets_elsewhere:
         await open_provider(account).close()
@@ -60,6 +58,34 @@ async def add_account(
     if number is None:
         raise ConflictingAskError("account_id", f"the operator has a merchant account {account_id} already")
     return MerchantAccount(number, account_id, provider, base_url, settings)
+
+
+async def change_account(
+    database: Database,
+    operator_no: int,
+    account_id: str,
+    *,
+    base_url: str | None,
+    settings: Mapping[str, Any],
+    removed: Iterable[str] = (),
+    secrets_elsewhere: bool = False,
+) -> MerchantAccount:
+    """Changes some of an account's settings, or its provider's address, after a look at them; who runs takes them up
+    within seconds. Raises AskError naming the field, or AccountSettingsError for settings that can't be used.
+    """
+    known = [row.account for row in await list_accounts(database) if row.operator_no == operator_no]
+    row = next((row for row in known if row.account_id == account_id), None)
+    if row is None:
+        raise UnknownAskError("account_id", f"the operator has no merchant account {account_id}")
+    gone = set(removed)
+    merged = {name: value for name, value in {**row.settings, **settings}.items() if name not in gone}
+    _check_address(base_url or row.base_url)
+    account = MerchantAccount(row.account_no, account_id, row.provider, base_url or row.base_url, merged)
+    if not secrets_elsewhere:
+        await open_provider(account).close()
+    async with database.transaction(AgreementStore) as store:
+        await store.change_account(operator_no, account_id, account.base_url, merged)
+    return account
 
 
 async def pause_account(database: Database, operator_no: int, account_id: str, *, paused: bool) -> None:
@@ -76,3 +102,9 @@ async def check_account(account: MerchantAccount) -> Outcome | None:
         return await provider.check()
     finally:
         await provider.close()
+
+
+def _check_address(base_url: str) -> None:
+    address = urlsplit(base_url)
+    if address.scheme not in ("http", "https") or not address.netloc:
+        raise InvalidAskError("base_url", f"{base_url} is no http or https address")

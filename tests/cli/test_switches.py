@@ -121,6 +121,8 @@ async def test_rides_are_billed_from_an_instant(farebox: Farebox, database: Any)
         (["operator", "bill-from", "default", "2027-01-01T00:00:00"], "with its offset"),
         (["operator", "bill-from", "default"], "give either"),
         (["account", "pause", "none"], "no merchant account none"),
+        (["account", "change", "none"], "no merchant account none"),
+        (["debit", "refund-again", DEBIT], "there is no debit"),
         (["account", "check", "none"], "no such account"),
         (["debit", "show", "none"], "there is no debit 'none'"),
         (["debit", "show", "99999999999999999999-1"], "there is no debit"),
@@ -158,6 +160,16 @@ async def test_accounts_are_checked_by_a_call_that_moves_nothing_and_paused(
     )
     refused = await farebox("account", "check", "good", FAREBOX_ENVIRONMENT="production")
     assert (refused[0], "refused" in refused[1]) == (1, True)
+    mended = await farebox("account", "change", "bad", "--setting", "api_key=key-of-bad", "--setting", "timeout_s=5")
+    assert mended == (0, "account bad at sandbox changed\n", "")
+    assert (await farebox("account", "check"))[0] == 0
+    assert "timeout_s=5" in (await farebox("account", "list"))[1].splitlines()[1]
+    spoilt = await farebox("account", "change", "bad", "--setting", "timeout_s=", "--setting", "api_key=wrong")
+    assert (spoilt[0], "Rejected" in spoilt[2]) == (0, True)
+    assert "timeout_s" not in (await farebox("account", "list"))[1]
+    for words, said in ((["--setting", "api_key="], "api_key"), (["--url", "nowhere"], "nowhere is no http")):
+        left = await farebox("account", "change", "bad", *words)
+        assert (left[0], said in left[2]) == (2, True)
     paused = await farebox("account", "pause", "good")
     assert paused[1] == "account default.good: paused, nothing new is submitted\n"
     assert "  paused  " in (await farebox("account", "list"))[1].splitlines()[0]
@@ -218,6 +230,19 @@ async def test_a_debit_is_shown_decided_and_disputed(farebox: Farebox, database:
     assert opened[1].startswith(f"{DEBIT}  session s-1  settled  complaint  2.50 of 2.50 CNY paid")
     closed = await farebox("dispute", "close", DEBIT, "resolved")
     assert closed[1].startswith(f"{DEBIT}  session s-1  settled  resolved  2.50 of 2.50 CNY paid")
+    assert (await farebox("debit", "refunds"))[:2] == (0, "")
+    await database.execute(
+        "INSERT INTO refund (ride_no, ordinal, refund_ordinal, slot, operator_no, agreement_no, account_no, currency,"
+        " amount_minor, state, provider_key, debit_key, reason, code, created_at, updated_at)"
+        " SELECT ride_no, ordinal, 1, slot, operator_no, agreement_no, account_no, currency, 100, 'failed', 'R', 'KEY',"
+        " 'owed less', 'TOO_LATE', created_at, created_at FROM debit WHERE ride_no = $1",
+        RIDE,
+    )
+    stands = (await farebox("debit", "refunds"))[1]
+    assert stands.startswith(f"{DEBIT}-1  session s-1  failed  1.00 CNY  since 2026-")
+    assert stands.endswith("  (TOO_LATE)\n")
+    nothing = await farebox("debit", "refund-again", DEBIT)
+    assert (nothing[0], "has nothing to give back that its provider takes" in nothing[2]) == (2, True)
     shown = (await farebox("debit", "show", DEBIT))[1]
     assert "manual -> settled" in shown
     assert "P-77" in shown

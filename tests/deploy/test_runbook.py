@@ -6,9 +6,11 @@ import re
 from pathlib import Path
 
 import prometheus_client
+import rich_click as click
 import yaml
 
 import service.telemetry
+from service.cli.app import farebox
 from service.settings import settings_table
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
@@ -44,3 +46,26 @@ def test_every_link_inside_the_runbook_leads_somewhere() -> None:
     links = set(re.findall(r"\]\(#([^)]+)\)", TEXT))
     assert links
     assert links <= anchors
+
+
+def test_every_metric_stands_in_the_runbook_with_its_labels_and_meaning() -> None:
+    rows = set()
+    for metric in (item for item in vars(service.telemetry).values() if isinstance(item, METRIC_TYPES)):
+        (family,) = metric.collect()
+        name = f"{family.name}_total" if isinstance(metric, prometheus_client.Counter) else family.name
+        rows.add(f"| `{name}` | {', '.join(metric._labelnames)} | {family.documentation} |")
+    assert rows == set(re.findall(r"(?m)^\| `farebox_.*$", TEXT))
+
+
+def test_every_command_of_the_runbook_is_one_with_the_options_it_is_given() -> None:
+    spoken = {line.split(" #")[0] for line in re.findall(r"(?:`|-- )(farebox [a-z-]+[^`\n]*)", TEXT)}
+    assert len(spoken) > 20
+    for line in spoken:
+        group: click.Command = farebox
+        words = line.split()[1:]
+        while words and isinstance(group, click.Group):
+            found = group.get_command(click.Context(group), words.pop(0))
+            assert found is not None, line
+            group = found
+        options = {name for option in group.params for name in option.opts}
+        assert {word for word in words if word.startswith("--")} <= options, line

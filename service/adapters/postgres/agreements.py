@@ -74,6 +74,11 @@ class AgreementStore(BatchStore):
             for row in await self.all("merchant_accounts")
         ]
 
+    async def change_account(self, operator_no: int, account_id: str, base_url: str, settings: dict[str, Any]) -> bool:
+        """Another address, other settings; False when there is no such account."""
+        text = msgspec.json.encode(settings).decode()
+        return await self.run("change_account", operator_no, account_id, base_url, text) == 1
+
     async def set_account_paused(self, operator_no: int, account_id: str, *, paused: bool) -> bool:
         """Stops new submissions of an account, or lets them go on; False when there is no such account."""
         return await self.run("set_account_paused", operator_no, account_id, paused) == 1
