@@ -10,7 +10,7 @@ from debit_makers import CARD, KEY, NOW, ORDER, ZONE, debit, terms
 from msgspec.structs import replace
 
 from service.billing.capabilities import Capabilities
-from service.billing.debits import Debit, RefundRefusedError, State, after, dunning
+from service.billing.debits import Debit, ImpossibleEventError, RefundRefusedError, State, after, dunning
 from service.billing.debits.dunning import Calendar
 from service.billing.debits.events import (
     Call,
@@ -24,6 +24,7 @@ from service.billing.debits.events import (
     Notified,
     OwedChanged,
     PaidElsewhere,
+    PaymentWanted,
     PolicyDue,
     Post,
     Queried,
@@ -35,6 +36,7 @@ from service.billing.debits.events import (
     Submitted,
     Suspended,
 )
+from service.billing.debits.holding import TO_CONFIRM
 from service.billing.outcomes import (
     Accepted,
     AlreadyDone,
@@ -137,6 +139,29 @@ def test_throttled_waits_as_long_as_the_provider_says_under_the_same_key() -> No
     assert (made.state, made.due_at, made.provider_key) == (State.SUBMITTING, NOW + seconds(7), KEY)
     made, [call] = live(made, [(seconds(7), Due())])
     assert (call, made.attempts) == (Call("submit"), 1)
+
+
+def test_what_was_never_sent_is_sent_however_long_debits_were_stopped() -> None:
+    stopped = debit(State.SUBMITTING)
+    waiting, _ = live(stopped, [(seconds(0), Submitted(KEY, Throttled(seconds(0))))])
+    made, effects = live(waiting, [(timedelta(days=9), Due())])
+    assert (made.state, effects, made.submitted_at) == (State.SUBMITTING, [Call("submit")], NOW + timedelta(days=9))
+    lost = [(timedelta(days=9), Submitted(KEY, Unknown("timeout"))), (timedelta(days=9), Due())]
+    assert live(made, lost)[0].state is State.UNKNOWN
+
+
+def test_what_was_sent_and_then_throttled_needs_a_person_once_its_key_may_be_forgotten() -> None:
+    pending = debit(State.PENDING)
+    twice = [(seconds(0), Queried(KEY, NotFound())), (seconds(60), Queried(KEY, NotFound()))]
+    again, _ = live(pending, [*twice, (seconds(61), Submitted(KEY, Throttled(seconds(0))))])
+    assert again.state is State.SUBMITTING
+    assert live(again, [(timedelta(days=9), Due())])[0].state is State.MANUAL
+
+
+def test_who_is_asked_to_confirm_a_hold_is_given_nothing_else_to_pay_meanwhile() -> None:
+    made = debit(State.NEEDS_RIDER, attempts=0, begun_at=None, submitted_at=None, asked_minor=0, reason=TO_CONFIRM)
+    with pytest.raises(ImpossibleEventError):
+        after(made, PaymentWanted(), NOW, terms(ORDER))
 
 
 def test_a_new_key_follows_a_definite_decline_where_the_provider_wants_one() -> None:

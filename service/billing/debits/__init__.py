@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from service.billing.capabilities import Capabilities
 from service.billing.debits import holding, payments, policy, truth, wishes
 from service.billing.debits.answers import (
+    THROTTLED,
     asked_about,
     manual,
     on_lower_answered,
@@ -120,12 +121,17 @@ def _due(debit: Debit, event: Due | LeaseOver, now: datetime, terms: Terms) -> S
 
 
 def _submit_again(debit: Debit, now: datetime, terms: Terms) -> Step:
-    """The same request under the same key, while the provider remembers it."""
+    """The same request under the same key, while the provider remembers it.
+
+    A key to which every answer so far was "too many" has never been used there: its window begins anew when it
+    is over, however long debits were stopped meanwhile.
+    """
     if debit.verify:
         return unknown(replace(debit, verify=False), "asked about after a restore", now), ()
-    if window_over(debit, now, terms):
+    over, never_sent = window_over(debit, now, terms), debit.reason == THROTTLED and not debit.queries
+    if over and not never_sent:
         return manual(debit, "the key's window is over"), ()
-    return replace(debit, due_at=now), (Call("submit"),)
+    return replace(debit, submitted_at=now if over else debit.submitted_at, due_at=now), (Call("submit"),)
 
 
 def _begin(debit: Debit, now: datetime, terms: Terms) -> Step:

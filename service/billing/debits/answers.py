@@ -27,6 +27,9 @@ from service.billing.outcomes import (
     Unknown,
 )
 
+THROTTLED = "throttled"
+"""Why a debit waits that was provably not executed; before any question about its key, it was never even sent."""
+
 
 def asked_about(debit: Debit, terms: Terms) -> bool:
     """Whether the debit's number may still be paid at the provider after a decline, so that it is polled and closed."""
@@ -55,7 +58,7 @@ def on_submitted(debit: Debit, outcome: Outcome, now: datetime, terms: Terms) ->
         case CapExceeded():
             return _cut(debit, outcome.cap_minor, now, terms), ()
         case Throttled():
-            return replace(debit, due_at=now + outcome.retry_after, reason="throttled"), ()
+            return replace(debit, due_at=now + outcome.retry_after, reason=THROTTLED), ()
         case AlreadyDone() | NotFound():
             return unknown(debit, type(outcome).__name__, now), ()
         case Unknown():
@@ -203,7 +206,8 @@ def _not_found(debit: Debit, now: datetime) -> Debit:
         debit = replace(debit, not_found_at=now)
     elif now - debit.not_found_at >= dunning.NOT_FOUND_APART:
         # It never arrived: the same request again, under the same key.
-        return replace(debit, state=State.SUBMITTING, reason="not found twice", not_found_at=None, due_at=now)
+        again = replace(debit, state=State.SUBMITTING, reason="not found twice", queries=debit.queries + 1)
+        return replace(again, not_found_at=None, due_at=now)
     return _told_nothing(debit, debit.reason or "unknown", now)
 
 

@@ -10,7 +10,7 @@ from datetime import datetime
 
 from msgspec.structs import replace
 
-from service.billing.debits import dunning
+from service.billing.debits import dunning, holding
 from service.billing.debits.answers import asked_about, needs_rider, unknown
 from service.billing.debits.events import (
     Call,
@@ -40,10 +40,14 @@ from service.billing.outcomes import (
 
 
 def payment_wanted(debit: Debit, event: PaymentWanted, now: datetime, terms: Terms) -> Step:
-    """The intent, stored before the provider is asked: the number is the rider's until `payable_until`."""
+    """The intent, stored before the provider is asked: the number is the rider's until `payable_until`.
+
+    Not while he is asked to confirm a hold: what he pays beside it has another number at the provider, and once he
+    confirms, both could be taken.
+    """
     unpaid = debit.amount_minor - debit.paid_minor - debit.excess_minor
     payable = debit.state in (*CAN_BE_OVERDUE, State.WRITTEN_OFF) and not debit.suspended and unpaid > 0
-    if not payable or debit.lowering_to is not None:
+    if not payable or debit.lowering_to is not None or holding.waits_for_hold(debit):
         raise ImpossibleEventError(debit, event)
     until = now + terms.calendar.payment_open_for
     if debit.state is State.PENDING:
