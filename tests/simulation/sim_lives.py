@@ -66,7 +66,10 @@ class Wire:
 
             if await self._turns.turn(None, f"arrives {request.path}", gone) == "dropped":
                 return web.Response(status=500)
-            answer = await door(request)
+            try:
+                answer = await door(request)
+            except ConnectionResetError:  # Who asked is gone before he had asked all.
+                return web.Response(status=500)
             await self._turns.turn(None, f"answered {request.path}")
             return answer
 

@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from sim_books import check_world
 from sim_calm import CalmDatabase
 from sim_intake import Intake
+from sim_order import break_ties
 from sim_profiles import Focus, draw_chaos
 from sim_script import Script
 from sim_world import World
@@ -60,6 +61,7 @@ def run_worlds(
     report: Callable[[str], None] = lambda _: None,
 ) -> Result:
     """Plays the worlds of these seeds; stops at the first failure unless told otherwise. `each`: reports each world."""
+    break_ties()
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
         return runner.run(_run(url, seeds, stop, each, focus, report))
 

@@ -18,7 +18,8 @@ from virtual_loop import VirtualLoop
 T = TypeVar("T")
 
 STRAND: ContextVar[int] = ContextVar("STRAND", default=0)
-"""The number of the root task that this one belongs to: orders waiting effects whatever order sockets woke them in."""
+"""The number of the root task that this one belongs to. With the number of the task itself it orders waiting effects,
+whatever order sockets woke them in."""
 SPINS_MAX = 20_000
 
 
@@ -32,7 +33,7 @@ class Process:
     def __init__(self, name: str) -> None:
         self.name = name
         self.dead = False
-        self.tasks: set[asyncio.Task[Any]] = set()
+        self.tasks: dict[asyncio.Task[Any], None] = {}  # In the order in which they began.
 
 
 class Waiting:
@@ -41,7 +42,7 @@ class Waiting:
     def __init__(
         self, number: int, process: Process | None, what: str, waiter: asyncio.Future[str], gone: Callable[[], bool]
     ) -> None:
-        self.order = (STRAND.get(), number)
+        self.order = (STRAND.get(), what, number)
         self.process = process
         self.what = what
         self.waiter = waiter
@@ -59,6 +60,7 @@ class Turns:
         self._side = side
         self._busy: dict[int, int] = {}  # Statements under way: number -> process id of the connection's server.
         self._blocked: set[int] = set()
+        self._known: dict[asyncio.Task[Any], int] = {}  # Tasks in the order in which they first waited.
         self._numbers = count(1)
         self._woken = asyncio.Event()
 
@@ -66,7 +68,10 @@ class Turns:
         """Waits until it is this effect's turn; returns what is to go wrong with it, "" for nothing."""
         if process is not None and process.dead:
             raise KilledError
-        entry = Waiting(next(self._numbers), process, what, self.loop.create_future(), gone)
+        task = asyncio.current_task()
+        assert task is not None
+        number = self._known.setdefault(task, len(self._known))
+        entry = Waiting(number, process, what, self.loop.create_future(), gone)
         self.waiting.append(entry)
         try:
             return await entry.waiter
@@ -95,8 +100,8 @@ class Turns:
         context.run(STRAND.set, next(self._numbers))
         task = self.loop.create_task(work, context=context)
         self.tasks[task] = name
-        process.tasks.add(task)
-        task.add_done_callback(process.tasks.discard)
+        process.tasks[task] = None
+        task.add_done_callback(lambda ended: process.tasks.pop(ended, None))
 
     def finished(self) -> list[tuple[str, BaseException | None]]:
         """The root tasks that have ended since the last call, and what they raised."""
