@@ -216,6 +216,17 @@ def test_obligations_that_waited_are_netted_once_the_fate_is_known() -> None:
     assert (made.net_again, NetAgain() in effects) == (False, True)
 
 
+@pytest.mark.parametrize("abilities", [CARD, ORDER, replace(ORDER, closes_unpaid=True)])
+@pytest.mark.parametrize("told", [Notified, Queried, LowerAnswered])
+def test_what_is_paid_before_it_could_be_closed_is_netted_again(
+    abilities: Capabilities, told: type[Notified | Queried | LowerAnswered]
+) -> None:
+    voided, _ = after(debit(State.PENDING), OwedChanged(0), NOW, terms(abilities))
+    paid, effects = after(voided, told(KEY, Succeeded(1000, "r")), NOW, terms(abilities))
+    assert (paid.state, paid.paid_minor, paid.lowering_to) == (State.SETTLED, 1000, None)
+    assert NetAgain() in effects, "owed nothing, paid 1000: somebody must give it back"
+
+
 def test_what_is_lowered_while_pending_is_asked_of_the_provider() -> None:
     able = Capabilities(reduces_pending=True)
     lowering, _ = live(debit(State.PENDING), [(seconds(0), OwedChanged(700))], able)

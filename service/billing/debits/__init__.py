@@ -210,6 +210,8 @@ def _consequences(before: Debit, debit: Debit, effects: tuple[Effect, ...], now:
     meant_for_before = debit.lowering_to is not None and before.lowering_to is not None
     if meant_for_before and debit.state is not before.state and debit.state not in FINAL:
         debit = replace(debit, lowering_to=None, net_again=True)  # Decided anew for the new state.
+    if before.lowering_to is not None and debit.state in FINAL and debit.state is not before.state:
+        debit = replace(debit, net_again=True)  # It ended before it was lowered: what is too much goes back.
     debit = policy.good_record(before, debit, terms)
     if debit.state is State.WRITTEN_OFF is not before.state:
         open_there = before.state is State.PENDING or asked_about(debit, terms)
@@ -237,6 +239,8 @@ def _ended(before: Debit, debit: Debit, now: datetime) -> Debit:
     if given and not asking:
         at = debit.due_at if before.state is debit.state else None
         debit, asking = replace(debit, due_at=at or now + WRITTEN_OFF_POLL), True
+    if debit.doubted_minor is not None and debit.due_at is None:
+        debit = replace(debit, due_at=now)
     settled = debit.state in (State.SETTLED, State.SETTLED_ELSEWHERE, State.SETTLED_TWICE)
     return replace(
         debit,
