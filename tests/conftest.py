@@ -11,11 +11,17 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from service.adapters.migrate import migrate
 from service.lab.kafka import create_topics
 from service.lab.servers import Servers, lab
 from service.telemetry import configure_logs
+
+settings.register_profile(
+    "farebox", derandomize=True, print_blob=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("farebox")  # The same examples every time; the simulation is where seeds go on exploring.
 
 MIGRATED_AT = datetime(2026, 11, 22, 10, tzinfo=UTC)
 """Business time at which a test's database was migrated: there are partitions for this month and the three after it."""
