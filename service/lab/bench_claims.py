@@ -97,7 +97,9 @@ async def _plan(connection: asyncpg.Connection[asyncpg.Record], now: datetime, o
     await connection.execute(f"PREPARE claim_plan AS {QUERIES['claim_debits']}")
     try:
         at = f"'{now.isoformat()}'"
-        text = await connection.fetchval(f"EXPLAIN ({options}) EXECUTE claim_plan(1, {at}, {at}, {CLAIMED}, true)")
+        text = await connection.fetchval(
+            f"EXPLAIN ({options}) EXECUTE claim_plan(1, {at}, {at}, {CLAIMED}, true, '{{}}')"
+        )
     finally:
         await connection.execute("DEALLOCATE claim_plan")
     plan: dict[str, Any] = json.loads(text)[0]["Plan"]
