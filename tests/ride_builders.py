@@ -15,9 +15,10 @@ from service.billing.batch import Advance, Arrival, advance, reconsider
 from service.billing.catalog import AgreementRef, BalanceBook, BalanceKey, Catalog, Operator, TariffVersion
 from service.billing.events import Adjustment, AdjustmentKind, Kind, Position, RideEvent
 from service.billing.keys import session_key_bytes
+from service.billing.opening import OpenDebt, brought_over
 from service.billing.rides import Revision, Ride, StoredRevision, restore
 from service.billing.tariffs import Tariff, TariffDraft, build
-from service.billing.verdicts import Occasion
+from service.billing.verdicts import Occasion, Terms
 
 NOON = datetime(2026, 11, 22, 4, tzinfo=UTC)
 """Noon in Shanghai, when the rides of the tests begin."""
@@ -124,6 +125,13 @@ class World:
         self._now += timedelta(minutes=1)
         revision = adjust(self.rides[self._key(session)], adjustment, self._now)
         return self._keep([revision])[0] if revision is not None else None
+
+    def bring(self, debt: OpenDebt, tariff_id: str = "bike") -> Revision:
+        """A debt that another system billed, brought over."""
+        version = self.catalog.tariff_version(1, tariff_id, 1)
+        assert version is not None
+        terms = Terms(self.catalog.agreements[1, debt.agreement_id], version)
+        return self._keep([brought_over(debt, self.operator, self._mint(), terms, self._now)])[0]
 
     def ride(self, session: str = "s-1") -> Ride:
         """What is known of a ride."""

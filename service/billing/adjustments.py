@@ -85,6 +85,8 @@ def check_adjustment(adjustment: Adjustment) -> None:
     rate = adjustment.tax_rate
     if adjustment.kind != "extra" and (rate is not None or adjustment.regardless):
         raise AdjustmentError("bad_adjustment", "a reduction takes its tax from the charge and falls with it")
+    if adjustment.kind == "opening":
+        raise AdjustmentError("bad_adjustment", "a debt is brought over by an import, as a ride of its own")
     if rate is not None and (not rate.is_finite() or not 0 <= rate <= 1 or len(str(rate)) > _RATE_LENGTH_MAX):
         raise AdjustmentError("bad_adjustment", "the tax rate is a share of 1: 0.13 for 13 %")
 

@@ -10,7 +10,7 @@ import msgspec
 from service.billing.events import AdjustmentKind, RideEvent
 from service.billing.ledger import Transfer, adjustment_transfers, charge_transfers
 from service.billing.rating import Charge
-from service.billing.rating.adjusting import Adjusted, adjust_charge
+from service.billing.rating.adjusting import ADDING, Adjusted, adjust_charge
 from service.billing.sessions import Session, SessionState, Usage, adjustments
 
 Pot = AdjustmentKind | Literal["fare"]
@@ -74,7 +74,7 @@ def taken_back(before: StoredCharge | None, session: Session, more_minor: int = 
 
     It is never more than what was owed before and what is adjusted now (`more_minor`, signed).
     """
-    own = [one for one in adjustments(session) if one.kind != "extra" or one.regardless]
+    own = [one for one in adjustments(session) if one.kind not in ADDING or one.regardless]
     if before is None or not any(one.regardless for one in own):
         return None
     nothing = Charge(before.charge.currency, (), 0)
@@ -93,12 +93,13 @@ def owed_tax(charge: StoredCharge | None) -> int:
 
 
 def obligation_kind(before: StoredCharge | None, fresh: Iterable[RideEvent]) -> str:
-    """What a decision's difference is called: `charge`, `correction`, `extra`, `goodwill` or `refund`.
+    """What a decision's difference is called: `charge`, `correction`, `extra`, `goodwill`, `refund`
+    or `opening`.
 
     An adjustment is a decision of its own: nothing else is decided with it.
     """
     kind = next((event.adjustment.kind for event in fresh if event.adjustment is not None), "correction")
-    return "charge" if before is None else kind
+    return "charge" if before is None and kind == "correction" else kind
 
 
 def charge_moves(

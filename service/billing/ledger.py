@@ -42,6 +42,8 @@ class Account(IntEnum):
     """By operator: extra charges (damage, fines, tolls)."""
     GOODWILL = 12
     """By operator: forgone of charges that were right."""
+    OPENING = 13
+    """By operator: debts that another system had billed; their revenue and their tax stand in its books."""
 
 
 class Fact(IntEnum):
@@ -106,7 +108,8 @@ def charge_transfers(
 def adjustment_transfers(
     kind: AdjustmentKind, agreement_no: int, operator_no: int, amount_minor: int, tax_minor: int, currency: str
 ) -> tuple[Transfer, ...]:
-    """What extra charges (positive), goodwill or refunds (negative) of a ride changed by, beside its fare.
+    """What extra charges and debts brought over (positive), goodwill or refunds (negative) of a ride changed by, beside
+    its fare.
 
     Each kind has an account of its own, so that revenue stays what rides were charged; the part that is tax goes where
     the fare's does. Both amounts are signed; nothing is posted for 0.
@@ -164,6 +167,7 @@ _ADJUSTING: dict[AdjustmentKind, Account] = {
     "extra": Account.EXTRAS,
     "goodwill": Account.GOODWILL,
     "refund": Account.REFUNDS,
+    "opening": Account.OPENING,
 }
 _FORGONE = {
     Fact.WRITE_OFF: Account.WRITE_OFFS,

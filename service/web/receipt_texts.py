@@ -38,6 +38,7 @@ LINES = {
     "extra": _both("附加费用", "Extra charge"),
     "goodwill": _both("优惠减免", "Goodwill"),
     "refund": _both("退款", "Refund"),
+    "opening": _both("此前未付款项", "Debt from before"),
     "lapsed": _both("随撤销失效", "Lapsed with the ride"),
     "rounding": _both("四舍五入", "Rounding"),
     "tax": _both("税", "Tax"),
@@ -46,6 +47,7 @@ LINES = {
 """A line of a charge, by its code."""
 
 ADJUSTMENTS = {
+    "ride": _both("骑行", "ride"),
     "damage": _both("车辆损坏", "damage"),
     "fine": _both("违章罚款", "fine"),
     "toll": _both("过路费", "toll"),

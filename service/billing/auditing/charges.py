@@ -7,7 +7,9 @@ from collections.abc import Iterator, Sequence
 from service.billing.auditing.problems import Place, Problem, differing
 from service.billing.charged import UNCHARGED, StoredCharge, adjusted_charge, taken_back
 from service.billing.events import Adjustment, RideEvent
+from service.billing.opening import opening_charge
 from service.billing.rating import Charge
+from service.billing.rating.adjusting import ADDING
 from service.billing.sessions import Session, SessionState, Usage
 
 
@@ -27,6 +29,8 @@ def unrated_charge(
 ) -> StoredCharge | None:
     """The charge that a revision must have which did not rate its fare anew."""
     adjustment = adjustment_in(events)
+    if adjustment is not None and adjustment.kind == "opening":
+        return opening_charge(session) if before is None else None
     if adjustment is None or before is None or before.taken_back:
         more_minor = 0
         if adjustment is not None:
@@ -54,7 +58,7 @@ def check_unrated(
         return
     yield from check_same(place, wanted, charge)
     owed_minor = before.charge.total_minor if before is not None else 0
-    if adjustment is not None and adjustment.kind != "extra" and adjustment.amount_minor > owed_minor:
+    if adjustment is not None and adjustment.kind not in ADDING and adjustment.amount_minor > owed_minor:
         yield Problem(place, "ride_revision", "events", f"at most {owed_minor} less", adjustment.amount_minor)
     if adjustment is not None and len(events) > 1:
         yield Problem(place, "ride_revision", "events", "an adjustment by itself", f"{len(events)} events")

@@ -55,12 +55,12 @@ class Location(msgspec.Struct, frozen=True, gc=False):
     lng: Annotated[float, Meta(ge=-180, le=180)]
 
 
-AdjustmentKind: TypeAlias = Literal["extra", "goodwill", "refund"]
+AdjustmentKind: TypeAlias = Literal["extra", "goodwill", "refund", "opening"]
 
 
 class Adjustment(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
     """What support makes a ride owe beside its fare: an extra charge (damage, a fine, a toll), goodwill (so much less),
-    or a refund (so much given back).
+    or a refund (so much given back); or the debt that another system had billed and that was brought over (opening).
 
     `amount_minor` > 0 is what the rider owes more or less, tax included; `tax_rate` (0.13 is 13 %) is the tax within an
     extra charge, None where it is not taxed. `code` names it on the receipt, `reason` and `by` are for the trail.

@@ -16,6 +16,9 @@ from service.billing.events import Adjustment, AdjustmentKind
 from service.billing.money import from_minor
 from service.billing.rating.charges import ONE, Charge, Line
 
+ADDING = frozenset({"extra", "opening"})
+"""The kinds by which more is owed; the others take something off."""
+
 
 class Adjusted(msgspec.Struct, frozen=True, gc=False):
     """What came of an adjustment: signed minor units, and the tax within them.
@@ -38,14 +41,14 @@ def adjust_charge(
     (`fare` is empty, and of the extra charges those are given that are owed regardless): it then owes no more than
     before, so that reductions ate first what is gone now, and the later ones what is left.
     """
-    extras = [(one, _tax_within(one)) if one.kind == "extra" else (one, 0) for one in adjustments]
-    gross_minor = fare.total_minor + sum(one.amount_minor for one, _ in extras if one.kind == "extra")
+    extras = [(one, _tax_within(one)) if one.kind in ADDING else (one, 0) for one in adjustments]
+    gross_minor = fare.total_minor + sum(one.amount_minor for one, _ in extras if one.kind in ADDING)
     gross_tax = fare.tax_minor + sum(tax for _, tax in extras)
     cuts = _cuts(adjustments, gross_minor, owed_max_minor)
     rate = _one_rate(fare, adjustments)
     lines, adjusted, cut_minor = list(fare.lines), list[Adjusted](), 0
     for (one, tax_minor), cut in zip(extras, cuts, strict=True):
-        if one.kind == "extra":
+        if one.kind in ADDING:
             adjusted.append(Adjusted(one.adjustment_id, one.kind, one.amount_minor, tax_minor))
         else:
             before = _share(gross_tax, cut_minor, gross_minor)
@@ -61,7 +64,7 @@ def adjust_charge(
 def _cuts(adjustments: Sequence[Adjustment], gross_minor: int, owed_max_minor: int | None) -> list[int]:
     """How much each reduction comes to; 0 for an extra charge."""
     cuts = [0] * len(adjustments)
-    places = [index for index, one in enumerate(adjustments) if one.kind != "extra"]
+    places = [index for index, one in enumerate(adjustments) if one.kind not in ADDING]
     left = gross_minor
     if owed_max_minor is not None:
         left = max(gross_minor - owed_max_minor, 0)
@@ -76,8 +79,8 @@ def _lines(one: Adjustment, cut_minor: int, currency: str, rate: Decimal | None,
     """The line of an adjustment, and one for what of it does not count."""
     path = f"adjustment:{one.adjustment_id}"
     amount = from_minor(one.amount_minor, currency)
-    if one.kind == "extra":
-        return [Line("extra", ONE, "fee", amount, amount, path, one.code, refundable=True, tax_rate=one.tax_rate)]
+    if one.kind in ADDING:
+        return [Line(one.kind, ONE, "fee", amount, amount, path, one.code, refundable=True, tax_rate=one.tax_rate)]
     lines = [Line(one.kind, ONE, "ride", -amount, -amount, path, one.code, tax_rate=rate)]
     if cut_minor < one.amount_minor:
         rest = from_minor(one.amount_minor - cut_minor, currency)
@@ -88,7 +91,7 @@ def _lines(one: Adjustment, cut_minor: int, currency: str, rate: Decimal | None,
 def _one_rate(fare: Charge, adjustments: Sequence[Adjustment]) -> Decimal | None:
     """The tax rate of what is reduced, where that has a single one."""
     rates = {line.tax_rate for line in fare.lines if line.code != "tax_rounding"}
-    rates |= {one.tax_rate for one in adjustments if one.kind == "extra"}
+    rates |= {one.tax_rate for one in adjustments if one.kind in ADDING}
     return rates.pop() if len(rates) == 1 else None
 
 
