@@ -135,6 +135,16 @@ class FakeProvider:
         self.holds[request.key] = self.next_hold
         return self.next_hold
 
+    async def release_hold(self, hold: HoldRef) -> HoldAnswer:
+        self._called("release_hold", hold.key)
+        self.holds[hold.key] = HoldStatus("released", hold.provider_ref)
+        return self.holds[hold.key]
+
+    async def finish_hold(self, hold: HoldRef) -> HoldAnswer:
+        self._called("finish_hold", hold.key)
+        self.holds[hold.key] = HoldStatus("completed", hold.provider_ref)
+        return self.holds[hold.key]
+
     async def refund(self, request: RefundRequest) -> Outcome:
         self._called("refund", request.key)
         fault = self._fault(request.key)

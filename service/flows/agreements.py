@@ -51,6 +51,7 @@ from service.flows.agreement_replies import (
     view,
 )
 from service.flows.clock import Clock
+from service.flows.each import each
 
 LEASE = timedelta(seconds=30)
 """Machine time after which another process may ask about an agreement that this one was working on."""
@@ -136,9 +137,7 @@ class Agreements:
             async with room:
                 await self._ask(row, None)
 
-        async with asyncio.TaskGroup() as tasks:
-            for row in rows:
-                tasks.create_task(look_at(row))
+        await each(map(look_at, rows))
         return len(rows)
 
     async def eligibility(self, ask: EligibilityAsk) -> Eligibility:

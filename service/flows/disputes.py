@@ -18,6 +18,7 @@ from service.adapters.providers.port import DisputeAnswer, DisputeStatus
 from service.billing.outcomes import Throttled, Unknown
 from service.flows.accounts import merchant_account
 from service.flows.clock import Clock
+from service.flows.each import each
 from service.telemetry import logger
 
 LOG = logger("disputes")
@@ -64,9 +65,7 @@ class Disputes:
             async with room:
                 await self._ask(question)
 
-        async with asyncio.TaskGroup() as tasks:
-            for question in questions:
-                tasks.create_task(ask(question))
+        await each(map(ask, questions))
         return len(questions)
 
     async def _ask(self, question: DisputeQuestion) -> None:

@@ -36,6 +36,7 @@ from service.billing.keys import session_key, slot_of
 from service.flows.accounts import merchant_account
 from service.flows.admission import Admission
 from service.flows.clock import Clock
+from service.flows.each import each
 from service.flows.hold_calls import LOCAL, call, open_first
 from service.flows.hold_replies import HoldAsk, HoldReply, check, fact_of, reply, requested_row, same_content
 
@@ -161,9 +162,7 @@ class Holds:
             rows = await store.claim_holds(account_no, states, now, machine_at, machine_at + LEASE, HOLDS_MAX)
             seen = await store.rides_of_holds([row.hold.session_key for row in rows]) if rows else {}
         room = asyncio.Semaphore(AT_ONCE)
-        async with asyncio.TaskGroup() as tasks:
-            for row in rows:
-                tasks.create_task(self._look_at(row, seen[row.hold.session_key], room))
+        await each(self._look_at(row, seen[row.hold.session_key], room) for row in rows)
         return len(rows)
 
     async def _look_at(self, row: HoldRow, ride: RideSeen, room: asyncio.Semaphore) -> None:

@@ -149,7 +149,8 @@ def test_a_requested_hold_becomes_what_the_answer_says(answer: Any, state: HoldS
         (HoldState.OPEN, {}, RideSeen("closed", 5, 2, 1, 5, 5), "wait"),
         (HoldState.COMPLETING, {}, RideSeen("closed", 5, 1, 1, 5, 5), "finish"),
         (HoldState.COMPLETING, {}, RideSeen("closed", 0, 1, 1, 0, 0), "release"),
-        (HoldState.COMPLETING, {}, RideSeen("closed", 5, 1, 0, 5, 0), "wait"),
+        (HoldState.COMPLETING, {}, RideSeen("closed", 5, 1, 0, 5, 0, debits_on_hold=1), "wait"),
+        (HoldState.COMPLETING, {}, RideSeen("closed", 5, 2, 1, 5, 0), "release"),
     ],
 )
 def test_what_is_done_about_a_hold(state: HoldState, more: dict[str, Any], ride: RideSeen, step: str) -> None:
@@ -161,15 +162,19 @@ def test_what_is_done_about_a_hold(state: HoldState, more: dict[str, Any], ride:
     st.sampled_from((*sorted(OVER), "open", "parked", "review")),
     st.integers(0, 5),
     st.integers(0, 5),
+    st.integers(0, 5),
     st.integers(0, 3),
 )
-def test_a_hold_is_never_finished_while_a_debit_may_still_be_taken(
-    state: HoldState, ride: str, debits: int, final: int, paid_minor: int
+def test_a_hold_is_never_finished_while_a_debit_may_still_be_taken_on_it(
+    state: HoldState, ride: str, final: int, on_hold: int, not_begun: int, paid_minor: int
 ) -> None:
-    seen = RideSeen(ride, 5, max(debits, final), min(debits, final), 5, paid_minor)
+    debits = final + on_hold + not_begun
+    seen = RideSeen(ride, 5, debits, final, 5, paid_minor, debits_on_hold=on_hold)
     step, _ = next_step(hold(state), seen, AT, POLICY)
-    if seen.debits_final < seen.debits:
+    if on_hold or (not_begun and state is HoldState.OPEN):
         assert step == "wait"
+    if state is HoldState.COMPLETING and not on_hold:
+        assert step != "wait", "what is not begun waits for the end of this hold"
 
 
 @given(st.sampled_from(get_args(signing.State)), st.lists(st.sampled_from(AGREEMENT_ANSWERS), max_size=12))

@@ -29,6 +29,8 @@ from service.billing.outcomes import Accepted, Closed, Declined, NotFound, Outco
 NEW, SETTLED = debit(), debit(State.SETTLED)
 CLOSING = replace(debit(State.SETTLED_ELSEWHERE), forgone_minor=1000, paid_minor=0, receipts=(), lowering_to=0)
 SECOND = replace(debit(), ordinal=2, amount_minor=200)
+WAIVED = replace(debit(State.WAIVED), amount_minor=30, forgone_minor=30)
+UNSENT = replace(debit(), ordinal=2, state=State.CANCELLED)
 NO_SECOND = Capabilities(further_debit=False)
 LEAST = Capabilities(debit_min_minor=50)
 RIDER = "more than may be debited without the rider"
@@ -68,6 +70,22 @@ CASES: list[tuple[str, int, list[Debit], Capabilities, int | None, list[Netting]
         CARD,
         None,
         [OpenDebit(2, 200, State.NEEDS_RIDER, RIDER)],
+    ),
+    (
+        "what was waived, or cancelled before it was sent, is not the one debit that there may be",
+        1200,
+        [WAIVED, UNSENT],
+        NO_SECOND,
+        None,
+        [OpenDebit(3, 1170, State.NEW)],
+    ),
+    (
+        "what was sent and given up may be",
+        1200,
+        [replace(debit(State.CANCELLED), ordinal=1)],
+        NO_SECOND,
+        None,
+        [OpenDebit(2, 1200, State.NEEDS_RIDER, RIDER)],
     ),
     ("less while unpaid lowers it", 700, [NEW], CARD, None, [Change(1, OwedChanged(700))]),
     ("nothing any more ends it", 0, [NEW], CARD, None, [Change(1, OwedChanged(0))]),

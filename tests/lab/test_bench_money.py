@@ -42,7 +42,7 @@ async def filled(servers: Servers) -> AsyncIterator[Connection]:
 
 async def test_due_debits_are_found_by_their_index_whatever_is_settled_beside_them(filled: Connection) -> None:
     assert await claim_reads(filled, NOW) == {"Index Scan by account_no_due_at_idx"}
-    rows = await filled.fetch(QUERIES["claim_debits"], 1, NOW, NOW, 256, True)
+    rows = await filled.fetch(QUERIES["claim_debits"], 1, NOW, NOW, 256, True, [])
     assert len({row["ride_no"] for row in rows}) == 256
     assert {row["state"] for row in rows} == {"new"}
     assert [row["due_at"] for row in rows] == sorted(row["due_at"] for row in rows)

@@ -29,6 +29,9 @@ LOOK_AGAIN = timedelta(minutes=10)
 """How soon an open hold whose ride goes on is looked at again; collection makes it due when its debits are final."""
 LOOK_SELDOM = timedelta(hours=6)
 """And one whose ride is being debited: dunning takes days."""
+LOOK_RARELY = timedelta(days=7)
+"""And one that has been open for longer than `DUNNED_FOR`: what was written off is asked about for years."""
+DUNNED_FOR = timedelta(days=30)
 OURS_AGAIN = timedelta(hours=1)
 """How soon a call that was refused as our fault is made again."""
 
@@ -97,7 +100,10 @@ class Hold(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RideSeen(msgspec.Struct, frozen=True):
-    """What is known of a hold's ride: its state (None: no ride), what it owes, its debits; how far the intake read."""
+    """What is known of a hold's ride: its state (None: no ride), what it owes, its debits; how far the intake read.
+
+    `debits_final` may bring no more money; `debits_on_hold` were begun and may.
+    """
 
     state: str | None = None
     owed_minor: int = 0
@@ -106,6 +112,7 @@ class RideSeen(msgspec.Struct, frozen=True):
     debits_minor: int = 0
     paid_minor: int = 0
     read_through_at: datetime | None = None
+    debits_on_hold: int = 0
 
 
 Step = Literal["ask", "release", "finish", "wait"]
@@ -150,7 +157,7 @@ def next_step(hold: Hold, ride: RideSeen, now: datetime, policy: HoldPolicy) -> 
     if hold.state is HoldState.REQUESTED:
         return ("ask", None) if _wanted(hold, ride, now, policy) else ("release", "not answered in time")
     if hold.state is HoldState.COMPLETING:
-        if ride.debits_final < ride.debits:
+        if ride.debits_on_hold:  # One that is not begun yet waits for the end of this hold, and gets one of its own.
             return "wait", None
         return ("finish", hold.reason) if ride.paid_minor else ("release", hold.reason)
     if hold.expires_at is not None and hold.expires_at <= now:
@@ -164,7 +171,10 @@ def next_step(hold: Hold, ride: RideSeen, now: datetime, policy: HoldPolicy) -> 
 
 def waiting(hold: Hold, ride: RideSeen, now: datetime) -> Hold:
     """The hold when there is nothing to do yet."""
-    return replace(hold, due_at=now + (LOOK_SELDOM if ride.debits_final < ride.debits else LOOK_AGAIN))
+    if ride.debits_final == ride.debits:
+        return replace(hold, due_at=now + LOOK_AGAIN)
+    old = hold.opened_at is not None and now >= hold.opened_at + DUNNED_FOR
+    return replace(hold, due_at=now + (LOOK_RARELY if old else LOOK_SELDOM))
 
 
 def completing(hold: Hold, reason: str | None, now: datetime) -> Hold:

@@ -82,7 +82,7 @@ def _more(
         return (*raised, *_approved_by_rider(more_minor - added, len(debits) + 1))
     if more_minor < capabilities.debit_min_minor:
         return (OpenDebit(len(debits) + 1, more_minor, State.WAIVED, "too little for a debit"),)
-    asked_before = any(debit.amount_minor for debit in debits)
+    asked_before = any(map(_asked_for, debits))
     allowed = not asked_before or (capabilities.further_debit and not any(debit.capped for debit in debits))
     part = min(more_minor, room) if allowed else 0
     if part < capabilities.debit_min_minor:
@@ -118,6 +118,11 @@ def _owed_after_all(debits: Sequence[Debit], changed: set[int]) -> Iterable[tupl
     for debit in debits:
         if debit.excess_minor and debit.state not in FINAL and debit.ordinal not in changed:
             yield debit.ordinal, debit.amount_minor
+
+
+def _asked_for(debit: Debit) -> bool:
+    """Whether the debit is, or may have been, the one that a provider allows; waived or cancelled unsent it is not."""
+    return debit.submitted_at is not None or debit.state not in (State.WAIVED, State.CANCELLED)
 
 
 def _taken_minor(debit: Debit) -> int:

@@ -27,7 +27,8 @@ WHERE r.reader = 'collection' AND r.writer_no = moved.writer_no AND r.seq = move
 
 -- name: claim_debits
 -- Debits of account $1 that are due at $2 (business) and that nobody holds at $3 (machine), the longest waiting first;
--- without $5, and of the tariffs $6, only those of which something must be asked.
+-- without $5, and of the tariffs $6, only those of which something must be asked: what was sent and not answered, what a
+-- rider was given to pay, what is closed or doubted; not what waits for its hold to be sent.
 SELECT d.*, o.operator_id, o.calendar AS operator_calendar, o.name AS operator_name, o.contact AS operator_contact,
   a.agreement_id, a.time_zone, a.language, m.provider,
   a.provider_key AS agreement_key, a.provider_ref AS agreement_ref, h.provider_key AS hold_key, h.provider_ref AS hold_ref,
@@ -39,7 +40,12 @@ JOIN operator o ON o.operator_no = d.operator_no
 JOIN merchant_account m ON m.account_no = d.account_no
 LEFT JOIN hold h ON h.session_key = d.session_key AND h.slot = d.slot
 WHERE d.account_no = $1 AND d.due_at <= $2 AND (d.lease_until IS NULL OR d.lease_until <= $3)
-  AND (($5 AND (d.tariff_no = ANY($6::integer[])) IS NOT TRUE) OR d.state NOT IN ('new', 'retry_wait', 'submitting'))
+  AND (($5 AND (d.tariff_no = ANY($6::integer[])) IS NOT TRUE)
+    OR CASE d.state WHEN 'submitting' THEN d.lease_until IS NOT NULL
+      WHEN 'needs_rider' THEN d.submitted_at IS NOT NULL OR d.doubted_minor IS NOT NULL
+      WHEN 'new' THEN d.doubted_minor IS NOT NULL
+      WHEN 'retry_wait' THEN coalesce(d.doubted_minor, d.lowering_to) IS NOT NULL OR d.payable_until IS NOT NULL
+      ELSE true END)
 ORDER BY d.due_at LIMIT $4
 FOR UPDATE OF d SKIP LOCKED;
 
@@ -47,7 +53,7 @@ FOR UPDATE OF d SKIP LOCKED;
 -- Refunds of account $1, as claim_debits.
 SELECT r.* FROM refund r
 WHERE r.account_no = $1 AND r.due_at <= $2 AND (r.lease_until IS NULL OR r.lease_until <= $3)
-  AND (r.state NOT IN ('new', 'submitting') OR ($5 AND (cardinality($6::integer[]) = 0 OR NOT EXISTS (
+  AND (r.state NOT IN ('new', 'submitting') OR (r.state = 'submitting' AND r.lease_until IS NOT NULL) OR ($5 AND (cardinality($6::integer[]) = 0 OR NOT EXISTS (
     SELECT FROM debit d WHERE d.ride_no = r.ride_no AND d.ordinal = r.ordinal AND d.tariff_no = ANY($6)))))
 ORDER BY r.due_at LIMIT $4
 FOR UPDATE OF r SKIP LOCKED;
@@ -183,8 +189,9 @@ SELECT d.ride_no, d.ordinal FROM debit d
 WHERE d.provider_key = $1 AND d.account_no = $2 AND d.state NOT IN ('settled', 'waived');
 
 -- name: debits_by_hold
--- The debits that go through the running hold of account $2 that has our key or the provider's number $1.
-SELECT k.ride_no, 1 AS ordinal, d.provider_key FROM (
+-- The debit that goes through the running hold of account $2 that has our key or the provider's number $1: of a ride's
+-- debits the last that was begun, else the last; what was waived before, or waits for the rider, goes through none.
+SELECT d.ride_no, d.ordinal, d.provider_key FROM (
   SELECT session_key, slot FROM hold
   WHERE provider_key = $1 AND account_no = $2 AND NOT $3 AND state IN ('requested', 'open', 'completing')
   UNION ALL
@@ -192,7 +199,11 @@ SELECT k.ride_no, 1 AS ordinal, d.provider_key FROM (
   WHERE provider_ref = $1 AND account_no = $2 AND $3 AND state IN ('requested', 'open', 'completing')
 ) h
 JOIN session_key k ON k.session_key = h.session_key AND k.slot = h.slot
-JOIN debit d ON d.ride_no = k.ride_no AND d.ordinal = 1 AND d.slot = h.slot;
+CROSS JOIN LATERAL (
+  SELECT ride_no, ordinal, provider_key FROM debit
+  WHERE debit.ride_no = k.ride_no AND debit.slot = h.slot AND (begun_at IS NOT NULL OR state = 'new')
+  ORDER BY begun_at IS NOT NULL DESC, ordinal DESC LIMIT 1
+) d;
 
 -- name: debits_by_provider_ref
 -- The debits of account $2 that the provider calls $1, by their present number or by that of a receipt.

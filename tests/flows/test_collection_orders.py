@@ -1,0 +1,209 @@
+"""Debits through orders: which of a ride's debits goes through the hold, and when the hold ends."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import cast
+
+import pytest
+from builders import Ride
+from collecting_bench import Bench, assert_books_agree, open_bench
+from fakes import FakeProvider, KilledError
+
+from service.adapters.postgres.holds import HoldStore
+from service.adapters.providers import Providers
+from service.billing.agreements.standing import HoldStatus
+from service.billing.capabilities import Capabilities
+from service.billing.debits.events import OperatorDecided
+from service.billing.outcomes import OpenUrl, Succeeded
+from service.flows.holds import Holds
+from service.flows.stops import What, resume, stop
+
+ORDERS = Capabilities(hold_needed=True, further_debit=False, new_key_after_decline=False, closes_unpaid=False)
+
+
+class OneProvider:
+    """Every merchant account is the bench's."""
+
+    def __init__(self, provider: FakeProvider) -> None:
+        self.provider = provider
+
+    def of(self, _account: object) -> FakeProvider:
+        return self.provider
+
+
+def holds_of(bench: Bench) -> Holds:
+    return Holds(bench.database, cast(Providers, OneProvider(bench.provider)), lambda: bench.now, lambda: bench.machine)
+
+
+async def hold_of(bench: Bench, ride: Ride) -> tuple[str, int]:
+    row = await bench.connection.fetchrow(
+        "SELECT state, ordinal FROM hold WHERE session_id = $1 AND account_no = $2", ride.session_id, bench.account_no
+    )
+    assert row is not None
+    return row["state"], row["ordinal"]
+
+
+async def go_on(bench: Bench, rounds: int = 6, step: timedelta = timedelta(minutes=6)) -> None:
+    """Rounds of holds and debits, and time."""
+    holds = holds_of(bench)
+    for _ in range(rounds):
+        await holds.resolve_round(bench.account_no)
+        await holds.release_round(bench.account_no)
+        await bench.collection.submit_round(bench.account_no)
+        bench.pass_time(step)
+
+
+async def waived_with_an_open_hold(bench: Bench) -> Ride:
+    """A ride that came to nothing, and whose hold was opened before the unlock."""
+    ride = await bench.ride(await bench.party(), 300)
+    await bench.owe(ride, 2, -300)
+    assert await bench.states(ride) == [("cancelled", 300, 0)]
+    await bench.connection.execute(
+        "INSERT INTO hold (session_key, slot, operator_no, session_id, agreement_no, account_no, tariff_id, state,"
+        " cap_minor, currency, provider_key, provider_ref, requested_at, opened_at, due_at, updated_at)"
+        " SELECT session_key, slot, operator_no, session_id, agreement_no, account_no, 't', 'completing', 1000, 'CNY',"
+        " 'FIRST', 'first-ref', created_at, created_at, created_at, created_at FROM debit WHERE ride_no = $1",
+        ride.ride_no,
+    )
+    bench.provider.holds["FIRST"] = HoldStatus("open", "first-ref", 1000)
+    return ride
+
+
+async def test_a_debit_that_comes_while_the_hold_ends_gets_a_hold_of_its_own(database_url: str) -> None:
+    """They waited for each other: the hold for all debits, the new debit for the hold's end."""
+    async with open_bench(database_url, ORDERS) as bench:
+        ride = await waived_with_an_open_hold(bench)
+        await bench.owe(ride, 3, 200)
+        await go_on(bench)
+        assert await bench.states(ride) == [("cancelled", 300, 0), ("settled", 200, 200)]
+        assert await hold_of(bench, ride) in {("completing", 1), ("completed", 1)}
+        await assert_books_agree(bench)
+
+
+async def test_what_a_hold_brings_is_the_debits_that_goes_through_it(database_url: str) -> None:
+    """The notification names the hold, and the ride's first debit was waived: it is not paid, nor paid back."""
+    async with open_bench(database_url, ORDERS) as bench:
+        ride = await waived_with_an_open_hold(bench)
+        await bench.owe(ride, 3, 200)
+        bench.provider.faults["*"] = ["accepted"]
+        await go_on(bench, 4)
+        [_, debit] = await bench.debits(ride)
+        assert debit["state"] == "pending"
+        bench.provider.collect(debit["provider_key"])
+        named = await bench.connection.fetchval("SELECT provider_key FROM hold WHERE session_id = $1", ride.session_id)
+        assert await bench.collection.noticed(bench.account_no, named, Succeeded(200, "paid"), "hold")
+        await bench.settle_down(2)
+        assert await bench.states(ride) == [("cancelled", 300, 0), ("settled", 200, 200)]
+        assert bench.provider.given_back == {}
+        await assert_books_agree(bench)
+
+
+async def test_a_hold_stays_while_what_was_written_off_may_still_be_collected_on_it(database_url: str) -> None:
+    async with open_bench(database_url, ORDERS) as bench:
+        ride = await bench.ride(await bench.party(), 300)
+        bench.provider.faults["*"] = ["accepted"]
+        await go_on(bench, 3)
+        assert await bench.states(ride) == [("pending", 300, 0)]
+        for _ in range(30):
+            bench.pass_time(timedelta(days=7))
+            await bench.collection.policy_round(bench.account_no)
+            await go_on(bench, 1)
+        assert await bench.states(ride) == [("written_off", 300, 0)]
+        assert await hold_of(bench, ride) == ("open", 0)
+        [debit] = await bench.debits(ride)
+        bench.provider.collect(debit["provider_key"])
+        bench.pass_time(timedelta(days=7))
+        await go_on(bench, 2)
+        assert await bench.states(ride) == [("settled", 300, 300)]
+        assert (await hold_of(bench, ride))[0] in ("completing", "completed")
+
+
+async def test_what_was_written_off_and_is_asked_about_no_more_lets_its_hold_go(database_url: str) -> None:
+    async with open_bench(database_url, ORDERS) as bench:
+        ride = await bench.ride(await bench.party(), 300)
+        async with bench.database.reading(HoldStore) as store:
+            key = (await bench.debits(ride))[0]["session_key"]
+            assert (await store.rides_of_holds([key]))[key].debits_final == 0
+            await bench.connection.execute(
+                "UPDATE debit SET state = 'written_off', forgone_minor = 300, due_at = NULL WHERE ride_no = $1",
+                ride.ride_no,
+            )
+            assert (await store.rides_of_holds([key]))[key].debits_final == 1
+
+
+@pytest.mark.parametrize("what", ["confirmed hold", "died", "paid by himself", "died refund"])
+async def test_a_stop_sends_nothing_and_leaves_nothing_unasked(database_url: str, what: str) -> None:
+    able = ORDERS if what == "confirmed hold" else Capabilities()
+    async with open_bench(database_url, able) as bench:
+        ride = await bench.ride(await bench.party(), 300)
+        if what == "confirmed hold":
+            bench.provider.next_hold = HoldStatus("pending", action=OpenUrl("https://confirm.invalid"))
+            await go_on(bench, 3, timedelta(minutes=1))
+            assert (await bench.states(ride))[0][0] == "needs_rider"
+            bench.provider.holds = dict.fromkeys(bench.provider.holds, HoldStatus("open", "hold-ref", 1000))
+        elif what == "paid by himself":
+            bench.provider.faults["*"] = ["short"]
+            await bench.collection.submit_round(bench.account_no)
+            debit = await bench.collection.ask_payment((ride.ride_no, 1))
+            bench.provider.rider_pays(debit.provider_key)
+        else:
+            if what == "died refund":
+                await bench.settle_down(1)
+                await bench.owe(ride, 2, -100)
+            bench.provider.faults["*"] = ["killed_after"]
+            with pytest.raises(KilledError):
+                await bench.collection.submit_round(bench.account_no)
+        halted: What = "refunds" if what == "died refund" else "debits"
+        operator_no = ride.party.operator_no
+        assert await stop(bench.database, operator_no, halted, reason="r", by="ops", now=bench.now)
+        bench.provider.calls.clear()
+        await go_on(bench, 4, timedelta(minutes=3))
+        [debit_row] = await bench.debits(ride)
+        stop_no = await bench.connection.fetchval("SELECT max(stop_no) FROM stop WHERE resumed_at IS NULL")
+        await resume(bench.database, operator_no, stop_no, reason="r", by="ops", now=bench.now)
+        assert not {"debit", "refund"} & {called for called, _ in bench.provider.calls}
+        told = (debit_row["state"], debit_row["paid_minor"], debit_row["refunded_minor"])
+        assert (
+            told
+            == {
+                "confirmed hold": ("needs_rider", 0, 0),
+                "died": ("settled", 300, 0),
+                "paid by himself": ("settled", 300, 0),
+                "died refund": ("settled", 300, 100),
+            }[what]
+        )
+        await go_on(bench, 3, timedelta(minutes=5))
+        assert await bench.states(ride) == [("settled", 300, 300)]
+
+
+async def test_a_debit_given_up_by_hand_is_no_reason_for_a_second_on_the_same_order(database_url: str) -> None:
+    """It was sent: whatever became of it, the order has been used, and more is the rider's to approve."""
+    async with open_bench(database_url, ORDERS) as bench:
+        ride = await bench.ride(await bench.party(), 300)
+        await go_on(bench, 1, timedelta(seconds=5))
+        await bench.connection.execute(
+            "UPDATE debit SET state = 'manual', attempts = 1, submitted_at = $2, begun_at = $2, asked_minor = 300,"
+            " due_at = NULL WHERE ride_no = $1",
+            ride.ride_no,
+            bench.now,
+        )
+        await bench.collection.happen([((ride.ride_no, 1), OperatorDecided("cancel", "nothing taken"))])
+        await bench.owe(ride, 2, 200)
+        assert [state for state, _, _ in await bench.states(ride)] == ["cancelled", "needs_rider"]
+
+
+async def test_a_hold_that_trips_over_a_bug_of_ours_holds_up_no_other(database_url: str) -> None:
+    async with open_bench(database_url, ORDERS) as bench:
+        rides = [await bench.ride(await bench.party(), 300) for _ in range(3)]
+        await bench.collection.submit_round(bench.account_no)
+        trips = await bench.connection.fetchval("SELECT max(provider_key) FROM hold WHERE state = 'requested'")
+
+        def trip(what: str, key: str) -> None:
+            if key == trips:
+                raise ZeroDivisionError
+
+        bench.provider.on_call = trip
+        with pytest.raises(ZeroDivisionError):
+            await holds_of(bench).resolve_round(bench.account_no)
+        assert sorted([(await hold_of(bench, ride))[0] for ride in rides]) == ["open", "open", "requested"]
