@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from typing import cast
 
 import pytest
 from collecting_bench import Bench, assert_books_agree, open_bench
 from fakes import KilledError
 
+from service.adapters.postgres.collection import CollectionStore
+from service.adapters.providers.port import Provider
 from service.billing.capabilities import Capabilities
+from service.billing.debits.collecting import Book
 from service.billing.debits.events import Notified
 from service.billing.outcomes import Succeeded
+from service.flows.collection.keeping import keep, net_rides
 
 CLEARING, RECEIVABLE = 4, 1
 
@@ -29,6 +35,28 @@ async def test_a_correction_upwards_is_a_further_debit(bench: Bench) -> None:
     await bench.owe(ride, 2, 50)
     await bench.collection.submit_round(bench.account_no)
     assert await bench.states(ride) == [("settled", 300, 300), ("settled", 50, 50)]
+
+
+async def test_a_debit_that_another_process_opens_meanwhile_is_netted_too(bench: Bench) -> None:
+    """Its row was inserted while this process waited for the lock of the ride's first debit."""
+    ride = await bench.ride(await bench.party(), 300)
+    await bench.collection.submit_round(bench.account_no)
+    await bench.owe_unplanned(ride, 2, 50)
+    providers = {bench.account_no: cast(Provider, bench.provider)}
+    async with bench.database.transaction(CollectionStore) as store:
+        book = Book(bench.now)
+        rows = await net_rides(store, providers, book, [ride.ride_no])
+        await keep(store, providers, book, rows, {}, bench.machine, "collection/wishes", {})
+        await bench.owe_unplanned(ride, 3, -70)
+        planning = asyncio.create_task(bench.collector().plan_round())
+        waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+        async with asyncio.timeout(20):
+            while not await bench.connection.fetchval(waits):
+                assert not planning.done()
+    await planning
+    assert await bench.states(ride) == [("settled", 300, 300), ("cancelled", 50, 0)]
+    await bench.settle_down(2)
+    assert list(bench.provider.given_back.values()) == [20]
 
 
 async def test_a_correction_before_the_debit_changes_its_amount(bench: Bench) -> None:

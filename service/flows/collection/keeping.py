@@ -50,9 +50,14 @@ def context(providers: Providers, row: DebitRow | OwingRow, *, reporting: bool =
 async def net_rides(
     store: CollectionStore, providers: Providers, book: Book, ride_nos: Iterable[int]
 ) -> dict[DebitKey, DebitRow]:
-    """Nets the rides' obligations against their debits, which stay locked; returns those."""
+    """Nets the rides' obligations against their debits, which stay locked; returns those.
+
+    Whoever opens a further debit of a ride holds its first one. A statement that waited for that sees the rows as they
+    were when it began: once they are locked they are read again, so that no debit is missing from the netting.
+    """
     rides = sorted(set(ride_nos))
     rows = await store.lock_debits(rides)
+    rows = await store.lock_debits({ride_no for ride_no, _ in rows})
     owing = await store.rides_owing(rides)
     sessions = {row.ride_no: decode_events(row.events.encode())[0].session_id for row in owing}
     keys = {row.ride_no: session_key(row.operator_id, sessions[row.ride_no]) for row in owing}
