@@ -1,4 +1,4 @@
-"""The real servers for every test: one lab per session, a database per module, topics of one's own.
+"""The real servers for every test: one lab per test process, a database per module, topics of one's own.
 
 FAREBOX_DATABASE_URL and FAREBOX_KAFKA_BOOTSTRAP name servers to use instead; databases and topics are still the tests'.
 """
@@ -35,7 +35,7 @@ def logs() -> None:
 
 @pytest.fixture(scope="session")
 async def servers() -> AsyncIterator[Servers]:
-    """A PostgreSQL and a Kafka, for the whole session."""
+    """A PostgreSQL and a Kafka, for all tests of this process."""
     async with lab(
         database_url=os.environ.get("FAREBOX_DATABASE_URL"), kafka_bootstrap=os.environ.get("FAREBOX_KAFKA_BOOTSTRAP")
     ) as servers:

@@ -7,7 +7,6 @@ What localstripe lacks is tried against `stripe_double` instead.
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -16,6 +15,7 @@ import aiohttp
 from aiohttp import web
 
 from service.lab import localstripe as lab
+from service.lab.processes import free_ports
 
 KEY = lab.KEY
 
@@ -58,9 +58,7 @@ class Localstripe(lab.Books):
 @asynccontextmanager
 async def localstripe() -> AsyncIterator[Localstripe]:
     """localstripe on a free port, and the door on another one."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    (port,) = free_ports(1)
     process = await asyncio.create_subprocess_exec(*lab.command(port), stdout=asyncio.subprocess.DEVNULL)
     try:
         async with aiohttp.ClientSession() as session:

@@ -8,7 +8,6 @@ import os
 import pkgutil
 import re
 import shlex
-import socket
 import string
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -22,6 +21,7 @@ import msgspec
 import pytest
 
 from service.cli.app import farebox
+from service.lab.processes import free_ports
 from service.lab.provider.rows import Account
 from service.lab.provider.server import Plan, simulator
 from service.settings import settings_table
@@ -235,9 +235,7 @@ async def until(words: list[str], values: dict[str, str], true: Callable[[int, A
 async def test_the_first_event_becomes_the_charge_that_is_shown(
     database_url: str, kafka_bootstrap: str, topic: Callable[..., Awaitable[str]], tmp_path: Path
 ) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
+    (port,) = free_ports(1)
     sessions = await topic()
     env = {
         "FAREBOX_DATABASE_URL": database_url,
@@ -246,7 +244,7 @@ async def test_the_first_event_becomes_the_charge_that_is_shown(
         "FAREBOX_GROUP": sessions,
         "FAREBOX_SESSION_TIMEOUT_MS": "2000",
         "FAREBOX_REBALANCE_TIMEOUT_MS": "3000",
-        "FAREBOX_HTTP_PORT": port,
+        "FAREBOX_HTTP_PORT": str(port),
     }
     calls = {" ".join(words[:2]): words for words in farebox_calls(FIRST_EVENT)}
     account = next(words for words in calls.values() if words[0] == "provider-simulator")

@@ -13,7 +13,9 @@ from urllib.parse import urlsplit, urlunsplit
 
 import aiohttp
 import pytest
-from web_world import free_port, web_world
+from web_world import web_world
+
+from service.lab.processes import free_ports
 
 SERVE = [sys.executable, "-m", "service", "serve"]
 
@@ -124,7 +126,7 @@ async def answering(url: str) -> None:
 
 @pytest.mark.parametrize("workers", ["1", "2"])
 async def test_told_to_stop_it_finishes_what_is_under_way(database_url: str, workers: str) -> None:
-    port = free_port()
+    (port,) = free_ports(1)
     with serving(environment(database_url, port) | {"FAREBOX_HTTP_WORKERS": workers}) as process:
         await answering(f"http://127.0.0.1:{port}")
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -153,7 +155,7 @@ async def test_a_port_in_use_is_one_line_and_exit_code_2(database_url: str) -> N
 async def test_a_database_without_the_schema_is_one_line_and_exit_code_2(database_url: str) -> None:
     empty = urlsplit(database_url)._replace(path="/template1").geturl()
     run = await asyncio.to_thread(
-        subprocess.run, SERVE, env=environment(empty, free_port()), capture_output=True, text=True, check=False
+        subprocess.run, SERVE, env=environment(empty, free_ports(1)[0]), capture_output=True, text=True, check=False
     )
     plain = [line for line in run.stderr.splitlines() if not line.startswith("{")]
     assert (run.returncode, plain) == (

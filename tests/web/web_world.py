@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
@@ -34,6 +33,7 @@ from service.flows.accounts import add_account
 from service.flows.clock import machine_now
 from service.flows.collection import Collection
 from service.flows.operators import add_operator
+from service.lab.processes import free_ports
 from service.lab.provider.mirror import terms_of
 from service.lab.provider.rows import Account
 from service.web.app import create_app
@@ -241,13 +241,6 @@ class WebWorld:
         )
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 @asynccontextmanager
 async def web_world(database_url: str, *, founded: bool = False, **settings: Any) -> AsyncIterator[WebWorld]:
     database = await Database.open(database_url, name="test", size_max=4)
@@ -255,7 +248,7 @@ async def web_world(database_url: str, *, founded: bool = False, **settings: Any
         DoorSettings(database_url=database_url, token_seconds=0, tariff_lead=timedelta(minutes=1), **settings)
     )
     await doors.open()
-    port = free_port()
+    (port,) = free_ports(1)
     try:
         async with (
             peer() as sandbox,
