@@ -213,6 +213,20 @@ async def test_what_a_bank_took_for_good_is_not_given_back_once_more(bench: Benc
     await bench.collection.happen([((ride.ride_no, 1), RefundAsked(100, "goodwill"))])
 
 
+@pytest.mark.parametrize(("result", "back"), [("won", 100), ("lost", 0)])
+async def test_what_was_owed_back_meanwhile_is_given_back_once_the_bank_has_returned_it(
+    bench: Bench, result: Literal["won", "lost"], back: int
+) -> None:
+    ride, ref = await settled(bench)
+    await bench.collection.disputed(bench.account_no, news(ref, "opened"))
+    await bench.owe(ride, 2, -100)
+    await bench.settle_down(2)
+    assert bench.provider.given_back == {}
+    await bench.collection.disputed(bench.account_no, news(ref, result))
+    await bench.settle_down(2)
+    assert sum(bench.provider.given_back.values()) == back
+
+
 async def test_a_disputes_fee_is_the_providers(bench: Bench) -> None:
     ride, _ = await settled(bench)
     await bench.collection.happen([((ride.ride_no, 1), DisputeOpened("chargeback", 300, fee_minor=15))])

@@ -8,14 +8,15 @@ differ in is in `Terms.capabilities`; a provider's name is never looked at.
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from msgspec.structs import replace
 
 from service.billing.capabilities import Capabilities
-from service.billing.debits import holding, payments, policy, truth, wishes
+from service.billing.debits import dunning, holding, payments, policy, truth, wishes
 from service.billing.debits.answers import (
+    RESTORED,
     THROTTLED,
     asked_about,
     manual,
@@ -25,7 +26,6 @@ from service.billing.debits.answers import (
     unknown,
     window_over,
 )
-from service.billing.debits.dunning import WRITTEN_OFF_POLL
 from service.billing.debits.events import (
     Call,
     CloseAnswered,
@@ -79,6 +79,10 @@ __all__ = [
 ]
 
 
+LATE = timedelta(hours=1)
+"""An attempt that was due longer ago than this is made at an hour when riders are charged."""
+
+
 def after(debit: Debit, event: DebitEvent, now: datetime, terms: Terms) -> Step:
     """The debit once `event` has happened, and what follows from it.
 
@@ -97,6 +101,8 @@ def _due(debit: Debit, event: Due | LeaseOver, now: datetime, terms: Terms) -> S
         return unknown(debit, "the process that submitted it did not come back", now), ()
     if debit.lowering_to is not None:
         return replace(debit, due_at=now), (Call("lower"),)
+    if debit.state is State.UNKNOWN and terms.capabilities.same_key_is_query and window_over(debit, now, terms):
+        return manual(debit, "the key's window is over and the outcome unknown"), ()
     if debit.doubted_minor is not None and debit.state is not State.SUBMITTING:
         return replace(debit, due_at=now), (Call("query"),)
     if debit.payable_until is not None and debit.state in (State.RETRY_WAIT, State.WRITTEN_OFF):
@@ -106,8 +112,6 @@ def _due(debit: Debit, event: Due | LeaseOver, now: datetime, terms: Terms) -> S
             return _begin(debit, now, terms)
         case State.SUBMITTING:
             return _submit_again(debit, now, terms)
-        case State.UNKNOWN if terms.capabilities.same_key_is_query and window_over(debit, now, terms):
-            return manual(debit, "the key's window is over and the outcome unknown"), ()
         case State.UNKNOWN | State.PENDING:
             return replace(debit, due_at=now), (Call("query"),)
         case _ if truth.left_open(debit):
@@ -127,7 +131,7 @@ def _submit_again(debit: Debit, now: datetime, terms: Terms) -> Step:
     is over, however long debits were stopped meanwhile.
     """
     if debit.verify:
-        return unknown(replace(debit, verify=False), "asked about after a restore", now), ()
+        return unknown(replace(debit, verify=False), RESTORED, now), ()
     over, never_sent = window_over(debit, now, terms), debit.reason == THROTTLED and not debit.queries
     if over and not never_sent:
         return manual(debit, "the key's window is over"), ()
@@ -138,6 +142,9 @@ def _begin(debit: Debit, now: datetime, terms: Terms) -> Step:
     """A new attempt. Only here a debit gets another key, and only after a definite decline."""
     if debit.suspended or (wishes.disputed(debit) and terms.capabilities.pauses_for_dispute):
         return replace(debit, due_at=None), ()
+    at = _morning(debit, now, terms)
+    if at is not None:
+        return replace(debit, due_at=at), ()
     fresh = debit.attempts > 0 and terms.capabilities.new_key_after_decline
     if fresh and debit.given:
         return payments.close_first(debit, now, terms)
@@ -162,8 +169,15 @@ def _begin(debit: Debit, now: datetime, terms: Terms) -> Step:
         due_at=now,
     )
     if debit.verify:  # The database was restored: this may have been sent in the time that was lost.
-        return unknown(begun, "asked about after a restore", now), ()
+        return unknown(begun, RESTORED, now), ()
     return begun, (Call("submit"),)
+
+
+def _morning(debit: Debit, now: datetime, terms: Terms) -> datetime | None:
+    """When an attempt is made that was due long ago (an outage, a stop) and would be made at night; None: now."""
+    late = debit.due_at is not None and now - debit.due_at > LATE
+    at = dunning.in_hours(now, terms.zone, terms.calendar)
+    return at if debit.state is State.RETRY_WAIT and late and at > now else None
 
 
 def _submitted(debit: Debit, event: Submitted, now: datetime, terms: Terms) -> Step:
@@ -181,7 +195,10 @@ def _queried(debit: Debit, event: Queried, now: datetime, terms: Terms) -> Step:
         same = heard.state is debit.state
         return (payments.payment_queried(heard, event.outcome, now, terms) if same else heard), effects
     if asked and present:
+        lowering = debit.lowering_to
         debit, effects = on_queried(debit, event.outcome, now, terms)
+        if lowering is not None and debit.lowering_to == lowering:  # Less was owed while this was under way.
+            debit = replace(debit, due_at=now)
     else:
         debit, effects = truth.heard(debit, event.key, event.outcome, now, terms)
     return (truth.told(debit, event.outcome, now, terms) if present else debit), effects
@@ -215,7 +232,7 @@ def _consequences(before: Debit, debit: Debit, effects: tuple[Effect, ...], now:
     debit = policy.good_record(before, debit, terms)
     if debit.state is State.WRITTEN_OFF is not before.state:
         open_there = before.state is State.PENDING or asked_about(debit, terms)
-        debit = replace(debit, queries=0, due_at=now + WRITTEN_OFF_POLL if open_there else None)
+        debit = replace(debit, queries=0, due_at=now + dunning.WRITTEN_OFF_POLL if open_there else None)
     debit = _ended(before, debit, now) if debit.state in FINAL else debit
     debit = replace(debit, policy_at=policy.policy_at(debit, now, terms))
     published = _published(before, debit)
@@ -238,7 +255,7 @@ def _ended(before: Debit, debit: Debit, now: datetime) -> Debit:
     given = debit.given and (written_off or brought < debit.asked_minor)
     if given and not asking:
         at = debit.due_at if before.state is debit.state else None
-        debit, asking = replace(debit, due_at=at or now + WRITTEN_OFF_POLL), True
+        debit, asking = replace(debit, due_at=at or now + dunning.WRITTEN_OFF_POLL), True
     if debit.doubted_minor is not None and debit.due_at is None:
         debit = replace(debit, due_at=now)
     settled = debit.state in (State.SETTLED, State.SETTLED_ELSEWHERE, State.SETTLED_TWICE)

@@ -27,6 +27,7 @@ from service.billing.outcomes import (
     Unknown,
 )
 
+RESTORED = "asked about after a restore"
 THROTTLED = "throttled"
 """Why a debit waits that was provably not executed; before any question about its key, it was never even sent."""
 
@@ -176,11 +177,11 @@ def _unknown_queried(debit: Debit, outcome: Outcome, now: datetime, terms: Terms
         case Prepared():
             return prepared(debit, outcome, now)
         case Declined(retryable=True):
-            return retry_wait(debit, outcome.code, now, terms)
+            return retry_wait(_next_asked_too(debit, terms), outcome.code, now, terms)
         case Declined():
             return needs_rider(debit, outcome.code, None, now, terms)
         case Closed():
-            return _ended(debit, outcome.code, now, terms)
+            return _ended(_next_asked_too(debit, terms), outcome.code, now, terms)
         case NeedsRider():
             return needs_rider(debit, outcome.code, outcome.action, now, terms)
         case Conflict():
@@ -193,6 +194,13 @@ def _unknown_queried(debit: Debit, outcome: Outcome, now: datetime, terms: Terms
             return replace(debit, due_at=now + outcome.retry_after)
         case _:
             return _told_nothing(debit, debit.reason or "unknown", now)
+
+
+def _next_asked_too(debit: Debit, terms: Terms) -> Debit:
+    """The debit whose key was used in the time that a restored database has lost: so may the next one have been."""
+    able = terms.capabilities
+    lost = debit.reason == RESTORED and able.new_key_after_decline and not able.same_key_is_query
+    return replace(debit, verify=True) if lost else debit
 
 
 def window_over(debit: Debit, now: datetime, terms: Terms) -> bool:

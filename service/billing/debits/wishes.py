@@ -11,7 +11,9 @@ from service.billing.debits.answers import asked_about
 from service.billing.debits.events import (
     DisputeClosed,
     DisputeOpened,
+    Effect,
     ImpossibleEventError,
+    NetAgain,
     OperatorDecided,
     OwedChanged,
     PaidElsewhere,
@@ -67,15 +69,18 @@ def operator_decided(debit: Debit, event: OperatorDecided, now: datetime, terms:
 
 
 def paid_elsewhere(debit: Debit, event: PaidElsewhere, now: datetime, terms: Terms) -> Step:
-    """Paid outside: nothing more is asked, and the provider is told to stop where it can."""
+    """Paid outside: nothing more is asked, and the provider is told to stop where it can. What was owed no longer of a
+    debit that can't be lowered was not paid outside either."""
     if debit.state not in CAN_BE_OVERDUE:
         raise ImpossibleEventError(debit, event)
-    rest = debit.amount_minor - debit.paid_minor
+    rest = debit.amount_minor - debit.paid_minor - debit.excess_minor
     open_there = debit.state is State.PENDING or asked_about(debit, terms)
     stop = terms.capabilities.closes_unpaid and open_there
     ended = replace(
         debit,
         state=State.SETTLED_ELSEWHERE,
+        amount_minor=debit.paid_minor + rest,
+        excess_minor=0,
         forgone_minor=rest,
         reason=event.reason,
         lowering_to=debit.paid_minor if stop else None,
@@ -125,12 +130,12 @@ def _less_forgone(debit: Debit, event: OwedChanged) -> Step:
     return less, (Post("waiver_back" if debit.state is State.WAIVED else "write_off_back", back),)
 
 
-def suspended(debit: Debit, event: Suspended, _now: datetime, _terms: Terms) -> Step:
-    """Support stops what is not submitted."""
+def suspended(debit: Debit, event: Suspended, now: datetime, _terms: Terms) -> Step:
+    """Support stops what is not submitted; a doubt whether money was taken is asked about all the same."""
     if debit.state not in (State.NEW, State.RETRY_WAIT, State.NEEDS_RIDER) or debit.lowering_to is not None:
         raise ImpossibleEventError(debit, event)
     reason = debit.reason if holding.waits_for_hold(debit) else event.reason
-    return replace(debit, suspended=True, reason=reason, due_at=None), ()
+    return replace(debit, suspended=True, reason=reason, due_at=None if debit.doubted_minor is None else now), ()
 
 
 def resumed(debit: Debit, _event: Resumed, now: datetime, terms: Terms) -> Step:
@@ -159,7 +164,7 @@ def dispute_opened(debit: Debit, event: DisputeOpened, _now: datetime, terms: Te
 
 
 def dispute_closed(debit: Debit, event: DisputeClosed, now: datetime, terms: Terms) -> Step:
-    """Won: the money is back. Collection goes on where it was stopped."""
+    """Won: the money is back. Collection goes on where it was stopped; what was not given back meanwhile now is."""
     if not disputed(debit):
         return debit, ()
     back = debit.disputed_minor if event.result == "won" else 0
@@ -167,7 +172,12 @@ def dispute_closed(debit: Debit, event: DisputeClosed, now: datetime, terms: Ter
     stopped = closed.state in (State.NEW, State.RETRY_WAIT) or holding.waits_for_hold(closed)
     if stopped and closed.due_at is None and not closed.suspended:
         closed = replace(closed, due_at=_goes_on_at(closed, now, terms))
-    return closed, (Publish("dispute.closed"), *((Post("chargeback_won", back),) if back else ()))
+    effects: list[Effect] = [Publish("dispute.closed")]
+    if back:
+        effects.append(Post("chargeback_won", back))
+    if closed.state in FINAL:
+        effects.append(NetAgain())
+    return closed, tuple(effects)
 
 
 def refund_asked(debit: Debit, event: RefundAsked, now: datetime, terms: Terms) -> Step:
