@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from inspect import iscoroutinefunction
 from typing import Any, TypeAlias, TypeVar, cast
 
 import asyncpg
 from turns import Process, Turns
 
-from service.adapters.postgres import Database, Store, session_settings
+from service.adapters.postgres import HOT_PLANS, Database, Store, session_settings
 
 StoreT = TypeVar("StoreT", bound=Store)
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
@@ -30,7 +31,13 @@ class Connections:
             connection = self._free.pop()
             if not connection.is_closed():
                 return connection
-        connection = await asyncpg.connect(self._url, server_settings=session_settings("simulation", self._url))
+        settings = session_settings("simulation", self._url) | HOT_PLANS
+        connection = await asyncpg.connect(
+            self._url,
+            server_settings=settings,
+            statement_cache_size=1000,
+            max_cached_statement_lifetime=0,  # For ever: time flies in a world.
+        )
         self._all.append(connection)
         return connection
 
@@ -51,9 +58,24 @@ class MortalConnection:
         self._connection = connection
         self._turns = turns
         self._process = process
+        self._savepoints = 0
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[None]:
+        """A savepoint, as asyncpg makes one of a transaction within a transaction; of one outside it is not used."""
+        self._savepoints += 1
+        name = f"s{self._savepoints}"
+        await self.execute(f"SAVEPOINT {name}")
+        try:
+            yield
+        except Exception:
+            await self.execute(f"ROLLBACK TO {name}")
+            raise
+        await self.execute(f"RELEASE {name}")
 
     def __getattr__(self, name: str) -> Any:
         call = getattr(self._connection, name)
+        assert iscoroutinefunction(call), f"{name} is no statement: say here how a world goes through it"
 
         async def statement(*arguments: Any, **options: Any) -> Any:
             if await self._turns.turn(self._process, f"statement {name}") == "cut":

@@ -29,6 +29,7 @@ async def check_world(world: World, script: Script) -> None:
     found += await _check_owed(world, script)
     found += await _check_ledger(world, script)
     found += await _check_rest(world, script, debits)
+    found += [f"still set aside: {row}" for row in await world.rows("SELECT * FROM set_aside")]
     if found:
         lines = [f"world {world.seed}, {world.weather}", *found, *await _story(world, script)]
         raise WorldError("\n".join(lines))

@@ -18,6 +18,7 @@ from service.adapters.providers.port import Ack, BadNotification, MerchantAccoun
 from service.billing.agreements.standing import AgreementStatus, HoldStatus
 from service.flows.agreements import Agreements
 from service.flows.collection import Collection
+from service.flows.disputes import Disputes, announced
 from service.flows.holds import Holds
 from service.lab.provider.desk import Desk
 from service.lab.provider.server import doors
@@ -31,11 +32,15 @@ Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
 class Wire:
-    """Requests in memory to the provider, and from it; each waits for its turn on arriving and on being answered."""
+    """Requests in memory to the provider, and from it; each waits for its turn on arriving and on being answered.
+
+    `tripped`: what a door raised that no door may raise, ours or the provider's.
+    """
 
     def __init__(self, turns: Turns, desk: Desk) -> None:
         self._turns = turns
         self.calls = 0
+        self.tripped: list[Exception] = []
         self._provider = web.Server(self._served(doors(desk)), access_log=None)
 
     def session(self, process: Process) -> aiohttp.ClientSession:
@@ -70,6 +75,9 @@ class Wire:
                 answer = await door(request)
             except ConnectionResetError:  # Who asked is gone before he had asked all.
                 return web.Response(status=500)
+            except Exception as error:
+                self.tripped.append(error)
+                raise
             await self._turns.turn(None, f"answered {request.path}")
             return answer
 
@@ -112,6 +120,8 @@ class Life:
         self.collection = Collection(self.database, self.providers.by_number, now, now, concurrency=4)
         self.holds = Holds(self.database, self.providers, now, now)
         self.agreements = Agreements(self.database, self.providers, now, now)
+        self.disputes = Disputes(self.database, self.providers, self.collection.disputed, now, now)
+        self._now = now
 
     async def notified(self, request: web.BaseRequest) -> web.StreamResponse:
         """The door for notifications: a process that dies answers nothing, one without a database asks for it later."""
@@ -136,7 +146,9 @@ class Life:
             await self.collection.disputed(account_no, notice.dispute)
             return notice.ack
         answer = notice.answer
-        if notice.about == "agreement" and not isinstance(answer, HoldStatus):
+        if notice.about == "dispute":
+            await announced(self.database, account_no, notice.key, self._now())
+        elif notice.about == "agreement" and not isinstance(answer, HoldStatus):
             await self.agreements.noticed(account_no, notice.key, answer)
         elif notice.about == "hold" and not isinstance(answer, AgreementStatus):
             await self.holds.noticed(account_no, notice.key, answer)

@@ -18,6 +18,7 @@ from sim_intake import Intake
 from sim_order import break_ties
 from sim_profiles import Focus, draw_chaos
 from sim_script import Script
+from sim_trips import caught
 from sim_world import World
 from turns import Turns
 from virtual_loop import VirtualLoop
@@ -30,6 +31,7 @@ from service.flows.audit import audit
 ANYTHING = Focus()
 RIDES_MAX = 100_000
 SKIP_LEFT = """
+WITH asides AS (DELETE FROM set_aside)
 UPDATE batch_reader r SET seq = (SELECT max(seq) FROM batch b WHERE b.writer_no = r.writer_no)
 WHERE r.reader = 'collection' AND EXISTS (SELECT FROM batch b WHERE b.writer_no = r.writer_no) RETURNING 1
 """
@@ -127,6 +129,7 @@ async def _play(
     seed: int,
     focus: Focus,
 ) -> tuple[World, BaseException | None]:
+    loop.begin()
     turns = Turns(loop, side)
     chaos = draw_chaos(Random(f"chaos {seed}"))
     if focus.faults is not None:
@@ -140,6 +143,8 @@ async def _play(
 
 
 async def _from_beginning_to_end(world: World, script: Script) -> None:
-    await script.set_up()
-    await world.play()
+    with caught(world.trips):
+        await script.set_up()
+        await world.play()
+    world.look_for_trips()
     await check_world(world, script)

@@ -11,16 +11,16 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from hashlib import blake2b
 from heapq import heappop, heappush
 from random import Random
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 from sim_calm import CalmDatabase
 from sim_lives import Life, Wire
 from sim_profiles import Chaos, Profile, calm
+from sim_rounds import DUE, OF_NO_ACCOUNT, ROUNDS
 from turns import KilledError, Process, Turns, Waiting
 from virtual_loop import VirtualLoop
 
@@ -43,7 +43,10 @@ ACTIVE_MAX = 4
 STEPS_MAX = 25_000
 LATENESS = (0.0, 0.05, 2.0, 20.0, 600.0, 6 * 3600.0, 20 * 3600.0)
 """How much later than due a round may begin, seconds: now and then the service is away for most of a day."""
-ROUNDS = ("submit", "policy", "resolve", "release", "refresh")
+
+
+Due: TypeAlias = tuple[datetime, str, int]
+"""When, which kind of round, of which account (0: of none)."""
 
 
 class WorldError(AssertionError):
@@ -121,6 +124,7 @@ class World:
         self.running: Counter[str] = Counter()
         self.script: list[Action] = []
         self.pending: dict[str, Action] = {}
+        self.trips: list[str] = []
         self.settled_down: Callable[[], Coroutine[Any, Any, bool]]
         self._actions = 0
         self._digest = blake2b(digest_size=8)
@@ -185,16 +189,18 @@ class World:
         for _ in range(STEPS_MAX):
             await self.turns.settle()
             self._reap()
+            self.look_for_trips()
             if self._step():
                 continue
             if self.turns.tasks or self.turns.waiting:
                 self._wait(end)
                 continue
-            if await self._at_work():
+            due = await self.due()
+            if self._at_work(due):
                 continue
             if self.now() >= end or (enough is not None and await enough()):
                 return
-            await self._pass_time(end)
+            self._pass_time(due, end)
         raise WorldError(f"no end of steps at {self.now()}; running: {sorted(self.turns.tasks.values())}")
 
     # -------------------------------------------------------------- one step
@@ -206,7 +212,8 @@ class World:
         if not waiting:
             return False
         if room and self.random.random() < 0.02 and self.lives:
-            self._begin_rounds(self.random.choice(ROUNDS), self.random.choice(sorted(self.accounts)))
+            what, number = self.random.choice(sorted(ROUNDS)), self.random.choice(sorted(self.accounts))
+            self._begin_rounds(what, 0 if what in OF_NO_ACCOUNT else number)
             return True
         if self.random.random() < self.chaos.drift and not self.turns.blocked:
             return self._drift(waiting)
@@ -271,6 +278,12 @@ class World:
             return
         raise WorldError(f"{name} at {self.now()}:\n" + "".join(traceback.format_exception(error)))
 
+    def look_for_trips(self) -> None:
+        """Bugs of ours that the service sets apart, so that the others go on, end a world."""
+        trips = [*self.trips, *("".join(traceback.format_exception(error)) for error in self.wire.tripped)]
+        if trips:
+            raise WorldError(f"it trips at {self.now()}:\n" + "\n".join(trips))
+
     # -------------------------------------------------------------- time
 
     def _wait(self, end: datetime) -> None:
@@ -287,7 +300,7 @@ class World:
         self.loop.move_to(self.began_s + (to - BEGINNING) / timedelta(seconds=1))
         self.desk.advance(self.now())
 
-    async def _at_work(self) -> bool:
+    def _at_work(self, due: list[Due]) -> bool:
         """Begins what is due now; False when nothing is."""
         assert self._courier is not None
         now = self.now()
@@ -298,15 +311,15 @@ class World:
             self._decided("courier")
             self.turns.start(self._post, "courier", self._courier.round())
             return True
-        ready = sorted({(what, number) for at, what, number in await self.due() if at <= now})
+        ready = sorted({(what, number) for at, what, number in due if at <= now})
         self.random.shuffle(ready)
         for what, number in ready[: self.random.randint(1, 3)]:
             self._begin_rounds(what, number)
         return bool(ready)
 
-    async def _pass_time(self, end: datetime) -> None:
+    def _pass_time(self, due: list[Due], end: datetime) -> None:
         """To what is due next, or a little late."""
-        times = [at for at, _, _ in await self.due()]
+        times = [at for at, _, _ in due]
         times += [self.script[0].at] if self.script else []
         times += [self.books.due[0][0]] if self.books.due else []
         times += [self.books.due_notices[0][0]] if self.books.due_notices else []
@@ -329,14 +342,6 @@ class World:
             if self.running[name]:
                 continue
             life = self.life(slot)
-            rounds: dict[str, Callable[[], Coroutine[Any, Any, Any]]] = {
-                "plan": life.collection.plan_round,
-                "submit": partial(life.collection.submit_round, number),
-                "policy": partial(life.collection.policy_round, number),
-                "resolve": partial(life.holds.resolve_round, number),
-                "release": partial(life.holds.release_round, number),
-                "refresh": partial(life.agreements.refresh_round, number),
-            }
             self._decided("begin", slot, what, str(sorted(self.accounts).index(number) if number else 0))
             if what == "release":
                 pause = timedelta(hours=self.random.choice((0.1, 12, 48, 120)))
@@ -344,7 +349,7 @@ class World:
             self.counts["rounds"] += 1
             self.counts[what] += 1
             self.running[name] += 1
-            self.turns.start(life.process, name, rounds[what]())
+            self.turns.start(life.process, name, ROUNDS[what](life, number))
 
     def _act(self, action: Action) -> None:
         self._decided("act", action.name)
@@ -362,31 +367,8 @@ class World:
         self._digest.update(("\0".join(what) + "\n").encode())
         self.counts["decisions"] += 1
 
-    async def due(self) -> list[tuple[datetime, str, int]]:
+    async def due(self) -> list[Due]:
         """What is due when, by kind of round and account."""
         rows = await self.rows(DUE, sorted(self.accounts))
         found = ((row["at"], row["what"], row["account_no"]) for row in rows)
         return sorted((self._patient(what, number, at), what, number) for at, what, number in found)
-
-
-DUE = """
-SELECT 'submit' AS what, account_no, min(greatest(due_at, lease_until)) AS at FROM debit
-WHERE account_no = ANY($1) AND due_at IS NOT NULL GROUP BY account_no
-UNION ALL
-SELECT 'submit', account_no, min(greatest(due_at, lease_until)) FROM refund
-WHERE account_no = ANY($1) AND due_at IS NOT NULL GROUP BY account_no
-UNION ALL
-SELECT 'policy', account_no, min(policy_at) FROM debit
-WHERE account_no = ANY($1) AND policy_at IS NOT NULL GROUP BY account_no
-UNION ALL
-SELECT CASE state WHEN 'requested' THEN 'resolve' ELSE 'release' END, account_no, min(greatest(due_at, lease_until))
-FROM hold WHERE account_no = ANY($1) AND due_at IS NOT NULL AND state IN ('requested', 'open', 'completing')
-GROUP BY 1, 2
-UNION ALL
-SELECT 'refresh', account_no, min(greatest(due_at, lease_until)) FROM agreement
-WHERE account_no = ANY($1) AND due_at IS NOT NULL GROUP BY account_no
-UNION ALL
-SELECT 'plan', 0, '2026-01-01Z'::timestamptz WHERE EXISTS (
-  SELECT FROM batch b LEFT JOIN batch_reader r ON r.reader = 'collection' AND r.writer_no = b.writer_no
-  WHERE b.seq > coalesce(r.seq, 0) AND cardinality(b.owing) > 0)
-"""

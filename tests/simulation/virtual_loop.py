@@ -3,6 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import selectors
+from collections.abc import Callable
+from typing import Any, TypeVar, TypeVarTuple, Unpack
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+
+class SeldomSelector(selectors.DefaultSelector):
+    """Looks at sockets only when there is nothing else to do: asked with no time to wait, it has nothing to say."""
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        """See BaseSelector."""
+        return [] if timeout == 0 else super().select(timeout)
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
@@ -10,7 +24,23 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def __init__(self) -> None:
         self.virtual_s = 0.0
-        super().__init__()
+        super().__init__(SeldomSelector())
+        self._clock_resolution = 1e-6  # What is due within it runs, however coarse a float of many days is.
+
+    def begin(self) -> None:
+        """Time begins again, for another world: seconds since another one's beginning would be of other precision."""
+        for handle in self._scheduled:  # type: ignore[attr-defined]  # See `next_timer_s`.
+            handle.cancel()
+        self.virtual_s = 0.0
+
+    def run_in_executor(self, executor: Any, func: Callable[[Unpack[Ts]], T], *args: *Ts) -> asyncio.Future[T]:
+        """Runs it here and now: when a thread would be done is not the seed's to say."""
+        done: asyncio.Future[T] = self.create_future()
+        try:
+            done.set_result(func(*args))
+        except Exception as error:  # noqa: BLE001  # It is the caller's, who awaits it.
+            done.set_exception(error)
+        return done
 
     def time(self) -> float:
         """Seconds of virtual time since the loop was made; nothing but `move_to` changes it."""
