@@ -75,7 +75,7 @@ def check_adjustment(adjustment: Adjustment) -> None:
     """Refuses what is wrong whatever the ride; raises AdjustmentError."""
     if not 0 < adjustment.amount_minor <= AMOUNT_MAX:
         raise AdjustmentError("bad_adjustment", f"the amount must be from 1 to {AMOUNT_MAX} minor units")
-    if _CODE.fullmatch(adjustment.code) is None:
+    if CODE.fullmatch(adjustment.code) is None:
         raise AdjustmentError("bad_adjustment", "the code is 1 to 32 lower-case letters, digits and underscores")
     for name, text in (("adjustment_id", adjustment.adjustment_id), ("by", adjustment.by)):
         if not 0 < len(text) <= 128 or not text.isprintable():
@@ -113,5 +113,6 @@ def _names(event: RideEvent, adjustment: Adjustment) -> bool:
     return event.kind == "adjusted" and event.id == adjustment.adjustment_id
 
 
-_CODE = re.compile(r"[a-z][a-z0-9_]{0,31}", re.ASCII)
+CODE = re.compile(r"[a-z][a-z0-9_]{0,31}", re.ASCII)
+"""What an adjustment is for."""
 _RATE_LENGTH_MAX = 12

@@ -8,7 +8,7 @@ owed whatever `bill_from` says: that is about rides that are to be billed here, 
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 
 import msgspec
 
@@ -19,12 +19,17 @@ from service.billing.keys import session_key_bytes
 from service.billing.rating import Charge
 from service.billing.rides import Revision, Ride, compose
 from service.billing.sessions import Session, SessionState, Usage, take
+from service.billing.tariffs import TariffDraft
 from service.billing.verdicts import Terms, Verdict
 
 SOURCE = "urn:farebox:import"
 """The source of what is brought over; it comes from no topic."""
 BY = "farebox import"
 REASON = "brought over from another system"
+TARIFF = "brought-over-{}"
+"""The tariff that such rides name, by currency: their debits can be stopped by it, as any tariff's."""
+NEVER = datetime(9999, 1, 1, tzinfo=UTC)
+"""From when it prices rides: an app that names it gets none for nothing."""
 SESSION = "debt-{}"
 """The session id of the ride that a debt becomes, by the debt's reference."""
 
@@ -48,6 +53,20 @@ class OpenDebt(msgspec.Struct, frozen=True):
     def key(self, operator_id: str) -> bytes:
         """The session key of that ride."""
         return session_key_bytes(operator_id, self.session_id)
+
+
+def opening_tariff(currency: str) -> TariffDraft:
+    """A tariff without a fare, that no ride can be on: a ride names one, and what is brought over has been priced."""
+    tariff_id = TARIFF.format(currency.lower())
+    plan = {
+        "plan_id": tariff_id,
+        "name": "Debts brought over",
+        "description": "What another system billed; no ride is priced by it.",
+        "currency": currency,
+        "price": "0",
+        "is_taxable": False,
+    }
+    return TariffDraft(tariff_id=tariff_id, plan=msgspec.json.encode(plan), valid_from=NEVER, time_zone="UTC")
 
 
 def brought_over(debt: OpenDebt, operator: Operator, ride_no: int, terms: Terms, now: datetime) -> Revision:

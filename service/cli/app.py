@@ -13,6 +13,7 @@ SUBJECTS: dict[str, tuple[str, ...]] = {
     "roles": ("all", "collect", "intake", "keep", "migrate", "publish", "serve", "settings"),
     "operators": ("operator",),
     "agreements": ("account", "agreement"),
+    "imports": ("import",),
     "debits": ("debit", "dispute"),
     "stops": ("pause", "resume", "stops"),
     "tokens": ("token",),

@@ -118,26 +118,26 @@ class AgreementStore(BatchStore):
     async def find(self, operator_no: int, agreement_id: str) -> AgreementRow | None:
         """An agreement by its id."""
         row = await self.one("agreement_by_id", operator_no, agreement_id)
-        return None if row is None else _agreement_row(row)
+        return None if row is None else agreement_row(row)
 
     async def find_by_provider_key(self, account_no: int, key: str) -> AgreementRow | None:
         """The agreement a notification is about."""
         row = await self.one("agreement_by_provider_key", account_no, key)
-        return None if row is None else _agreement_row(row)
+        return None if row is None else agreement_row(row)
 
     async def page(
         self, operator_no: int, after: int, rider_ref: str | None, state: str | None, limit: int
     ) -> Sequence[AgreementRow]:
         """A page of agreements by number."""
         rows = await self.all("list_agreements", operator_no, after, rider_ref, state, limit)
-        return [_agreement_row(row) for row in rows]
+        return [agreement_row(row) for row in rows]
 
     async def claim(
         self, account_no: int, now: datetime, machine_at: datetime, lease_until: datetime, limit: int
     ) -> Sequence[AgreementRow]:
         """Takes a lease on agreements whose provider is to be asked."""
         rows = await self.all("claim_agreements", account_no, now, machine_at, lease_until, limit)
-        return [_agreement_row(row) for row in rows]
+        return [agreement_row(row) for row in rows]
 
     async def save(self, agreement: Agreement, now: datetime, lease_until: datetime | None = None) -> bool:
         """Keeps what was decided about the version that was read; False when somebody was faster."""
@@ -187,7 +187,8 @@ def action_text(action: RiderAction | None) -> str | None:
     return None if action is None else msgspec.json.encode(action).decode()
 
 
-def _agreement_row(row: asyncpg.Record) -> AgreementRow:
+def agreement_row(row: asyncpg.Record) -> AgreementRow:
+    """An agreement as `agreement_by_id` reads it."""
     fields = {name: row[name] for name in _FIELDS}
     agreement = Agreement(**fields, action=action_of(row["action"]))
     return AgreementRow(agreement, row["operator_id"], account_row(row), row["lease_until"])
