@@ -28,6 +28,7 @@ from service.billing.outcomes import Accepted, Closed, Declined, NotFound, Outco
 
 NEW, SETTLED = debit(), debit(State.SETTLED)
 CLOSING = replace(debit(State.SETTLED_ELSEWHERE), forgone_minor=1000, paid_minor=0, receipts=(), lowering_to=0)
+PAID_TWICE = replace(debit(State.SETTLED_TWICE), paid_minor=1000, forgone_minor=1000, refunding_minor=1000)
 SECOND = replace(debit(), ordinal=2, amount_minor=200)
 WAIVED = replace(debit(State.WAIVED), amount_minor=30, forgone_minor=30)
 UNSENT = replace(debit(), ordinal=2, state=State.CANCELLED)
@@ -119,6 +120,7 @@ CASES: list[tuple[str, int, list[Debit], Capabilities, int | None, list[Netting]
         [Change(1, OwedChanged(600))],
     ),
     ("money paid outside is the operator's to return", 600, [debit(State.SETTLED_ELSEWHERE)], CARD, None, []),
+    ("also when it was paid here, too, and is given back", 600, [PAID_TWICE], CARD, None, []),
     ("a bank that takes it back is not helped", 600, [replace(SETTLED, dispute="chargeback")], CARD, None, []),
 ]
 

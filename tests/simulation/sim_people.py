@@ -133,16 +133,16 @@ class People:
 
     def _look_after(self, ride: Ride, row: dict[str, Any]) -> None:
         """An operator's day: disputes are closed, suspensions lifted, what only a person can tell is looked up."""
-        now = self.world.now()
+        wishes: list[DebitEvent] = []
         if row["dispute"] in ("complaint", "chargeback"):
-            self._wish(ride, now, DisputeClosed("resolved"))
+            wishes.append(DisputeClosed("resolved"))
         if row["suspended"]:
-            self._wish(ride, now, Resumed())
-        if row["state"] == State.MANUAL:
-            decision = self._decision(row)
-            if decision is not None:
-                key = (row["ride_no"], row["ordinal"])
-                self._human(now, "decide", lambda life: life.collection.happen([(key, decision)]))
+            wishes.append(Resumed())
+        decision = self._decision(row) if row["state"] == State.MANUAL else None
+        for event in (*wishes, *((decision,) if decision else ())):
+            happened = [((row["ride_no"], row["ordinal"]), event)]
+            name = f"{type(event).__name__} {ride.session_id}"
+            self._human(self.world.now(), name, lambda life, news=happened: life.collection.happen(news))  # type: ignore[misc]
 
     def _decision(self, row: dict[str, Any]) -> OperatorDecided | None:
         """What somebody who can see the provider's own books decides."""
