@@ -140,12 +140,20 @@ class Turns:
             running = self._busy.keys() - self._blocked
             if not running:
                 return
-            if self.open_transactions < 2 and not self._blocked:
-                self._woken.clear()
-                await self._woken.wait()
+            alone = self.open_transactions < 2 and not self._blocked
+            if await self._some_end() or alone:
                 continue
             for number in sorted(running):
                 pid = self._busy.get(number)
                 if pid is not None and await self._side.fetchval("SELECT pg_blocking_pids($1) <> '{}'", pid):
                     self._blocked.add(number)
         raise AssertionError("the world finds no rest")
+
+    async def _some_end(self) -> bool:
+        """Waits until a statement has ended; False when none did for a moment: it may wait for a lock."""
+        self._woken.clear()
+        ended = len(self._busy)
+        self.loop.sockets.impatient = self._woken.set
+        await self._woken.wait()
+        self.loop.sockets.impatient = None
+        return len(self._busy) < ended

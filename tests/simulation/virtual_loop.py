@@ -9,14 +9,24 @@ from typing import Any, TypeVar, TypeVarTuple, Unpack
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
+MOMENT_S = 0.004
+"""Most statements are done within it; asking whether one waits for a lock costs as much as the statement."""
 
 
 class SeldomSelector(selectors.DefaultSelector):
     """Looks at sockets only when there is nothing else to do: asked with no time to wait, it has nothing to say."""
 
+    impatient: Callable[[], None] | None = None
+    """Called when nothing came for a moment, where somebody wants to know; the moment is the machine's."""
+
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         """See BaseSelector."""
-        return [] if timeout == 0 else super().select(timeout)
+        if timeout == 0:
+            return []
+        found = super().select(timeout if self.impatient is None else MOMENT_S)
+        if not found and self.impatient is not None:
+            self.impatient()
+        return found
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
@@ -24,7 +34,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def __init__(self) -> None:
         self.virtual_s = 0.0
-        super().__init__(SeldomSelector())
+        self.sockets = SeldomSelector()
+        super().__init__(self.sockets)
         self._clock_resolution = 1e-6  # What is due within it runs, however coarse a float of many days is.
 
     def begin(self) -> None:
