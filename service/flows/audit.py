@@ -47,14 +47,19 @@ async def audit(url: str, report: Report, progress: Progress, operator_id: str |
     Raises UnknownOperatorError, and what asyncpg raises when the server goes away.
     """
     async with audit_snapshot(url) as store:
-        operator_no = await store.operator_no(operator_id) if operator_id is not None else None
-        if operator_id is not None and operator_no is None:
-            raise UnknownOperatorError(f"there is no operator {operator_id!r}: `farebox operator list` shows them all")
-        audited = Audited()
-        async for problem in _everything(store, operator_no, audited, progress):
-            audited.problems += 1
-            report(problem)
-        return audited
+        return await audit_in(store, report, progress, operator_id)
+
+
+async def audit_in(store: AuditStore, report: Report, progress: Progress, operator_id: str | None = None) -> Audited:
+    """`audit` of what the transaction of `store` sees; raises the same."""
+    operator_no = await store.operator_no(operator_id) if operator_id is not None else None
+    if operator_id is not None and operator_no is None:
+        raise UnknownOperatorError(f"there is no operator {operator_id!r}: `farebox operator list` shows them all")
+    audited = Audited()
+    async for problem in _everything(store, operator_no, audited, progress):
+        audited.problems += 1
+        report(problem)
+    return audited
 
 
 async def _everything(
