@@ -137,7 +137,7 @@ async def test_a_process_that_dies_with_the_answer_in_its_hand_loses_nothing(sho
     ride, bench = await shop.paid("ORDER_KILL"), shop.bench
     await shop.complains()
     dying = Disputes(bench.database, shop.providers, die, lambda: bench.now, lambda: bench.machine)
-    with pytest.raises(BaseExceptionGroup):
+    with pytest.raises(KilledError):
         await dying.ask_round(bench.account_no)
     assert await shop.disputes.ask_round(bench.account_no) == 0
     bench.pass_time(timedelta(seconds=31))
