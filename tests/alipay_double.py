@@ -65,6 +65,7 @@ class Double:
         self.url = ""
         self.app_key = "app"
         self.own_key = "alipay"
+        self.cert_sn = ""
         self.asked: list[dict[str, Any]] = []
         self.answers: dict[str, list[Canned]] = defaultdict(list)
 
@@ -104,7 +105,8 @@ class Double:
         if canned.how == "slashes":
             node = node.replace("/", "\\/")
         name = f"{canned.name or method.replace('.', '_')}_response"
-        body = f'{{"{name}":{node},"sign":"{signature}"}}'
+        number = f'"alipay_cert_sn":"{self.cert_sn}",' if self.cert_sn else ""
+        body = f'{{"{name}":{node},{number}"sign":"{signature}"}}'
         match canned.how:
             case "unsigned":
                 body = f'{{"{name}":{node}}}'

@@ -141,9 +141,16 @@ def ref(asked: DebitRequest, provider_ref: str | None = None) -> DebitRef:
 
 @asynccontextmanager
 async def merchant_at(
-    peer: Peer, product: str, account_id: str, directory: Path, *, timeout_s: float = 5.0, **terms: Any
+    peer: Peer,
+    product: str,
+    account_id: str,
+    directory: Path,
+    *,
+    timeout_s: float = 5.0,
+    certificates: bool = False,
+    **terms: Any,
 ) -> AsyncIterator[Merchant]:
-    """A merchant of the simulator, its adapter, and its address for notifications."""
+    """A merchant of the simulator, its adapter, and its address for notifications; with keys, or with certificates."""
     app_id = f"2021{int.from_bytes(blake2b(account_id.encode(), digest_size=4).digest()):012d}"
     ear = Ear()
     runner = web.ServerRunner(web.Server(ear.answer, access_log=None))
@@ -151,10 +158,18 @@ async def merchant_at(
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     ear.url = f"http://127.0.0.1:{runner.addresses[0][1]}/notify"
     (directory / "app.pem").write_text(private_pem("app"))
-    known = {"app_id": app_id, "public_key": public_pem("app"), "seller_id": SELLER_ID}
+    known = {"app_id": app_id, "public_key": public_pem("app"), "seller_id": SELLER_ID, "certificates": certificates}
     account = {"account_id": account_id, "face": "alipay", "alipay": known, "terms": terms, "notify_url": ear.url}
     await peer.call("PUT", "/accounts", account | {"keys": [private_pem("alipay")]})
     (directory / "alipay.pem").write_text(public_pem("alipay"))
+    verifying = {"alipay_public_key_file": str(directory / "alipay.pem")}
+    if certificates:
+        issued = await peer.call("GET", f"/keys?account={account_id}")
+        texts = (issued["app_certificate"], issued["certificates"][0], issued["root_certificates"])
+        names = ("app_certificate", "alipay_certificate", "alipay_root_certificate")
+        for name, text in zip(names, texts, strict=True):
+            (directory / f"{name}.crt").write_text(text)
+        verifying = {f"{name}_file": str(directory / f"{name}.crt") for name in names}
     settings = {
         "product": product,
         "app_id": app_id,
@@ -163,8 +178,8 @@ async def merchant_at(
         "zm_service_id": "2022111500000000000093666900",
         "category_id": "RENT_BICYCLE",
         "app_private_key_file": str(directory / "app.pem"),
-        "alipay_public_key_file": str(directory / "alipay.pem"),
         "timeout_s": timeout_s,
+        **verifying,
     }
     merchant = Merchant(peer, account_id, directory, ear, settings)
     try:

@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.serialization import (
 from hypothesis import given
 from hypothesis import strategies as st
 
+from service.adapters.providers import rsa as rsa_keys
 from service.adapters.providers.alipay import signing
 
 VECTORS: list[dict[str, Any]] = json.loads((Path(__file__).parents[1] / "vectors" / "signatures.json").read_bytes())
@@ -34,27 +35,27 @@ def test_a_request_is_signed_as_the_vendors_clients_sign_it() -> None:
     given_ = vector("alipay-request-zhima-trade-pay")
     content = signing.request_content(given_["params"] | {"sign": "not signed", "app_auth_token": ""})
     assert content == given_["canonical"]
-    assert signing.verified(signing.load_public_key(given_["public_key_pem"]), content, given_["signature"])
+    assert rsa_keys.verified(rsa_keys.load_public_key(given_["public_key_pem"]), content, given_["signature"])
 
 
 def test_a_trades_notification_is_verified_and_no_other_content_is() -> None:
     given_ = vector("alipay-notify-trade_status_sync-rsa2")
-    key, form = signing.load_public_key(given_["public_key_pem"]), given_["form"]
+    key, form = rsa_keys.load_public_key(given_["public_key_pem"]), given_["form"]
     assert given_["canonical"] in list(signing.notification_contents(form))
-    assert any(signing.verified(key, content, form["sign"]) for content in signing.notification_contents(form))
+    assert any(rsa_keys.verified(key, content, form["sign"]) for content in signing.notification_contents(form))
     for name in form.keys() - {"sign", "sign_type"}:
         tampered = form | {name: form[name] + "0"}
         contents = signing.notification_contents(tampered)
-        assert not any(signing.verified(key, content, form["sign"]) for content in contents), name
+        assert not any(rsa_keys.verified(key, content, form["sign"]) for content in contents), name
 
 
 @pytest.mark.parametrize("left_out", [{"sign"}, {"sign", "sign_type"}])
 def test_messages_are_verified_with_and_without_their_sign_type(left_out: set[str]) -> None:
     form = {"msg_method": "x.changed", "sign_type": "RSA2", "biz_content": "{}", "nothing": ""}
     content = "&".join(f"{name}={form[name]}" for name in sorted(form.keys() - left_out))
-    signature = signing.sign(KEY, content)
+    signature = rsa_keys.sign(KEY, content)
     contents = signing.notification_contents(form | {"sign": signature})
-    assert any(signing.verified(KEY.public_key(), content, signature) for content in contents)
+    assert any(rsa_keys.verified(KEY.public_key(), content, signature) for content in contents)
 
 
 @pytest.mark.parametrize(
@@ -77,7 +78,8 @@ def test_the_signed_node_is_cut_out_as_it_stands(node: str, form: str) -> None:
     """The cases of alipay-sdk-java-all, AlipaySignatureTest."""
     body = form % ('"alipay_trade_create_response"', node, '"sign":"TS355N0Q"')
     sealed = signing.envelope(body.encode(), "alipay.trade.create")
-    assert sealed == signing.Envelope("alipay_trade_create_response", node, "TS355N0Q")
+    number = "a}" if "alipay_cert_sn" in form else ""
+    assert sealed == signing.Envelope("alipay_trade_create_response", node, "TS355N0Q", number)
 
 
 def test_the_vectors_body_is_taken_apart() -> None:
@@ -121,7 +123,7 @@ def test_an_order_string_carries_what_was_signed(params: dict[str, str]) -> None
     read = dict(parse_qsl(text, keep_blank_values=True, strict_parsing=True))
     signature = read.pop("sign")
     assert read == params
-    assert signing.verified(KEY.public_key(), signing.request_content(params), signature)
+    assert rsa_keys.verified(KEY.public_key(), signing.request_content(params), signature)
 
 
 @given(st.dictionaries(st.text(max_size=8), st.recursive(st.text() | st.integers(), st.lists, max_leaves=5)))
@@ -137,11 +139,11 @@ def test_keys_are_read_as_pem_and_as_alipays_tool_writes_them(encoding: PrivateF
     bare = b64encode(KEY.private_bytes(Encoding.DER, encoding, NoEncryption())).decode()
     wrapped = "\n".join(bare[at : at + 64] for at in range(0, len(bare), 64))
     for text in (pem, bare, wrapped):
-        assert signing.sign(signing.load_private_key(text), "a") == signing.sign(KEY, "a")
+        assert rsa_keys.sign(rsa_keys.load_private_key(text), "a") == rsa_keys.sign(KEY, "a")
     public = KEY.public_key()
     der = b64encode(public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).decode()
     for text in (public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode(), der):
-        assert signing.verified(signing.load_public_key(text), "a", signing.sign(KEY, "a"))
+        assert rsa_keys.verified(rsa_keys.load_public_key(text), "a", rsa_keys.sign(KEY, "a"))
 
 
 def test_what_is_no_key_says_so_without_showing_it() -> None:
@@ -149,14 +151,14 @@ def test_what_is_no_key_says_so_without_showing_it() -> None:
     curve = ec.generate_private_key(ec.SECP256R1())
     for key in (short, curve):
         text = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
-        with pytest.raises(signing.BadKeyError, match="no RSA key of 2048 bits"):
-            signing.load_private_key(text)
+        with pytest.raises(rsa_keys.BadKeyError, match="no RSA key of 2048 bits"):
+            rsa_keys.load_private_key(text)
         public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
-        with pytest.raises(signing.BadKeyError, match="no RSA key of 2048 bits"):
-            signing.load_public_key(public)
+        with pytest.raises(rsa_keys.BadKeyError, match="no RSA key of 2048 bits"):
+            rsa_keys.load_public_key(public)
     for text in ("secret?", b64encode(b"secret").decode(), "-----BEGIN PRIVATE KEY-----\nsecret\n"):
-        for load in (signing.load_private_key, signing.load_public_key):
-            with pytest.raises(signing.BadKeyError) as refused:
+        for load in (rsa_keys.load_private_key, rsa_keys.load_public_key):
+            with pytest.raises(rsa_keys.BadKeyError) as refused:
                 load(text)
             assert "secret" not in str(refused.value)
-    assert not signing.verified(KEY.public_key(), "a", "no base64!")
+    assert not rsa_keys.verified(KEY.public_key(), "a", "no base64!")

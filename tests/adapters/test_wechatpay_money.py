@@ -26,7 +26,6 @@ from wechatpay_double import (
     settings_of,
 )
 
-from service.adapters.providers.alipay.signing import verified
 from service.adapters.providers.port import (
     AgreementRef,
     DisputeStatus,
@@ -36,6 +35,7 @@ from service.adapters.providers.port import (
     Statement,
     StatementRow,
 )
+from service.adapters.providers.rsa import verified
 from service.adapters.providers.wechatpay import statements
 from service.billing.outcomes import (
     Accepted,

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from wechatpay_double import key_of, sealed_headers, serial_of
 
-from service.adapters.providers.alipay.signing import BadKeyError, load_public_key, sign, verified
+from service.adapters.providers.rsa import BadKeyError, load_public_key, sign, verified
 from service.adapters.providers.wechatpay import signing
 
 VECTORS: list[dict[str, Any]] = json.loads((Path(__file__).parents[1] / "vectors" / "signatures.json").read_bytes())

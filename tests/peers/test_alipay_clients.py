@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl
 import msgspec
 import pytest
 from aiohttp import web
-from alipay import AliPay
+from alipay import AliPay, DCAliPay
 from alipay.exceptions import AliPayValidationError
 from peer_tools import Workbench, node_clients, run, workbench
 
@@ -22,10 +22,15 @@ SECONDS = 20
 
 
 class Merchant:
-    """A merchant with `python-alipay-sdk`, and the address for his notifications."""
+    """A merchant with `python-alipay-sdk`, and the address for his notifications; `given` are the provider's keys, or
+    certificates."""
 
-    def __init__(self, bench: Workbench, key: str, alipay_key: str) -> None:
-        self.client = AliPay(APP_ID, app_private_key_string=key, alipay_public_key_string=alipay_key)
+    def __init__(self, bench: Workbench, key: str, given: dict[str, Any]) -> None:
+        if given["app_certificate"]:
+            issued = (given["app_certificate"], given["certificates"][0], given["root_certificates"])
+            self.client = DCAliPay(APP_ID, key, *issued)
+        else:
+            self.client = AliPay(APP_ID, app_private_key_string=key, alipay_public_key_string=given["public_keys"][0])
         self.client._gateway = bench.url + "/gateway.do"
         self.forms: asyncio.Queue[dict[str, str]] = asyncio.Queue()
 
@@ -46,15 +51,20 @@ class Merchant:
         return form
 
 
-async def test_a_python_client_signs_orders_debits_queries_refunds_and_reads_a_notification() -> None:
+@pytest.mark.filterwarnings("ignore:.* is deprecated:DeprecationWarning")  # What the client asks pyOpenSSL for.
+@pytest.mark.parametrize("certificates", [False, True])
+async def test_a_python_client_signs_orders_debits_queries_refunds_and_reads_a_notification(
+    certificates: bool,
+) -> None:
     async with workbench() as bench:
-        merchant, runner = await opened(bench)
+        merchant, runner = await opened(bench, certificates=certificates)
         try:
             number = await debited(bench, merchant)
             trade = await merchant.do(merchant.client.api_alipay_trade_query, out_trade_no=number)
             assert (trade["trade_status"], trade["total_amount"]) == ("TRADE_SUCCESS", "12.34")
             form = await merchant.notice("TRADE_SUCCESS")
             signature = form.pop("sign")
+            assert (form.pop("alipay_cert_sn", "") != "") == certificates
             assert (form["out_trade_no"], form["total_amount"]) == (number, "12.34")
             assert merchant.client.verify(dict(form), signature)
             assert not merchant.client.verify({**form, "total_amount": "0.01"}, signature)
@@ -84,19 +94,24 @@ async def test_a_python_client_does_not_believe_a_wrong_signature_and_is_not_bel
         await bench.call("POST", "/keys?account=shop", {})
         with pytest.raises(AliPayValidationError):
             await merchant.do(*query)
-        newest, older = (await bench.call("GET", "/keys?account=shop"))["public_keys"]
+        keys = await bench.call("GET", "/keys?account=shop")
+        newest, older = keys["public_keys"]
         assert newest != older
-        thief = Merchant(bench, new_key(), newest)
+        thief = Merchant(bench, new_key(), keys)
         told = await thief.do(thief.client.api_alipay_trade_query, "nobody")
         assert (told["code"], told["sub_code"]) == ("40002", "isv.invalid-signature")
 
 
-async def test_alipays_own_node_client_signs_orders_debits_queries_refunds_and_reads_notifications() -> None:
+@pytest.mark.parametrize("certificates", [False, True])
+async def test_alipays_own_node_client_signs_orders_debits_queries_refunds_and_reads_notifications(
+    certificates: bool,
+) -> None:
     node, folder = await node_clients()
     async with workbench() as bench:
         key = new_key()
         credentials = {"account": "shop", "appId": APP_ID, "privateKey": key, "publicKey": public_half(key)}
-        code, said = await run(node, "alipay.mjs", bench.url, cwd=folder, told=msgspec.json.encode(credentials))
+        stdin = msgspec.json.encode({**credentials, "certificates": certificates})
+        code, said = await run(node, "alipay.mjs", bench.url, cwd=folder, told=stdin)
         assert code == 0, said
         told = msgspec.json.decode(said)
         assert told["signed"]["resultStatus"] == "9000"
@@ -114,18 +129,17 @@ async def test_alipays_own_node_client_signs_orders_debits_queries_refunds_and_r
         assert (await bench.call("GET", "/books"))["problems"] == []
 
 
-async def opened(bench: Workbench) -> tuple[Merchant, web.ServerRunner]:
+async def opened(bench: Workbench, *, certificates: bool = False) -> tuple[Merchant, web.ServerRunner]:
     """An account at the face, its merchant, and the server of his notifications."""
     key = new_key()
     account = {
         "account_id": "shop",
         "face": "alipay",
-        "alipay": {"app_id": APP_ID, "public_key": public_half(key)},
+        "alipay": {"app_id": APP_ID, "public_key": public_half(key), "certificates": certificates},
         "terms": {"provider_retries": True, "hold_needed": True},
     }
     await bench.call("PUT", "/accounts", account)
-    (alipay_key,) = (await bench.call("GET", "/keys?account=shop"))["public_keys"]
-    merchant = Merchant(bench, key, alipay_key)
+    merchant = Merchant(bench, key, await bench.call("GET", "/keys?account=shop"))
     runner = web.ServerRunner(web.Server(merchant.take, access_log=None))
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()

@@ -8,11 +8,14 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from service.adapters.providers.alipay import open_alipay
+from service.adapters.providers.alipay.settings import read_settings as read_alipay
 from service.adapters.providers.port import MerchantAccount, Provider
 from service.adapters.providers.sandbox import SandboxProvider
 from service.adapters.providers.secrets import AccountSettingsError
 from service.adapters.providers.stripe import StripeProvider
+from service.adapters.providers.stripe.settings import read_settings as read_stripe
 from service.adapters.providers.wechatpay import WechatPayProvider
+from service.adapters.providers.wechatpay.settings import read_settings as read_wechatpay
 
 _OPENERS: dict[str, Callable[[MerchantAccount, aiohttp.ClientSession | None], Provider]] = {
     "alipay": open_alipay,
@@ -20,6 +23,12 @@ _OPENERS: dict[str, Callable[[MerchantAccount, aiohttp.ClientSession | None], Pr
     "stripe": StripeProvider,
     "wechatpay": WechatPayProvider,
 }
+_READERS: dict[str, Callable[[MerchantAccount], object]] = {
+    "alipay": read_alipay,
+    "stripe": read_stripe,
+    "wechatpay": read_wechatpay,
+}
+"""What looks at settings alone; the sandbox's may hold anything."""
 PROVIDER_NAMES = tuple(sorted(_OPENERS))
 TRIAL_HOSTS = (".alipaydev.com",)
 """Where Alipay's public sandbox is (opendocs.alipay.com/common/02kkv7); the others' have no hosts of their own."""
@@ -37,6 +46,15 @@ def open_provider(account: MerchantAccount, session: aiohttp.ClientSession | Non
             f"merchant account {account.account_id}: provider {account.provider!r} is not known; known are {known}"
         )
     return opener(account, session)
+
+
+def check_settings(account: MerchantAccount) -> None:
+    """Looks at an account's settings, and at nothing that they refer to: it may be on another machine.
+
+    Raises AccountSettingsError, for a secret that stands in them, too.
+    """
+    if account.provider in _READERS:
+        _READERS[account.provider](account)
 
 
 class Providers:

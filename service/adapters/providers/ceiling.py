@@ -1,8 +1,9 @@
 """The most calls per second that a merchant account makes, where its contract says so.
 
 The ceiling is one process's: `n` processes that call the same account make up to `n` times as many, so an installation
-divides what its contract allows by the processes of `collect` and `serve` that it runs. What the provider itself says
-("too many", 429) is honoured beside it, whoever used the calls up.
+divides what its contract allows by the processes of `collect` and `serve` that it runs (`farebox account add`, the
+providers' pages and the runbook say so). What the provider itself says ("too many", 429) is honoured beside it, whoever
+used the calls up.
 """
 
 from __future__ import annotations

@@ -88,11 +88,15 @@ class AskRefund(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class AlipayMerchant(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
-    """Who a merchant is at the Alipay face: `public_key` (PEM, or bare base64) checks what he signed."""
+    """Who a merchant is at the Alipay face: `public_key` (PEM, or bare base64) checks what he signed.
+
+    `certificates`: his app is in certificate mode (公钥证书).
+    """
 
     app_id: str
     public_key: str
     seller_id: str = "2088000000000001"
+    certificates: bool = False
 
 
 class WeChatMerchant(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -115,7 +119,7 @@ class Account(msgspec.Struct, frozen=True, omit_defaults=True, tag="account"):
     """A merchant account: which face it talks to, its key to the door, its terms, where notifications go.
 
     `api_key` and `notify_secret` are the sandbox's; `keys` are the provider's own private keys (PEM) at the faces that
-    sign, the newest first: it signs.
+    sign, the newest first: it signs; `authority` issues their certificates at the Alipay face.
     """
 
     account_id: str
@@ -127,6 +131,7 @@ class Account(msgspec.Struct, frozen=True, omit_defaults=True, tag="account"):
     alipay: AlipayMerchant | None = None
     wechatpay: WeChatMerchant | None = None
     keys: tuple[str, ...] = ()
+    authority: str = ""
 
 
 class Wallet(msgspec.Struct, frozen=True, omit_defaults=True, tag="wallet"):

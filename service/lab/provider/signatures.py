@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from base64 import b64decode, b64encode
 from binascii import Error as Base64Error
+from datetime import UTC, datetime
 from functools import lru_cache
 
 from cryptography.exceptions import InvalidSignature
@@ -20,6 +21,8 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 KEY_BITS = 2048
+VALID_FROM, VALID_UNTIL = datetime(2020, 1, 1, tzinfo=UTC), datetime(2070, 1, 1, tzinfo=UTC)
+"""Every certificate's, so that a virtual clock and the machine's are both within."""
 
 
 def new_key() -> str:
@@ -29,35 +32,31 @@ def new_key() -> str:
 
 
 @lru_cache(maxsize=64)
-def public_half(private_key: str) -> str:
+def public_half(private: str) -> str:
     """The public key that belongs to a private one, PEM."""
-    return _private(private_key).public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+    return private_key(private).public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
 
 
-def sign(private_key: str, content: bytes) -> str:
+def sign(private: str, content: bytes) -> str:
     """The signature of the content, base64."""
-    return b64encode(_private(private_key).sign(content, padding.PKCS1v15(), SHA256())).decode("ascii")
+    return b64encode(private_key(private).sign(content, padding.PKCS1v15(), SHA256())).decode("ascii")
 
 
-def verified(public_key: str, content: bytes, signature: str) -> bool:
+def verified(public: str, content: bytes, signature: str) -> bool:
     """Whether the holder of the public key (PEM, or the base64 that stands between its lines) signed the content.
 
     Raises ValueError when the key is none.
     """
     try:
-        _public(public_key).verify(b64decode(signature, validate=True), content, padding.PKCS1v15(), SHA256())
+        public_key(public).verify(b64decode(signature, validate=True), content, padding.PKCS1v15(), SHA256())
     except (InvalidSignature, Base64Error):
         return False
     return True
 
 
-def check_public_key(public_key: str) -> None:
-    """Raises ValueError when the text is no RSA public key."""
-    _public(public_key)
-
-
 @lru_cache(maxsize=64)
-def _private(pem: str) -> rsa.RSAPrivateKey:
+def private_key(pem: str) -> rsa.RSAPrivateKey:
+    """A private key; raises ValueError when the text is none of RSA."""
     key = load_pem_private_key(pem.encode("ascii"), None)
     if not isinstance(key, rsa.RSAPrivateKey):
         raise ValueError("the private key is not of RSA")
@@ -65,7 +64,8 @@ def _private(pem: str) -> rsa.RSAPrivateKey:
 
 
 @lru_cache(maxsize=64)
-def _public(text: str) -> rsa.RSAPublicKey:
+def public_key(text: str) -> rsa.RSAPublicKey:
+    """A public key, PEM or the base64 between its lines; raises ValueError when the text is none of RSA."""
     try:
         pem = text.strip().startswith("-----")
         key = load_pem_public_key(text.encode()) if pem else load_der_public_key(b64decode("".join(text.split())))

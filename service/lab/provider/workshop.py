@@ -13,6 +13,12 @@ from msgspec.structs import replace
 
 from service.lab.provider import agreements, debits, disputes, holds
 from service.lab.provider.alipay.bills import download
+from service.lab.provider.alipay.certificates import (
+    alipay_certificate,
+    app_certificate,
+    root_certificates,
+    signer_sn,
+)
 from service.lab.provider.alipay.riders import open_order_string
 from service.lab.provider.books import Books
 from service.lab.provider.desk import Desk
@@ -21,7 +27,7 @@ from service.lab.provider.merchants import reply
 from service.lab.provider.oracle import debit_lines, summarize
 from service.lab.provider.refusals import RefusedError
 from service.lab.provider.rows import Account, Entry, Wallet
-from service.lab.provider.signatures import check_public_key, new_key, public_half
+from service.lab.provider.signatures import new_key, public_half, public_key
 from service.lab.provider.wechatpay.riders import rider as rider_of_wechat
 from service.lab.provider.wechatpay.signing import certificate, serial_of
 from service.lab.provider.wire import rider_token, view
@@ -44,11 +50,13 @@ class TopUp(msgspec.Struct):
 
 class PublicKeys(msgspec.Struct):
     """The provider's keys by which merchants check what it signed, PEM; at the WeChat Pay face their serial numbers (or
-    ids) and certificates too."""
+    ids) and certificates too; at the Alipay face, in certificate mode, all that the open platform gives."""
 
     public_keys: tuple[str, ...]
     serials: tuple[str, ...] = ()
     certificates: tuple[str, ...] = ()
+    app_certificate: str = ""
+    root_certificates: str = ""
 
 
 class NoticeLine(msgspec.Struct):
@@ -75,7 +83,7 @@ async def put_account(desk: Desk, request: web.BaseRequest) -> web.Response:
     """Makes or changes a merchant account."""
     account = opened(desk.books, msgspec.json.decode(await request.read(), type=Account))
     desk.books.put(account)
-    return reply(replace(account, keys=()))
+    return reply(replace(account, keys=(), authority=""))
 
 
 def opened(books: Books, account: Account) -> Account:
@@ -94,7 +102,10 @@ def opened(books: Books, account: Account) -> Account:
         raise RefusedError(409, "KEY_TAKEN", f"account {holder.account_id} has this API key, app id or mchid")
     if account.face == "sandbox":
         return account
-    return replace(account, keys=account.keys or (known.keys if known else ()) or (new_key(),))
+    keys = account.keys or (known.keys if known else ()) or (new_key(),)
+    if account.alipay is None or not account.alipay.certificates:
+        return replace(account, keys=keys, authority="")
+    return replace(account, keys=keys, authority=account.authority or (known.authority if known else "") or new_key())
 
 
 def checked(account: Account) -> Account:
@@ -107,9 +118,9 @@ def checked(account: Account) -> Account:
         }[account.face]
         raise RefusedError(422, "INVALID_REQUEST", f"an account of the face {account.face} needs {wanted}")
     if account.alipay:
-        check_public_key(account.alipay.public_key)
+        public_key(account.alipay.public_key)
     if account.wechatpay:
-        check_public_key(account.wechatpay.public_key)
+        public_key(account.wechatpay.public_key)
         if len(account.wechatpay.apiv3_key.encode()) != 32:
             raise ValueError("apiv3_key has 32 bytes")
     return account
@@ -119,6 +130,10 @@ async def show_keys(desk: Desk, request: web.BaseRequest) -> web.Response:
     """The provider's public keys for `?account=`, the one that signs first."""
     account = _account(desk, request.query.get("account", ""))
     public_keys = tuple(public_half(key) for key in account.keys)
+    if account.authority:
+        issued = tuple(alipay_certificate(account, key) for key in account.keys)
+        serials = tuple(signer_sn(account, key) for key in account.keys)
+        return reply(PublicKeys(public_keys, serials, issued, app_certificate(account), root_certificates(account)))
     if account.wechatpay is None:
         return reply(PublicKeys(public_keys))
     serials = tuple(serial_of(account, key) for key in account.keys)

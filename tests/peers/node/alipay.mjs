@@ -6,13 +6,14 @@ import { text } from 'node:stream/consumers';
 import { AlipaySdk } from 'alipay-sdk';
 
 const simulator = process.argv[2];
-const { account, appId, privateKey, publicKey } = JSON.parse(await text(process.stdin));
+const { account, appId, privateKey, publicKey, certificates } = JSON.parse(await text(process.stdin));
 
 const notices = [];
 let arrived = () => {};
 let sdk;
 const inbox = http.createServer(async (request, response) => {
   const form = Object.fromEntries(new URLSearchParams(await text(request)));
+  delete form.alipay_cert_sn; // The client knows nothing of it; Alipay does not sign it.
   notices.push({ form, believed: sdk.checkNotifySignV2({ ...form }), forged: sdk.checkNotifySignV2({ ...form, app_id: '1' }) });
   response.end('success');
   arrived();
@@ -28,11 +29,14 @@ async function workbench(method, path, body) {
 }
 
 await workbench('PUT', '/accounts', {
-  account_id: account, face: 'alipay', alipay: { app_id: appId, public_key: publicKey }, notify_url: notifyUrl,
+  account_id: account, face: 'alipay', alipay: { app_id: appId, public_key: publicKey, certificates }, notify_url: notifyUrl,
   terms: { provider_retries: true, hold_needed: true },
 });
-const { public_keys: [alipayPublicKey] } = await workbench('GET', `/keys?account=${account}`);
-sdk = new AlipaySdk({ appId, privateKey, keyType: 'PKCS8', alipayPublicKey, gateway: `${simulator}/gateway.do` });
+const keys = await workbench('GET', `/keys?account=${account}`);
+const believing = certificates ? {
+  appCertContent: keys.app_certificate, alipayPublicCertContent: keys.certificates[0], alipayRootCertContent: keys.root_certificates,
+} : { alipayPublicKey: keys.public_keys[0] };
+sdk = new AlipaySdk({ appId, privateKey, keyType: 'PKCS8', ...believing, gateway: `${simulator}/gateway.do` });
 const call = (method, bizContent) => sdk.exec(method, { bizContent }, { validateSign: true });
 
 const orderString = sdk.sdkExecute('zhima.credit.payafteruse.creditagreement.sign', {

@@ -71,7 +71,8 @@ class AlipayAccount:
             case NotFound() | wire.TradeView():
                 return None
             case Unknown(reason=codes.BAD_SIGNATURE):
-                return Rejected("BAD_ANSWER_SIGNATURE", "alipay_public_key is not the key with which Alipay signs")
+                key = "alipay_certificate" if self._gateway.certified else "alipay_public_key"
+                return Rejected("BAD_ANSWER_SIGNATURE", f"{key} is not the key with which Alipay signs")
             case Rejected(code=code, message=message):
                 return Rejected(code, " ".join(part for part in (_HINTS.get(code, ""), message) if part))
         return answer
@@ -197,7 +198,7 @@ class AlipayAccount:
         self, headers: Mapping[str, str], body: bytes, now: datetime
     ) -> Notification | BadNotification:
         """See the port. Alipay's protocol knows no oldest time: repeats are told by the notification's id."""
-        return read_notice(self._settings, self._gateway.notification_signed, body)
+        return read_notice(self._settings, self._gateway.notification_wrong, body)
 
     async def statement(self, day: date) -> StatementAnswer:
         """See the port."""
@@ -308,7 +309,13 @@ _HINTS = {
     "isv.invalid-app-id": "settings.app_id is not an app at this gateway.",
     "isv.invalid-signature": "app_private_key does not belong to the public key that Alipay has of this app.",
     "isv.missing-signature-key": "Alipay has no public key of this app yet.",
+    "isv.missing-app-cert-sn": "the app is in certificate mode (公钥证书): app_certificate is needed.",
+    "isv.app-cert-not-exist": "app_certificate is not the one that Alipay has of this app.",
+    "isv.app-cert-expired": "app_certificate has expired: apply for another one at the open platform.",
+    "isv.alipay-cert-not-exist": "Alipay has issued no certificate of its own for this app yet.",
+    "isv.missing-alipay-root-cert-sn": "alipay_root_certificate has no certificate of RSA.",
+    "isv.invalid-alipay-root-cert-sn": "alipay_root_certificate is not Alipay's alipayRootCert.crt, or an old one.",
     "isv.insufficient-isv-permissions": "the app has no permission for trades: sign the product for it.",
     "isv.insufficient-user-permissions": "the merchant has not given the app permission.",
 }
-"""What to put right. Codes: GWERR."""
+"""What to put right. Codes: GWERR; those of certificates: opendocs.alipay.com/common/02kdnf."""

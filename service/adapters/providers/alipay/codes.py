@@ -41,8 +41,16 @@ class Problem(msgspec.Struct, frozen=True):
 
 REFUSED_UNREAD_CODES = frozenset({"20001", "40001", "40002", "40006"})
 """Token, missing parameter, invalid parameter (signature, app id), permission: the gateway went no further. GWERR."""
-SIGNATURE_REFUSED = frozenset({"isv.invalid-signature", "isv.missing-signature-key"})
-"""The app's key is not the one that Alipay knows. GWERR."""
+SIGNATURE_REFUSED = frozenset(
+    {
+        "isv.invalid-signature",
+        "isv.missing-signature-key",
+        "isv.app-cert-not-exist",
+        "isv.app-cert-expired",
+        "isv.invalid-alipay-root-cert-sn",
+    }
+)
+"""The app's key, its certificate or the roots are not those that Alipay knows. GWERR, opendocs.alipay.com 02kdnf."""
 UNCERTAIN = frozenset(
     {"ACQ.SYSTEM_ERROR", "aop.ACQ.SYSTEM_ERROR", "SYSTEM_ERROR", "isp.unknow-error", "aop.unknow-error"}
 )

@@ -45,14 +45,14 @@ _CHANGED = msgspec.json.Decoder(_Changed)
 
 
 def read_notice(
-    settings: AlipaySettings, signed: Callable[[Mapping[str, str]], bool], body: bytes
+    settings: AlipaySettings, wrong: Callable[[Mapping[str, str]], str | None], body: bytes
 ) -> Notification | BadNotification:
-    """The notification, or why it is not believed: signature, app and seller are looked at before anything else."""
+    """The notification, or why it is not believed: signature (`wrong` says), app and seller are looked at first."""
     form = _form(body)
     if form is None:
         return BadNotification("the body is not a form", REFUSED)
-    if not signed(form):
-        return BadNotification("the signature is wrong", REFUSED)
+    if reason := wrong(form):
+        return BadNotification(reason, REFUSED)
     if form.get("app_id") != settings.app_id:
         return BadNotification("the notification is for another app", REFUSED)
     for seller in ("seller_id", "payee_user_id"):

@@ -10,11 +10,13 @@ import msgspec
 
 from service.adapters.providers.exchange import Limits
 from service.adapters.providers.port import MerchantAccount
-from service.adapters.providers.secrets import AccountSettingsError
+from service.adapters.providers.secrets import account_error, names_secret
 
 Product = Literal["zhima", "preauth"]
 Word = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"^[0-9A-Za-z_.-]+$")]
-SECRETS = ("app_private_key", "alipay_public_key")
+CERTIFICATES = ("app_certificate", "alipay_certificate", "alipay_root_certificate")
+"""Certificate mode (公钥证书): the app's, Alipay's, and Alipay's roots, as the open platform gives them."""
+SECRETS = ("app_private_key", "alipay_public_key", *CERTIFICATES)
 """Named by reference: `<name>_file` or `<name>_env`."""
 
 
@@ -54,21 +56,32 @@ def read_settings(account: MerchantAccount) -> AlipaySettings:
     given: Mapping[str, Any] = account.settings
     unknown = sorted(given.keys() - _KNOWN)
     if unknown:
-        raise _wrong(account, f"settings.{unknown[0]} is not known; known are {', '.join(sorted(_KNOWN))}")
+        raise account_error(
+            account.account_id, f"settings.{unknown[0]} is not known; known are {', '.join(sorted(_KNOWN))}"
+        )
     try:
         settings = msgspec.convert({name: given[name] for name in _NAMES & given.keys()}, AlipaySettings)
     except msgspec.ValidationError as error:
-        raise _wrong(account, f"settings: {error}") from None
+        raise account_error(account.account_id, f"settings: {error}") from None
     if not settings.notify_url.startswith(("https://", "http://")):
-        raise _wrong(account, "settings.notify_url is no http or https address")
+        raise account_error(account.account_id, "settings.notify_url is no http or https address")
+    _check_mode(account)
     if settings.product == "zhima":
         for name in ("zm_service_id", "category_id"):
             if getattr(settings, name) is None:
-                raise _wrong(account, f"settings.{name} is missing: product zhima needs it")
+                raise account_error(account.account_id, f"settings.{name} is missing: product zhima needs it")
     elif (settings.zm_service_id is None) != (settings.category_id is None):
-        raise _wrong(account, "settings.zm_service_id and settings.category_id go together")
+        raise account_error(account.account_id, "settings.zm_service_id and settings.category_id go together")
     return settings
 
 
-def _wrong(account: MerchantAccount, message: str) -> AccountSettingsError:
-    return AccountSettingsError(f"merchant account {account.account_id}: {message}")
+def _check_mode(account: MerchantAccount) -> None:
+    """An app has one way of signing at the open platform (接口加签方式): keys, or certificates."""
+    given = [name for name in CERTIFICATES if names_secret(account.settings, name)]
+    if given and names_secret(account.settings, "alipay_public_key"):
+        raise account_error(account.account_id, f"settings have alipay_public_key and {given[0]}: an app has one mode")
+    missing = [name for name in CERTIFICATES if name not in given] if given else []
+    if missing:
+        raise account_error(
+            account.account_id, f"settings.{missing[0]}_file or _env is missing: certificate mode needs all three"
+        )

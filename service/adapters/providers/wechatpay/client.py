@@ -7,11 +7,9 @@ up, or by its public key (serial PUB_KEY_ID_...). While a merchant changes from 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from secrets import token_hex
-from time import monotonic
 from typing import Any, TypeVar
 from urllib.parse import urlencode, urlsplit
 
@@ -19,12 +17,13 @@ import aiohttp
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
-from service.adapters.providers.alipay.signing import BadKeyError, sign
 from service.adapters.providers.exchange import Reply, decoded, exchange, open_session
 from service.adapters.providers.port import MerchantAccount
+from service.adapters.providers.rsa import BadKeyError, sign
+from service.adapters.providers.vain import Vain
 from service.adapters.providers.wechatpay import codes, signing
 from service.adapters.providers.wechatpay.codes import UNSIGNED_WORDS, Problem
-from service.adapters.providers.wechatpay.keys import KeyRing
+from service.adapters.providers.wechatpay.keys import open_keys
 from service.adapters.providers.wechatpay.settings import WechatPaySettings
 from service.adapters.providers.wechatpay.signing import PlatformCertificate, Sealed
 from service.billing.outcomes import Rejected, Throttled, Unknown
@@ -33,8 +32,6 @@ T = TypeVar("T")
 Failed = Problem | Throttled | Rejected | Unknown
 
 CERTIFICATES = "/v3/certificates"
-VAIN_MAX, VAIN_WITHIN_S = 5, 60.0
-"""How often certificates are fetched for serial numbers that they turn out not to have: anyone can send us one."""
 BAD_SIGNATURE = "the answer's signature is wrong"
 BAD_API_KEY = Rejected("API_V3_KEY", "api_v3_key does not open what WeChat Pay encrypts for this merchant")
 _ENCODE = msgspec.json.Encoder().encode
@@ -75,9 +72,9 @@ class Client:
         """Connections are its own unless given some. Raises AccountSettingsError."""
         self._settings = settings
         self._base = account.base_url.rstrip("/")
-        self.keys = KeyRing(account, settings)
+        self.keys = open_keys(account, settings)
         self._certificates: dict[str, PlatformCertificate] = {}
-        self._vain: deque[float] = deque(maxlen=VAIN_MAX)
+        self._vain, self._vain_notices = Vain(), Vain()  # Anybody can send a notification; an answer is WeChat Pay's.
         self._fetching = asyncio.Lock()
         self._fetch: asyncio.Task[object] | None = None
         self._session = session or open_session(account)
@@ -136,7 +133,7 @@ class Client:
         key = self._key_of(sealed.serial)
         if key is None:
             if not sealed.serial.startswith("PUB_KEY_ID_") and (self._fetch is None or self._fetch.done()):
-                self._fetch = asyncio.get_running_loop().create_task(self._know(sealed.serial))
+                self._fetch = asyncio.get_running_loop().create_task(self._know(sealed.serial, self._vain_notices))
             return "it is signed by a certificate that is not known"
         if signing.opened(key, sealed):
             return None
@@ -212,7 +209,7 @@ class Client:
             return f"the answer: {sealed}"
         key = self._key_of(sealed.serial)
         if key is None:
-            await self._know(sealed.serial)
+            await self._know(sealed.serial, self._vain)
             key = self._key_of(sealed.serial)
         if key is None:
             return "the answer is signed by a key that is not known"
@@ -226,18 +223,16 @@ class Client:
         key = self._key_of(sealed.serial)
         return key is not None and signing.opened(key, sealed)
 
-    async def _know(self, serial: str) -> None:
+    async def _know(self, serial: str, vain: Vain) -> None:
         """Fetches certificates for a serial number, unless that was in vain too often just now."""
         if serial.startswith("PUB_KEY_ID_"):
             return
         async with self._fetching:
-            now = monotonic()
-            vain = len(self._vain) == VAIN_MAX and now - self._vain[0] < VAIN_WITHIN_S
-            if self._key_of(serial) is not None or vain:
+            if self._key_of(serial) is not None or vain.often:
                 return
             await self.fetch_certificates()
             if self._key_of(serial) is None:
-                self._vain.append(now)
+                vain.again()
 
     def _key_of(self, serial: str) -> RSAPublicKey | None:
         if serial.startswith("PUB_KEY_ID_"):

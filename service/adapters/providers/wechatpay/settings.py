@@ -10,7 +10,7 @@ import msgspec
 
 from service.adapters.providers.exchange import Limits
 from service.adapters.providers.port import MerchantAccount
-from service.adapters.providers.secrets import AccountSettingsError
+from service.adapters.providers.secrets import account_error, names_secret
 
 Word = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"^[0-9A-Za-z_-]+$")]
 RiskFund = Literal["DEPOSIT", "ADVANCE", "CASH_DEPOSIT", "ESTIMATE_ORDER_COST"]
@@ -53,27 +53,22 @@ def read_settings(account: MerchantAccount) -> WechatPaySettings:
     given: Mapping[str, Any] = account.settings
     unknown = sorted(given.keys() - _KNOWN)
     if unknown:
-        raise wrong(account, f"settings.{unknown[0]} is not known; known are {', '.join(sorted(_KNOWN))}")
+        raise account_error(
+            account.account_id, f"settings.{unknown[0]} is not known; known are {', '.join(sorted(_KNOWN))}"
+        )
     try:
         settings = msgspec.convert({name: given[name] for name in _NAMES & given.keys()}, WechatPaySettings)
     except msgspec.ValidationError as error:
-        raise wrong(account, f"settings: {error}") from None
+        raise account_error(account.account_id, f"settings: {error}") from None
     if not settings.notify_url.startswith(("https://", "http://")) or "?" in settings.notify_url:
-        raise wrong(account, "settings.notify_url is no http or https address without a query")
-    if (settings.merchant_serial_no is None) != named(account, "merchant_certificate"):
-        raise wrong(
-            account, "settings must have exactly one of merchant_serial_no and merchant_certificate_file or _env"
+        raise account_error(account.account_id, "settings.notify_url is no http or https address without a query")
+    if (settings.merchant_serial_no is None) != names_secret(given, "merchant_certificate"):
+        raise account_error(
+            account.account_id,
+            "settings must have exactly one of merchant_serial_no and merchant_certificate_file or _env",
         )
-    if (settings.public_key_id is None) == named(account, "wechatpay_public_key"):
-        raise wrong(account, "settings.public_key_id and wechatpay_public_key_file or _env go together")
+    if (settings.public_key_id is None) == names_secret(given, "wechatpay_public_key"):
+        raise account_error(
+            account.account_id, "settings.public_key_id and wechatpay_public_key_file or _env go together"
+        )
     return settings
-
-
-def named(account: MerchantAccount, secret: str) -> bool:
-    """Whether the settings say where a secret is."""
-    return f"{secret}_file" in account.settings or f"{secret}_env" in account.settings
-
-
-def wrong(account: MerchantAccount, message: str) -> AccountSettingsError:
-    """The error that names the account."""
-    return AccountSettingsError(f"merchant account {account.account_id}: {message}")

@@ -15,11 +15,11 @@ from hashlib import sha256
 
 import msgspec
 from cryptography import x509
-from cryptography.exceptions import InvalidTag
+from cryptography.exceptions import InvalidTag, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from service.adapters.providers.alipay.signing import BadKeyError, sign, verified
+from service.adapters.providers.rsa import BadKeyError, checked, sign, verified
 
 SCHEME = "WECHATPAY2-SHA256-RSA2048"
 WINDOW = timedelta(seconds=300)
@@ -98,11 +98,11 @@ def certificate(pem: bytes) -> PlatformCertificate:
     """One of WeChat Pay's certificates, or the merchant's own; raises BadKeyError."""
     try:
         read = x509.load_pem_x509_certificate(pem)
-        key = read.public_key()
-    except ValueError as error:
+        key = checked(read.public_key())
+    except BadKeyError:
+        raise
+    except (ValueError, UnsupportedAlgorithm) as error:
         raise BadKeyError(f"no certificate: {error}") from None
-    if not isinstance(key, RSAPublicKey):
-        raise BadKeyError("no RSA certificate")
     return PlatformCertificate(f"{read.serial_number:X}", key, read.not_valid_after_utc)
 
 

@@ -75,6 +75,7 @@ UNVERIFIED = {
         "HOLD_CLOSED": "ACQ.TRADE_HAS_CLOSE",
         "NO_ORDER": "ACQ.INVALID_PARAMETER",
     },
+    "certificate": {"NO_CERTIFICATE": "CERT_NOT_EXIST"},  # Nor of alipaycert.download's.
     "complaint": {"NOT_FOUND": "COMPLAIN_EVENT_NOT_EXIST"},  # No table of tradecomplain.query's codes was found.
     "authorisation": {
         # No public text has the codes of an authorisation that is over, or of too much.
@@ -91,6 +92,7 @@ FAMILIES = {
     "authorisation": AUTHORISATION | UNVERIFIED["authorisation"],
     "bill": BILL,
     "complaint": UNVERIFIED["complaint"],
+    "certificate": UNVERIFIED["certificate"],
 }
 
 

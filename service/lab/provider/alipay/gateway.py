@@ -9,6 +9,7 @@ import msgspec
 from aiohttp import web
 
 from service.lab.provider import agreements
+from service.lab.provider.alipay.certificates import DOWNLOAD, signer_sn
 from service.lab.provider.alipay.codes import MESSAGES, GatewayRefusedError, refusal_body
 from service.lab.provider.alipay.methods import METHODS, Method
 from service.lab.provider.alipay.requests import CHARSETS, Request, content, read_params, verify
@@ -148,13 +149,15 @@ def say(
     params: dict[str, str], body: Answer, account: Account | None, *, key: str | None = None, spoilt: bool = False
 ) -> web.Response:
     """An answer in the charset of the request; without an account it has no signature, like the real gateway's answer
-    to an app id that it does not know."""
+    to an app id that it does not know, and to who asks for a certificate (smartwalle/alipay)."""
     encoding = CHARSETS.get(params.get("charset", "utf-8").lower(), "utf-8")
     name = params["method"].replace(".", "_") + "_response" if params.get("method") else "error_response"
     text = msgspec.json.encode(body).decode().encode(encoding)
     parts = [f'"{name}":'.encode(), text]
-    if account and account.keys:
+    if account and account.keys and params.get("method") != DOWNLOAD:
         signed = sign(key or account.keys[0], text + b" " * spoilt)
+        if number := signer_sn(account, account.keys[0]):
+            parts.append(f',"alipay_cert_sn":"{number}"'.encode("ascii"))
         parts.append(f',"sign":"{signed}"'.encode("ascii"))
     charset = "GBK" if encoding != "utf-8" else "utf-8"
     return web.Response(body=b"{" + b"".join(parts) + b"}", headers={"Content-Type": f"text/html;charset={charset}"})

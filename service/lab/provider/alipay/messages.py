@@ -9,6 +9,7 @@ import msgspec
 from msgspec.structs import replace
 
 from service.lab.provider.alipay import authorisations, zhima
+from service.lab.provider.alipay.certificates import signer_sn
 from service.lab.provider.alipay.signing import notice_content
 from service.lab.provider.alipay.trades import logon_id
 from service.lab.provider.alipay.visits import Answer, Visit
@@ -52,6 +53,8 @@ class AlipayFace:
         fields |= {"utc_timestamp": str(int(at.timestamp() * 1000))} if message else {"notify_time": local(at)}
         content = notice_content(fields, with_type=message)
         fields["sign"] = sign(account.keys[0], content.encode())
+        if number := signer_sn(account, account.keys[0]):  # Not signed itself (smartwalle/alipay, VerifySign).
+            fields["alipay_cert_sn"] = number
         headers = {"Content-Type": "application/x-www-form-urlencoded; charset=utf-8"}
         return Letter(headers, urlencode(fields).encode("ascii"))
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from service.lab.provider.alipay import authorisations, bills, complaints, trades, zhima
+from service.lab.provider.alipay import authorisations, bills, certificates, complaints, trades, zhima
 from service.lab.provider.alipay.visits import Answer, Visit
 
 
@@ -95,6 +95,13 @@ METHODS: dict[str, Method] = {
         complaints.query,
         "complaint",
         lambda _, asked: str(asked.complain_event_id),
+    ),
+    certificates.DOWNLOAD: Method(
+        _is("certificate.get"),
+        certificates.Ask,
+        certificates.download,
+        "certificate",
+        lambda _, asked: str(asked.alipay_cert_sn),
     ),
     "alipay.data.dataservice.bill.downloadurl.query": Method(
         _is("statement.get"), bills.AskBill, bills.download_url, "bill", lambda _, asked: str(asked.bill_date)

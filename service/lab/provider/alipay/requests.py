@@ -9,6 +9,7 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
+from service.lab.provider.alipay.certificates import check_numbers
 from service.lab.provider.alipay.codes import GatewayRefusedError
 from service.lab.provider.alipay.signing import exact_content, request_content
 from service.lab.provider.books import Books
@@ -60,6 +61,8 @@ def verify(books: Books, params: Mapping[str, str]) -> Request:
         if not params.get(name):
             raise GatewayRefusedError("40001", code, f"缺少{name}参数")
     _check_forms(params)
+    if account.authority:
+        check_numbers(account, dict(params))
     if not _signed(account.alipay, params):
         raise GatewayRefusedError("40002", "isv.invalid-signature", "无效签名")
     return Request(account, params["method"], dict(params))

@@ -7,9 +7,8 @@ from hashlib import blake2b
 import msgspec
 
 from service.lab.provider.refusals import RefusedError
+from service.lab.provider.signatures import VALID_FROM, VALID_UNTIL
 from service.lab.provider.wechatpay.signing import (
-    VALID_FROM,
-    VALID_UNTIL,
     certificate,
     certificate_serial,
     encrypted,

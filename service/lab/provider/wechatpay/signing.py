@@ -9,18 +9,15 @@ from functools import lru_cache
 from hashlib import blake2b, sha1
 
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
+from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
 from service.lab.provider.rows import Account, WeChatMerchant
-from service.lab.provider.signatures import public_half, sign
+from service.lab.provider.signatures import VALID_FROM, VALID_UNTIL, private_key, public_half, sign
 
 SCHEME = "WECHATPAY2-SHA256-RSA2048"
-VALID_FROM, VALID_UNTIL = datetime(2020, 1, 1, tzinfo=UTC), datetime(2070, 1, 1, tzinfo=UTC)
-"""Every certificate's, so that a virtual clock and the machine's are both within."""
 
 
 def request_content(method: str, target: str, timestamp: str, nonce: str, body: bytes) -> bytes:
@@ -74,8 +71,7 @@ def certificate_serial(key: str) -> str:
 @lru_cache(maxsize=64)
 def certificate(key: str) -> str:
     """The certificate of one of the platform's keys, PEM, signed by itself; a key has always the same."""
-    private = load_pem_private_key(key.encode("ascii"), None)
-    assert isinstance(private, RSAPrivateKey)
+    private = private_key(key)
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Tenpay.com sign (simulated)")])
     builder = x509.CertificateBuilder(name, name, private.public_key(), _serial(key), VALID_FROM, VALID_UNTIL)
     return builder.sign(private, SHA256()).public_bytes(Encoding.PEM).decode("ascii")
