@@ -78,6 +78,7 @@ def add_command(
     owner, added, wrong = carry_out(work(), AskError, AccountSettingsError, OperatorError)
     click.echo(f"account {added.account_id} at {added.provider} added, number {added.account_no}")
     click.echo(f"notifications: POST /v1/providers/{provider}/{owner}.{account_id}/notifications")
+    _say_ceiling(added)
     if wrong is not None:
         said = in_words(wrong)
         silent = isinstance(wrong, Throttled | Unknown)
@@ -117,6 +118,7 @@ def change_command(
 
     changed, wrong = carry_out(work(), AskError, AccountSettingsError, OperatorError)
     click.echo(f"account {changed.account_id} at {changed.provider} changed")
+    _say_ceiling(changed)
     if wrong is not None:
         click.echo(f"but {changed.base_url} says: {in_words(wrong)}", err=True)
 
@@ -216,6 +218,13 @@ def list_agreements_command(operator_id: str | None, rider_ref: str | None, stat
             f"{item.agreement_id}  rider {item.rider_ref}  {row.account.account_id}  {item.state}{reason}"
             f"  {cap} {item.currency}  {item.time_zone}  {item.language}"
         )
+
+
+def _say_ceiling(at: MerchantAccount) -> None:
+    """Whoever sets a ceiling must know that it is one process's."""
+    ceiling = at.settings.get("calls_per_second")
+    if ceiling is not None:
+        click.echo(f"calls_per_second: {ceiling} for each process of collect and serve, not for all of them together")
 
 
 def _pause(account_id: str, operator_id: str | None, *, paused: bool) -> None:

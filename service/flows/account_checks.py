@@ -62,5 +62,7 @@ async def check(providers: Providers, owned: OwnedAccount) -> Finding:
 
 def in_words(outcome: Outcome) -> str:
     """What a provider said instead of yes."""
+    if isinstance(outcome, Throttled):
+        return "can't be reached (is its address right?), or wants no calls now"
     parts = (getattr(outcome, name, "") for name in ("code", "message", "reason"))
     return " ".join((type(outcome).__name__, *(str(part) for part in parts if part)))

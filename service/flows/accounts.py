@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from service.adapters.postgres import Database
 from service.adapters.postgres.agreements import AccountRow, AgreementStore, OwnedAccount
-from service.adapters.providers import PROVIDER_NAMES, open_provider
+from service.adapters.providers import PROVIDER_NAMES, check_settings, open_provider
 from service.adapters.providers.port import MerchantAccount
 from service.billing.agreements.asking import ConflictingAskError, InvalidAskError, UnknownAskError
 from service.billing.outcomes import Outcome
@@ -51,8 +51,7 @@ async def add_account(
         raise InvalidAskError("provider", f"{provider} is not known; allowed are {', '.join(PROVIDER_NAMES)}")
     _check_address(base_url)
     account = MerchantAccount(0, account_id, provider, base_url, settings)
-    if not secrets_elsewhere:
-        await open_provider(account).close()
+    await _try(account, secrets_elsewhere=secrets_elsewhere)
     async with database.transaction(AgreementStore) as store:
         number = await store.add_account(operator_no, account_id, provider, base_url, settings, now)
     if number is None:
@@ -81,8 +80,7 @@ async def change_account(
     merged = {name: value for name, value in {**row.settings, **settings}.items() if name not in gone}
     _check_address(base_url or row.base_url)
     account = MerchantAccount(row.account_no, account_id, row.provider, base_url or row.base_url, merged)
-    if not secrets_elsewhere:
-        await open_provider(account).close()
+    await _try(account, secrets_elsewhere=secrets_elsewhere)
     async with database.transaction(AgreementStore) as store:
         await store.change_account(operator_no, account_id, account.base_url, merged)
     return account
@@ -102,6 +100,13 @@ async def check_account(account: MerchantAccount) -> Outcome | None:
         return await provider.check()
     finally:
         await provider.close()
+
+
+async def _try(account: MerchantAccount, *, secrets_elsewhere: bool) -> None:
+    """Whether the account can be opened; as far as its settings alone tell where its secrets are elsewhere."""
+    check_settings(account)
+    if not secrets_elsewhere:
+        await open_provider(account).close()
 
 
 def _check_address(base_url: str) -> None:
