@@ -48,7 +48,7 @@ class FakeProvider:
     """Takes money once per key, remembers everything. `faults` are used up one by one, by key, else by "*".
 
     lost: the answer is lost, before or after the money moved · killed: our process dies then · short: no balance ·
-    accepted: pending until `collect` · slow: waits for `gate`.
+    accepted: pending until `collect` · slow: waits for `gate`. `conflicts` are refunds' keys that stand for others.
     """
 
     def __init__(self, account_no: int, capabilities: Capabilities | None = None) -> None:
@@ -60,6 +60,7 @@ class FakeProvider:
         self.given_back: dict[str, int] = {}
         self.given: dict[str, int] = {}
         self.records: dict[str, str] = {}
+        self.conflicts: set[str] = set()
         self.holds: dict[str, HoldStatus] = {}
         self.next_hold = HoldStatus("open", "hold-ref", 100_000)
         self.calls: list[tuple[str, str]] = []
@@ -153,6 +154,8 @@ class FakeProvider:
             return early
         if fault == "short":
             return Declined(retryable=True, code="SELLER_BALANCE_NOT_ENOUGH")
+        if request.key in self.conflicts:
+            return Conflict("OTHER_PARAMETERS")
         assert self.taken[request.debit.key] >= self.given_back.get(request.key, 0)
         self.given_back.setdefault(request.key, request.amount_minor)
         return self._late(fault, Succeeded(self.given_back[request.key], f"ref-{request.key}"))

@@ -15,6 +15,7 @@ from service.adapters.postgres.operators import OperatorStore
 from service.adapters.postgres.reading import BIGINT_MAX, DebitRow, ReadingStore, RideRows, TroubledRefund
 from service.adapters.providers import Providers
 from service.adapters.providers.secrets import AccountSettingsError
+from service.billing.debits.events import RefundDecided
 from service.billing.debits.state import DisputeKind, DisputeResult, State, debit_id
 from service.billing.money import format_amount
 from service.cli.connections import carry_out, database_of, load_settings
@@ -22,7 +23,7 @@ from service.flows import debit_wishes as wishes
 from service.flows.accounts import list_accounts, merchant_account
 from service.flows.clock import BusinessClock, machine_now
 from service.flows.collection import Collection
-from service.flows.debit_wishes import Decision, Wish, WishRefusedError, fulfil
+from service.flows.debit_wishes import Decision, RefundDecision, Wish, WishRefusedError, fulfil
 from service.flows.operators import OperatorError, operator_of
 
 T = TypeVar("T")
@@ -151,6 +152,27 @@ def refund_again(wanted: str) -> None:
     Refunds that wait are tried now; for one that failed another is begun, under a key of its own.
     """
     _change(wanted, wishes.refund_again)
+
+
+@debit.command("decide-refund")
+@click.argument("wanted", metavar="REFUND")
+@click.argument("decision", type=click.Choice(get_args(RefundDecision)))
+@REASON
+@click.option("--amount-minor", type=click.IntRange(1), help="What was given back, in minor units.  [default: all]")
+@click.option("--provider-reference", help="The provider's number of the refund; only with `given_back`.")
+def decide_refund(
+    wanted: str, decision: RefundDecision, reason: str, amount_minor: int | None, provider_reference: str | None
+) -> None:
+    """The way out of a refund that is `manual`: look at the provider's own books, and say what was given back.
+
+    given_back: all of it, or so much; what is missing is asked for anew. submit_again: nothing, and it is asked for
+    once more under the same key. cancel: nothing; `refund-again` begins another under a key of its own.
+    """
+    if decision != "given_back" and (amount_minor is not None or provider_reference is not None):
+        raise click.UsageError("--amount-minor and --provider-reference are for `given_back`")
+    debit_named, _, number = wanted.rpartition("-")
+    decided = RefundDecided(decision, reason, amount_minor, provider_reference)
+    _change(debit_named, lambda collection, row: wishes.decide_refund(collection, row, number, decided))
 
 
 @debit.command()

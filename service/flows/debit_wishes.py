@@ -15,6 +15,7 @@ from service.billing.debits.events import (
     ImpossibleEventError,
     OperatorDecided,
     PaidElsewhere,
+    RefundDecided,
     Resumed,
     RetryAsked,
     Suspended,
@@ -23,6 +24,7 @@ from service.billing.debits.state import DisputeKind, DisputeResult, State, debi
 from service.flows.collection import Collection
 
 Decision = Literal["settled", "submit_again", "cancel"]
+RefundDecision = Literal["given_back", "submit_again", "cancel"]
 
 
 class WishRefusedError(Exception):
@@ -63,6 +65,20 @@ async def refund_again(collection: Collection, row: DebitRow) -> None:
             "debit_id",
             f"{_named(row)} has nothing to give back that its provider takes: what a ride owes is corrected, or"
             " refunded by its amount; what its provider refuses for good is given back outside",
+        )
+
+
+async def decide_refund(collection: Collection, row: DebitRow, number: str, decision: RefundDecided) -> None:
+    """Says what became of the debit's refund `number`, where nobody could find out; raises WishRefusedError."""
+    try:
+        decided = await collection.decide_refund((row.ride_no, row.ordinal, int(number)), decision)
+    except (KeyError, ValueError):
+        raise WishRefusedError("refund_id", f"{_named(row)} has no refund {number}") from None
+    if not decided:
+        raise WishRefusedError(
+            "refund_id",
+            f"refund {number} of {_named(row)} can't be decided by hand: only one that is manual can, and no more"
+            " was given back than it asks for; `farebox debit refunds` shows them",
         )
 
 

@@ -123,6 +123,12 @@ async def test_rides_are_billed_from_an_instant(farebox: Farebox, database: Any)
         (["account", "pause", "none"], "no merchant account none"),
         (["account", "change", "none"], "no merchant account none"),
         (["debit", "refund-again", DEBIT], "there is no debit"),
+        (["debit", "decide-refund", f"{DEBIT}-1", "given_back", "--reason", "r"], "there is no debit"),
+        (["debit", "decide-refund", "none", "cancel", "--reason", "r"], "there is no debit"),
+        (
+            ["debit", "decide-refund", f"{DEBIT}-1", "cancel", "--reason", "r", "--amount-minor", "5"],
+            "are for `given_back`",
+        ),
         (["account", "check", "none"], "no such account"),
         (["debit", "show", "none"], "there is no debit 'none'"),
         (["debit", "show", "99999999999999999999-1"], "there is no debit"),
@@ -241,8 +247,15 @@ async def test_a_debit_is_shown_decided_and_disputed(farebox: Farebox, database:
     stands = (await farebox("debit", "refunds"))[1]
     assert stands.startswith(f"{DEBIT}-1  session s-1  failed  1.00 CNY  since 2026-")
     assert stands.endswith("  (TOO_LATE)\n")
+    for refund, why in (("1", "only one that is manual can"), ("2", "has no refund 2"), ("x", "has no refund x")):
+        refused = await farebox("debit", "decide-refund", f"{DEBIT}-{refund}", "cancel", "--reason", "r")
+        assert (refused[0], why in refused[2]) == (2, True)
     nothing = await farebox("debit", "refund-again", DEBIT)
     assert (nothing[0], "has nothing to give back that its provider takes" in nothing[2]) == (2, True)
+    await database.execute("UPDATE refund SET state = 'manual' WHERE provider_key = 'R'")
+    await database.execute("UPDATE debit SET refunding_minor = 100 WHERE ride_no = $1", RIDE)
+    assert (await farebox("debit", "decide-refund", f"{DEBIT}-1", "given_back", "--reason", "in his books"))[0] == 0
+    assert (await farebox("debit", "refunds"))[:2] == (0, "")
     shown = (await farebox("debit", "show", DEBIT))[1]
     assert "manual -> settled" in shown
     assert "P-77" in shown

@@ -11,7 +11,7 @@ from collecting_bench import Bench, assert_books_agree, open_bench
 
 from service.adapters.postgres.reading import ReadingStore, TroubledRefund
 from service.billing.capabilities import Capabilities
-from service.billing.debits.events import PaidElsewhere
+from service.billing.debits.events import PaidElsewhere, RefundDecided
 from service.billing.keys import provider_key
 from service.flows.collection.restored import ask_after_restore
 
@@ -136,6 +136,76 @@ async def test_a_refund_that_is_put_off_is_tried_again_under_its_key_soon_then_d
     await bench.collection.submit_round(bench.account_no)
     assert await refunds(bench, ride) == [("succeeded", 100, None)]
     assert len({key for what, key in bench.provider.calls if what == "refund"}) == 1
+
+
+async def manual(bench: Bench) -> tuple[Ride, str]:
+    """A refund of 100 of which its provider says that it was another amount."""
+    ride = await paid(bench)
+    await bench.owe(ride, 2, -100)
+    key = await bench.connection.fetchval("SELECT provider_key FROM refund WHERE ride_no = $1", ride.ride_no)
+    assert isinstance(key, str)
+    bench.provider.given_back[key] = 60
+    await bench.settle_down(2)
+    said = "the provider says 60 were given back"
+    assert await refunds(bench, ride) == [("manual", 100, said)]
+    assert [(stands.state, stands.code) for stands in await troubled(bench, ride)] == [("manual", said)]
+    bench.provider.calls.clear()
+    await bench.settle_down(3)
+    assert calls(bench) == [], "nobody is asked what he has said"
+    return ride, key
+
+
+@pytest.mark.parametrize("amount_minor", [60, 100, None])
+async def test_a_refund_of_another_amount_is_decided_by_hand_and_what_is_missing_is_asked_for(
+    bench: Bench, amount_minor: int | None
+) -> None:
+    ride, key = await manual(bench)
+    told = bench.provider.given_back[key] = 100 if amount_minor is None else amount_minor
+    decision = RefundDecided("given_back", "in his books", amount_minor, "R-9")
+    for first in (True, False):
+        assert await bench.collection.decide_refund((ride.ride_no, 1, 1), decision) is first
+    rest = [("new", 100 - told, None)] if told < 100 else []
+    assert await refunds(bench, ride) == [("succeeded", told, "in his books"), *rest]
+    await bench.settle_down(2)
+    [debit] = await bench.debits(ride)
+    assert (debit["refunded_minor"], debit["refunding_minor"]) == (100, 0)
+
+
+@pytest.mark.parametrize("again", [True, False])
+async def test_a_refund_of_which_nothing_was_given_back_is_sent_again_or_begun_anew(bench: Bench, again: bool) -> None:
+    ride, key = await manual(bench)
+    del bench.provider.given_back[key]
+    decision = RefundDecided("submit_again" if again else "cancel", "nothing there")
+    assert await bench.collection.decide_refund((ride.ride_no, 1, 1), decision)
+    if not again:
+        bench.pass_time(timedelta(minutes=1))
+        assert await bench.collection.refund_again((ride.ride_no, 1))
+    await bench.settle_down(2)
+    assert [state for state, _, _ in await refunds(bench, ride)] == ["succeeded"] if again else ["failed", "succeeded"]
+    assert (await bench.debits(ride))[0]["refunded_minor"] == 100
+    assert (key in bench.provider.given_back, len(bench.provider.given_back)) == (again, 1)
+
+
+@pytest.mark.parametrize("amount_minor", [0, 101])
+async def test_more_than_was_asked_for_or_nothing_is_no_decision(bench: Bench, amount_minor: int) -> None:
+    ride, key = await manual(bench)
+    decision = RefundDecided("given_back", "r", amount_minor)
+    assert not await bench.collection.decide_refund((ride.ride_no, 1, 1), decision)
+    with pytest.raises(KeyError):
+        await bench.collection.decide_refund((ride.ride_no, 1, 2), decision)
+    bench.provider.given_back[key] = 100
+    assert await bench.collection.decide_refund((ride.ride_no, 1, 1), RefundDecided("given_back", "r"))
+
+
+async def test_a_refund_whose_key_stands_for_something_else_ends_with_people(bench: Bench) -> None:
+    """The provider knows the key with other parameters, and nothing under it: asked, sent, asked, and no more."""
+    ride = await paid(bench)
+    await bench.owe(ride, 2, -100)
+    key = await bench.connection.fetchval("SELECT provider_key FROM refund WHERE ride_no = $1", ride.ride_no)
+    bench.provider.conflicts.add(key)
+    await bench.settle_down(8)
+    assert await refunds(bench, ride) == [("manual", 100, "OTHER_PARAMETERS")]
+    assert calls(bench).count("refund") == 2
 
 
 async def test_there_is_no_refund_of_a_debit_that_is_not_there(bench: Bench) -> None:

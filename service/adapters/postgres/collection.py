@@ -248,7 +248,7 @@ _REFUND_FIELDS = Refund.__struct_fields__
 _REFUND_VALUES = attrgetter(*_REFUND_FIELDS)
 _REFUND_UPDATE = attrgetter(
     *("ride_no", "ordinal", "refund_ordinal", "state", "provider_ref", "code"),
-    *("attempts", "queries", "not_found_at", "due_at"),
+    *("attempts", "queries", "not_found_at", "due_at", "amount_minor"),
 )
 _TRANSITION_COLUMNS = (
     *("ride_no", "ordinal", "transition", "slot", "from_state", "to_state", "why"),

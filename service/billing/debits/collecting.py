@@ -157,6 +157,11 @@ class Book:
         if decided != refund:
             self.refunds_changed[decided.ride_no, decided.ordinal, decided.refund_ordinal] = decided
         if decided.state in REFUND_FINAL and refund.state not in REFUND_FINAL:
+            rest = refund.amount_minor - decided.amount_minor
+            if rest:  # An operator found that less was given back.
+                debit = self._current(debit)
+                debit = self.happen(debit, RefundEnded(decided.debit_key, rest, succeeded=False), context)
+                self.net_again.add(decided.ride_no)
             self._refund_ended(decided, debit, context)
         elif isinstance(event, Due | LeaseOver):
             call = refund_call(decided)
@@ -241,14 +246,16 @@ class Book:
 
     def _refund_ended(self, refund: Refund, debit: Debit, context: Context) -> None:
         succeeded = refund.state is RefundState.SUCCEEDED
-        current = self.changed.get((debit.ride_no, debit.ordinal), debit)
-        self.happen(current, RefundEnded(refund.debit_key, refund.amount_minor, succeeded), context)
+        self.happen(self._current(debit), RefundEnded(refund.debit_key, refund.amount_minor, succeeded), context)
         self.facts.append(refund_fact(refund, debit.session_id, context.naming, self.now))
         if succeeded:
             moved = ledger.refund_transfers(
                 refund.agreement_no, refund.account_no, refund.amount_minor, refund.currency
             )
             self._add(debit, Fact.REFUND, refund.ordinal * FACT_ORDINALS + refund.refund_ordinal, moved)
+
+    def _current(self, debit: Debit) -> Debit:
+        return self.changed.get((debit.ride_no, debit.ordinal), debit)
 
     def _post(self, debit: Debit, post: Post, transition: int) -> None:
         fact = Fact[post.fact.upper()]

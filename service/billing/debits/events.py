@@ -120,6 +120,16 @@ class OperatorDecided(msgspec.Struct, frozen=True):
     provider_ref: str | None = None
 
 
+class RefundDecided(msgspec.Struct, frozen=True):
+    """The way out of a refund's MANUAL. `given_back`: the provider's books say that `amount_minor` was (None: all of
+    it); `submit_again` under the same key, or `cancel`: nothing was."""
+
+    decision: Literal["given_back", "submit_again", "cancel"]
+    reason: str
+    amount_minor: int | None = None
+    provider_ref: str | None = None
+
+
 class Suspended(msgspec.Struct, frozen=True):
     """Support stops a debit before it is taken."""
 

@@ -9,7 +9,7 @@ import msgspec
 from msgspec.structs import replace
 
 from service.billing.debits import dunning
-from service.billing.debits.events import Due, LeaseOver, Notified, Queried, RetryAsked, Submitted
+from service.billing.debits.events import Due, LeaseOver, Notified, Queried, RefundDecided, RetryAsked, Submitted
 from service.billing.outcomes import (
     Accepted,
     AlreadyDone,
@@ -41,12 +41,16 @@ class RefundState(StrEnum):
     SUBMITTING = "submitting"
     PENDING = "pending"
     UNKNOWN = "unknown"
+    MANUAL = "manual"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
 
 
 class Refund(msgspec.Struct, frozen=True, kw_only=True):
-    """One refund against one receipt (`debit_key`, `debit_ref`) of a debit; it is given back whole or not at all."""
+    """One refund against one receipt (`debit_key`, `debit_ref`) of a debit; it is given back whole or not at all.
+
+    Where the provider says otherwise an operator decides, and `amount_minor` is what he found was given back.
+    """
 
     ride_no: int
     ordinal: int
@@ -71,25 +75,28 @@ class Refund(msgspec.Struct, frozen=True, kw_only=True):
     due_at: datetime | None = None
 
 
-RefundEvent = Due | LeaseOver | Submitted | Queried | Notified | RetryAsked
+RefundEvent = Due | LeaseOver | Submitted | Queried | Notified | RetryAsked | RefundDecided
 REFUND_FINAL = frozenset({RefundState.SUCCEEDED, RefundState.FAILED})
 
 
 def refund_after(refund: Refund, event: RefundEvent, now: datetime) -> Refund:
-    """The refund once `event` has happened; total. A refund that is final stays as it is."""
+    """The refund once `event` has happened; total. A refund that is final stays as it is, and so does one that is not
+    manual, or of less than was given back, when somebody decides."""
     match event:
         case Due() | LeaseOver():
             return _due(refund, event, now)
         case RetryAsked():
             waits = refund.state in (RefundState.NEW, RefundState.UNKNOWN, RefundState.PENDING)
             return replace(refund, due_at=now) if waits else refund
+        case RefundDecided():
+            return _decided(refund, event, now)
         case _ if event.key != refund.provider_key or refund.state in REFUND_FINAL:
             return refund
         case Notified(outcome=Succeeded(amount_minor=told)) if told != refund.amount_minor:
             asked = refund.state in (RefundState.UNKNOWN, RefundState.PENDING)
             return replace(refund, due_at=now) if asked else refund  # Never believed: the truth is asked.
         case _ if isinstance(event.outcome, Succeeded):
-            return _succeeded(refund, event.outcome, now)
+            return _succeeded(refund, event.outcome)
         case Submitted() if refund.state is RefundState.SUBMITTING:
             return _submitted(refund, event.outcome, now)
         case Queried() if refund.state in (RefundState.UNKNOWN, RefundState.PENDING):
@@ -120,15 +127,13 @@ def _due(refund: Refund, event: Due | LeaseOver, now: datetime) -> Refund:
             return replace(refund, state=RefundState.SUBMITTING, attempts=refund.attempts + 1, due_at=now)
         case RefundState.SUBMITTING | RefundState.UNKNOWN | RefundState.PENDING:
             return replace(refund, due_at=now)
-        case RefundState.SUCCEEDED | RefundState.FAILED:
+        case RefundState.MANUAL | RefundState.SUCCEEDED | RefundState.FAILED:
             return replace(refund, due_at=None)
 
 
-def _succeeded(refund: Refund, outcome: Succeeded, now: datetime) -> Refund:
-    if outcome.amount_minor != refund.amount_minor:  # Not what was asked: only a person can tell; it stays visible.
-        said = f"the provider says {outcome.amount_minor} were given back"
-        again = dunning.query_at(refund.queries + 1, now)
-        return replace(refund, state=RefundState.UNKNOWN, code=said, queries=refund.queries + 1, due_at=again)
+def _succeeded(refund: Refund, outcome: Succeeded) -> Refund:
+    if outcome.amount_minor != refund.amount_minor:  # Not what was asked: only a person can tell.
+        return _manual(refund, f"the provider says {outcome.amount_minor} were given back")
     return replace(
         refund,
         state=RefundState.SUCCEEDED,
@@ -152,6 +157,8 @@ def _submitted(refund: Refund, outcome: Outcome, now: datetime) -> Refund:
             return _failed(refund, outcome.code or "closed")
         case Throttled():
             return replace(refund, due_at=now + outcome.retry_after)
+        case Conflict() if refund.code == outcome.code:  # Said before, and asked about since: nobody found it.
+            return _manual(refund, outcome.code)
         case Conflict():
             return _unknown(refund, outcome.code, now)
         case AlreadyDone() | NotFound() | Prepared() | Succeeded():
@@ -208,6 +215,25 @@ def _unknown(refund: Refund, code: str, now: datetime) -> Refund:
     return replace(
         refund, state=RefundState.UNKNOWN, code=code, queries=0, not_found_at=None, due_at=dunning.query_at(0, now)
     )
+
+
+def _manual(refund: Refund, code: str) -> Refund:
+    """Only an operator can tell."""
+    return replace(refund, state=RefundState.MANUAL, code=code, due_at=None)
+
+
+def _decided(refund: Refund, event: RefundDecided, now: datetime) -> Refund:
+    """An operator has looked into the provider's books. The rest of what was to be given back is owed anew."""
+    told = refund.amount_minor if event.amount_minor is None else event.amount_minor
+    if refund.state is not RefundState.MANUAL or not 0 < told <= refund.amount_minor:
+        return refund
+    if event.decision == "cancel":
+        return _failed(refund, event.reason)
+    if event.decision == "submit_again":
+        again = replace(refund, state=RefundState.SUBMITTING, code=event.reason, due_at=now)
+        return replace(again, queries=0, not_found_at=None)
+    ref = event.provider_ref or refund.provider_ref
+    return replace(refund, state=RefundState.SUCCEEDED, amount_minor=told, provider_ref=ref, code=event.reason)
 
 
 def _failed(refund: Refund, code: str) -> Refund:

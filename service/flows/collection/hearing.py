@@ -14,6 +14,7 @@ from service.billing.debits.events import (
     Notified,
     PaymentAnswered,
     PaymentWanted,
+    RefundDecided,
     RetryAsked,
 )
 from service.billing.debits.refunds import REFUND_FINAL
@@ -137,6 +138,21 @@ class Hearing:
             await net_rides(store, self._providers, book, key[:1])
             refunds = (*(row.refund for row in known.values()), *book.refunds_opened)
             if all(refund.state in REFUND_FINAL for refund in refunds):
+                return False
+            await keep(store, self._providers, book, rows, known, self._machine_now(), WRITER, {})
+            return True
+
+    async def decide_refund(self, key: RefundKey, decision: RefundDecided) -> bool:
+        """The way out of a refund's MANUAL: what its provider's books say. What was not given back is netted anew.
+
+        False, and nothing is changed, where it is not manual or more was given back than it asks for. Raises KeyError
+        for no such refund.
+        """
+        async with self._database.transaction(CollectionStore) as store:
+            rows = await store.lock_debits(key[:1])
+            known, book, about = await store.lock_refunds(key[:1]), Book(self._now()), rows[key[:2]]
+            refund = known[key].refund
+            if book.refund_happen(refund, about.debit, decision, context(self._providers, about)) == refund:
                 return False
             await keep(store, self._providers, book, rows, known, self._machine_now(), WRITER, {})
             return True

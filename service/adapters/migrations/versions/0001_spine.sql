@@ -515,7 +515,7 @@ CREATE TABLE refund (
   account_no integer NOT NULL,
   currency text NOT NULL,
   amount_minor bigint NOT NULL CHECK (amount_minor > 0),
-  state text NOT NULL CHECK (state IN ('new', 'submitting', 'pending', 'unknown', 'succeeded', 'failed')),
+  state text NOT NULL CHECK (state IN ('new', 'submitting', 'pending', 'unknown', 'manual', 'succeeded', 'failed')),
   provider_key text NOT NULL,
   provider_ref text,
   debit_key text NOT NULL,

@@ -174,12 +174,14 @@ WHERE d.ride_no = new.ride_no AND d.ordinal = new.ordinal AND d.ride_no BETWEEN 
 -- What the rules decided about refunds.
 UPDATE refund r SET
   state = new.state, provider_ref = new.provider_ref, code = new.code, attempts = new.attempts, queries = new.queries,
-  not_found_at = new.not_found_at, due_at = new.due_at, lease_until = new.lease_until, updated_at = $1
+  not_found_at = new.not_found_at, due_at = new.due_at, lease_until = new.lease_until, updated_at = $1,
+  amount_minor = new.amount_minor
 FROM unnest(
   $2::bigint[], $3::smallint[], $4::smallint[], $5::text[], $6::text[], $7::text[], $8::integer[], $9::integer[],
-  $10::timestamptz[], $11::timestamptz[], $12::timestamptz[]
+  $10::timestamptz[], $11::timestamptz[], $12::bigint[], $13::timestamptz[]
 ) AS new (
-  ride_no, ordinal, refund_ordinal, state, provider_ref, code, attempts, queries, not_found_at, due_at, lease_until
+  ride_no, ordinal, refund_ordinal, state, provider_ref, code, attempts, queries, not_found_at, due_at, amount_minor,
+  lease_until
 )
 WHERE r.ride_no = new.ride_no AND r.ordinal = new.ordinal AND r.refund_ordinal = new.refund_ordinal;
 

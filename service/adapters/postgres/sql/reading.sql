@@ -199,7 +199,7 @@ SELECT name, contact, time_zone FROM operator WHERE operator_no = $1;
 SELECT r.ride_no, r.ordinal, r.refund_ordinal, d.session_id, r.amount_minor, r.currency, r.state, r.reason, r.code, r.created_at
 FROM refund r JOIN debit d ON d.ride_no = r.ride_no AND d.ordinal = r.ordinal AND d.slot = r.slot
 WHERE r.operator_no = $1 AND (
-  (r.state IN ('new', 'unknown') AND r.code IS NOT NULL)
+  (r.state IN ('new', 'unknown', 'manual') AND r.code IS NOT NULL)
   OR (r.state = 'failed' AND NOT EXISTS (
     SELECT FROM refund later
     WHERE later.ride_no = r.ride_no AND later.slot = r.slot AND later.created_at > r.created_at)))
