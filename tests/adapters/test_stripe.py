@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from stripe_double import AGREEMENT, Double, bad_request, card_error, double, intent, provider_at
 
 from service.adapters.providers.port import (
@@ -232,6 +233,28 @@ async def test_the_rider_pays_the_debits_own_number_over_what_is_owed_now(stripe
     stripe.forget()
     stripe.says("GET payment_intents/pi_1", intent("succeeded"))
     assert await provider.request_payment(request("pi_1")) == AlreadyDone()
+
+
+async def test_a_payment_that_fails_while_it_is_processed_is_declined_and_tried_again_as_the_same_payment(
+    stripe: Double, provider: Provider
+) -> None:
+    """A bank debit: accepted, days later without cover. The next try has an idempotency key of its own."""
+    stripe.says("POST payment_intents/pi_1/confirm", intent("processing"))
+    assert await provider.debit(request("pi_1")) == Accepted("pi_1")
+    failed = intent("requires_payment_method", last_payment_error={"code": "insufficient_funds"})
+    stripe.says("GET payment_intents/pi_1", failed)
+    assert await provider.get_debit(DEBIT) == Declined(True, "insufficient_funds")
+    assert await provider.debit(replace(request("pi_1"), attempt=2)) == Accepted("pi_1")
+    keys = [asked.headers["Idempotency-Key"] for asked in stripe.asked if asked.call.endswith("/confirm")]
+    assert len(set(keys)) == len(keys) == 2
+    assert "POST payment_intents" not in stripe.calls
+
+
+async def test_a_list_that_comes_to_no_end_is_given_up(stripe: Double, provider: Provider) -> None:
+    stripe.says("GET refunds", {"data": [{"id": "re_1", "amount": 1, "currency": "eur"}], "has_more": True})
+    refund = RefundRef("R1", DEBIT)
+    assert await provider.get_refund(refund) == Unknown("a list that does not go on")
+    assert stripe.calls == ["GET refunds"] * 2
 
 
 async def test_what_is_being_processed_is_neither_lowered_nor_closed(stripe: Double, provider: Provider) -> None:

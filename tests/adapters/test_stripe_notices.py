@@ -118,6 +118,57 @@ def test_a_dispute_names_the_payment(provider: Provider, status: str, kind: Any,
     assert isinstance(notice.answer, Unknown)
 
 
+def dispute(status: str, **more: Any) -> dict[str, Any]:
+    return {"id": "dp_1", "status": status, "amount": 1250, "currency": "eur", "payment_intent": "pi_1", **more}
+
+
+def test_a_bank_debit_that_comes_back_after_it_succeeded_is_a_lost_dispute_from_the_beginning(
+    provider: Provider,
+) -> None:
+    told = read(provider, "charge.dispute.created", dispute("lost", reason="insufficient_funds"))
+    assert isinstance(told, Notification)
+    assert told.dispute == DisputeStatus("pi_1", "chargeback", "lost", 1250, "EUR", "dp_1")
+
+
+@pytest.mark.parametrize(
+    ("moved", "kind", "state"),
+    [
+        ([], "complaint", "resolved"),
+        ([{"amount": -1250}], "chargeback", "lost"),
+        ([{"amount": -1250}, {"amount": 1250}], "complaint", "resolved"),
+    ],
+)
+def test_what_a_prevented_dispute_took_from_the_balance_tells_whether_money_is_gone(
+    provider: Provider, moved: list[Any], kind: Any, state: Any
+) -> None:
+    told = read(provider, "charge.dispute.closed", dispute("prevented", balance_transactions=moved))
+    assert isinstance(told, Notification)
+    assert told.dispute == DisputeStatus("pi_1", kind, state, 1250, "EUR", "dp_1")
+
+
+@pytest.mark.parametrize("status", ["of_tomorrow", "prevented"])
+def test_a_dispute_that_is_not_understood_is_asked_about_and_not_let_go(provider: Provider, status: str) -> None:
+    told = read(provider, "charge.dispute.updated", dispute(status))
+    assert isinstance(told, Notification)
+    assert (told.about, told.key, told.dispute, told.ack.status) == ("dispute", "dp_1", None, 200)
+
+
+@pytest.mark.parametrize(
+    ("type_", "data"),
+    [
+        ("payment_intent.succeeded", intent("succeeded", currency="usd")),
+        ("refund.updated", REFUND | {"status": "succeeded", "currency": "usd"}),
+    ],
+)
+def test_the_events_of_an_account_in_another_currency_are_not_this_ones(
+    provider: Provider, type_: str, data: Any
+) -> None:
+    """Two accounts with one key hear of each other's payments: none is money that nobody can explain."""
+    told = read(provider, type_, data)
+    assert isinstance(told, BadNotification)
+    assert (told.ack.status, "another account" in told.reason) == (200, True)
+
+
 @pytest.mark.parametrize(
     ("type_", "data", "status"),
     [
@@ -125,7 +176,10 @@ def test_a_dispute_names_the_payment(provider: Provider, status: str, kind: Any,
         ("payment_intent.succeeded", intent("succeeded", metadata={}), 200),
         ("refund.created", REFUND | {"metadata": {}}, 200),
         ("payment_intent.succeeded", {"id": "pi_1"}, 400),
-        ("charge.dispute.closed", {"id": "dp_1", "status": "of_tomorrow", "amount": 1, "currency": "eur"}, 400),
+        ("refund.created", REFUND | {"metadata": None}, 200),
+        ("setup_intent.succeeded", SETUP | {"status": "succeeded", "metadata": None}, 200),
+        ("charge.dispute.closed", {"id": "dp_1", "status": "lost", "amount": 1, "currency": "eur"}, 200),
+        ("charge.dispute.closed", {"id": "dp_1"}, 400),
         ("setup_intent.succeeded", "seti_1", 400),
     ],
 )

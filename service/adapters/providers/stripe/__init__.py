@@ -166,7 +166,7 @@ class StripeProvider:
         """See the port."""
         if not signed(self._webhook_secrets, headers.get("stripe-signature", ""), body):
             self._webhook_secrets = self._webhook_secrets_or(self._webhook_secrets)
-        return read_notice(self._webhook_secrets, self._settings.mode == "live", headers, body, now)
+        return read_notice(self._webhook_secrets, self._settings, headers, body, now)
 
     async def statement(self, day: date) -> StatementAnswer:
         """See the port."""

@@ -1,4 +1,9 @@
-"""Disputes: chargebacks, and inquiries of the bank that take no money (docs.stripe.com/disputes/how-disputes-work)."""
+"""Disputes: chargebacks, and inquiries of the bank that take no money (docs.stripe.com/disputes/how-disputes-work).
+
+A payment that fails after it was told to have succeeded (a bank debit that comes back days later) is a dispute too, and
+a lost one from the beginning: Stripe never takes "succeeded" back (support.stripe.com: Respond to or contest an ACH
+Direct Debit dispute; SEPA Direct Debit payment disputes). What fails before is told by the payment itself (`meaning`).
+"""
 
 from __future__ import annotations
 
@@ -10,6 +15,7 @@ from service.adapters.providers.stripe.wire import Dispute
 from service.billing.outcomes import Unknown
 
 State = Literal["opened", "won", "lost", "resolved"]
+Kind = Literal["complaint", "chargeback"]
 STATES: dict[str, State] = {
     "warning_needs_response": "opened",
     "warning_under_review": "opened",
@@ -18,20 +24,31 @@ STATES: dict[str, State] = {
     "under_review": "opened",
     "won": "won",
     "lost": "lost",
-    "prevented": "resolved",
+    "appeal_needs_response": "opened",
+    "appeal_under_review": "opened",
 }
-"""States of a dispute (docs.stripe.com/api/disputes/object). `warning_*` is an inquiry of the bank."""
+"""States of a dispute (docs.stripe.com/api/disputes/object; appeals: stripe-python 16.1.0). `warning_*` is an inquiry
+of the bank."""
+PREVENTED = "prevented"
+"""Settled before it became a chargeback, by giving the money back or without (docs.stripe.com/changelog, 2025-08-27,
+dispute preventions): what it took from the balance tells which."""
 
 
 def dispute_status(dispute: Dispute) -> DisputeStatus | Unknown:
     """How a dispute stands; Unknown for a state nobody listed, and for one that names no payment."""
-    state = STATES.get(dispute.status)
+    state, kind = STATES.get(dispute.status), _kind(dispute.status)
+    if dispute.status == PREVENTED and dispute.balance_transactions is not None:
+        taken = sum(moved.amount for moved in dispute.balance_transactions) < 0
+        state, kind = ("lost", "chargeback") if taken else ("resolved", "complaint")
     if state is None or dispute.payment_intent is None:
         return Unknown(f"dispute state {dispute.status}" if state is None else "a dispute about no payment")
-    kind: Literal["complaint", "chargeback"] = "complaint" if dispute.status.startswith("warning_") else "chargeback"
     currency = dispute.currency.upper()
     try:
         amount = from_stripe(dispute.amount, currency)
     except UnitsError as error:
         return Unknown(str(error))
     return DisputeStatus(dispute.payment_intent, kind, state, amount, currency, dispute.id)
+
+
+def _kind(status: str) -> Kind:
+    return "complaint" if status.startswith("warning_") else "chargeback"

@@ -14,9 +14,21 @@ from datetime import datetime
 
 from service.adapters.providers.exchange import decoded
 from service.adapters.providers.port import Ack, BadNotification, DisputeStatus, Notification
-from service.adapters.providers.stripe.disputes import STATES, dispute_status
+from service.adapters.providers.stripe.disputes import dispute_status
 from service.adapters.providers.stripe.meaning import agreement_status, debit_outcome, hold_status, refund_outcome
-from service.adapters.providers.stripe.wire import DISPUTE, EVENT, HOLD, INTENT, KEY, REFUND, SETUP, Event
+from service.adapters.providers.stripe.settings import StripeSettings
+from service.adapters.providers.stripe.wire import (
+    DISPUTE,
+    EVENT,
+    HOLD,
+    INTENT,
+    KEY,
+    MONEY,
+    REFUND,
+    SETUP,
+    Event,
+    our_key,
+)
 from service.billing.outcomes import Unknown
 
 CLOCK_OFFSET_MAX_S = 300
@@ -38,12 +50,13 @@ is one of those: it names no refund of ours, and `refund.*` comes beside it."""
 
 
 def read_notice(
-    secrets: Sequence[str], live: bool, headers: Mapping[str, str], body: bytes, now: datetime
+    secrets: Sequence[str], settings: StripeSettings, headers: Mapping[str, str], body: bytes, now: datetime
 ) -> Notification | BadNotification:
     """The notification, or why it is not believed, or not used (then its `ack` is a 200: Stripe is not to send it
-    again).
+    again). `now` is the machine's clock.
 
-    `now` is the machine's clock; `live` whether the account is one of live mode.
+    Each of Stripe's endpoints hears of everything at Stripe: payments in another currency are another account's of
+    ours, which has the same key.
     """
     reason = _distrust(secrets, headers.get("stripe-signature", ""), body, now)
     if reason:
@@ -51,13 +64,13 @@ def read_notice(
     event = decoded(body, EVENT)
     if event is None:
         return BadNotification("the body is not an event", Ack(400, "text/plain", b"refused"))
-    if event.livemode != live:
+    if event.livemode != (settings.mode == "live"):
         told = "live" if event.livemode else "test"
         return BadNotification(f"an event of {told} mode, and the account is not", Ack(400, "text/plain", b"refused"))
     about, _, what = event.type.rpartition(".")
     if what not in ABOUT.get(about, ()):
         return BadNotification(f"{event.type} is not used", TAKEN)
-    return _read(event, about)
+    return _read(event, about, settings.currency)
 
 
 def signed(secrets: Sequence[str], signature: str, body: bytes) -> bool:
@@ -91,7 +104,10 @@ def _distrust(secrets: Sequence[str], signature: str, body: bytes, now: datetime
     return None
 
 
-def _read(event: Event, about: str) -> Notification | BadNotification:
+def _read(event: Event, about: str, currency: str) -> Notification | BadNotification:
+    told = decoded(bytes(event.data.object), MONEY) if about != "charge.dispute" else None
+    if told is not None and told.currency not in (None, currency.lower()):
+        return BadNotification(f"{event.type} in {told.currency}, which is another account's", TAKEN)
     readers = {"payment_intent": _payment, "setup_intent": _agreement, "charge.dispute": _dispute}
     notice = readers.get(about, _refund)(event.id, bytes(event.data.object))
     if isinstance(notice, str):
@@ -114,7 +130,7 @@ def _agreement(number: str, data: bytes) -> Notification | str | None:
     setup = decoded(data, SETUP)
     if setup is None:
         return "not an agreement in a shape that is known"
-    key = setup.metadata.get(KEY)
+    key = our_key(setup.metadata)
     if key is None or setup.customer is None:
         return None
     return Notification(number, "agreement", key, agreement_status(setup, setup.customer), TAKEN)
@@ -124,17 +140,18 @@ def _refund(number: str, data: bytes) -> Notification | str | None:
     refund = decoded(data, REFUND)
     if refund is None:
         return "not a refund in a shape that is known"
-    key = refund.metadata.get(KEY)
+    key = our_key(refund.metadata)
     return Notification(number, "refund", key, refund_outcome(refund), TAKEN) if key else None
 
 
 def _dispute(number: str, data: bytes) -> Notification | str | None:
+    """A dispute in a state that nobody listed is asked about until it is in one that is known."""
     dispute = decoded(data, DISPUTE)
     if dispute is None:
         return "not a dispute in a shape that is known"
-    if dispute.payment_intent is None and dispute.status in STATES:
+    if dispute.payment_intent is None:
         return None
     status = dispute_status(dispute)
     if not isinstance(status, DisputeStatus):
-        return status.reason
+        return Notification(number, "dispute", dispute.id, status, TAKEN)
     return Notification(number, "debit", status.debit_ref, Unknown(f"dispute {status.state}"), TAKEN, dispute=status)

@@ -9,7 +9,7 @@ from service.adapters.providers.port import DebitRef, RefundRef, RefundRequest
 from service.adapters.providers.stripe.calls import Calls, Form
 from service.adapters.providers.stripe.intents import Intents
 from service.adapters.providers.stripe.meaning import of_query, refund_outcome, refund_refusal, refusal
-from service.adapters.providers.stripe.wire import KEY, REFUND, REFUNDS, Refund, Refused
+from service.adapters.providers.stripe.wire import KEY, REFUND, REFUNDS, Refund, Refused, our_key
 from service.billing.outcomes import NotFound, Outcome, Rejected, Throttled, Unknown
 
 LOOK_AGAIN = timedelta(seconds=5)
@@ -60,7 +60,7 @@ class Refunds:
         refunds = await self._calls.pages("refunds", REFUNDS, [("payment_intent", payment)])
         if not isinstance(refunds, list):
             return refusal(refunds) if isinstance(refunds, Refused) else refunds
-        return next((refund for refund in refunds if refund.metadata.get(KEY) == key), NotFound())
+        return next((refund for refund in refunds if our_key(refund.metadata) == key), NotFound())
 
 
 def _payment(debit: DebitRef) -> str | None:

@@ -19,6 +19,11 @@ HOLD = "farebox_hold"
 """Metadata of a PaymentIntent that is a hold: the hold's key. Captured, it carries the debit's `KEY` too."""
 
 
+def our_key(metadata: dict[str, str] | None) -> str | None:
+    """The key that we have written on a refund or a setup; they may have no metadata at all (docs.stripe.com/api)."""
+    return (metadata or {}).get(KEY)
+
+
 class ErrorBody(msgspec.Struct, frozen=True):
     """Why a call was refused, or the last attempt at a payment."""
 
@@ -95,7 +100,7 @@ class Setup(msgspec.Struct, frozen=True):
     customer: str | None = None
     client_secret: str | None = None
     payment_method: Method | str | None = None
-    metadata: dict[str, str] = {}
+    metadata: dict[str, str] | None = None
     last_setup_error: ErrorBody | None = None
     cancellation_reason: str | None = None
 
@@ -108,7 +113,13 @@ class Refund(msgspec.Struct, frozen=True):
     currency: str
     status: str | None = None
     failure_reason: str | None = None
-    metadata: dict[str, str] = {}
+    metadata: dict[str, str] | None = None
+
+
+class Moved(msgspec.Struct, frozen=True):
+    """What a dispute has taken from the account's balance (below 0), or given back to it."""
+
+    amount: int
 
 
 class Dispute(msgspec.Struct, frozen=True):
@@ -119,6 +130,7 @@ class Dispute(msgspec.Struct, frozen=True):
     amount: int
     currency: str
     payment_intent: str | None = None
+    balance_transactions: tuple[Moved, ...] | None = None
 
 
 class Source(msgspec.Struct, frozen=True):
@@ -176,6 +188,12 @@ class EventData(msgspec.Struct, frozen=True):
     object: msgspec.Raw
 
 
+class Money(msgspec.Struct, frozen=True):
+    """In which currency anything is; disputes may be in the bank's."""
+
+    currency: str | None = None
+
+
 class Event(msgspec.Struct, frozen=True):
     """What a webhook brings."""
 
@@ -204,4 +222,5 @@ MOVEMENTS = msgspec.json.Decoder(Page[Movement])
 BALANCE = msgspec.json.Decoder(Balance)
 ANYTHING = msgspec.json.Decoder(Page[Named])
 PROBLEM = msgspec.json.Decoder(Problem)
+MONEY = msgspec.json.Decoder(Money)
 EVENT = msgspec.json.Decoder(Event)
