@@ -243,6 +243,13 @@ async def test_an_inquiry_that_becomes_a_chargeback_takes_the_money(bench: Bench
     assert (debit["dispute"], debit["disputed_minor"]) == ("chargeback", 300)
 
 
+async def test_a_chargeback_in_the_banks_own_currency_is_about_all_of_the_debit(bench: Bench) -> None:
+    """20 JPY are not 20 fen."""
+    ride, ref = await settled(bench)
+    assert await bench.collection.disputed(bench.account_no, DisputeStatus(ref, "chargeback", "opened", 20, "JPY"))
+    assert (await bench.debits(ride))[0]["disputed_minor"] == 300
+
+
 async def test_a_chargeback_where_there_are_none_is_not_believed(database_url: str) -> None:
     async with open_bench(database_url, Capabilities(dispute="complaint")) as bench:
         ride, ref = await settled(bench)

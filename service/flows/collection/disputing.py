@@ -80,8 +80,10 @@ class Disputing(Hearing):
 
 
 def _news(debit: Debit, status: DisputeStatus) -> list[DebitEvent]:
-    """What of a dispute's news the debit does not know yet."""
+    """What of a dispute's news the debit does not know yet. Said in another currency than the debit's (a bank's own),
+    its amount says nothing here: all of the debit is disputed then."""
     events: list[DebitEvent] = []
+    amount_minor = status.amount_minor if status.currency == debit.currency else None
     if debit.dispute == status.state:
         return events
     escalated = debit.dispute == "complaint" and status.kind == "chargeback"
@@ -89,7 +91,7 @@ def _news(debit: Debit, status: DisputeStatus) -> list[DebitEvent]:
         events.append(DisputeClosed("resolved"))
     followed = debit.dispute == "resolved" and status.kind == "chargeback"
     if debit.dispute is None or escalated or followed:
-        events.append(DisputeOpened(status.kind, status.amount_minor))
+        events.append(DisputeOpened(status.kind, amount_minor))
     if status.state != "opened":
         events.append(DisputeClosed(status.state))
     return events
