@@ -163,6 +163,12 @@ class CollectionStore(BatchStore, StopStore):
         rows = await self.all("debits_by_provider_ref", provider_ref, account_no)
         return [(row["ride_no"], row["ordinal"]) for row in rows]
 
+    async def keep_numbers(self, left: Sequence[tuple[Debit, str]]) -> None:
+        """What these debits were called before, by us or by the provider: late news of it finds them."""
+        if left:
+            rows = sorted((number, debit.account_no, debit.ride_no, debit.ordinal) for debit, number in left)
+            await self.run("keep_numbers", *map(list, zip(*rows, strict=True)))
+
     async def cluster_timeline(self) -> tuple[str | None, str]:
         """Which cluster and timeline the database was when last looked at, and which it is; locked until commit."""
         row = await self.one("cluster_timeline")

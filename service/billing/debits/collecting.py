@@ -110,8 +110,9 @@ class Book:
     """Decisions about debits and refunds at one instant, to be written in one transaction.
 
     Feed it with `happen`, `refund_happen` and `net_ride`; then `opened` and `changed` debits, `refunds_opened`,
-    `refunds_changed`, `transitions`, `posted`, `facts`, `work`, `net_again` (ride numbers) and `holds_wanted` (debits
-    and the ordinals of the holds that they need) are what to write and do.
+    `refunds_changed`, `transitions`, `posted`, `facts`, `work`, `net_again` (ride numbers), `holds_wanted` (debits
+    and the ordinals of the holds that they need) and `numbers_left` (debits and what they were called before) are what
+    to write and do.
     """
 
     def __init__(self, now: datetime) -> None:
@@ -126,6 +127,7 @@ class Book:
         self.work: list[Work] = []
         self.net_again: set[int] = set()
         self.holds_wanted: list[tuple[Debit, int]] = []
+        self.numbers_left: list[tuple[Debit, str]] = []
 
     def happen(self, debit: Debit, event: DebitEvent, context: Context) -> Debit:
         """Applies an event; raises what `after` raises. Returns the debit after it."""
@@ -135,6 +137,7 @@ class Book:
             self.transitions.append(Transition(decided, debit.state, _why(event)))
         if decided != debit:
             self.changed[decided.ride_no, decided.ordinal] = decided
+            self.numbers_left += ((decided, number) for number in sorted(_left(debit, decided)))
         for effect in effects:
             match effect:
                 case Call():
@@ -272,6 +275,21 @@ def _forgotten(debit: Debit, context: Context) -> bool:
     """Whether refunds of the debit may have been sent in the time that a restored database has lost."""
     began_at = min(debit.created_at, debit.ended_at or debit.created_at)
     return context.restored_at is not None and began_at <= context.restored_at
+
+
+def _left(before: Debit, debit: Debit) -> set[str]:
+    """What the debit, or a receipt of it, was called until now, and is no longer found by."""
+    if (before.provider_key, before.provider_ref) == (debit.provider_key, debit.provider_ref):
+        if before.receipts is debit.receipts:
+            return set()
+    left_before = _numbers(before) - {before.provider_key, before.provider_ref}
+    left = (_numbers(before) | _numbers(debit)) - {debit.provider_key, debit.provider_ref} - left_before
+    return {number for number in left if number is not None}
+
+
+def _numbers(debit: Debit) -> set[str | None]:
+    taken = (number for receipt in debit.receipts for number in (receipt.key, receipt.provider_ref))
+    return {debit.provider_key, debit.provider_ref, *taken}
 
 
 def ledger_transfers(debit: Debit, fact: Fact, amount_minor: int) -> tuple[Transfer, ...]:

@@ -77,9 +77,10 @@ class Hearing:
     ) -> bool:
         """Takes in what a verified notification says; False when it is about nothing that still matters.
 
-        `key` is ours, or names the hold that the debit goes through. What can't be is not believed: it is asked about.
-        Of a debit that is settled nothing is believed nor asked: a repeated notification is the rule. A payment of
-        another number than the one that settled it is recorded with the notification and counted as unexplained; what
+        `key` is ours, present or of an earlier attempt, or names the hold that the debit goes through. What can't be is
+        not believed: it is asked about. Of a debit that is settled nothing is believed nor asked under its key: a
+        repeated notification is the rule; what comes under an earlier one goes back. A payment of a number that no
+        debit ever had is recorded with the notification and counted as unexplained; what
         a provider or its console takes or gives back without us (a reversal, a refund that we did not order) is found
         by comparing the provider's statement with the ledger, which alone sees what nobody told.
         """

@@ -128,6 +128,7 @@ async def _write(
     await store.insert_refunds(book.refunds_opened, book.now)
     await store.append_transitions(book.transitions, book.now, machine_at)
     await store.append_transfers(book.posted, book.now)
+    await store.keep_numbers(book.numbers_left)
     for debit, ordinal in book.holds_wanted:
         key = provider_key(debit.session_key.bytes, "hold", ordinal)
         await store.want_hold(debit, key, ordinal, book.now, HoldPolicy().cap_minor)

@@ -186,9 +186,11 @@ FROM unnest(
 WHERE r.ride_no = new.ride_no AND r.ordinal = new.ordinal AND r.refund_ordinal = new.refund_ordinal;
 
 -- name: debits_by_provider_key
--- Which debits a provider's news is about.
+-- Which debits a provider's news is about: by their present key unless that is settled, or by one that they had before.
 SELECT d.ride_no, d.ordinal FROM debit d
-WHERE d.provider_key = $1 AND d.account_no = $2 AND d.state NOT IN ('settled', 'waived');
+WHERE d.provider_key = $1 AND d.account_no = $2 AND d.state NOT IN ('settled', 'waived')
+UNION
+SELECT n.ride_no, n.ordinal FROM debit_number n WHERE n.number = $1 AND n.account_no = $2;
 
 -- name: debits_by_hold
 -- The debit that goes through the running hold of account $2 that has our key or the provider's number $1: of a ride's
@@ -208,8 +210,15 @@ CROSS JOIN LATERAL (
 ) d;
 
 -- name: debits_by_provider_ref
--- The debits of account $2 that the provider calls $1, by their present number or by that of a receipt.
-SELECT d.ride_no, d.ordinal FROM debit d WHERE d.provider_ref = $1 AND d.account_no = $2;
+-- The debits of account $2 that the provider calls $1, or has called so before.
+SELECT d.ride_no, d.ordinal FROM debit d WHERE d.provider_ref = $1 AND d.account_no = $2
+UNION
+SELECT n.ride_no, n.ordinal FROM debit_number n WHERE n.number = $1 AND n.account_no = $2;
+
+-- name: keep_numbers
+-- What debits of account $2 were called until now.
+INSERT INTO debit_number (number, account_no, ride_no, ordinal)
+SELECT * FROM unnest($1::text[], $2::integer[], $3::bigint[], $4::smallint[]) ON CONFLICT DO NOTHING;
 
 -- name: cluster_timeline
 -- Which cluster this is, and how often it was promoted or restored; locked, so that one process marks what may be forgotten.

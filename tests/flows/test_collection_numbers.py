@@ -1,0 +1,88 @@
+"""What a debit was called before finds it as long as it lives: keys of earlier attempts, the provider's older numbers."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import timedelta
+
+import pytest
+from builders import Ride
+from collecting_bench import Bench, assert_books_agree, open_bench
+
+from service.adapters.providers.port import DisputeStatus
+from service.billing.capabilities import Capabilities
+from service.billing.outcomes import Declined, Succeeded
+
+ABLE = Capabilities(dispute="chargeback", partial_debit=True)
+
+
+@pytest.fixture
+async def bench(database_url: str) -> AsyncIterator[Bench]:
+    async with open_bench(database_url, ABLE) as bench:
+        yield bench
+        await assert_books_agree(bench)
+
+
+async def tried_twice(bench: Bench) -> tuple[Ride, str]:
+    """A ride whose first attempt was declined and whose second one is pending, and the key of the first."""
+    ride = await bench.ride(await bench.party(), 300)
+    bench.provider.faults["*"] = ["short", "accepted"]
+    await bench.collection.submit_round(bench.account_no)
+    first = (await bench.debits(ride))[0]["provider_key"]
+    bench.pass_time(timedelta(hours=24))
+    await bench.collection.submit_round(bench.account_no)
+    assert (await bench.debits(ride))[0]["provider_key"] != first
+    return ride, first
+
+
+async def paid_late(bench: Bench, key: str) -> bool:
+    """A notification says that an earlier attempt has brought the money after all."""
+    bench.provider.taken[key] = 300
+    return await bench.collection.noticed(bench.account_no, key, Succeeded(300, f"ref-{key}"))
+
+
+async def test_an_earlier_attempt_that_is_paid_after_all_pays_the_debit_once(bench: Bench) -> None:
+    ride, first = await tried_twice(bench)
+    assert await paid_late(bench, first)
+    await bench.settle_down(3)
+    assert await bench.states(ride) == [("settled", 300, 300)]
+    assert bench.provider.pending == {}, "the present attempt is closed"
+
+
+async def test_an_earlier_attempt_that_is_paid_too_goes_back(bench: Bench) -> None:
+    ride, first = await tried_twice(bench)
+    bench.provider.collect((await bench.debits(ride))[0]["provider_key"])
+    bench.pass_time(timedelta(days=1))
+    await bench.settle_down(2)
+    assert await bench.states(ride) == [("settled", 300, 300)]
+    for _ in range(2):
+        assert await paid_late(bench, first)
+        await bench.settle_down(2)
+    assert await bench.states(ride) == [("settled_twice", 300, 600)]
+    assert list(bench.provider.given_back.values()) == [300]
+
+
+async def test_bad_news_of_an_earlier_attempt_changes_nothing(bench: Bench) -> None:
+    ride, first = await tried_twice(bench)
+    before = await bench.debits(ride)
+    assert await bench.collection.noticed(bench.account_no, first, Declined(True, "LOW"))
+    assert await bench.debits(ride) == before
+
+
+@pytest.mark.parametrize("about", ["older number", "earlier attempt"])
+async def test_a_dispute_may_name_what_is_not_the_debits_number_any_more(bench: Bench, about: str) -> None:
+    ride, first = await tried_twice(bench)
+    key = (await bench.debits(ride))[0]["provider_key"]
+    if about == "older number":  # Collected in two parts, each with a number of its own.
+        bench.provider.collect(key)
+        for taken, number in ((100, "PART-1"), (300, "PART-2")):
+            assert await bench.collection.noticed(bench.account_no, key, Succeeded(taken, number))
+    else:
+        assert await paid_late(bench, first)
+        await bench.settle_down(2)
+    named = "PART-1" if about == "older number" else f"ref-{first}"
+    opened = DisputeStatus(named, "chargeback", "opened", 100, "CNY")
+    assert await bench.collection.disputed(bench.account_no, opened)
+    [debit] = await bench.debits(ride)
+    assert (debit["dispute"], debit["disputed_minor"]) == ("chargeback", 100)
+    assert await bench.collection.disputed(bench.account_no, DisputeStatus(named, "chargeback", "won", 100, "CNY"))
