@@ -11,6 +11,8 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import msgspec
 from msgspec import Meta
 
+from service.adapters.kafka_access import Brokers, SaslMechanism, SecurityProtocol
+
 PREFIX = "FAREBOX_"
 LIKENESS = 0.9
 """How like a setting's name another one must be, of 1, to be taken for a slip of the pen."""
@@ -32,6 +34,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     environment: Annotated[
         Literal["sandbox", "production"], _knob("`sandbox` allows a virtual clock and the sandbox provider")
     ] = "sandbox"
+    kafka_security_protocol: Annotated[
+        SecurityProtocol, _knob("how Kafka is spoken to: `SSL` and `SASL_SSL` are encrypted, `SASL_…` name a user")
+    ] = "PLAINTEXT"
+    kafka_ca_file: Annotated[str, _knob("PEM of the CA that signed the brokers' certificates; none: the system's")] = ""
+    kafka_cert_file: Annotated[str, _knob("PEM of our own certificate, where Kafka asks for one")] = ""
+    kafka_key_file: Annotated[str, _knob("PEM of its key, without a passphrase")] = ""
+    kafka_sasl_mechanism: Annotated[SaslMechanism, _knob("how the user is proven, with `SASL_…`")] = "SCRAM-SHA-512"
+    kafka_user: Annotated[str, _knob("the user, with `SASL_…`")] = ""
+    kafka_password: Annotated[str, _knob("the user's password; rather in a file")] = ""
+    kafka_password_file: Annotated[str, _knob("a file with the user's password, read at each connection's making")] = ""
     topic_sessions: Annotated[str, _knob("the topic ride events come from")] = "rental.sessions"
     topic_billing: Annotated[str, _knob("the topic facts go to")] = "rental.billing"
     topic_quarantine: Annotated[str, _knob("the topic unusable records go to")] = "rental.sessions.quarantine"
@@ -65,6 +77,25 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = 60.0
     log_level: Annotated[Literal["debug", "info", "warning", "error"], _knob("what is logged, as JSON lines")] = "info"
 
+    def __repr__(self) -> str:
+        """Without the passwords."""
+        return f"Settings(environment={self.environment!r}, kafka={self.brokers!r})"
+
+    @property
+    def brokers(self) -> Brokers:
+        """Kafka, and how to get in."""
+        return Brokers(
+            self.kafka_bootstrap,
+            self.kafka_security_protocol,
+            self.kafka_ca_file,
+            self.kafka_cert_file,
+            self.kafka_key_file,
+            self.kafka_sasl_mechanism,
+            self.kafka_user,
+            self.kafka_password,
+            self.kafka_password_file,
+        )
+
 
 def read_settings(environment: Mapping[str, str]) -> Settings:
     """The settings of this environment; raises SettingsError for the first that is missing or wrong."""
@@ -93,7 +124,7 @@ def settings_table() -> list[tuple[str, str, str]]:
     """(variable, what it means, its default) of every setting, in order."""
     hints = get_type_hints(Settings, include_extras=True)
     required = len(Settings.__struct_fields__) - len(Settings.__struct_defaults__)
-    defaults = ["required"] * required + [str(default) for default in Settings.__struct_defaults__]
+    defaults = ["required"] * required + [str(default) or "none" for default in Settings.__struct_defaults__]
     return [
         (PREFIX + name.upper(), _describe(hints[name]), default)
         for name, default in zip(Settings.__struct_fields__, defaults, strict=True)
@@ -128,6 +159,7 @@ def _allowed(hint: Any) -> str:
 def _check(settings: Settings) -> None:
     if not settings.database_url.startswith(("postgresql://", "postgres://")):
         raise SettingsError("FAREBOX_DATABASE_URL must begin with postgresql://, as postgresql://user@host:5432/name")
+    _check_kafka(settings.brokers)
     try:
         ZoneInfo(settings.time_zone)
     except (ZoneInfoNotFoundError, ValueError):
@@ -144,3 +176,21 @@ def _check(settings: Settings) -> None:
                 f"FAREBOX_START_FROM is {settings.start_from!r}: allowed is `earliest`, or an RFC 3339 instant with"
                 " its offset, as 2026-11-01T00:00:00+08:00"
             )
+
+
+def _check_kafka(brokers: Brokers) -> None:
+    """What is set and not used would be taken for a protection that is not there."""
+    protocol = f"FAREBOX_KAFKA_SECURITY_PROTOCOL is {brokers.protocol}"
+    given = {name: bool(getattr(brokers, name)) for name in ("ca_file", "cert_file", "key_file")}
+    if not brokers.tls and any(given.values()):
+        name = next(name for name, there in given.items() if there)
+        raise SettingsError(f"FAREBOX_KAFKA_{name.upper()} is set, and {protocol}: allowed are SSL and SASL_SSL")
+    if given["key_file"] and not given["cert_file"]:
+        raise SettingsError("FAREBOX_KAFKA_KEY_FILE is set without FAREBOX_KAFKA_CERT_FILE: both, or none")
+    if brokers.password and brokers.password_file:
+        raise SettingsError("FAREBOX_KAFKA_PASSWORD and FAREBOX_KAFKA_PASSWORD_FILE are both set: one of them")
+    secret = bool(brokers.password or brokers.password_file)
+    if brokers.sasl and not (brokers.user and secret):
+        raise SettingsError(f"{protocol}: it needs FAREBOX_KAFKA_USER, and FAREBOX_KAFKA_PASSWORD_FILE or its PASSWORD")
+    if not brokers.sasl and (brokers.user or secret):
+        raise SettingsError(f"FAREBOX_KAFKA_USER or its password is set, and {protocol}: allowed is SASL_SSL")

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 import pytest
 from hypothesis import HealthCheck, settings
 
+from service.adapters.kafka_access import Brokers
 from service.adapters.migrate import migrate
 from service.lab.kafka import create_topics
 from service.lab.servers import Servers, lab
@@ -72,7 +73,7 @@ def topic(kafka_bootstrap: str) -> Callable[..., Awaitable[str]]:
 
     async def make(partitions: int = 1) -> str:
         name = f"test-{secrets.token_hex(8)}"
-        await create_topics(kafka_bootstrap, {name: partitions})
+        await create_topics(Brokers(kafka_bootstrap), {name: partitions})
         return name
 
     return make

@@ -13,6 +13,7 @@ import msgspec
 from aiokafka import AIOKafkaProducer
 
 from service.adapters.kafka import ConsumerSettings, RecordSource, cluster_id
+from service.adapters.kafka_access import Brokers
 from service.adapters.postgres import Database, connect
 from service.adapters.postgres.operators import OperatorStore
 from service.billing.tariffs import import_document
@@ -104,8 +105,8 @@ class World:
 
     async def intake(self, *, rides_max: int = 1000, records_max: int = 500, start_from: str = "earliest") -> Intake:
         """A member of the group."""
-        source = RecordSource(ConsumerSettings(self.bootstrap, self.topic, self.group, 10_000, 6_000))
-        streams = Streams(source, self.group, self.topic, await cluster_id(self.bootstrap), start_from)
+        source = RecordSource(ConsumerSettings(Brokers(self.bootstrap), self.topic, self.group, 10_000, 6_000))
+        streams = Streams(source, self.group, self.topic, await cluster_id(Brokers(self.bootstrap)), start_from)
         knowledge = Knowledge(BusinessClock(), rides_max)
 
         async def hot(name: str) -> asyncpg.Connection[asyncpg.Record]:

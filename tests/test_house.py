@@ -32,7 +32,7 @@ BROAD_HANDLERS = {
         "service/adapters/kafka.py",
         "on_partitions_revoked",
     ): "the client swallows it: it is kept for the round, and raised",
-    ("service/adapters/kafka.py", "start"): "what was half opened is closed, and the failure raised",
+    ("service/adapters/kafka_access.py", "opened"): "what was half opened is closed, and the failure raised",
     ("service/flows/intake/__init__.py", "_take_apart"): "one record that trips a bug of ours must not stop a city",
     ("service/flows/housekeeping.py", "_decide"): "one ride that trips a bug of ours must not stop all others",
     ("service/flows/collection/apart.py", "or_apart"): "a round that trips over a bug of ours is done one at a time",

@@ -22,6 +22,11 @@ GIVEN = {"FAREBOX_DATABASE_URL": "postgresql://u@127.0.0.1/f", "FAREBOX_KAFKA_BO
         ("FAREBOX_START_FROM", "2026-11-01T00:00:00", "with its offset"),
         ("FAREBOX_START_FROM", "yesterday", "an RFC 3339 instant"),
         ("FAREBOX_DATABASE_URL", "mysql://u@h/f", "must begin with postgresql://"),
+        ("FAREBOX_KAFKA_SECURITY_PROTOCOL", "TLS", "one of PLAINTEXT, SSL, SASL_PLAINTEXT, SASL_SSL"),
+        ("FAREBOX_KAFKA_SASL_MECHANISM", "GSSAPI", "one of PLAIN, SCRAM-SHA-256, SCRAM-SHA-512"),
+        ("FAREBOX_KAFKA_CA_FILE", "/kafka/ca.crt", "allowed are SSL and SASL_SSL"),
+        ("FAREBOX_KAFKA_KEY_FILE", "/kafka/tls.key", "allowed are SSL and SASL_SSL"),
+        ("FAREBOX_KAFKA_USER", "farebox", "allowed is SASL_SSL"),
     ],
 )
 def test_a_wrong_setting_says_its_name_and_what_is_allowed(variable: str, value: str, allowed: str) -> None:
@@ -31,6 +36,39 @@ def test_a_wrong_setting_says_its_name_and_what_is_allowed(variable: str, value:
     assert variable in said
     assert allowed in said
     assert "\n" not in said
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"SECURITY_PROTOCOL": "SASL_SSL"}, "it needs FAREBOX_KAFKA_USER, and FAREBOX_KAFKA_PASSWORD_FILE"),
+        (
+            {"SECURITY_PROTOCOL": "SASL_SSL", "USER": "u"},
+            "it needs FAREBOX_KAFKA_USER, and FAREBOX_KAFKA_PASSWORD_FILE",
+        ),
+        (
+            {"SECURITY_PROTOCOL": "SSL", "KEY_FILE": "k"},
+            "FAREBOX_KAFKA_KEY_FILE is set without FAREBOX_KAFKA_CERT_FILE",
+        ),
+        ({"PASSWORD": "p", "PASSWORD_FILE": "f"}, "are both set: one of them"),
+        ({"PASSWORD_FILE": "f"}, "FAREBOX_KAFKA_SECURITY_PROTOCOL is PLAINTEXT"),
+    ],
+)
+def test_settings_of_kafka_that_contradict_each_other_are_refused(given: dict[str, str], said: str) -> None:
+    with pytest.raises(SettingsError, match=said):
+        read_settings(GIVEN | {f"FAREBOX_KAFKA_{name}": text for name, text in given.items()})
+
+
+def test_no_password_is_shown_by_what_holds_it() -> None:
+    secret = {
+        "FAREBOX_KAFKA_SECURITY_PROTOCOL": "SASL_SSL",
+        "FAREBOX_KAFKA_USER": "u",
+        "FAREBOX_KAFKA_PASSWORD": "pssst",
+    }
+    settings = read_settings(
+        {"FAREBOX_DATABASE_URL": "postgresql://u:pssst@h/f", "FAREBOX_KAFKA_BOOTSTRAP": "k:1"} | secret
+    )
+    assert "pssst" not in f"{settings!r} {settings} {settings.brokers!r} {settings.brokers}"
 
 
 @pytest.mark.parametrize("missing", sorted(GIVEN))

@@ -13,14 +13,11 @@ from typing import Any
 
 import msgspec
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListener, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import KafkaError, NoOffsetForPartitionError
+from aiokafka.errors import NoOffsetForPartitionError
 
+from service.adapters.kafka_access import KAFKA_UNAVAILABLE, Brokers, admin_of, opened
 from service.billing.events import RawRecord
 from service.billing.proofs import fingerprint
-
-KAFKA_UNAVAILABLE = (KafkaError, OSError, TimeoutError)
-"""What it looks like when Kafka is away: wait and try again."""
 
 DAYS_MS = int(timedelta(days=7).total_seconds() * 1000)
 
@@ -32,7 +29,7 @@ class TopicMissingError(RuntimeError):
 class ConsumerSettings(msgspec.Struct, frozen=True):
     """How the intake joins its group; times in milliseconds."""
 
-    bootstrap: str
+    brokers: Brokers
     topic: str
     group: str
     session_timeout_ms: int = 45_000
@@ -57,8 +54,8 @@ class RecordSource(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
         self.failure: BaseException | None = None
 
     async def start(self) -> None:
-        """Joins the group; raises TopicMissingError, or KAFKA_UNAVAILABLE while Kafka is away."""
-        partitions = await partitions_of(self._settings.bootstrap, [self._settings.topic])
+        """Joins the group; raises TopicMissingError, KafkaAccessError, or KAFKA_UNAVAILABLE while Kafka is away."""
+        partitions = await partitions_of(self._settings.brokers, [self._settings.topic])
         if not partitions[self._settings.topic]:
             raise TopicMissingError(
                 f"topic {self._settings.topic!r} is not there: create it (its partitions bound how many intake"
@@ -66,7 +63,7 @@ class RecordSource(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
             )
         settings = self._settings
         consumer = AIOKafkaConsumer(
-            bootstrap_servers=settings.bootstrap,
+            **settings.brokers.options(),
             group_id=settings.group,
             enable_auto_commit=False,
             auto_offset_reset="none",
@@ -79,12 +76,7 @@ class RecordSource(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
             max_partition_fetch_bytes=4 * 1024 * 1024,
             fetch_max_wait_ms=100,
         )
-        try:
-            await consumer.start()
-        except BaseException:
-            await consumer.stop()
-            raise
-        self._joined = consumer
+        self._joined = await opened(consumer, settings.brokers)
         consumer.subscribe([settings.topic], listener=self)
 
     @property
@@ -196,12 +188,12 @@ class RecordSource(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
         if not offsets:
             return {}
         consumer = AIOKafkaConsumer(
-            bootstrap_servers=self._settings.bootstrap,
+            **self._settings.brokers.options(),
             enable_auto_commit=False,
             auto_offset_reset="none",
             isolation_level="read_committed",
         )
-        await consumer.start()
+        await opened(consumer, self._settings.brokers)
         try:
             keys = {TopicPartition(self._settings.topic, partition): offset for partition, offset in offsets.items()}
             consumer.assign(list(keys))
@@ -230,40 +222,30 @@ def record_digest(record: Any) -> bytes:
     return fingerprint(b"%d\0%b\0%b" % (record.timestamp, record.key or b"", record.value or b""))
 
 
-async def cluster_id(bootstrap: str) -> str:
+async def cluster_id(brokers: Brokers) -> str:
     """The id of the Kafka cluster."""
-    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
-    await admin.start()
-    try:
+    async with admin_of(brokers) as admin:
         return str((await admin.describe_cluster())["cluster_id"])
-    finally:
-        await admin.close()
 
 
-async def partitions_of(bootstrap: str, topics: Sequence[str]) -> dict[str, list[int]]:
+async def partitions_of(brokers: Brokers, topics: Sequence[str]) -> dict[str, list[int]]:
     """The partitions of each topic; none where the topic is not there."""
-    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
-    await admin.start()
-    try:
+    async with admin_of(brokers) as admin:
         described = await admin.describe_topics(list(topics))
-        return {
-            topic["topic"]: sorted(partition["partition"] for partition in topic["partitions"]) for topic in described
-        }
-    finally:
-        await admin.close()
+    return {topic["topic"]: sorted(partition["partition"] for partition in topic["partitions"]) for topic in described}
 
 
 class RecordSink:
     """Records out: acknowledged by all replicas, without duplicates from the client's own retries."""
 
-    def __init__(self, bootstrap: str) -> None:
-        self._bootstrap = bootstrap
+    def __init__(self, brokers: Brokers) -> None:
+        self._brokers = brokers
         self._started: AIOKafkaProducer | None = None
 
     async def start(self) -> None:
-        """Connects; raises KAFKA_UNAVAILABLE while Kafka is away."""
+        """Connects; raises KafkaAccessError, or KAFKA_UNAVAILABLE while Kafka is away."""
         producer = AIOKafkaProducer(
-            bootstrap_servers=self._bootstrap,
+            **self._brokers.options(),
             acks="all",
             enable_idempotence=True,
             linger_ms=5,
@@ -271,12 +253,7 @@ class RecordSink:
             compression_type="lz4",
             request_timeout_ms=30_000,
         )
-        try:
-            await producer.start()
-        except BaseException:
-            await producer.stop()
-            raise
-        self._started = producer
+        self._started = await opened(producer, self._brokers)
 
     async def stop(self) -> None:
         """Sends what is under way and closes, after ten seconds without waiting."""

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import asyncpg
 
+from service.adapters.postgres.access import dial
+
 SCHEMA_VERSION = "0001"
 PARTITION_MONTHS = 4
 """The present month and three ahead (intake.md)."""
@@ -40,12 +42,12 @@ async def migrate(
 
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
-    guard = await asyncpg.connect(database_url)
+    guard = await dial(database_url)
     try:
         await guard.execute("SELECT pg_advisory_lock(727001)")
         # asyncpg reads the URL, here as everywhere: SQLAlchemy refuses parameters that it knows (sslmode).
         engine = create_async_engine(
-            "postgresql+asyncpg://", poolclass=NullPool, async_creator=lambda: asyncpg.connect(database_url)
+            "postgresql+asyncpg://", poolclass=NullPool, async_creator=lambda: dial(database_url)
         )
         async with engine.connect() as connection:
 

@@ -15,9 +15,10 @@ import asyncpg
 import msgspec
 import rich_click as click
 
-from service.adapters.kafka import KAFKA_UNAVAILABLE
+from service.adapters.kafka_access import KAFKA_UNAVAILABLE, KafkaAccessError
 from service.adapters.migrate import SchemaVersionError, check_version
 from service.adapters.postgres import UNAVAILABLE, Database, connect
+from service.adapters.postgres.access import DatabaseAccessError
 from service.adapters.postgres.catalog import CatalogStore
 from service.flows.clock import BusinessClock
 from service.settings import Settings, SettingsError, read_settings
@@ -43,7 +44,7 @@ def fail(message: str) -> NoReturn:
 
 def carry_out(work: Coroutine[Any, Any, Answer], *refusals: type[Exception]) -> Answer:
     """Runs a command's work; one of `refusals`, or a server that is away, is one line and exit code 2."""
-    expected: tuple[type[Exception], ...] = (SchemaVersionError, *refusals)
+    expected: tuple[type[Exception], ...] = (SchemaVersionError, KafkaAccessError, DatabaseAccessError, *refusals)
     try:
         return asyncio.run(work)
     except expected as error:

@@ -51,7 +51,7 @@ async def _publish_trips(
     settings: Settings, trips: list[Trip], zone: str, draft: TariffDraft, delivery: Delivery
 ) -> int:
     topic = settings.topic_sessions
-    if not (await partitions_of(settings.kafka_bootstrap, [topic])).get(topic):
+    if not (await partitions_of(settings.brokers, [topic])).get(topic):
         raise TopicMissingError(f"topic {topic!r} is not there: make it with `farebox topics`")
     lead = timedelta(seconds=settings.tariff_lead_seconds)
     async with database_of(settings) as database:
@@ -63,7 +63,7 @@ async def _publish_trips(
         agreements = await replay_agreements(database, operator, currency, delivery.agreement_id, now)
     records = trip_records(trips, draft.tariff_id, agreements)
     delivered = deliveries(records, twice=delivery.twice, shuffle=delivery.shuffle)
-    sink = RecordSink(settings.kafka_bootstrap)
+    sink = RecordSink(settings.brokers)
     await sink.start()
     try:
         with _progress() as progress:

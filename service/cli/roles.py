@@ -16,11 +16,12 @@ import rich_click as click
 
 from service.adapters.migrate import ServiceRoleError
 from service.adapters.migrate import migrate as run_migrations
+from service.adapters.postgres.access import DatabaseAccessError
 from service.cli.connections import AWAY, away, fail, load_settings
 from service.flows.intake.watchdog import StalledError
 from service.settings import Settings, settings_table
 from service.telemetry import configure_logs
-from service.wiring import STOPS, Process, run_collect, run_intake, run_keep, run_publish
+from service.wiring import REFUSALS, STOPS, Process, run_collect, run_intake, run_keep, run_publish
 
 
 async def run_serve(process: Process) -> None:
@@ -71,7 +72,7 @@ def run(name: str, configured: Settings, work: Callable[[Process], Awaitable[Non
     except StalledError as error:
         click.echo(f"farebox: {name} ends: {error}", err=True)
         sys.exit(1)
-    except STOPS as error:
+    except (*STOPS, *REFUSALS) as error:
         fail(f"{name} stops: {error}")
     except OSError as error:
         ports = f"FAREBOX_HTTP_PORT is {configured.http_port}, FAREBOX_HEALTH_PORT {configured.health_port}"
@@ -95,7 +96,7 @@ def migrate(service_role: str | None) -> None:
                 service_role=service_role,
             )
         )
-    except ServiceRoleError as error:
+    except (ServiceRoleError, DatabaseAccessError) as error:
         fail(str(error))
     except AWAY as error:
         fail(away(error))

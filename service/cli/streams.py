@@ -66,8 +66,8 @@ def restart_command(topic: str | None, partition: int, begin_text: str, reason: 
     async def work() -> tuple[StreamPlace, int]:
         async with database_of(settings) as database:
             now = await business_now(database)
-            bootstrap, group = settings.kafka_bootstrap, settings.group
-            return await restart_stream(database, bootstrap, group, place, partition, begin, reason, now)
+            brokers, group = settings.brokers, settings.group
+            return await restart_stream(database, brokers, group, place, partition, begin, reason, now)
 
     before, offset = carry_out(work(), RestartError)
     click.echo(f"{place}/{partition}: was to be read from {before.next_offset}, is now read from {offset}")
@@ -87,9 +87,9 @@ def topics(partitions: int) -> None:
     wanted = (settings.topic_sessions, settings.topic_billing, settings.topic_quarantine)
 
     async def work() -> tuple[dict[str, list[int]], dict[str, list[int]]]:
-        before = await partitions_of(settings.kafka_bootstrap, wanted)
-        await create_topics(settings.kafka_bootstrap, {topic: partitions for topic in wanted if not before.get(topic)})
-        return before, await partitions_of(settings.kafka_bootstrap, wanted)
+        before = await partitions_of(settings.brokers, wanted)
+        await create_topics(settings.brokers, {topic: partitions for topic in wanted if not before.get(topic)})
+        return before, await partitions_of(settings.brokers, wanted)
 
     before, after = carry_out(work())
     for topic in wanted:
@@ -121,10 +121,10 @@ async def _places(settings: Settings) -> tuple[list[StreamPlace], dict[tuple[str
     for place in places:
         by_topic[place.topic].append(place.partition)
     ends: dict[tuple[str, int], tuple[int, int]] = {}
-    there = await partitions_of(settings.kafka_bootstrap, list(by_topic)) if by_topic else {}
+    there = await partitions_of(settings.brokers, list(by_topic)) if by_topic else {}
     for topic, partitions in by_topic.items():
         known = sorted(set(partitions) & set(there.get(topic, ())))
-        bounds = await bounds_of(settings.kafka_bootstrap, topic, known) if known else {}
+        bounds = await bounds_of(settings.brokers, topic, known) if known else {}
         ends |= {(topic, partition): found for partition, found in bounds.items()}
     return places, ends
 

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Literal
 
 from service.adapters.kafka import cluster_id, partitions_of
+from service.adapters.kafka_access import Brokers
 from service.adapters.kafka_admin import bounds_of, members_of, offset_at
 from service.adapters.postgres import Database
 from service.adapters.postgres.streams import StreamPlace, StreamStore
@@ -20,7 +21,7 @@ class RestartError(ValueError):
 
 async def restart_stream(
     database: Database,
-    bootstrap: str,
+    brokers: Brokers,
     group: str,
     topic: str,
     partition: int,
@@ -33,16 +34,16 @@ async def restart_stream(
     Reading records again is safe, since rides that are known are not charged twice; skipping them is not. Raises
     RestartError: an intake still runs, the partition was never read or is not there, the offset does not exist.
     """
-    members = await members_of(bootstrap, group)
+    members = await members_of(brokers, group)
     if members:
         raise RestartError(
             f"{len(members)} intake processes are in group {group!r} (one on {members[0].host}): stop them all first;"
             " one that was killed leaves after its session timeout"
         )
-    if partition not in (await partitions_of(bootstrap, [topic])).get(topic, []):
+    if partition not in (await partitions_of(brokers, [topic])).get(topic, []):
         raise RestartError(f"{topic}/{partition} is not there: `farebox topics` says which topics are")
-    offset = await _offset(bootstrap, topic, partition, begin)
-    cluster = await cluster_id(bootstrap)
+    offset = await _offset(brokers, topic, partition, begin)
+    cluster = await cluster_id(brokers)
     async with database.transaction(StreamStore) as store:
         place = await store.find(group, topic, partition)
         if place is None:
@@ -53,14 +54,14 @@ async def restart_stream(
     return place, offset
 
 
-async def _offset(bootstrap: str, topic: str, partition: int, begin: Begin) -> int:
-    first, end = (await bounds_of(bootstrap, topic, [partition]))[partition]
+async def _offset(brokers: Brokers, topic: str, partition: int, begin: Begin) -> int:
+    first, end = (await bounds_of(brokers, topic, [partition]))[partition]
     if begin == "earliest":
         return first
     if begin == "latest":
         return end
     if isinstance(begin, datetime):
-        found = await offset_at(bootstrap, topic, partition, begin)
+        found = await offset_at(brokers, topic, partition, begin)
         return end if found is None else found
     if not first <= begin <= end:
         raise RestartError(f"{topic}/{partition} has no offset {begin}: allowed are {first} to {end}")

@@ -19,6 +19,7 @@ import uvloop
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from service.adapters.kafka import partitions_of
+from service.adapters.kafka_access import Brokers
 from service.adapters.postgres import connect
 from service.adapters.postgres.rides import OBLIGATION_COLUMNS, REVISION_COLUMNS, TRANSFER_COLUMNS, ride_number
 
@@ -60,7 +61,7 @@ async def run(url: str, bootstrap: str, topic: str, records_max: int, batch: int
         max_partition_fetch_bytes=4 << 20,
     )
     await consumer.start()
-    partitions = [TopicPartition(topic, number) for number in (await partitions_of(bootstrap, [topic]))[topic]]
+    partitions = [TopicPartition(topic, number) for number in (await partitions_of(Brokers(bootstrap), [topic]))[topic]]
     consumer.assign(partitions)
     await consumer.seek_to_beginning(*partitions)
     decoder, done, counter, seq = msgspec.json.Decoder(_Data), 0, 0, 0

@@ -53,7 +53,7 @@ TARIFF = msgspec.json.encode(
 async def bench_intake(rides: int, pairs: int, console: Console) -> Report:
     """Measures `pairs` times floor, one process, two processes, in turn, and reports the medians and their ratios."""
     async with lab(settings=SETTINGS, console=console) as servers:
-        await create_topics(servers.kafka_bootstrap, {TOPIC: PARTITIONS})
+        await create_topics(servers.brokers, {TOPIC: PARTITIONS})
         console.print(f"filling the topic with {rides:,} rides …")
         records = await _fill(servers.kafka_bootstrap, rides)
         rates: dict[str, list[float]] = {"floor": [], "one process": [], "two processes": []}

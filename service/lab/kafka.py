@@ -17,6 +17,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaConnectionError, TopicAlreadyExistsError, for_code
 from rich.console import Console
 
+from service.adapters.kafka_access import Brokers
 from service.lab.jars import fetch_jars
 from service.lab.processes import POLL_S, READY_S, Children, LabError, Options, wait_for_port
 
@@ -41,6 +42,13 @@ auto.create.topics.enable=false
 """
 
 
+class Doors(NamedTuple):
+    """What the broker has beside its plain listener: further properties, SCRAM users as Kafka's tool takes them."""
+
+    properties: Mapping[str, str]
+    users: Sequence[str] = ()
+
+
 class Ports(NamedTuple):
     """Where the broker and its controller listen, on 127.0.0.1."""
 
@@ -48,19 +56,30 @@ class Ports(NamedTuple):
     controller: int
 
 
+_PLAIN = Doors({})
+
+
 async def start_kafka(
-    children: Children, home: Path, *, ports: Ports, cluster_id: str, kept: bool, console: Console
+    children: Children,
+    home: Path,
+    *,
+    ports: Ports,
+    cluster_id: str,
+    kept: bool,
+    console: Console,
+    doors: Doors = _PLAIN,
 ) -> str:
     """Start the broker on the data in `home` (formatted if there are none) and return its address once it answers.
 
     Unless `kept`, `home` goes with the broker. LabError says what to do: no Java, packages out of reach, port taken.
     """
-    properties = _write_properties(home, ports)
+    properties = _write_properties(home, ports, doors.properties)
     java = await asyncio.to_thread(find_java)
     jars = await fetch_jars(children, home / "fetch.log", console)
     jvm: list[str | Path] = [java, "-cp", f"{jars}/*", "-XX:+UseSerialGC", *_no_traces(home)]
     if not _formatted(home):
         storage_tool = ["kafka.tools.StorageTool", "format", "-t", cluster_id, "-c", properties]
+        storage_tool += [word for user in doors.users for word in ("--add-scram", user)]
         await children.run("Kafka's format", [*jvm, *storage_tool], home / "format.log")
     options: Options = {} if kept else {"stop_signal": signal.SIGKILL, "remove": home}
     broker = children.start(
@@ -70,12 +89,12 @@ async def start_kafka(
     return f"127.0.0.1:{ports.broker}"
 
 
-async def create_topics(bootstrap: str, topics: Mapping[str, int], *, timeout_s: float = 30.0) -> None:
+async def create_topics(brokers: Brokers, topics: Mapping[str, int], *, timeout_s: float = 30.0) -> None:
     """Make the topics (name -> partitions) that are not there, and return when each has its leaders.
 
     KafkaError if the broker refuses one, TimeoutError if it takes too long.
     """
-    async with asyncio.timeout(timeout_s), _admin(bootstrap) as admin:
+    async with asyncio.timeout(timeout_s), _admin(brokers) as admin:
         # Replication as the broker has it; the client takes -1 only beside an (empty) assignment of replicas.
         wanted = [NewTopic(name, partitions, -1, replica_assignments={}) for name, partitions in topics.items()]
         answer = await admin.create_topics(wanted)
@@ -89,9 +108,9 @@ async def create_topics(bootstrap: str, topics: Mapping[str, int], *, timeout_s:
             await asyncio.sleep(POLL_S)
 
 
-async def delete_topics(bootstrap: str, topics: Sequence[str], *, timeout_s: float = 30.0) -> None:
+async def delete_topics(brokers: Brokers, topics: Sequence[str], *, timeout_s: float = 30.0) -> None:
     """Delete the topics and return when they are gone; TimeoutError if it takes too long."""
-    async with asyncio.timeout(timeout_s), _admin(bootstrap) as admin:
+    async with asyncio.timeout(timeout_s), _admin(brokers) as admin:
         await admin.delete_topics(list(topics))
         while True:
             if not set(topics) & set(await admin.list_topics()):
@@ -115,10 +134,12 @@ def find_java() -> str:
     )
 
 
-def _write_properties(home: Path, ports: Ports) -> str:
+def _write_properties(home: Path, ports: Ports, more: Mapping[str, str]) -> str:
+    """The broker's file; of a property that stands twice in it the last one counts."""
     (home / "tmp").mkdir(parents=True, exist_ok=True)
     properties = home / "server.properties"
-    properties.write_text(PROPERTIES.format(home=home, port=ports.broker, controller_port=ports.controller))
+    written = PROPERTIES.format(home=home, port=ports.broker, controller_port=ports.controller)
+    properties.write_text(written + "".join(f"{name}={value}\n" for name, value in more.items()))
     return str(properties)
 
 
@@ -139,10 +160,10 @@ def _java_major(java: str) -> int:
 
 
 @asynccontextmanager
-async def _admin(bootstrap: str) -> AsyncIterator[AIOKafkaAdminClient]:
+async def _admin(brokers: Brokers) -> AsyncIterator[AIOKafkaAdminClient]:
     """A connected admin client; a broker that has just started may refuse for a moment."""
     while True:
-        admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+        admin = AIOKafkaAdminClient(**brokers.options())
         try:
             await admin.start()
             break

@@ -23,6 +23,7 @@ import asyncpg
 import msgspec
 from rich.console import Console
 
+from service.adapters.kafka_access import Brokers
 from service.lab.kafka import Ports, start_kafka
 from service.lab.postgres import UNSAFE, reachable_temp, start_postgres
 from service.lab.processes import POLL_S, Children, LabError, free_ports, port_is_free
@@ -37,6 +38,11 @@ class Servers:
 
     database_url: str  # of a database that may be used to make others
     kafka_bootstrap: str
+
+    @property
+    def brokers(self) -> Brokers:
+        """Kafka as clients are told of it."""
+        return Brokers(self.kafka_bootstrap)
 
     async def create_database(self, name: str, *, template: str = "template1") -> str:
         """Make a database and return its URL. `template` is copied and must have no connections."""

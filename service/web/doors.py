@@ -8,11 +8,11 @@ from contextlib import AbstractAsyncContextManager, suppress
 from datetime import datetime, timedelta
 from typing import Any
 
-import asyncpg
 import msgspec
 
 from service.adapters.migrate import check_version
 from service.adapters.postgres import UNAVAILABLE, Database, session_settings
+from service.adapters.postgres.access import pooled
 from service.adapters.postgres.agreements import OwnedAccount
 from service.adapters.postgres.catalog import CatalogStore
 from service.adapters.postgres.reading import ReadingStore, RideRows
@@ -203,7 +203,7 @@ async def _pool(settings: DoorSettings, name: str, size_max: int) -> Database:
     """A pool that connects when it is asked to and keeps its plans: planning over a table's months takes longer than
     running. Connections are not reset between their uses, which is a round trip: no query of ours leaves anything
     behind but a transaction that was torn."""
-    pool = await asyncpg.create_pool(
+    pool = await pooled(
         settings.database_url,
         min_size=0,
         max_size=size_max,
@@ -212,7 +212,6 @@ async def _pool(settings: DoorSettings, name: str, size_max: int) -> Database:
         server_settings=session_settings(name) | {"plan_cache_mode": "force_generic_plan"},
         reset=_leave,
     )
-    assert pool is not None
     return Database(pool)
 
 

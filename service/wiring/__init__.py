@@ -14,7 +14,6 @@ from typing import TypeVar
 import asyncpg
 
 from service.adapters.kafka import (
-    KAFKA_UNAVAILABLE,
     ConsumerSettings,
     RecordSink,
     RecordSource,
@@ -22,8 +21,10 @@ from service.adapters.kafka import (
     cluster_id,
     partitions_of,
 )
+from service.adapters.kafka_access import KAFKA_UNAVAILABLE, KafkaAccessError
 from service.adapters.migrate import SchemaVersionError, check_version
 from service.adapters.postgres import RACES, UNAVAILABLE, Database, connect
+from service.adapters.postgres.access import DatabaseAccessError
 from service.adapters.postgres.agreements import OwnedAccount
 from service.adapters.postgres.catalog import CatalogStore
 from service.adapters.postgres.intake import FenceLostError
@@ -51,6 +52,9 @@ T = TypeVar("T")
 AWAY = (*UNAVAILABLE, *KAFKA_UNAVAILABLE)
 STOPS = (TopicChangedError, TopicMissingError, SchemaVersionError, StalledError)
 """Why a role ends by itself: going on would lose or repeat something, and waiting won't help."""
+REFUSALS = (KafkaAccessError, DatabaseAccessError)
+"""A server that does not let us in, or that is not to be trusted: at the start that is nothing to wait for. Later it is
+waited for like one that is away, since whoever changed it may change it back."""
 
 
 class Process:
@@ -90,11 +94,13 @@ class Process:
                 await self.stopping.wait()
 
     async def until_there(self, what: str, attempt: Callable[[], Awaitable[T]]) -> T | None:
-        """Tries until a server answers; None when told to stop before."""
+        """Tries until a server answers; None when told to stop before. Raises one of REFUSALS at once."""
         delay = 0.1
         while not self.stopping.is_set():
             try:
                 return await attempt()
+            except REFUSALS:
+                raise
             except AWAY as error:
                 self.health.wait(f"{what}: {type(error).__name__}")
                 LOG.warning("waiting", what=what, error=f"{type(error).__name__}: {error}")
@@ -151,12 +157,12 @@ async def run_intake(process: Process) -> None:
     """The role `intake`: ride events become charges."""
     settings = process.settings
     database = await open_database(process, size_max=2)
-    cluster = await process.until_there("Kafka", lambda: cluster_id(settings.kafka_bootstrap))
+    cluster = await process.until_there("Kafka", lambda: cluster_id(settings.brokers))
     if database is None or cluster is None:
         return
     clock = BusinessClock()
     consumer = ConsumerSettings(
-        settings.kafka_bootstrap,
+        settings.brokers,
         settings.topic_sessions,
         settings.group,
         settings.session_timeout_ms,
@@ -222,7 +228,7 @@ async def run_publish(process: Process) -> None:
         "sessions": settings.topic_sessions,
     }
     database = await open_database(process)
-    sink = RecordSink(settings.kafka_bootstrap)
+    sink = RecordSink(settings.brokers)
     if database is None or await process.until_there("Kafka", lambda: _topics_there(sink, settings, topics)) is None:
         return
     try:
@@ -326,7 +332,7 @@ async def _started(source: RecordSource) -> bool:
 
 
 async def _topics_there(sink: RecordSink, settings: Settings, topics: dict[str, str]) -> bool:
-    found = await partitions_of(settings.kafka_bootstrap, list(topics.values()))
+    found = await partitions_of(settings.brokers, list(topics.values()))
     missing = [topic for topic in topics.values() if not found.get(topic)]
     if missing:
         raise TopicMissingError(f"these topics are not there, create them: {', '.join(missing)}")

@@ -17,6 +17,8 @@ from granian.http import HTTP1Settings
 from granian.server.embed import Server
 from litestar import Litestar
 
+from service.adapters.postgres import UNAVAILABLE, connect
+from service.adapters.postgres.access import DatabaseAccessError
 from service.settings import Settings
 from service.telemetry import configure_logs, logger
 from service.web.app import create_app
@@ -32,14 +34,26 @@ DRAIN_SECONDS = 25
 async def run_serve(process: Process) -> None:
     """Serves until told to stop: then it is not ready, takes no new connections, and finishes what is under way.
 
-    Raises OSError at once when the port is in use. PostgreSQL may be away: requests get a 503 until it is there.
+    Raises OSError at once when the port is in use, and DatabaseAccessError where PostgreSQL does not let us in. It may
+    be away: requests get a 503 until it is there.
     """
     settings = process.settings
     check_port(settings.http_host, settings.http_port)
+    await _check_database(settings.database_url)
     if settings.http_workers > 1:
         await _run_workers(process)
         return
     await _serve_here(process)
+
+
+async def _check_database(url: str) -> None:
+    """One connection, to be refused at the start rather than at each request."""
+    try:
+        await (await connect(url, name="serve")).close()
+    except DatabaseAccessError:
+        raise
+    except UNAVAILABLE as error:
+        LOG.warning("waiting", what="PostgreSQL", error=f"{type(error).__name__}: {error}")
 
 
 async def _serve_here(process: Process) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 import asyncpg
 import pytest
 
+from service.adapters.kafka_access import Brokers
 from service.adapters.kafka_admin import bounds_of
 from service.lab.kafka import create_topics
 
@@ -37,7 +38,7 @@ async def replay(
     database_url: str, kafka_bootstrap: str, topic: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Replay:
     """Runs `farebox replay` on the trips with a plan: exit code, and what it said. Once it did, with the flat plan."""
-    await create_topics(kafka_bootstrap, {topic: 1})
+    await create_topics(Brokers(kafka_bootstrap), {topic: 1})
     directory = tmp_path_factory.mktemp("replay")
     trips, document = directory / "trips.csv", directory / "plan.json"
     trips.write_text(TRIPS)
@@ -68,9 +69,9 @@ async def test_it_brings_the_tariff_and_agreements_that_it_needs(
     replay: Replay, database_url: str, kafka_bootstrap: str, topic: str
 ) -> None:
     """At a speed that makes the hour between the trips a tenth of a second."""
-    _, before = (await bounds_of(kafka_bootstrap, topic, [0]))[0]
+    _, before = (await bounds_of(Brokers(kafka_bootstrap), topic, [0]))[0]
     assert await replay("--kafka", "--speed", "36000", text=plan()) == (0, "replay: 2 trips, 4 events published\n")
-    assert (await bounds_of(kafka_bootstrap, topic, [0]))[0] == (0, before + 4)
+    assert (await bounds_of(Brokers(kafka_bootstrap), topic, [0]))[0] == (0, before + 4)
     connection = await asyncpg.connect(database_url)
     versions = await connection.fetch(
         "SELECT tariff_id, version, valid_from FROM tariff JOIN tariff_version USING (tariff_no)"
@@ -103,12 +104,12 @@ async def test_it_brings_the_tariff_and_agreements_that_it_needs(
 async def test_what_it_cannot_do_is_told_in_one_line_and_nothing_is_published(
     replay: Replay, kafka_bootstrap: str, topic: str, arguments: list[str], changes: dict[str, str], said: str
 ) -> None:
-    before = await bounds_of(kafka_bootstrap, topic, [0])
+    before = await bounds_of(Brokers(kafka_bootstrap), topic, [0])
     code, out = await replay(*arguments, text=plan(**changes))
     assert code == 2
     assert said in out
     assert "Traceback" not in out
-    assert await bounds_of(kafka_bootstrap, topic, [0]) == before
+    assert await bounds_of(Brokers(kafka_bootstrap), topic, [0]) == before
 
 
 async def test_without_its_topic_it_says_how_to_make_it(replay: Replay) -> None:

@@ -17,6 +17,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment
 
 from service.adapters.kafka import RecordSink
+from service.adapters.kafka_access import Brokers
 from service.adapters.kafka_admin import bounds_of
 from service.lab.kafka import create_topics
 from service.lab.servers import Servers
@@ -45,14 +46,14 @@ class Installation:
         }
         self.connection: asyncpg.Connection[asyncpg.Record]
         self._logs = logs
-        self._sink = RecordSink(servers.kafka_bootstrap)
+        self._sink = RecordSink(servers.brokers)
         self._processes: list[Process] = []
 
     async def open(self) -> None:
         """Connects, and makes the topics."""
         self.connection = await asyncpg.connect(self.settings["FAREBOX_DATABASE_URL"])
         names = [self.settings[f"FAREBOX_TOPIC_{which}"] for which in ("SESSIONS", "BILLING", "QUARANTINE")]
-        await create_topics(self.bootstrap, dict.fromkeys(names, PARTITIONS))
+        await create_topics(Brokers(self.bootstrap), dict.fromkeys(names, PARTITIONS))
         await self._sink.start()
 
     async def close(self) -> None:
@@ -113,7 +114,7 @@ class Installation:
 
     async def published(self) -> int:
         """How many records are on the topic."""
-        bounds = await bounds_of(self.bootstrap, self.topic, list(range(PARTITIONS)))
+        bounds = await bounds_of(Brokers(self.bootstrap), self.topic, list(range(PARTITIONS)))
         return sum(end for _, end in bounds.values())
 
     async def all_taken(self) -> None:

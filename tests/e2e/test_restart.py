@@ -16,6 +16,7 @@ from ride_books import check_chains, outcomes
 from trips_export import write_trips
 
 from service.adapters.kafka import partitions_of
+from service.adapters.kafka_access import Brokers
 from service.adapters.postgres import Database
 from service.flows.clock import machine_now
 from service.flows.restart import restart_stream
@@ -92,10 +93,10 @@ async def make_again(installation: Installation) -> None:
     await admin.close()
 
     async def gone() -> bool:
-        return not (await partitions_of(installation.bootstrap, [installation.topic])).get(installation.topic)
+        return not (await partitions_of(Brokers(installation.bootstrap), [installation.topic])).get(installation.topic)
 
     await installation.until(gone, "topic deleted")
-    await create_topics(installation.bootstrap, {installation.topic: PARTITIONS})
+    await create_topics(Brokers(installation.bootstrap), {installation.topic: PARTITIONS})
 
 
 async def restart_everything(installation: Installation) -> None:
@@ -105,6 +106,6 @@ async def restart_everything(installation: Installation) -> None:
     assert said.endswith("is now read from 0\n")
     database = await Database.open(installation.settings["FAREBOX_DATABASE_URL"], name="test")
     for partition in range(1, PARTITIONS):
-        where = (installation.bootstrap, installation.group, installation.topic, partition)
+        where = (Brokers(installation.bootstrap), installation.group, installation.topic, partition)
         await restart_stream(database, *where, "earliest", why, machine_now())
     await database.close()

@@ -9,6 +9,7 @@ from datetime import timedelta
 import pytest
 from intake_world import NOON, World, furnish
 
+from service.adapters.kafka_access import Brokers
 from service.adapters.postgres.intake import FenceLostError
 from service.flows.intake.streams import TopicChangedError
 from service.lab.kafka import create_topics, delete_topics
@@ -189,8 +190,8 @@ async def test_a_topic_that_was_made_again_stops_the_intake(world: World) -> Non
     first = await world.intake()
     await world.drain(first, 2)
     await world.leave(first)
-    await delete_topics(world.bootstrap, [world.topic])
-    await create_topics(world.bootstrap, {world.topic: 2})
+    await delete_topics(Brokers(world.bootstrap), [world.topic])
+    await create_topics(Brokers(world.bootstrap), {world.topic: 2})
     for number in range(8):
         await world.ride(f"new-{number}", 20)
     second = await world.intake()

@@ -11,6 +11,7 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
 from service.adapters.kafka import cluster_id
+from service.adapters.kafka_access import Brokers
 from service.adapters.postgres import Database
 from service.adapters.postgres.catalog import CatalogStore
 from service.adapters.postgres.intake import IntakeStore
@@ -201,14 +202,15 @@ async def read_topic(database_url: str, kafka_bootstrap: str, topic: Callable[..
 async def test_a_restart_reads_on_where_it_was_told_and_keeps_the_reason(
     database: Database, kafka_bootstrap: str, read_topic: str, begin: Begin, offset: int
 ) -> None:
-    before, began = await restart_stream(database, kafka_bootstrap, "readers", read_topic, 0, begin, "moved house", NOW)
+    brokers = Brokers(kafka_bootstrap)
+    before, began = await restart_stream(database, brokers, "readers", read_topic, 0, begin, "moved house", NOW)
     assert began == offset
     async with database.reading(StreamStore) as store:
         after = await store.find("readers", read_topic, 0)
         kept = await store.connection.fetchrow("SELECT * FROM stream_restart ORDER BY restart_no DESC LIMIT 1")
     assert after is not None and kept is not None
     assert (after.next_offset, after.read_through_at, after.seq) == (offset, NOTHING_READ, before.seq)
-    assert after.cluster_id == await cluster_id(kafka_bootstrap)
+    assert after.cluster_id == await cluster_id(Brokers(kafka_bootstrap))
     assert (kept["old_offset"], kept["new_offset"], kept["reason"]) == (before.next_offset, offset, "moved house")
 
 
@@ -220,7 +222,7 @@ async def test_a_restart_that_leads_nowhere_is_refused(
     database: Database, kafka_bootstrap: str, read_topic: str, partition: int, begin: Begin, said: str
 ) -> None:
     with pytest.raises(RestartError, match=said):
-        await restart_stream(database, kafka_bootstrap, "readers", read_topic, partition, begin, "why", NOW)
+        await restart_stream(database, Brokers(kafka_bootstrap), "readers", read_topic, partition, begin, "why", NOW)
 
 
 async def test_nothing_is_restarted_while_an_intake_is_in_the_group(
@@ -233,8 +235,8 @@ async def test_nothing_is_restarted_while_an_intake_is_in_the_group(
         while not consumer.assignment():
             await consumer.getmany(timeout_ms=100)
         with pytest.raises(RestartError, match="1 intake processes are in group 'readers'"):
-            await restart_stream(database, kafka_bootstrap, "readers", read_topic, 0, "earliest", "why", NOW)
-    assert await restart_stream(database, kafka_bootstrap, "readers", read_topic, 0, "earliest", "why", NOW)
+            await restart_stream(database, Brokers(kafka_bootstrap), "readers", read_topic, 0, "earliest", "why", NOW)
+    assert await restart_stream(database, Brokers(kafka_bootstrap), "readers", read_topic, 0, "earliest", "why", NOW)
 
 
 async def test_a_restart_yields_to_whoever_moved_the_partition(database: Database, read_topic: str) -> None:

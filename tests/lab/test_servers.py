@@ -131,13 +131,13 @@ async def test_a_name_that_would_need_care_is_no_database(servers: Servers, name
 async def test_topics_that_are_there_stay_as_they_are(servers: Servers, topic: Callable[[], Awaitable[str]]) -> None:
     name = await topic()
     await produce(servers.kafka_bootstrap, name, b"kept")
-    await create_topics(servers.kafka_bootstrap, {name: 1})
+    await create_topics(servers.brokers, {name: 1})
     assert await consume(servers.kafka_bootstrap, name) == b"kept"
 
 
 async def test_a_refused_topic_is_told(servers: Servers) -> None:
     with pytest.raises(KafkaError, match="not a name"):
-        await create_topics(servers.kafka_bootstrap, {"not a name": 1})
+        await create_topics(servers.brokers, {"not a name": 1})
 
 
 async def test_what_a_killed_lab_left_goes_and_sigterm_leaves_nothing() -> None:
@@ -183,7 +183,7 @@ async def test_a_lab_with_a_directory_keeps_data_and_addresses_over_ctrl_c(share
     with farebox_lab("--dir", str(shared_dir)) as process:
         first = RunningLab(process)
         await ask(first.servers.database_url, "CREATE TABLE kept AS SELECT 42 AS answer")
-        await create_topics(first.servers.kafka_bootstrap, {"kept": 1})
+        await create_topics(first.servers.brokers, {"kept": 1})
         await produce(first.servers.kafka_bootstrap, "kept", b"42")
         os.killpg(process.pid, signal.SIGINT)
         assert process.wait(timeout=60) == 0

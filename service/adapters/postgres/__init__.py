@@ -16,6 +16,8 @@ from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
 
+from service.adapters.postgres.access import dial, pooled
+
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
 
@@ -103,13 +105,10 @@ class Database:
 
     @classmethod
     async def open(cls, url: str, *, name: str, size_max: int = 10, hot: bool = False) -> Self:
-        """Connects; raises what asyncpg raises when the server is away. `hot` is as for `connect`."""
+        """Connects; raises UNAVAILABLE while the server is away, DatabaseAccessError where it does not let us in.
+        `hot` is as for `connect`."""
         settings = session_settings(name, url) | (HOT_PLANS if hot else {})
-        pool = await asyncpg.create_pool(
-            url, min_size=1, max_size=size_max, command_timeout=30, server_settings=settings
-        )
-        assert pool is not None
-        return cls(pool)
+        return cls(await pooled(url, min_size=1, max_size=size_max, command_timeout=30, server_settings=settings))
 
     async def close(self) -> None:
         """Closes the connections, after a moment by force."""
@@ -158,4 +157,4 @@ HOT_PLANS = {"plan_cache_mode": "force_generic_plan", "enable_seqscan": "off"}
 async def connect(url: str, *, name: str, hot: bool = False) -> asyncpg.Connection[asyncpg.Record]:
     """A dedicated connection. A hot path's plans are made once and never read a table from end to end."""
     plans = HOT_PLANS if hot else {}
-    return await asyncpg.connect(url, command_timeout=30, server_settings=session_settings(name, url) | plans)
+    return await dial(url, command_timeout=30, server_settings=session_settings(name, url) | plans)

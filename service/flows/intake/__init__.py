@@ -16,7 +16,8 @@ from typing import Any
 import asyncpg
 import msgspec
 
-from service.adapters.kafka import KAFKA_UNAVAILABLE, RecordSource
+from service.adapters.kafka import RecordSource
+from service.adapters.kafka_access import KAFKA_UNAVAILABLE
 from service.adapters.postgres import RACES, UNAVAILABLE, is_about_data, is_partition_missing
 from service.adapters.postgres.catalog import CatalogStore
 from service.adapters.postgres.intake import FenceLostError, IntakeStore

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 
-from service.adapters.kafka import KAFKA_UNAVAILABLE, RecordSource
+from service.adapters.kafka import RecordSource
+from service.adapters.kafka_access import KAFKA_UNAVAILABLE
 from service.adapters.postgres import UNAVAILABLE, Database, Store
 from service.flows.intake import Intake
 from service.telemetry import LAG, logger

@@ -68,7 +68,7 @@ async def stage(logs: Path, seed: int, since: datetime, console: Console) -> Asy
     async with lab(console=console) as servers, Children() as children, aiohttp.ClientSession() as session:
         database_url = await servers.create_database("farebox")
         await migrate(database_url, since)
-        await create_topics(servers.kafka_bootstrap, TOPICS)
+        await create_topics(servers.brokers, TOPICS)
         ports = free_ports(3 + len(ROLES))
         provider, api, cards = (f"http://127.0.0.1:{port}" for port in ports[:3])
         simulator = [sys.executable, "-m", "service", "provider-simulator", "--port", str(ports[0])]

@@ -11,6 +11,7 @@ import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from service.adapters.kafka import partitions_of, raw_record
+from service.adapters.kafka_access import Brokers
 from service.billing.events import RideEvent, decode
 from service.lab.demo.books import AccountLine, Taken, compare, read_books
 from service.lab.demo.merchants import Places
@@ -186,7 +187,7 @@ async def read_topic(bootstrap: str, topic: str) -> list[Any]:
     consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, enable_auto_commit=False)
     await consumer.start()
     try:
-        keys = [TopicPartition(topic, number) for number in (await partitions_of(bootstrap, [topic]))[topic]]
+        keys = [TopicPartition(topic, number) for number in (await partitions_of(Brokers(bootstrap), [topic]))[topic]]
         consumer.assign(keys)
         await consumer.seek_to_beginning(*keys)
         ends = await consumer.end_offsets(keys)
