@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from inspect import iscoroutinefunction
 from typing import Any, TypeAlias, TypeVar, cast
 
@@ -65,13 +65,15 @@ class MortalConnection:
         """A savepoint, as asyncpg makes one of a transaction within a transaction; of one outside it is not used."""
         self._savepoints += 1
         name = f"s{self._savepoints}"
+
+        async def end(_: object, error: BaseException | None, __: object) -> None:
+            if error is None or isinstance(error, Exception):  # A process that dies says nothing more.
+                await self.execute(f"{'ROLLBACK TO' if error else 'RELEASE'} {name}")
+
         await self.execute(f"SAVEPOINT {name}")
-        try:
+        async with AsyncExitStack() as ending:
+            ending.push_async_exit(end)
             yield
-        except Exception:
-            await self.execute(f"ROLLBACK TO {name}")
-            raise
-        await self.execute(f"RELEASE {name}")
 
     def __getattr__(self, name: str) -> Any:
         call = getattr(self._connection, name)

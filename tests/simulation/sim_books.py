@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import Any
 
-from sim_people import Ride
+from sim_people import Ride, debits_there
 from sim_script import Script
 from sim_world import World, WorldError
 
@@ -26,6 +26,12 @@ async def check_world(world: World, script: Script) -> None:
     for ride in script.rides:
         late = await world.rows(REFUSED_LATE, script.operator.operator_no, ride.session_id)
         found += _check_ride(world, ride, debits[ride.session_id], bool(late))
+    rides = {debit.number for ride in script.rides for debit in debits_there(world, ride)}
+    found += [
+        f"{debit.asked} took {debit.paid_minor} for no ride"
+        for debit in world.books.debits_by_number.values()
+        if debit.paid_minor and debit.number not in rides
+    ]
     found += await _check_owed(world, script)
     found += await _check_ledger(world, script)
     found += await _check_rest(world, script, debits)
@@ -38,9 +44,7 @@ async def check_world(world: World, script: Script) -> None:
 def _check_ride(world: World, ride: Ride, debits: list[dict[str, Any]], late: bool) -> list[str]:
     """The rider's money, by the provider's books, against what the ride must cost and what we believe; `late`: some of
     it can't be given back any more."""
-    there = [
-        debit for debit in world.books.debits_by_number.values() if debit.asked.subject == f"Ride {ride.session_id}"
-    ]
+    there = debits_there(world, ride)
     paid, back = sum(debit.paid_minor for debit in there), sum(debit.refunded_minor for debit in there)
     ours_paid = sum(row["paid_minor"] for row in debits)
     ours_back = sum(row["refunded_minor"] for row in debits)

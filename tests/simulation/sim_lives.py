@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from typing import Literal
 
@@ -64,6 +65,17 @@ class Wire:
 
         return aiohttp.ClientSession(connector=MemoryConnector(server, before))
 
+    def _noting(self) -> ExitStack:
+        """Notes what is raised within it, but for a connection that is gone."""
+
+        def note(_: object, error: BaseException | None, __: object) -> None:
+            if isinstance(error, Exception) and not isinstance(error, ConnectionResetError):
+                self.tripped.append(error)
+
+        noting = ExitStack()
+        noting.push(note)
+        return noting
+
     def _served(self, door: Handler) -> Handler:
         async def serve(request: web.BaseRequest) -> web.StreamResponse:
             def gone() -> bool:
@@ -72,12 +84,10 @@ class Wire:
             if await self._turns.turn(None, f"arrives {request.path}", gone) == "dropped":
                 return web.Response(status=500)
             try:
-                answer = await door(request)
+                with self._noting():
+                    answer = await door(request)
             except ConnectionResetError:  # Who asked is gone before he had asked all.
                 return web.Response(status=500)
-            except Exception as error:
-                self.tripped.append(error)
-                raise
             await self._turns.turn(None, f"answered {request.path}")
             return answer
 
@@ -115,6 +125,7 @@ class Life:
         self.database = MortalDatabase(connections, turns, self.process)
         self.session = wire.session(self.process)
         self.providers = OpenProviders(self.session)
+        self._numbers = {account.account_id: account.account_no for account in accounts}
         for account in accounts:
             self.providers.of(account)
         self.collection = Collection(self.database, self.providers.by_number, now, now, concurrency=4)
@@ -125,7 +136,7 @@ class Life:
 
     async def notified(self, request: web.BaseRequest) -> web.StreamResponse:
         """The door for notifications: a process that dies answers nothing, one without a database asks for it later."""
-        account_no = int(request.path.rpartition("/")[2])
+        account_no = self._numbers[request.path.rpartition("/")[2]]
         headers = {name.lower(): value for name, value in request.headers.items()}
         try:
             ack = await self.heard(account_no, headers, await request.read())

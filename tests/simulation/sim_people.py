@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -13,6 +14,7 @@ from sim_lives import Life
 from sim_profiles import Focus
 from sim_world import BEGINNING, World
 
+from service.adapters.postgres.collection import DebitKey
 from service.adapters.postgres.operators import KnownOperator
 from service.adapters.providers.port import MerchantAccount
 from service.billing.agreements.asking import AskError
@@ -23,8 +25,11 @@ from service.billing.debits.events import (
     OperatorDecided,
     Resumed,
 )
+from service.billing.keys import provider_key, session_key_bytes
 from service.flows.collection.hearing import NoPaymentError
+from service.lab.provider.rows import Debit
 
+ORDERS_MAX = 20
 UNLOCK_MINOR, MINUTE_MINOR = 100, 20
 HUMAN = (ImpossibleEventError, RefundRefusedError, AskError, NoPaymentError, KeyError)
 """What people are told when they ask for what can't be."""
@@ -54,6 +59,22 @@ class Rider(msgspec.Struct):
     agreement_id: str
     account_no: int
     rich: bool
+
+
+async def _happen(news: list[tuple[DebitKey, DebitEvent]], life: Life) -> None:
+    await life.collection.happen(news)
+
+
+def debits_there(world: World, ride: Ride) -> list[Debit]:
+    """The debits in the provider's books that are for a ride: they say so, or are on an order that it was given."""
+    key = session_key_bytes(world.operator_id, ride.session_id)
+    orders = {provider_key(key, "hold", ordinal) for ordinal in range(ORDERS_MAX)}
+    subject = f"Ride {ride.session_id}"
+    return [
+        debit
+        for debit in world.books.debits_by_number.values()
+        if debit.asked.subject == subject or debit.asked.hold in orders
+    ]
 
 
 class People:
@@ -141,8 +162,7 @@ class People:
         decision = self._decision(row) if row["state"] == State.MANUAL else None
         for event in (*wishes, *((decision,) if decision else ())):
             happened = [((row["ride_no"], row["ordinal"]), event)]
-            name = f"{type(event).__name__} {ride.session_id}"
-            self._human(self.world.now(), name, lambda life, news=happened: life.collection.happen(news))  # type: ignore[misc]
+            self._human(self.world.now(), f"{type(event).__name__} {ride.session_id}", partial(_happen, happened))
 
     def _decision(self, row: dict[str, Any]) -> OperatorDecided | None:
         """What somebody who can see the provider's own books decides."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from random import Random
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -13,11 +13,15 @@ from service.lab.provider.faults import CALL_FAULTS, NOTICE_FAULTS, Rates
 
 
 class Profile(msgspec.Struct, frozen=True):
-    """An account's abilities, and what else the simulator is to do (fields of its Terms)."""
+    """An account's abilities, and what else the simulator is to do (fields of its Terms).
+
+    At another face than the sandbox's they are those of the real adapter, and say here what the script must know.
+    """
 
     name: str
     capabilities: Capabilities
     terms: dict[str, Any] = {}
+    face: Literal["sandbox", "zhima", "preauth", "wechatpay"] = "sandbox"
 
 
 MONTH = timedelta(days=30)
@@ -63,6 +67,21 @@ PROFILES = (
             same_key_window=MONTH,
         ),
     ),
+    Profile(
+        "Stripe's rules",
+        Capabilities(
+            reduces_declined=True,
+            new_key_after_decline=False,
+            same_key_window=timedelta(days=365),
+            debit_min_minor=100,
+            reports_performance="provider",
+            dispute="chargeback",
+            revoking_ends_collection=True,
+        ),
+    ),
+    Profile("Zhima", Capabilities(hold_needed=True), face="zhima"),
+    Profile("Alipay pre-authorisation", Capabilities(hold_needed=True), face="preauth"),
+    Profile("WeChat Pay", Capabilities(hold_needed=True), face="wechatpay"),
 )  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from mortal_database import Connections
 from msgspec.structs import replace
 from sim_books import check_world
 from sim_calm import CalmDatabase
+from sim_faces import remember_keys
 from sim_intake import Intake
 from sim_order import break_ties
 from sim_profiles import Focus, draw_chaos
@@ -64,6 +65,7 @@ def run_worlds(
 ) -> Result:
     """Plays the worlds of these seeds; stops at the first failure unless told otherwise. `each`: reports each world."""
     break_ties()
+    remember_keys()
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
         return runner.run(_run(url, seeds, stop, each, focus, report))
 

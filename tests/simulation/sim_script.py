@@ -9,8 +9,9 @@ from functools import partial
 from typing import Any, Literal
 
 import msgspec
+from sim_faces import ADDRESS, AtFace, at_face, follow
 from sim_lives import API_KEY, NOTIFY_SECRET, Life
-from sim_people import People, Ride, Rider
+from sim_people import People, Ride, Rider, debits_there
 from sim_profiles import PROFILES, Profile
 from sim_world import BEGINNING, World
 
@@ -81,24 +82,28 @@ class Script(People):
     async def _open_account(self, name: str, profile: Profile) -> None:
         world = self.world
         account_id = f"{name}.{world.operator_id}"
-        settings = {
-            "api_key": f"{API_KEY}-{account_id}",
-            "notify_secret": NOTIFY_SECRET,
-            "capabilities": msgspec.to_builtins(profile.capabilities),
-        }
+        url = f"http://farebox.invalid/{account_id}"
+        hears = self.random.random() < 0.7
+        if profile.face == "sandbox":
+            api_key = f"{API_KEY}-{account_id}"
+            capabilities = msgspec.to_builtins(profile.capabilities)
+            settings = {"api_key": api_key, "notify_secret": NOTIFY_SECRET, "capabilities": capabilities}
+            terms = terms_of(profile.capabilities, **profile.terms)
+            there = Account(account_id, api_key, terms, url if hears else None, NOTIFY_SECRET)
+            made = AtFace("sandbox", settings, there)
+        else:
+            made, hears = at_face(profile.face, len(world.accounts), account_id, url), True
         account = await add_account(
             world.calm,
             self.operator.operator_no,
             account_id=account_id,
-            provider="sandbox",
-            base_url="http://provider.invalid",
-            settings=settings,
+            provider=made.provider,
+            base_url=ADDRESS,
+            settings=made.settings,
             now=BEGINNING,
         )
-        terms = terms_of(profile.capabilities, **profile.terms)
-        url = f"http://farebox.invalid/{account.account_no}" if self.random.random() < 0.7 else None
-        self._hears[account.account_no] = url is not None
-        world.books.put(Account(account_id, settings["api_key"], terms, url, NOTIFY_SECRET))
+        self._hears[account.account_no] = hears
+        world.books.put(made.account)
         world.accounts[account.account_no] = (account, profile)
 
     # -------------------------------------------------------------- riders
@@ -120,6 +125,7 @@ class Script(People):
         self.world.at(BEGINNING, f"sign {rider.agreement_id}", "serve", sign, must=True)
         for minutes in (3, 11, 31):
             self._outside(BEGINNING + timedelta(minutes=minutes), "confirm", lambda _: self._confirm_agreements())
+            self._phone(BEGINNING + timedelta(minutes=minutes), "agreement")
         for _ in range(self.random.choice((0, 0, 1, 3))):
             when = self._some_day()
             balance = self.random.choice((0, 150, MIDDLING, RICH))
@@ -136,16 +142,22 @@ class Script(People):
 
             self._human(self._some_day(), f"end {rider.agreement_id}", end)
 
+    def _phone(self, when: datetime, table: Literal["agreement", "hold", "debit"]) -> None:
+        faces = [number for number, (_, profile) in self.world.accounts.items() if profile.face != "sandbox"]
+        if faces:
+            doing = follow(self.world, self.operator.operator_no, table, lambda: self.random.random() < 0.9)
+            self.world.at(when, f"phone {table}", "phone", doing)
+
     def _confirm_agreements(self) -> None:
         for (account_id, key), agreement in sorted(self.world.books.agreements.items()):
-            if agreement.state == "pending":
-                account = self.world.books.accounts[account_id]
+            account = self.world.books.accounts[account_id]
+            if agreement.state == "pending" and account.face == "sandbox":
                 provider_agreements.answer_by_rider(self.world.books, account, key, True, self.world.now())
 
     def _confirm_holds(self) -> None:
         for (account_id, key), hold in sorted(self.world.books.holds.items()):
-            if hold.state == "pending":
-                account = self.world.books.accounts[account_id]
+            account = self.world.books.accounts[account_id]
+            if hold.state == "pending" and account.face == "sandbox":
                 confirmed = self.random.random() < 0.9
                 provider_holds.answer_by_rider(self.world.books, account, key, confirmed, self.world.now())
 
@@ -176,7 +188,7 @@ class Script(People):
 
     def _limit(self, rider: Rider, cap_minor: int) -> None:
         found = self._theirs(rider)
-        if found is not None:
+        if found is not None and found[0].face == "sandbox":
             provider_agreements.limit(self.world.books, *found, self.world.now(), cap_minor=cap_minor, valid_until=None)
 
     # -------------------------------------------------------------- rides
@@ -204,6 +216,8 @@ class Script(People):
                 self._human(began_at - timedelta(seconds=before_s), f"hold {ride.session_id}", hold)
             self._outside(began_at - timedelta(seconds=5), "confirm holds", lambda _: self._confirm_holds())
             self._outside(began_at + timedelta(seconds=50), "confirm holds", lambda _: self._confirm_holds())
+            for after_s in (-5, 50):
+                self._phone(began_at + timedelta(seconds=after_s), "hold")
         assert ride.minutes is not None
         ended_at = began_at + timedelta(minutes=ride.minutes, seconds=30)
         self._event(ride, "started", began_at, f"s{number}", began_at)
@@ -311,8 +325,8 @@ class Script(People):
 
         def take(state: Literal["open", "won", "lost"]) -> None:
             books = self.world.books
-            for debit in list(books.debits_by_number.values()):
-                if debit.asked.subject == f"Ride {ride.session_id}" and debit.paid_minor:
+            for debit in debits_there(self.world, ride):
+                if debit.paid_minor:
                     asked = AskDispute(debit.account_id, debit.asked.key, "chargeback", state)
                     with suppress(RefusedError):
                         dispute(books, books.accounts[debit.account_id], asked, self.world.now())
@@ -333,14 +347,15 @@ class Script(People):
                 await life.collection.ask_payment((row["ride_no"], row["ordinal"]))
 
         self._human(when, f"ask {ride.session_id}", ask)
+        self._phone(when + timedelta(minutes=self.random.choice((1, 50))), "debit")
 
     def _pay(self, ride: Ride, when: datetime) -> None:
         """The rider opens his wallet's app and pays what is open there for this ride."""
 
         def pay(_: World) -> None:
             books = self.world.books
-            for debit in list(books.debits_by_number.values()):
-                if debit.asked.subject == f"Ride {ride.session_id}" and debit.state in ("accepted", "declined"):
+            for debit in debits_there(self.world, ride):
+                if debit.state in ("accepted", "declined"):
                     account = books.accounts[debit.account_id]
                     newest = books.debits[debit.account_id, debit.asked.key].number == debit.number
                     over = debit.state == "declined" and account.terms.new_key_after_decline  # Nobody can pay it.
