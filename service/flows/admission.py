@@ -31,7 +31,7 @@ class Admission:
             cap_minor=agreement.cap_minor,
             valid_until=agreement.valid_until,
             exposure_max_minor=setting.exposure_max_minor,
-            debts=await store.debts(agreement.rider_no),
+            debts=setting.debts,
             tariff_currency=None if tariff is None else tariff.currency,
             tariff_least_minor=None if tariff is None else least_minor(tariff, now),
         )

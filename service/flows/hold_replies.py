@@ -89,12 +89,12 @@ def check(ask: HoldAsk, setting: Setting | None) -> tuple[Setting, SignedAgreeme
     return setting, setting.agreement
 
 
-def same_content(ask: HoldAsk, agreement: SignedAgreement, known: HoldRow) -> None:
+def same_content(ask: HoldAsk, agreement: SignedAgreement, known: Hold) -> None:
     """A session's hold is for one agreement, tariff and vehicle; raises ConflictingAskError."""
     asked = {
-        "agreement_id": (agreement.agreement_no, known.hold.agreement_no),
-        "tariff_id": (ask.tariff_id, known.hold.tariff_id),
-        "vehicle_id": (ask.vehicle_id, known.hold.vehicle_id),
+        "agreement_id": (agreement.agreement_no, known.agreement_no),
+        "tariff_id": (ask.tariff_id, known.tariff_id),
+        "vehicle_id": (ask.vehicle_id, known.vehicle_id),
     }
     for field, (now, before) in asked.items():
         if now != before:
@@ -102,7 +102,7 @@ def same_content(ask: HoldAsk, agreement: SignedAgreement, known: HoldRow) -> No
 
 
 def requested_row(
-    ask: HoldAsk, setting: Setting, agreement: SignedAgreement, now: datetime, known: HoldRow | None
+    ask: HoldAsk, setting: Setting, agreement: SignedAgreement, now: datetime, known: Hold | None
 ) -> HoldRow:
     """The hold that is asked for, for the first time or again after a refusal."""
     key = session_key(setting.operator_id, ask.session_id)
@@ -119,14 +119,21 @@ def requested_row(
         state=HoldState.REQUESTED,
         cap_minor=policy.cap_minor if agreement.cap_minor is None else agreement.cap_minor,
         currency=agreement.currency,
-        provider_key=known.hold.provider_key if known else provider_key(key.bytes, "hold", 0),
-        ordinal=known.hold.ordinal if known else 0,
+        provider_key=known.provider_key if known else provider_key(key.bytes, "hold", 0),
+        ordinal=known.ordinal if known else 0,
         requested_at=now,
         due_at=now,
-        version=known.hold.version if known else 1,
+        version=known.version if known else 1,
     )
+    return named_row(ask, setting, agreement, hold, None)
+
+
+def named_row(
+    ask: HoldAsk, setting: Setting, agreement: SignedAgreement, hold: Hold, lease_until: datetime | None
+) -> HoldRow:
+    """A hold on the agreement that the ask names, with the names that a call and a fact need."""
     names = (agreement.provider_key, agreement.provider_ref, agreement.rider_ref, agreement.account)
-    return HoldRow(hold, setting.operator_id, policy, ask.agreement_id, *names, None)
+    return HoldRow(hold, setting.operator_id, setting.policy, ask.agreement_id, *names, lease_until)
 
 
 def fact_of(row: HoldRow) -> Fact | None:

@@ -38,7 +38,16 @@ from service.flows.admission import Admission
 from service.flows.clock import Clock
 from service.flows.each import each
 from service.flows.hold_calls import LOCAL, call, open_first
-from service.flows.hold_replies import HoldAsk, HoldReply, check, fact_of, reply, requested_row, same_content
+from service.flows.hold_replies import (
+    HoldAsk,
+    HoldReply,
+    check,
+    fact_of,
+    named_row,
+    reply,
+    requested_row,
+    same_content,
+)
 
 LEASE = timedelta(seconds=30)
 """Machine time after which another process may ask about a hold that this one was working on."""
@@ -56,6 +65,7 @@ class Holds:
         self._now = now
         self._machine_now = machine_now
         self._admission = Admission()
+        self._operators: dict[int, str] = {}
 
     async def ask(self, ask: HoldAsk) -> HoldReply:
         """Opens the session's hold, by one call to the provider; asking again gives the same hold.
@@ -116,14 +126,15 @@ class Holds:
 
         A row with a lease is this caller's to ask the provider about.
         """
-        setting = await store.hold_setting(ask.operator_no, ask.agreement_id, ask.tariff_id, self._now())
+        key = session_key(await self._operator(store, ask.operator_no), ask.session_id)
+        setting = await store.hold_setting(ask.operator_no, ask.agreement_id, ask.tariff_id, self._now(), key)
         setting, agreement = check(ask, setting)
-        key = session_key(setting.operator_id, ask.session_id)
-        known = await store.find_hold(key, slot_of(key.bytes))
-        if known is not None:
-            same_content(ask, agreement, known)
-            if known.hold.state is not HoldState.REFUSED:
-                return await self._take_up(store, known), False
+        known = None if setting.known is None else setting.known.hold
+        if setting.known is not None:
+            same_content(ask, agreement, setting.known.hold)
+            if setting.known.hold.state is not HoldState.REFUSED:
+                row = named_row(ask, setting, agreement, setting.known.hold, setting.known.lease_until)
+                return await self._take_up(store, row), False
         row = await self._decide(store, requested_row(ask, setting, agreement, self._now(), known), setting)
         if known is None:
             written = row if await store.request(row.hold, row.lease_until) else None
@@ -212,9 +223,15 @@ class Holds:
         record = OutRecord("billing", *encode_fact(fact, ordinal=row.hold.version, at=now))
         await store.seal_batch(batch, [record], now, self._machine_now())
 
+    async def _operator(self, store: HoldStore, operator_no: int) -> str:
+        """The id from which an operator's keys derive; it never changes. "" where there is no such operator (yet)."""
+        known = self._operators.get(operator_no) or await store.operator_id(operator_no)
+        if known:
+            self._operators[operator_no] = known
+        return known
+
     async def _find(self, store: HoldStore, operator_no: int, session_id: str) -> HoldRow:
-        operator_id = await store.operator_id(operator_no)
-        key = session_key(operator_id, session_id)
+        key = session_key(await self._operator(store, operator_no), session_id)
         row = await store.find_hold(key, slot_of(key.bytes))
         if row is None:
             raise UnknownAskError("session_id", f"no hold was asked for session {session_id}")

@@ -105,6 +105,11 @@ def changed_rules(what: str, shape: type[Rules], stored: str, changes: Mapping[s
         value = getattr(rules, name)
         if any(map(_negative, value if isinstance(value, tuple) else (value,))):
             raise OperatorError(f"{what}: {name} can't be below 0")
+    if isinstance(rules, Calendar) and not rules.retry_from < rules.retry_until:
+        raise OperatorError(
+            f"{what}: retry_from {rules.retry_from} must be before retry_until {rules.retry_until}: they are the hours"
+            " of one civil day at which riders are charged and told; the night between is quiet"
+        )
     return text.decode()
 
 

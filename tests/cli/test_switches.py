@@ -112,6 +112,7 @@ async def test_rides_are_billed_from_an_instant(farebox: Farebox, database: Any)
         (["operator", "calendar", "default", "due_days=-1"], "due_days can't be below 0"),
         (["operator", "calendar", "default", "debit_delay=-PT1H"], "debit_delay can't be below 0"),
         (["operator", "calendar", "default", "due_days"], "allowed is NAME=VALUE"),
+        (["operator", "calendar", "default", "retry_from=20:00:00"], "retry_from 20:00:00 must be before retry_until"),
         (["operator", "hold-policy", "default", "cap_minor=x"], "$.cap_minor"),
         (["operator", "exposure", "default", "1.005"], "can be paid"),
         (["operator", "exposure", "default", "much"], "is not a number"),

@@ -1,4 +1,4 @@
-"""What a debit was called before finds it as long as it lives: keys of earlier attempts, the provider's older numbers."""
+"""What a debit was called before finds it for good: keys of earlier attempts, the provider's older numbers."""
 
 from __future__ import annotations
 

@@ -12,7 +12,9 @@ import msgspec
 from msgspec.structs import replace
 
 from service.adapters.postgres.agreements import AccountRow, AgreementStore, account_row, action_of, action_text
+from service.billing.agreements import Debt
 from service.billing.agreements.holds import Hold, HoldPolicy, HoldState, RideSeen
+from service.billing.keys import slot_of
 
 _FIELDS = tuple(name for name in Hold.__struct_fields__ if name not in ("action", "state"))
 
@@ -32,10 +34,18 @@ class SignedAgreement(msgspec.Struct, frozen=True):
     account: AccountRow
 
 
+class KnownHold(msgspec.Struct, frozen=True):
+    """A hold and until when somebody works on it, machine time."""
+
+    hold: Hold
+    lease_until: datetime | None
+
+
 class Setting(msgspec.Struct, frozen=True):
     """What a hold is decided against; `agreement` is None where there is none of that id.
 
-    `tariff` is (tariff number, version) of the version in force, None where there is none.
+    `tariff` is (tariff number, version) of the version in force, None where there is none; `debts` are the rider's,
+    `known` is the hold that the session has already, with its lease.
     """
 
     operator_id: str
@@ -44,6 +54,8 @@ class Setting(msgspec.Struct, frozen=True):
     policy: HoldPolicy
     tariff: tuple[int, int] | None
     agreement: SignedAgreement | None
+    debts: Sequence[Debt]
+    known: KnownHold | None
 
 
 class HoldRow(msgspec.Struct, frozen=True):
@@ -64,10 +76,11 @@ class HoldStore(AgreementStore):
     """Holds, and the agreements they are on."""
 
     async def hold_setting(
-        self, operator_no: int, agreement_id: str, tariff_id: str | None, now: datetime
+        self, operator_no: int, agreement_id: str, tariff_id: str | None, now: datetime, key: UUID | None = None
     ) -> Setting | None:
-        """What a hold is decided against; None: no such operator."""
-        row = await self.one("hold_setting", operator_no, agreement_id, tariff_id, now)
+        """What a hold is decided against, that of session `key` where one is named; None: no such operator."""
+        slot = None if key is None else slot_of(key.bytes)
+        row = await self.one("hold_setting", operator_no, agreement_id, tariff_id, now, key, slot)
         if row is None:
             return None
         agreement = None
@@ -87,7 +100,9 @@ class HoldStore(AgreementStore):
         policy = hold_policy(row["hold_policy"])
         exposure_max = row["exposure_max_minor"]
         tariff = None if row["tariff_no"] is None else (row["tariff_no"], row["version"])
-        return Setting(row["operator_id"], row["mode"], exposure_max, policy, tariff, agreement)
+        known = None if row["hold"] is None else _known_hold(row["hold"])
+        debts = () if row["debts"] is None else _DEBTS.decode(row["debts"])
+        return Setting(row["operator_id"], row["mode"], exposure_max, policy, tariff, agreement, debts, known)
 
     async def tariff_document(self, tariff_no: int, version: int) -> bytes:
         """A version's document."""
@@ -185,6 +200,21 @@ class HoldStore(AgreementStore):
 def hold_policy(text: str) -> HoldPolicy:
     """An operator's policy as it is stored; raises msgspec.ValidationError naming the field."""
     return msgspec.json.decode(text, type=HoldPolicy)
+
+
+_DEBTS = msgspec.json.Decoder(tuple[Debt, ...])
+_HOLD = msgspec.json.Decoder(Hold)
+
+
+class _Leased(msgspec.Struct, frozen=True):
+    lease_until: datetime | None
+
+
+_LEASED = msgspec.json.Decoder(_Leased)
+
+
+def _known_hold(text: str) -> KnownHold:
+    return KnownHold(_HOLD.decode(text), _LEASED.decode(text).lease_until)
 
 
 def _hold_row(row: asyncpg.Record) -> HoldRow:

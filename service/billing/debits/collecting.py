@@ -279,9 +279,9 @@ def _forgotten(debit: Debit, context: Context) -> bool:
 
 def _left(before: Debit, debit: Debit) -> set[str]:
     """What the debit, or a receipt of it, was called until now, and is no longer found by."""
-    if (before.provider_key, before.provider_ref) == (debit.provider_key, debit.provider_ref):
-        if before.receipts is debit.receipts:
-            return set()
+    same = (before.provider_key, before.provider_ref) == (debit.provider_key, debit.provider_ref)
+    if same and before.receipts is debit.receipts:
+        return set()
     left_before = _numbers(before) - {before.provider_key, before.provider_ref}
     left = (_numbers(before) | _numbers(debit)) - {debit.provider_key, debit.provider_ref} - left_before
     return {number for number in left if number is not None}

@@ -493,6 +493,15 @@ CREATE INDEX debit_policy ON debit (account_no, policy_at) WHERE policy_at IS NO
 -- What a rider still owes: a debt that was written off stays one.
 CREATE INDEX debit_owed ON debit (agreement_no)
   WHERE state NOT IN ('settled', 'settled_elsewhere', 'settled_twice', 'waived', 'cancelled');
+-- What a rider owes over all his agreements, by currency: debits not paid, and of those what is overdue. What is owed no
+-- longer of a debit that can't be lowered is no debt of his.
+CREATE VIEW rider_debt AS
+SELECT a.rider_no, d.currency, count(*) FILTER (WHERE d.overdue) AS overdue,
+  coalesce(sum(d.amount_minor - d.paid_minor - d.excess_minor) FILTER (WHERE d.overdue), 0)::bigint AS overdue_minor,
+  sum(d.amount_minor - d.paid_minor - d.excess_minor)::bigint AS open_minor
+FROM agreement a JOIN debit d ON d.agreement_no = a.agreement_no
+WHERE d.state NOT IN ('settled', 'settled_elsewhere', 'settled_twice', 'waived', 'cancelled')
+GROUP BY a.rider_no, d.currency;
 -- Money that comes too late is still found by its key; what is settled is not asked for again.
 CREATE INDEX debit_by_provider_key ON debit (provider_key) WHERE state NOT IN ('settled', 'waived');
 

@@ -115,11 +115,5 @@ SELECT o.calendar::text AS calendar,
 FROM operator o WHERE o.operator_no = $2;
 
 -- name: rider_debts
--- What a rider owes over all his agreements, by currency: debits not paid, and of those what is overdue. What is owed
--- no longer of a debit that can't be lowered is no debt of his.
-SELECT d.currency, count(*) FILTER (WHERE d.overdue) AS overdue,
-  coalesce(sum(d.amount_minor - d.paid_minor - d.excess_minor) FILTER (WHERE d.overdue), 0)::bigint AS overdue_minor,
-  sum(d.amount_minor - d.paid_minor - d.excess_minor)::bigint AS open_minor
-FROM agreement a JOIN debit d ON d.agreement_no = a.agreement_no
-WHERE a.rider_no = $1 AND d.state NOT IN ('settled', 'settled_elsewhere', 'settled_twice', 'waived', 'cancelled')
-GROUP BY d.currency;
+-- What a rider owes over all his agreements, by currency.
+SELECT currency, overdue, overdue_minor, open_minor FROM rider_debt WHERE rider_no = $1;
