@@ -3,8 +3,11 @@ everywhere after a run. The one place where what came is kept as it came is the 
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import json
+import os
+import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -29,8 +32,8 @@ from service.lab.trip_events import TripRecord
 ROLES = ("intake", "collect", "publish", "keep")
 EVENT, ENVELOPE, STRANGER, MALFORMED = Person("event"), Person("envelope"), Person("stranger"), Person("malformed")
 PROVIDER, NOTICE, FORGED, GARBLED = Person("provider"), Person("notice"), Person("forged"), Person("garbled")
-CALLER = Person("caller")
-PEOPLE = (EVENT, ENVELOPE, STRANGER, MALFORMED, PROVIDER, NOTICE, FORGED, GARBLED, CALLER)
+CALLER, FILE = Person("caller"), Person("file")
+PEOPLE = (EVENT, ENVELOPE, STRANGER, MALFORMED, PROVIDER, NOTICE, FORGED, GARBLED, CALLER, FILE)
 WRITES = ("agreements", "eligibility", "holds", "quotes", "sessions/ride-1/charges", "sessions/ride-1/corrections")
 AS_IT_CAME = {
     "quarantine": {"record_key", "record_headers", "record_value"},
@@ -250,9 +253,35 @@ async def lived(servers: Servers, migrated_template: str, tmp_path: Path) -> Asy
         status, told = await made.call("POST", "/v1/sessions/ride-2/charges", charge())
         assert status == 200, told
         await made.until("SELECT count(*) FROM debit WHERE state = 'settled'", 4)
+        await bring(made, tmp_path)
         unpublished = "SELECT count(*) FROM batch_facts"
         await made.until(unpublished, 0)
         yield made
+
+
+async def bring(city: City, directory: Path) -> None:
+    """A debt of another system, and files that say more than they may: they are refused, and none of it is repeated."""
+    file, columns = directory / "debts.csv", "reference,agreement_id,code,amount_minor,currency,due_since"
+    debt = "D-1,agr-1,ride,730,CNY,2026-01-03T21:05:00+08:00"
+    person, words = ",".join(FILE.fields.values()), FILE.in_words()
+    one_in_each = ["".join(f"{words}," if index == place else f"{cell}," for index, cell in enumerate(debt.split(",")))
+                   for place in range(6)]  # fmt: skip
+    for code, lines in (
+        (0, (columns, debt)),
+        (2, (f"{columns},{','.join(FILE.fields)}", f"{debt},{person}")),
+        (2, (f"{debt},{person}",)),
+        (1, (columns, *(line.rstrip(",") for line in one_in_each), f"{debt},{person}")),
+    ):
+        file.write_text("\n".join(lines), encoding="utf-8")
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "service", "import", "debts", str(file)),
+            env=os.environ | city.installation.settings,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        said = (await process.communicate())[0].decode()
+        assert (process.returncode, told_in(said)) == (code, []), said
+    await city.until("SELECT state FROM debit WHERE session_id = 'debt-D-1'", "settled")
 
 
 def charge() -> dict[str, Any]:
