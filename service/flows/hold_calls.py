@@ -27,7 +27,7 @@ async def call(provider: Provider, row: HoldRow, step: Step, within: timedelta) 
     """
     if not provider.capabilities.hold_needed:
         return LOCAL[step]
-    ref = HoldRef(row.hold.provider_key, row.hold.provider_ref)
+    ref = HoldRef(row.hold.provider_key, row.hold.provider_ref, row.hold.vehicle_id)
     match step:
         case "release":
             return await _bounded(provider.release_hold(ref), within)
@@ -62,4 +62,5 @@ def _request(row: HoldRow) -> HoldRequest:
     hold: Hold = row.hold
     agreement = AgreementRef(row.agreement_key, row.agreement_ref)
     subject = f"ride {hold.session_id}"
-    return HoldRequest(hold.provider_key, agreement, hold.cap_minor, hold.currency, subject, hold.requested_at)
+    amount = (hold.cap_minor, hold.currency)
+    return HoldRequest(hold.provider_key, agreement, *amount, subject, hold.requested_at, hold.vehicle_id)

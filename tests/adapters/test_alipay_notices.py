@@ -231,7 +231,7 @@ def bill(*rows: str, head: str = HEAD) -> bytes:
     text = "\r\n".join(["#支付宝业务明细查询", f"#账号：[{SELLER_ID}0156]", head, *rows, "#业务明细列表结束", ""])
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:
-        archive.writestr("detail.csv", text.encode("gbk"))
+        archive.writestr("detail.csv", text.encode("gb18030"))
         archive.writestr("summary.csv", "#汇总\r\n门店编号,交易订单总笔数\r\n合计,2\r\n".encode("gbk"))
     return packed.getvalue()
 
@@ -246,10 +246,19 @@ def test_each_row_of_a_bill_is_read_exactly() -> None:
     assert read.rows[0].occurred_at == datetime(2026, 11, 21, 16, 30, tzinfo=UTC)
 
 
+@pytest.mark.parametrize("title", ["骑行, 费", '"骑行" 费', "骑行\u20ac\U00020000", ","])
+def test_what_a_title_has_in_it_spoils_no_bill(title: str) -> None:
+    """The operator's tariff is called so: one comma, or a sign that is not in GBK, made a whole day unreadable."""
+    cells = row().replace('"骑行, 费\t"', f"{title}\t")
+    read = statements.unpacked(date(2026, 11, 22), bill(cells, cells))
+    assert isinstance(read, Statement) and [one.amount_minor for one in read.rows] == [1234, 1234]
+
+
 @pytest.mark.parametrize(
     "body",
     [
         b"<html>",
+        bill("x" * 200_000),
         bill(row())[:-30],
         bill(row("其他")),
         bill(row(amount="12.345")),

@@ -262,6 +262,8 @@ async def test_only_a_change_of_funds_or_the_query_makes_a_refund(gateway: Doubl
         "out_request_no": "R1",
         "refund_reason": "good will",
     }
+    gateway.says(REFUND, {"fund_change": "Y", "refund_fee": "12.34", "trade_no": "another"})
+    assert await zhima.refund(request) == Unknown("the answer is about another number")
     gateway.says(REFUND, {"fund_change": "N", "refund_fee": "12.34"})
     gateway.says(REFUND_QUERY, {"refund_status": "REFUND_SUCCESS", "refund_amount": "2.34", "out_request_no": "R1"})
     assert await zhima.refund(request) == Succeeded(234, "R1")

@@ -32,6 +32,7 @@ from wechatpay_double import (
 from service.adapters.providers.port import (
     AgreementRef,
     AgreementRequest,
+    HoldRef,
     HoldRequest,
     Provider,
 )
@@ -193,6 +194,20 @@ async def test_an_order_without_permission_asks_whose_it_is(wechat: Double, scor
         assert await score.open_hold(HOLD_REQUEST) == Declined(False, "NO_AUTH", "no")
         wechat.says(BY_CODE, Canned({}, how="html"))
         assert await score.open_hold(HOLD_REQUEST) == Unknown("the answer's signature is wrong")
+
+
+async def test_an_order_names_its_vehicle_and_is_asked_for_again_with_the_same_content(
+    wechat: Double, confirming: Provider
+) -> None:
+    """Other content under the number would be a conflict, and the rider would have nothing to confirm."""
+    wechat.order(state="CREATED", package="DJIOSQPYWDxsjdldeuwhdodwxasd_dDiodnwjh9we")
+    asked = msgspec.structs.replace(HOLD_REQUEST, agreement=AgreementRef("AG"), vehicle_id="bike-7/" + "x" * 40)
+    assert isinstance(await confirming.open_hold(asked), HoldStatus)
+    told = wechat.last(ORDERS)
+    assert told["device"] == {"start_device_id": "bike-7/" + "x" * 25}
+    waiting = await confirming.get_hold(HoldRef(HOLD.key, HOLD.provider_ref, asked.vehicle_id))
+    assert isinstance(waiting, HoldStatus) and isinstance(waiting.action, MiniProgram)
+    assert wechat.last(ORDERS) == told
 
 
 async def test_a_rider_who_confirms_each_order_signs_nothing_before(wechat: Double, confirming: Provider) -> None:

@@ -289,6 +289,12 @@ def test_a_bills_rows_are_named_by_our_numbers() -> None:
     assert statements.unpacked(DAY, bill()) == Statement(DAY, ())
 
 
+def test_a_title_with_a_comma_spoils_no_bill() -> None:
+    titled = row(交易类型="AUTH", 商户数据包="wxzff|1564654|H0LD", 商品名称='单车, "15" 分钟')
+    read = statements.unpacked(DAY, bill(titled, OWN_ROW))
+    assert isinstance(read, Statement) and [one.key for one in read.rows] == ["H0LD", "K3Y"]
+
+
 @pytest.mark.parametrize(
     "body",
     [

@@ -49,7 +49,7 @@ class AgreementRef(msgspec.Struct, frozen=True):
 
 
 class HoldRequest(msgspec.Struct, frozen=True):
-    """Open an order with a cap, before the ride. `subject` is shown to the rider."""
+    """Open an order with a cap, before the ride. `subject` is shown to the rider; `vehicle_id` is the operator's."""
 
     key: str
     agreement: AgreementRef
@@ -57,13 +57,16 @@ class HoldRequest(msgspec.Struct, frozen=True):
     currency: str
     subject: str
     requested_at: datetime
+    vehicle_id: str | None = None
 
 
 class HoldRef(msgspec.Struct, frozen=True):
-    """A hold by our key, and by the provider's number once it is known."""
+    """A hold by our key, by the provider's number once it is known, and where it is asked about, for which vehicle it
+    was opened."""
 
     key: str
     provider_ref: str | None = None
+    vehicle_id: str | None = None
 
 
 class DebitItem(msgspec.Struct, frozen=True):

@@ -151,6 +151,9 @@ class AlipayAccount:
             return codes.of_refund(answer)
         if not isinstance(answer, wire.RefundView):
             return answer
+        said = {"trade_no": answer.trade_no, "out_trade_no": answer.out_trade_no}
+        if any(said[name] not in ("", number) for name, number in trade.items()):
+            return wire.ANOTHER_NUMBER
         if answer.fund_change == "Y":
             return Succeeded(request.amount_minor, request.key)
         seen = await self.get_refund(RefundRef(request.key, request.debit))

@@ -55,25 +55,38 @@ def unpacked(day: date, body: bytes) -> Statement | Unknown:
         with zipfile.ZipFile(io.BytesIO(body)) as archive:
             if sum(entry.file_size for entry in archive.infolist()) > UNPACKED_BYTES_MAX:
                 return Unknown("the bill is too long")
-            texts = [archive.read(entry).decode("gbk") for entry in archive.infolist()]
+            texts = [archive.read(entry).decode("gb18030") for entry in archive.infolist()]  # All of GBK, and more.
     except (zipfile.BadZipFile, zlib.error, UnicodeDecodeError, EOFError, RuntimeError) as error:
         return Unknown(f"the bill can't be read: {type(error).__name__}")
     rows: list[StatementRow] = []
     found = False
     for text in texts:
         lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
-        table = csv.reader(lines)
-        header = [cell.strip() for cell in next(table, [])]
+        header = [cell.strip() for cell in (lines[0] if lines else "").split(",")]
         if not set(COLUMNS) <= set(header):
             continue  # The summary, a file of its own.
         found = True
         places = [header.index(name) for name in COLUMNS]
-        for cells in table:
-            row = _row([cells[place].strip() for place in places]) if len(cells) >= len(header) else None
+        for line in lines[1:]:
+            cells = _cells(line, len(header))
+            row = _row([cells[place].strip() for place in places]) if cells else None
             if row is None:
                 return Unknown("a row of the bill can't be read")
             rows.append(row)
     return Statement(day, tuple(rows)) if found else Unknown("the bill has no table of trades")
+
+
+def _cells(line: str, count: int) -> list[str]:
+    """The values of a row, none if there are not so many. A title may have commas: the tab is what ends a value, unless
+    it is quoted (no source says)."""
+    cells = line.split("\t,")
+    if len(cells) == count:
+        return cells
+    try:
+        cells = next(csv.reader([line]), [])
+    except csv.Error:
+        return []
+    return cells if len(cells) == count else []
 
 
 def _row(cells: list[str]) -> StatementRow | None:

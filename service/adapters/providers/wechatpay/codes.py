@@ -86,8 +86,6 @@ REFUSED_RIDER = {271300099: "ASSESSMENT_FAILED", 271299627: "UNPAID_ORDERS", 268
 """No order for this rider now: too many under way or other grounds that WeChat tells nobody; an order of his that is
 overdue; his account is limited. SKILL."""
 
-UNCERTAIN_WORDS = frozenset({"SYSTEM_ERROR", "BANK_ERROR", "TRADE_ERROR", "INVALID_REQUEST"})
-"""The call may have executed, or only the order tells why not: ask. PAY; INVALID_REQUEST is said of any wrong state."""
 THROTTLED_WORDS = frozenset({"RATELIMIT_EXCEEDED", "RATELIMIT_EXCEED", "FREQUENCY_LIMITED", "FREQUENCY_LIMIT_EXCEED"})
 """PAY, GO."""
 NOT_THERE_WORDS = frozenset({"RESOURCE_NOT_EXISTS", "ORDER_NOT_EXIST", "ORDER_NOT_EXISTS", "NOT_FOUND"})
@@ -108,13 +106,13 @@ REJECTED_WORDS = frozenset(
 UNSIGNED_WORDS = frozenset({"SIGN_ERROR", "MCH_NOT_EXISTS"})
 """Said before the request's own signature was verified, and so without one: nothing was executed. PAY, 签名验证."""
 NO_AUTH = "NO_AUTH"
-NOT_ENOUGH = "NOT_ENOUGH"
 UNVERIFIED_TIMES = "结束时间"
 """unverified: no number is public for an end in the future; its text has this word (SKILL, 三 3.1 #3)."""
 
 
 def outcome(problem: Problem) -> Outcome:
-    """What a refused call means. A code nobody listed may have executed."""
+    """What a refused call means. A code nobody listed may have executed, as may SYSTEM_ERROR, BANK_ERROR, TRADE_ERROR;
+    INVALID_REQUEST is said of any wrong state, which only the order tells. PAY."""
     number, code = problem.number, problem.code
     if number == TOO_OFTEN or code in THROTTLED_WORDS:
         return Throttled(THROTTLED_FOR)

@@ -61,10 +61,10 @@ class Orders:
         if wrong is not None:
             return wrong
         if self._settings.need_user_confirm:
-            return await self._create(request.key, request.cap_minor, None)
+            return await self._create(request.key, request.cap_minor, request.vehicle_id, None)
         openid = await self._permissions.openid(request.agreement)
         if isinstance(openid, str):
-            answer = await self._create(request.key, request.cap_minor, openid)
+            answer = await self._create(request.key, request.cap_minor, request.vehicle_id, openid)
             if isinstance(answer, Rejected) and answer.code.startswith(codes.NO_AUTH):
                 return await self._unpermitted(request, answer)
             return answer
@@ -77,7 +77,7 @@ class Orders:
             return codes.of_query(order)
         asks = self._settings.need_user_confirm and order.state == "CREATED"
         if asks and order.risk_fund is not None and order.risk_fund.amount > 0:
-            again = await self._create(hold.key, order.risk_fund.amount, None)
+            again = await self._create(hold.key, order.risk_fund.amount, hold.vehicle_id, None)
             if isinstance(again, HoldStatus):
                 return again
         return wire.hold_status(order)
@@ -203,7 +203,7 @@ class Orders:
             return wire.ANOTHER_NUMBER
         return answer
 
-    async def _create(self, key: str, cap_minor: int, openid: str | None) -> HoldAnswer:
+    async def _create(self, key: str, cap_minor: int, vehicle_id: str | None, openid: str | None) -> HoldAnswer:
         asked: dict[str, Any] = {
             **self._named,
             "out_order_no": key,
@@ -215,6 +215,8 @@ class Orders:
         }
         if openid is not None:
             asked["openid"] = openid
+        if vehicle_id is not None:
+            asked["device"] = {"start_device_id": wire.shortened(vehicle_id, wire.DEVICE_MAX)}
         answer = await self._client.post(ORDERS, asked, wire.ORDER)
         if isinstance(answer, Problem):
             return codes.outcome(answer)

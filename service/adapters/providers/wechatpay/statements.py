@@ -6,9 +6,7 @@ collected by itself is of type AUTH under a number of WeChat Pay's own, ours sta
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import re
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -66,18 +64,19 @@ def unpacked(day: date, body: bytes) -> Statement | Unknown:
         text = body.decode("utf-8-sig")
     except UnicodeDecodeError:
         return Unknown("the bill is not UTF-8")
-    table = csv.reader(io.StringIO(text))
-    header = [cell.strip() for cell in next(table, [])]
+    lines = text.splitlines()
+    header = [cell.strip() for cell in (lines[0] if lines else "").split(",")]
     if not set(COLUMNS) <= set(header):
         return Unknown("the bill has no table of payments")
     places = [header.index(name) for name in COLUMNS]
     rows: list[StatementRow] = []
-    for cells in table:
-        if not cells:
+    for line in lines[1:]:
+        if not line.strip():
             continue
-        if cells[0].strip() == SUMMARY:
+        if line.split(",")[0].strip() == SUMMARY:
             return Statement(day, tuple(rows))
-        row = _row([cells[place].strip().removeprefix("`") for place in places]) if len(cells) >= len(header) else None
+        cells = line.removeprefix("`").split(",`")  # A title may have commas: the backtick is what begins a value.
+        row = _row([cells[place].strip() for place in places]) if len(cells) >= len(header) else None
         if row is None:
             return Unknown("a row of the bill can't be read")
         rows.append(row)

@@ -30,7 +30,10 @@ from service.billing.outcomes import (
 CURRENCY = "CNY"
 ZONE = ZoneInfo("Asia/Shanghai")
 """WeChat Pay's clock."""
-NAME_MAX, DESCRIPTION_MAX, REASON_MAX = 20, 30, 30
+NAME_MAX, DESCRIPTION_MAX = 20, 30
+DEVICE_MAX = 32
+"""unverified: how long a device's id may be. What it is: wechatpay-skills, create_payscore_order.go; trades without
+staff must name one (Senparc.Weixin, ServiceOrderRequest_Device)."""
 PAYMENTS_MAX, DISCOUNTS_MAX = 100, 30
 AMOUNT_MINOR_MAX = 100_000_000_00
 ELSEWHERE = "MCH"

@@ -108,7 +108,7 @@ def _line(desk: Desk, account: Account, row: Movement) -> str:
         "支付宝交易号": number_of(debit) if debit else f"{row.at:%Y%m%d}{row.ref}",
         "商户订单号": debit.asked.key if debit else row.key,
         "业务类型": "退款" if row.kind == "refund" else "交易",
-        "商品名称": debit.asked.subject.replace(",", " ") if debit else "",
+        "商品名称": debit.asked.subject if debit else "",
         "创建时间": local(debit.created_at if debit else row.at),
         "完成时间": local(row.at),
         "对方账户": f"*{logon_id(debit.rider)}" if debit else "",
@@ -116,7 +116,7 @@ def _line(desk: Desk, account: Account, row: Movement) -> str:
         "商家实收（元）": amount,
         "退款批次号/请求号": request_no,
         "服务费（元）": yuan(-row.fee_minor),
-        "备注": debit.asked.subject.replace(",", " ") if debit else "",
+        "备注": debit.asked.subject if debit else "",
     }
     return _row([cells.get(name, "0.00" if name.endswith("（元）") else "") for name in COLUMNS])
 

@@ -132,7 +132,7 @@ def _line(visit: Visit, row: Movement) -> str:
         "商户订单号": own_trade_no(debit, so_far) if by_itself else debit.asked.key,
         "用户标识": visit.openid_of(debit.rider),
         "交易类型": "AUTH" if by_itself else "JSAPI",
-        "商品名称": debit.asked.subject.replace(",", " "),
+        "商品名称": debit.asked.subject,
         "商户数据包": f"wxzff|{order_id(hold)}|{debit.asked.key}" if by_itself and hold else "",
     }
     return _row([cells[name] for name in COLUMNS])
