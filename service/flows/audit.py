@@ -12,6 +12,7 @@ from service.adapters.postgres.catalog import CatalogStore
 from service.billing.auditing import Known, check_ride, session_key_of
 from service.billing.auditing.problems import MISSING, Place, Problem
 from service.billing.auditing.rows import RideRows
+from service.billing.auditing.tariffs import check_tariffs, read_tariffs, stray_version
 from service.billing.events import decode_events
 from service.billing.ledger import KIND, Account, account_name
 from service.billing.proofs import BATCH_BITS, batch_no
@@ -65,8 +66,13 @@ async def audit_in(store: AuditStore, report: Report, progress: Progress, operat
 async def _everything(
     store: AuditStore, operator_no: int | None, audited: Audited, progress: Progress
 ) -> AsyncIterator[Problem]:
-    knowledge = Knowledge(BusinessClock(), 0)
-    await knowledge.refresh(CatalogStore(store.connection))
+    knowledge, tariffs = Knowledge(BusinessClock(), 0), await store.tariffs()
+    knowledge.operators = await CatalogStore(store.connection).operators()
+    knowledge.catalog.add_tariffs(read_tariffs(tariffs))
+    for problem in check_tariffs(tariffs):
+        yield problem
+    for tariff_no, version in await store.stray_versions():
+        yield stray_version(tariff_no, version)
     async for problem in _rides(store, knowledge, operator_no, audited, progress):
         yield problem
     names = {number: operator.operator_id for number, operator in knowledge.operators.items()}

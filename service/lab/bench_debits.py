@@ -38,8 +38,8 @@ WITH due AS (
   FROM generate_series(0, $2::bigint - 1) AS n RETURNING *
 )
 INSERT INTO debit_transition (ride_no, ordinal, transition, slot, to_state, why, amount_minor, provider_key,
-  business_at, machine_at)
-SELECT ride_no, ordinal, 1, slot, 'new', 'owed', amount_minor, provider_key, $5, $5 FROM due
+  business_at, machine_at, told, digest)
+SELECT ride_no, ordinal, 1, slot, 'new', 'owed', amount_minor, provider_key, $5, $5, digest, digest FROM due
 """
 _SETTLED = """
 INSERT INTO debit (ride_no, ordinal, slot, operator_no, agreement_no, account_no, session_key, session_id, currency,

@@ -18,7 +18,7 @@ from service.billing.batch import Arrival, advance
 from service.billing.catalog import BalanceBook
 from service.billing.events import RideEvent
 from service.billing.keys import session_key_bytes
-from service.billing.proofs import batch_no
+from service.billing.proofs import batch_no, fingerprint
 from service.billing.rides import Revision, Ride
 from service.billing.tariffs import Tariff
 from service.flows.clock import BusinessClock
@@ -90,15 +90,19 @@ class RideWorld:
 
     async def publish(self, tariff: Tariff) -> None:
         """A tariff version."""
-        name = tariff.tariff_id
+        name, document = tariff.tariff_id, tariff.document
         await self.sql("INSERT INTO tariff (operator_no, tariff_id) VALUES (1, $1) ON CONFLICT DO NOTHING", name)
         await self.sql(
             "INSERT INTO tariff_version (tariff_no, version, valid_from, document, digest, created_at)"
-            " SELECT tariff_no, $2, $3, $4, '', $3 FROM tariff WHERE tariff_id = $1 ON CONFLICT DO NOTHING",
+            " SELECT tariff_no, $2, $3, $4, $5, $3 FROM tariff WHERE tariff_id = $1 ON CONFLICT DO NOTHING",
             name,
             tariff.version,
             tariff.valid_from,
-            tariff.document.decode(),
+            document.decode(),
+            fingerprint(document),
+        )
+        await self.sql(
+            "UPDATE tariff t SET versions = (SELECT count(*) FROM tariff_version v WHERE v.tariff_no = t.tariff_no)"
         )
 
     async def read_through(self, minutes: float, partition: int = 0) -> None:

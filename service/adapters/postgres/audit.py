@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from itertools import groupby
 from typing import Any, TypeVar
@@ -13,6 +13,7 @@ import asyncpg
 import msgspec
 
 from service.adapters.postgres import QUERIES, session_settings
+from service.adapters.postgres.access import dial
 from service.adapters.postgres.rides import RideStore, stored_revision
 from service.billing.auditing.rows import (
     AuditedDebits,
@@ -20,11 +21,15 @@ from service.billing.auditing.rows import (
     StoredCapUse,
     StoredKey,
     StoredObligation,
+    StoredRefund,
+    StoredTariff,
     StoredTransfer,
-    StoredTransition,
+    Unreadable,
 )
+from service.billing.debits.lives import LifeRow
 from service.billing.debits.refunds import Refund, RefundState
-from service.billing.debits.state import Debit, Receipt, State
+from service.billing.debits.state import Debit, Item, Receipt, State
+from service.billing.outcomes import RiderAction
 
 END_OF_NUMBERS = 2**63 - 1
 PREFETCH = 500
@@ -79,7 +84,7 @@ class LooseEnd(msgspec.Struct, frozen=True):
 async def audit_snapshot(url: str) -> AsyncIterator[AuditStore]:
     """One read-only snapshot for as long as the audit takes; it holds no lock that a writer waits for."""
     unlimited = {"transaction_timeout": "0", "idle_in_transaction_session_timeout": "0", "statement_timeout": "0"}
-    connection = await asyncpg.connect(url, server_settings=session_settings("audit") | unlimited)
+    connection = await dial(url, server_settings=session_settings("audit") | unlimited)
     try:
         async with connection.transaction(isolation="repeatable_read", readonly=True):
             yield AuditStore(connection)
@@ -111,9 +116,10 @@ class AuditStore(RideStore):
         obligations = _grouped(_rows(StoredObligation, await self.all("audit_obligations", *place)))
         transfers = _grouped(_rows(StoredTransfer, await self.all("audit_transfers", *place)))
         cap_uses = _grouped(_rows(StoredCapUse, await self.all("audit_cap_uses", *place)))
-        debits = _grouped(map(_debit, await self.all("audit_debits", *place)))
-        transitions = _grouped(_rows(StoredTransition, await self.all("audit_transitions", *place)))
-        refunds = _grouped(map(_refund, await self.all("audit_refunds", *place)))
+        debits = _grouped(map(_debit, told := await self.all("audit_debits", *place)))
+        odd = _grouped(odd for row in told for odd in _unreadable(row))
+        transitions = _grouped(_rows(LifeRow, await self.all("audit_transitions", *place)))
+        refunds = _grouped(_refunds(await self.all("audit_refunds", *place)))
         tables: tuple[Mapping[int, Any], ...] = (
             *(revisions, obligations, transfers, cap_uses),
             *(debits, transitions, refunds),
@@ -125,10 +131,20 @@ class AuditStore(RideStore):
                 obligations=obligations.get(number, ()),
                 transfers=transfers.get(number, ()),
                 cap_uses=cap_uses.get(number, ()),
-                debits=AuditedDebits(debits.get(number, ()), transitions.get(number, ()), refunds.get(number, ())),
+                debits=AuditedDebits(
+                    debits.get(number, ()), transitions.get(number, ()), refunds.get(number, ()), odd.get(number, ())
+                ),
             )
             for number in sorted(set().union(*tables))
         ]
+
+    async def tariffs(self) -> list[StoredTariff]:
+        """Every version of every tariff, and tariffs that have none."""
+        return list(_rows(StoredTariff, await self.all("audit_tariffs")))
+
+    async def stray_versions(self) -> list[tuple[int, int]]:
+        """(tariff number, version) of versions without their tariff."""
+        return [(row["tariff_no"], row["version"]) for row in await self.all("audit_stray_versions")]
 
     async def keys(self, keys: Sequence[bytes]) -> dict[bytes, StoredKey]:
         """The identities that are stored under these session keys."""
@@ -209,16 +225,32 @@ def _grouped(rows: Iterable[Any]) -> dict[int, list[Any]]:
 
 
 def _debit(row: asyncpg.Record) -> Debit:
-    """A debit with everything that an audit looks at; what the rider has to do is not part of that."""
+    """A debit as it stands. JSON that can't be read is as if there were none."""
     values = {name: row[name] for name in Debit.__struct_fields__}
-    values |= {"state": State(values["state"]), "receipts": _RECEIPTS.decode(values["receipts"])}
-    values |= {"action": None, "items": ()}
+    values |= {"state": State(values["state"]), "action": None, "receipts": (), "items": ()}
+    for name, decoder in _DECODERS.items():
+        if row[name] is not None:
+            with suppress(msgspec.DecodeError):
+                values[name] = decoder.decode(row[name])
     return Debit(**values)
 
 
-def _refund(row: asyncpg.Record) -> Refund:
-    values = {name: row[name] for name in Refund.__struct_fields__}
-    return Refund(**values | {"state": RefundState(values["state"])})
+def _unreadable(row: asyncpg.Record) -> Iterator[Unreadable]:
+    for name, decoder in _DECODERS.items():
+        try:
+            decoder.decode(row[name] or "null")
+        except msgspec.DecodeError:
+            yield Unreadable(row["ride_no"], row["ordinal"], name, row[name])
 
 
-_RECEIPTS = msgspec.json.Decoder(tuple[Receipt, ...])
+def _refunds(rows: Iterable[asyncpg.Record]) -> Iterator[StoredRefund]:
+    for row in rows:
+        values = {name: row[name] for name in Refund.__struct_fields__}
+        yield StoredRefund(row["ride_no"], Refund(**values | {"state": RefundState(values["state"])}), row["digest"])
+
+
+_DECODERS: dict[str, msgspec.json.Decoder[Any]] = {
+    "receipts": msgspec.json.Decoder(tuple[Receipt, ...]),
+    "items": msgspec.json.Decoder(tuple[Item, ...]),
+    "action": msgspec.json.Decoder(RiderAction | None),
+}

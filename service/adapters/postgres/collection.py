@@ -13,7 +13,8 @@ import msgspec
 
 from service.adapters.postgres.batches import BatchStore
 from service.adapters.postgres.stops import Standing, StopStore
-from service.billing.debits.collecting import Posted, Transition
+from service.billing.debits.collecting import Posted
+from service.billing.debits.lives import LifeRow, refund_digest
 from service.billing.debits.refunds import Refund, RefundState
 from service.billing.debits.state import Debit, HoldSeen, Item, Receipt, State
 from service.billing.outcomes import RiderAction
@@ -209,10 +210,9 @@ class CollectionStore(BatchStore, StopStore):
     async def insert_refunds(self, refunds: Sequence[Refund], now: datetime) -> None:
         """New refunds; raises UniqueViolationError when somebody else opened one first."""
         if refunds:
-            columns = [*_REFUND_FIELDS, "updated_at"]
-            await self.connection.copy_records_to_table(
-                "refund", records=[(*_REFUND_VALUES(refund), now) for refund in refunds], columns=columns
-            )
+            columns = [*_REFUND_FIELDS, "digest", "updated_at"]
+            rows = [(*_REFUND_VALUES(refund), refund_digest(refund), now) for refund in refunds]
+            await self.connection.copy_records_to_table("refund", records=rows, columns=columns)
 
     async def update_debits(self, leased: Sequence[tuple[Debit, datetime | None]], now: datetime) -> None:
         """Writes what was decided about debits that this transaction holds, each with its new lease."""
@@ -227,16 +227,14 @@ class CollectionStore(BatchStore, StopStore):
     async def update_refunds(self, leased: Sequence[tuple[Refund, datetime | None]], now: datetime) -> None:
         """Writes what was decided about refunds that this transaction holds, each with its new lease."""
         if leased:
-            rows = [(*_REFUND_UPDATE(refund), lease) for refund, lease in leased]
+            rows = [(*_REFUND_UPDATE(refund), lease, refund_digest(refund)) for refund, lease in leased]
             await self.run("update_refunds", now, *map(list, zip(*rows, strict=True)))
 
-    async def append_transitions(self, transitions: Sequence[Transition], now: datetime, machine_at: datetime) -> None:
+    async def append_transitions(self, rows: Sequence[LifeRow]) -> None:
         """Rows of the debits' lives."""
-        if transitions:
+        if rows:
             await self.connection.copy_records_to_table(
-                "debit_transition",
-                records=[_transition_values(transition, now, machine_at) for transition in transitions],
-                columns=_TRANSITION_COLUMNS,
+                "debit_transition", records=map(msgspec.structs.astuple, rows), columns=LifeRow.__struct_fields__
             )
 
     async def append_transfers(self, posted: Sequence[Posted], now: datetime) -> None:
@@ -255,10 +253,6 @@ _REFUND_VALUES = attrgetter(*_REFUND_FIELDS)
 _REFUND_UPDATE = attrgetter(
     *("ride_no", "ordinal", "refund_ordinal", "state", "provider_ref", "code"),
     *("attempts", "queries", "not_found_at", "due_at", "amount_minor"),
-)
-_TRANSITION_COLUMNS = (
-    *("ride_no", "ordinal", "transition", "slot", "from_state", "to_state", "why"),
-    *("amount_minor", "provider_key", "provider_ref", "business_at", "machine_at"),
 )
 _TRANSFER_COLUMNS = (
     *("ride_no", "fact", "ordinal", "line", "slot", "operator_no"),
@@ -302,24 +296,6 @@ def _stored(debit: Debit, name: str) -> Any:
 
 def _debit_values(debit: Debit) -> tuple[Any, ...]:
     return tuple(_stored(debit, name) for name in _DEBIT_FIELDS)
-
-
-def _transition_values(transition: Transition, now: datetime, machine_at: datetime) -> tuple[Any, ...]:
-    debit = transition.debit
-    return (
-        debit.ride_no,
-        debit.ordinal,
-        debit.transitions,
-        debit.slot,
-        transition.from_state,
-        debit.state,
-        transition.why,
-        debit.amount_minor,
-        debit.provider_key,
-        debit.provider_ref,
-        now,
-        machine_at,
-    )
 
 
 def _transfer_values(posted: Posted, now: datetime) -> tuple[Any, ...]:

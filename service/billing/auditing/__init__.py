@@ -28,7 +28,7 @@ from service.billing.keys import session_key_bytes, slot_of
 from service.billing.ledger import Fact
 from service.billing.proofs import BATCH_BITS, revision_digest
 from service.billing.rating import rate
-from service.billing.rides import StoredRevision, read_charge, stored_row
+from service.billing.rides import NULL, StoredRevision, read_charge, stored_row
 from service.billing.sessions import Session, SessionState, decided, take
 from service.billing.verdicts import Verdict, judge
 
@@ -135,6 +135,7 @@ def _check_revision(
         if getattr(stored, column) != wanted:
             yield Problem(place, "ride_revision", column, wanted, getattr(stored, column))
     standing.digest = stored.digest
+    yield from _check_shape(place, stored)
     try:
         state, events = SessionState(stored.state), decode_events(stored.events.encode())
         charge = read_charge(stored.charge) if stored.charge is not None else None
@@ -156,6 +157,15 @@ def _check_revision(
     standing.first_charge = standing.first_charge or charge
     standing.session = decided(standing.session, state, charged_usage(standing.charge))
     yield from _follow(place, stored, before, obligation_kind(before, events), standing, known, expected)
+
+
+def _check_shape(place: Place, stored: StoredRevision) -> Iterator[Problem]:
+    """Columns that are NULL together, or never empty: the digest is over a text in which they are one."""
+    contract = (stored.agreement_no, stored.tariff_no, stored.tariff_version)
+    if None in contract and contract != (None, None, None):
+        yield Problem(place, "ride_revision", "agreement_no, tariff_no, tariff_version", "all or none", contract)
+    if stored.reason in ("", NULL):
+        yield Problem(place, "ride_revision", "reason", "a reason or none", repr(stored.reason))
 
 
 def _take_in(place: Place, events: Sequence[RideEvent], standing: _Standing) -> Iterator[Problem]:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from datetime import datetime
 from uuid import UUID
 
 from service.billing.auditing.problems import MISSING, Place, Problem
-from service.billing.auditing.rows import AuditedDebits, StoredTransfer, StoredTransition
+from service.billing.auditing.rows import AuditedDebits, StoredRefund, StoredTransfer
 from service.billing.debits.collecting import FACT_ORDINALS, ledger_transfers
+from service.billing.debits.lives import LifeRow, Move, life_digest, refund_digest, told_digest
 from service.billing.debits.obligations import covered_minor
 from service.billing.debits.refunds import REFUND_FINAL, Refund, RefundState
-from service.billing.debits.state import FINAL, UNSURE, Debit
+from service.billing.debits.state import FINAL, UNSURE, UNWRITTEN, Debit
 from service.billing.keys import provider_key, slot_of
 from service.billing.ledger import Fact, refund_transfers
 
@@ -36,10 +36,14 @@ def check_debits(
 ) -> Iterator[Problem]:
     """Every disagreement about a ride's debits; `owed_minor` is None while collection has not planned it."""
     ordinals = {debit.ordinal for debit in rows.debits}
-    for table, others in (("debit_transition", rows.transitions), ("refund", rows.refunds)):
-        for row in others:
-            if row.ordinal not in ordinals:
-                yield Problem(place, table, "*", MISSING, row)
+    for odd in rows.unreadable:
+        yield Problem(place, "debit", f"{odd.column} of debit {odd.ordinal}", "JSON of its shape", odd.text)
+    for row in rows.transitions:
+        if row.ordinal not in ordinals:
+            yield Problem(place, "debit_transition", "*", MISSING, row)
+    for stored in rows.refunds:
+        if stored.refund.ordinal not in ordinals:
+            yield Problem(place, "refund", "*", MISSING, stored)
     for transfer in transfers:
         if transfer.fact not in _FACTS or transfer.ordinal // FACT_ORDINALS not in ordinals:
             yield Problem(place, "transfer", "*", MISSING, transfer)
@@ -47,13 +51,17 @@ def check_debits(
     for number, debit in enumerate(rows.debits, 1):
         if debit.ordinal != number:
             yield Problem(place, "debit", "ordinal", number, debit.ordinal)
-        refunds = [refund for refund in rows.refunds if refund.ordinal == debit.ordinal]
-        yield from _check_names(place, key, debit)
-        yield from _check_life(place, debit, [row for row in rows.transitions if row.ordinal == debit.ordinal])
-        yield from _check_refunds(place, debit, refunds)
+        life = [row for row in rows.transitions if row.ordinal == debit.ordinal]
         own = [transfer for transfer in transfers if transfer.ordinal // FACT_ORDINALS == debit.ordinal]
+        stored_refunds = [stored for stored in rows.refunds if stored.refund.ordinal == debit.ordinal]
+        refunds = [stored.refund for stored in stored_refunds]
+        yield from _check_names(place, key, debit)
+        yield from _check_life(place, debit, life)
+        yield from _check_chain(place, debit, life, own)
+        yield from _check_refund_rows(place, key, debit, stored_refunds)
+        yield from _check_refunds(place, debit, refunds)
         yield from _check_ledger(place, debit, own)
-        yield from _check_transfers(place, debit, own, refunds, rows.transitions)
+        yield from _check_transfers(place, debit, own, refunds, life)
     if owed_minor is not None:
         yield from _check_owed(place, rows, owed_minor)
 
@@ -71,7 +79,7 @@ def _check_names(place: Place, key: bytes, debit: Debit) -> Iterator[Problem]:
             yield _of(place, debit, column, wanted, getattr(debit, column))
 
 
-def _check_life(place: Place, debit: Debit, life: Sequence[StoredTransition]) -> Iterator[Problem]:
+def _check_life(place: Place, debit: Debit, life: Sequence[LifeRow]) -> Iterator[Problem]:
     """Its transitions follow each other without a gap, from nothing to the state in which it is."""
     state: str | None = None
     for number, row in enumerate(life, 1):
@@ -95,6 +103,55 @@ def _check_life(place: Place, debit: Debit, life: Sequence[StoredTransition]) ->
     for column, wanted in told.items():
         if getattr(debit, column) != wanted:
             yield _of(place, debit, column, wanted, getattr(debit, column))
+
+
+def _check_chain(
+    place: Place, debit: Debit, life: Sequence[LifeRow], transfers: Sequence[StoredTransfer]
+) -> Iterator[Problem]:
+    """Each transition is chained to the one before and to what was posted at it; the last says what the debit is."""
+    moves: dict[int, list[Move]] = {}
+    for one in transfers:
+        if one.fact != Fact.REFUND:
+            move = (one.fact, one.line, one.debit_account, one.credit_account, one.amount_minor, one.currency)
+            moves.setdefault(one.ordinal % FACT_ORDINALS, []).append(move)
+    digest = UNWRITTEN
+    for row in life:
+        wanted = life_digest(digest, row, moves.get(row.transition, ()))
+        if row.digest != wanted:
+            named = f"digest of debit {row.ordinal}, transition {row.transition}, over its columns and its transfers"
+            yield Problem(place, "debit_transition", named, wanted, row.digest)
+        digest = row.digest
+    told = (life[-1].told, digest) if life else (UNWRITTEN, UNWRITTEN)
+    for column, expected, found in (
+        ("columns, told by its last transition,", told[0], told_digest(debit)),
+        ("digest", told[1], debit.digest),
+    ):
+        if expected != found:
+            yield _of(place, debit, column, expected, found)
+
+
+def _check_refund_rows(place: Place, key: bytes, debit: Debit, refunds: Sequence[StoredRefund]) -> Iterator[Problem]:
+    """Each refund is its debit's, under its own key, against one of its receipts, and as its digest says."""
+    receipts = {receipt.key for receipt in debit.receipts}
+    for number, stored in enumerate(refunds, 1):
+        refund = stored.refund
+        wanted: dict[str, object] = {
+            "refund_ordinal": number,
+            "provider_key": provider_key(key, "refund", debit.ordinal * 1000 + refund.refund_ordinal),
+            "debit_key": refund.debit_key if refund.debit_key in receipts else " or ".join(sorted(receipts)),
+        }
+        wanted |= {name: getattr(debit, name) for name in _DEBIT_S}
+        for column, expected in wanted.items():
+            if getattr(refund, column) != expected:
+                named = f"{column} of refund {debit.ordinal}-{refund.refund_ordinal}"
+                yield Problem(place, "refund", named, expected, getattr(refund, column))
+        if stored.digest != refund_digest(refund):
+            named = f"digest of refund {debit.ordinal}-{refund.refund_ordinal}, over its columns"
+            yield Problem(place, "refund", named, refund_digest(refund), stored.digest)
+
+
+_DEBIT_S = ("slot", "operator_no", "agreement_no", "account_no", "currency")
+"""What a refund has of its debit."""
 
 
 def _check_refunds(place: Place, debit: Debit, refunds: Sequence[Refund]) -> Iterator[Problem]:
@@ -125,7 +182,7 @@ def _check_transfers(
     debit: Debit,
     transfers: Sequence[StoredTransfer],
     refunds: Sequence[Refund],
-    transitions: Sequence[StoredTransition],
+    transitions: Sequence[LifeRow],
 ) -> Iterator[Problem]:
     """Each posting between the accounts and at the instant of what it is about."""
     posted_at = {(row.ordinal, row.transition): row.business_at for row in transitions}
@@ -135,7 +192,7 @@ def _check_transfers(
         if fact is Fact.REFUND:
             amount_minor = given_back.get(count, 0)
             moves = refund_transfers(debit.agreement_no, debit.account_no, amount_minor, debit.currency)
-            at: datetime | None = row.posted_at
+            at = row.posted_at if row.posted_at in posted_at.values() else None
         else:
             moves = ledger_transfers(debit, fact, row.amount_minor)
             at = posted_at.get((ordinal, count))
@@ -146,7 +203,7 @@ def _check_transfers(
             if getattr(wanted, column) != getattr(row, column):
                 yield Problem(place, "transfer", column, getattr(wanted, column), row)
         if at is None:
-            yield Problem(place, "transfer", "ordinal", "a transition of the debit", row)
+            yield Problem(place, "transfer", "ordinal, posted_at", "a transition of the debit", row)
 
 
 def _check_owed(place: Place, rows: AuditedDebits, owed_minor: int) -> Iterator[Problem]:
@@ -154,7 +211,8 @@ def _check_owed(place: Place, rows: AuditedDebits, owed_minor: int) -> Iterator[
     if any(debit.state in UNSURE or debit.lowering_to is not None or debit.net_again for debit in rows.debits):
         return
     covered = sum(covered_minor(debit) - debit.excess_minor for debit in rows.debits)
-    failed = sum(refund.amount_minor for refund in rows.refunds if refund.state is RefundState.FAILED)
+    refunds = (stored.refund for stored in rows.refunds)
+    failed = sum(refund.amount_minor for refund in refunds if refund.state is RefundState.FAILED)
     frozen = sum(
         debit.paid_minor for debit in rows.debits if debit.dispute in ("chargeback", "lost") and debit.state in FINAL
     )

@@ -9,6 +9,7 @@ from uuid import UUID
 
 import msgspec
 
+from service.billing.debits.lives import LifeRow
 from service.billing.debits.refunds import Refund
 from service.billing.debits.state import Debit
 from service.billing.rides import StoredRevision
@@ -65,27 +66,43 @@ class StoredTransfer(msgspec.Struct, frozen=True):
     posted_at: datetime
 
 
-class StoredTransition(msgspec.Struct, frozen=True):
-    """A row of `debit_transition`."""
+class StoredRefund(msgspec.Struct, frozen=True):
+    """A row of `refund`."""
+
+    ride_no: int
+    refund: Refund
+    digest: UUID
+
+
+class StoredTariff(msgspec.Struct, frozen=True):
+    """A row of `tariff` with one of its versions; those columns are None where it has none."""
+
+    tariff_no: int
+    operator_no: int
+    tariff_id: str
+    versions: int
+    version: int | None
+    valid_from: datetime | None
+    document: str | None
+    digest: bytes | None
+
+
+class Unreadable(msgspec.Struct, frozen=True):
+    """JSON of a debit that is not of its shape."""
 
     ride_no: int
     ordinal: int
-    transition: int
-    slot: int
-    from_state: str | None
-    to_state: str
-    amount_minor: int
-    provider_key: str
-    provider_ref: str | None
-    business_at: datetime
+    column: str
+    text: str
 
 
 class AuditedDebits(msgspec.Struct, frozen=True):
     """What is stored about a ride's collection, each in the order of its key."""
 
     debits: Sequence[Debit] = ()
-    transitions: Sequence[StoredTransition] = ()
-    refunds: Sequence[Refund] = ()
+    transitions: Sequence[LifeRow] = ()
+    refunds: Sequence[StoredRefund] = ()
+    unreadable: Sequence[Unreadable] = ()
 
 
 class RideRows(msgspec.Struct, kw_only=True):

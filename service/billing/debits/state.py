@@ -56,6 +56,10 @@ Stage = Literal["reminded", "overdue_reminded", "noticed"]
 """How far dunning has come, in this order."""
 
 
+UNWRITTEN = UUID(int=0)
+"""The digest of a debit without a life."""
+
+
 class Item(msgspec.Struct, frozen=True):
     """A line that the provider shows to the rider, in minor units of the debit's currency; a discount is negative."""
 
@@ -89,7 +93,7 @@ class Debit(msgspec.Struct, frozen=True, kw_only=True):
     are what the debit is sent with; `dunned` (since `dunned_at`), `reminded` (the attempt that was announced),
     `nudged_at`, `record` (what is reported; `record_at`: since when the provider knows) are the calendar's diary.
     `attempts` and `begun_at` count over all keys, `submitted_at`, `not_found_at` and `asked_minor` (what is asked for)
-    are of the present one.
+    are of the present one. `digest` is that of its last transition (service.billing.debits.lives).
     """
 
     ride_no: int
@@ -148,6 +152,7 @@ class Debit(msgspec.Struct, frozen=True, kw_only=True):
     record: Record | None = None
     record_at: datetime | None = None
     record_asks: int = 0
+    digest: UUID = UNWRITTEN
 
 
 class HoldSeen(msgspec.Struct, frozen=True):

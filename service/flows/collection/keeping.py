@@ -18,6 +18,7 @@ from service.billing.debits.collecting import Book, Context, RideOwing
 from service.billing.debits.content import Content
 from service.billing.debits.dunning import calendar
 from service.billing.debits.facts import Naming, contact_of
+from service.billing.debits.lives import lived
 from service.billing.debits.state import FINAL, Debit, State, Terms
 from service.billing.events import decode_events
 from service.billing.facts import EncodedFact
@@ -118,15 +119,19 @@ async def _write(
     machine_at: datetime,
     leases: Mapping[DebitKey | RefundKey, datetime | None],
 ) -> None:
+    lives = lived(book.transitions, book.posted, book.now, machine_at)
+    digests = {(row.ride_no, row.ordinal): row.digest for row in lives}
     debits = {key: row.debit for key, row in rows.items() if key in leases} | book.changed
+    debits |= {key: replace(debits[key], digest=digest) for key, digest in digests.items() if key in debits}
+    opened = [replace(debit, digest=digests[debit.ride_no, debit.ordinal]) for debit in book.opened]
     held = [(debit, leases.get(key, rows[key].lease_until)) for key, debit in sorted(debits.items())]
     refunds = {key: row.refund for key, row in refund_rows.items() if key in leases} | book.refunds_changed
     held_refunds = [(refund, leases.get(key, refund_rows[key].lease_until)) for key, refund in sorted(refunds.items())]
     await store.update_debits(held, book.now)
-    await store.insert_debits(book.opened, book.now)
+    await store.insert_debits(opened, book.now)
     await store.update_refunds(held_refunds, book.now)
     await store.insert_refunds(book.refunds_opened, book.now)
-    await store.append_transitions(book.transitions, book.now, machine_at)
+    await store.append_transitions(lives)
     await store.append_transfers(book.posted, book.now)
     await store.keep_numbers(book.numbers_left)
     for debit, ordinal in book.holds_wanted:

@@ -158,6 +158,7 @@ CREATE TABLE tariff (
   tariff_no integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
   operator_no integer NOT NULL REFERENCES operator,
   tariff_id text NOT NULL,
+  versions integer NOT NULL DEFAULT 0,
   UNIQUE (operator_no, tariff_id)
 );
 
@@ -458,6 +459,7 @@ CREATE TABLE debit (
   record text CHECK (record IN ('completed', 'violated')),
   record_at timestamptz,
   record_asks integer NOT NULL DEFAULT 0,
+  digest uuid NOT NULL DEFAULT '00000000-0000-0000-0000-000000000000',
   created_at timestamptz NOT NULL,
   updated_at timestamptz NOT NULL,
   CHECK (paid_minor + forgone_minor <= amount_minor OR state = 'settled_twice'),
@@ -505,7 +507,8 @@ GROUP BY a.rider_no, d.currency;
 -- Money that comes too late is still found by its key; what is settled is not asked for again.
 CREATE INDEX debit_by_provider_key ON debit (provider_key) WHERE state NOT IN ('settled', 'waived');
 
--- The whole life of a debit, appended: from, to, why, and what the provider said.
+-- The whole life of a debit, appended: from, to, why, and what the provider said. `told` is the digest of the debit's row
+-- after it, `digest` is over the one before, this row and what was posted at it; the debit has that of its last.
 CREATE TABLE debit_transition (
   ride_no bigint NOT NULL,
   ordinal smallint NOT NULL,
@@ -519,6 +522,8 @@ CREATE TABLE debit_transition (
   provider_ref text,
   business_at timestamptz NOT NULL,
   machine_at timestamptz NOT NULL,
+  told uuid NOT NULL,
+  digest uuid NOT NULL,
   PRIMARY KEY (ride_no, ordinal, transition, slot)
 ) PARTITION BY RANGE (ride_no);
 
@@ -544,6 +549,7 @@ CREATE TABLE refund (
   not_found_at timestamptz,
   due_at timestamptz,
   lease_until timestamptz,
+  digest uuid NOT NULL DEFAULT '00000000-0000-0000-0000-000000000000',
   created_at timestamptz NOT NULL,
   updated_at timestamptz NOT NULL,
   PRIMARY KEY (ride_no, ordinal, refund_ordinal, slot)

@@ -42,8 +42,8 @@ WHERE ride_no > $1 AND ride_no <= $2 AND ($3::integer IS NULL OR operator_no = $
 
 -- name: audit_transitions
 -- The lives of those debits.
-SELECT t.ride_no, t.ordinal, t.transition, t.slot, t.from_state, t.to_state, t.amount_minor, t.provider_key, t.provider_ref,
-       t.business_at
+SELECT t.ride_no, t.ordinal, t.transition, t.slot, t.from_state, t.to_state, t.why, t.amount_minor, t.provider_key,
+       t.provider_ref, t.business_at, t.machine_at, t.told, t.digest
 FROM debit_transition t
 WHERE t.ride_no > $1 AND t.ride_no <= $2 AND ($3::integer IS NULL OR EXISTS (
   SELECT FROM debit d WHERE d.ride_no = t.ride_no AND d.ordinal = t.ordinal AND d.operator_no = $3
@@ -54,6 +54,16 @@ WHERE t.ride_no > $1 AND t.ride_no <= $2 AND ($3::integer IS NULL OR EXISTS (
 SELECT * FROM refund
 WHERE ride_no > $1 AND ride_no <= $2 AND ($3::integer IS NULL OR operator_no = $3)
 ORDER BY ride_no, ordinal, refund_ordinal;
+
+-- name: audit_tariffs
+-- Every version of every tariff; a tariff without one has none of the columns.
+SELECT t.tariff_no, t.operator_no, t.tariff_id, t.versions, v.version, v.valid_from, v.document, v.digest
+FROM tariff t LEFT JOIN tariff_version v USING (tariff_no) ORDER BY t.tariff_no, v.version;
+
+-- name: audit_stray_versions
+-- Versions without their tariff.
+SELECT v.tariff_no, v.version FROM tariff_version v
+WHERE NOT EXISTS (SELECT FROM tariff t WHERE t.tariff_no = v.tariff_no);
 
 -- name: audit_keys
 -- Which ride each of these session keys names.

@@ -166,7 +166,8 @@ UPDATE debit d SET
   pay_by = new.pay_by, policy_at = new.policy_at, verify = new.verify, doubted_minor = new.doubted_minor,
   given = new.given, payable_until = new.payable_until, dunned = new.dunned, dunned_at = new.dunned_at,
   reminded = new.reminded, nudged_at = new.nudged_at, record = new.record, record_at = new.record_at,
-  record_asks = new.record_asks, lease_until = new.unnest, transitions = new.transitions, updated_at = $1
+  record_asks = new.record_asks, lease_until = new.unnest, transitions = new.transitions, digest = new.digest,
+  updated_at = $1
 FROM ROWS FROM (json_populate_recordset(NULL::debit, $2::json), unnest($3::timestamptz[])) AS new
 WHERE d.ride_no = new.ride_no AND d.ordinal = new.ordinal AND d.ride_no BETWEEN $4 AND $5;
 
@@ -175,13 +176,13 @@ WHERE d.ride_no = new.ride_no AND d.ordinal = new.ordinal AND d.ride_no BETWEEN 
 UPDATE refund r SET
   state = new.state, provider_ref = new.provider_ref, code = new.code, attempts = new.attempts, queries = new.queries,
   not_found_at = new.not_found_at, due_at = new.due_at, lease_until = new.lease_until, updated_at = $1,
-  amount_minor = new.amount_minor
+  amount_minor = new.amount_minor, digest = new.digest
 FROM unnest(
   $2::bigint[], $3::smallint[], $4::smallint[], $5::text[], $6::text[], $7::text[], $8::integer[], $9::integer[],
-  $10::timestamptz[], $11::timestamptz[], $12::bigint[], $13::timestamptz[]
+  $10::timestamptz[], $11::timestamptz[], $12::bigint[], $13::timestamptz[], $14::uuid[]
 ) AS new (
   ride_no, ordinal, refund_ordinal, state, provider_ref, code, attempts, queries, not_found_at, due_at, amount_minor,
-  lease_until
+  lease_until, digest
 )
 WHERE r.ride_no = new.ride_no AND r.ordinal = new.ordinal AND r.refund_ordinal = new.refund_ordinal;
 

@@ -14,6 +14,7 @@ FROM tariff t LEFT JOIN tariff_version v USING (tariff_no)
 WHERE t.operator_no = $1 AND t.tariff_id = $2 ORDER BY v.version DESC NULLS LAST LIMIT 1;
 
 -- name: append_tariff_version
--- A version is never changed afterwards.
+-- A version is never changed afterwards; its tariff counts it, so that one that is taken away is missed.
+WITH counted AS (UPDATE tariff SET versions = $2 WHERE tariff_no = $1)
 INSERT INTO tariff_version (tariff_no, version, valid_from, document, digest, created_at)
-VALUES ($1, $2, $3, $4, $5, $6);
+VALUES ($1::integer, $2::integer, $3, $4, $5, $6);
