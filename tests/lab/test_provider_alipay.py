@@ -221,6 +221,17 @@ async def test_a_rider_pays_an_uncollected_trade_by_himself() -> None:
         assert (await it.peer.debit(number))["payments"] == 1
 
 
+@pytest.mark.parametrize("change", [{"subject": "a/b"}, {"out_trade_no": "ride-1"}, {"out_trade_no": "x" * 65}])
+async def test_a_number_or_a_title_that_alipay_does_not_take_is_refused(change: dict[str, str]) -> None:
+    async with shop() as it:
+        asked = {"out_trade_no": "extra", "subject": "damage", "total_amount": "88.00", **change}
+        told = await it.open("alipay.trade.app.pay", **asked)
+        assert told["result"]["sub_code"] == "ACQ.INVALID_PARAMETER"
+        told = await it.call("alipay.trade.pay", auth_code="none", **asked)
+        assert told["sub_code"] == "ACQ.INVALID_PARAMETER"
+        assert await it.status(asked["out_trade_no"]) == "ACQ.TRADE_NOT_EXIST"
+
+
 async def test_a_plain_trade_exists_once_the_rider_has_opened_it() -> None:
     async with shop() as it:
         asked = {"out_trade_no": "extra", "subject": "damage", "total_amount": "88.00"}

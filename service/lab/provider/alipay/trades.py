@@ -11,7 +11,17 @@ from msgspec.structs import replace
 from service.lab.provider import debits, desk
 from service.lab.provider.alipay.codes import MESSAGES
 from service.lab.provider.alipay.visits import Answer, Visit
-from service.lab.provider.alipay.wire import CURRENCY, Amount, fen, local, number_of, open_id, user_id, yuan
+from service.lab.provider.alipay.wire import (
+    CURRENCY,
+    Amount,
+    check_trade,
+    fen,
+    local,
+    number_of,
+    open_id,
+    user_id,
+    yuan,
+)
 from service.lab.provider.refusals import RefusedError
 from service.lab.provider.rows import AskDebit, AskRefund, Debit, Hold, Refund, Report
 
@@ -91,6 +101,7 @@ class Sync(msgspec.Struct, frozen=True):
 
 def pay(visit: Visit, asked: Pay) -> Answer:
     """The debit; a trade that is paid or closed already is refused with that."""
+    check_trade(asked.out_trade_no, asked.subject)
     made, account = _asked(visit, asked)
     known = debits.remembered(visit.desk.books, account, made, visit.now)
     if known and known.state in ("paid", "closed"):

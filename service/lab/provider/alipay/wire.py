@@ -16,6 +16,8 @@ CURRENCY = "CNY"
 AMOUNT_MAX_MINOR = 10_000_000_000
 """100,000,000 yuan (alipay-sdk-java-all, AlipayTradePayModel.totalAmount)."""
 PREFIXES = {Agreement: "ZMOP", Hold: "ZMCB", Debit: "", Refund: ""}
+FORBIDDEN_IN_SUBJECT = frozenset("/=&")
+_OUR_NUMBER = re.compile(r"[0-9A-Za-z_]{1,64}")
 _NUMBER = re.compile(r"(?:ZMOP99|ZMCB99|)\d{8}(\d{12,20})")
 
 Amount = Decimal
@@ -68,6 +70,19 @@ def fen(amount: Amount) -> int:
     if not minor.is_finite() or minor != int(minor) or not 1 <= minor <= AMOUNT_MAX_MINOR:
         raise RefusedError(400, "INVALID_REQUEST", f"{amount} is not within [0.01, 100000000] with two decimals")
     return int(minor)
+
+
+def check_subject(subject: str) -> None:
+    """RefusedError unless a title is without the signs that Alipay forbids (AlipayTradePayModel.subject)."""
+    if FORBIDDEN_IN_SUBJECT & set(subject):
+        raise RefusedError(400, "INVALID_REQUEST", "subject has one of / = &")
+
+
+def check_trade(out_trade_no: str, subject: str) -> None:
+    """RefusedError unless number and title of a new trade are of the forms that AlipayTradePayModel has for them."""
+    if not _OUR_NUMBER.fullmatch(out_trade_no):
+        raise RefusedError(400, "INVALID_REQUEST", "out_trade_no has letters, digits and _, at most 64")
+    check_subject(subject)
 
 
 def local(instant: datetime) -> str:

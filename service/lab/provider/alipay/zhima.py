@@ -6,11 +6,20 @@ import msgspec
 
 from service.lab.provider import agreements, desk, holds
 from service.lab.provider.alipay.visits import Answer, Visit
-from service.lab.provider.alipay.wire import CURRENCY, Amount, fen, local, number_of, open_id, user_id, yuan
+from service.lab.provider.alipay.wire import (
+    CURRENCY,
+    Amount,
+    check_subject,
+    fen,
+    local,
+    number_of,
+    open_id,
+    user_id,
+    yuan,
+)
 from service.lab.provider.refusals import RefusedError
 from service.lab.provider.rows import Agreement, AskAgreement, AskHold, Debit, Hold
 
-FORBIDDEN_IN_SUBJECT = frozenset("/=&")
 AMOUNT_TYPES = frozenset({"RISK_AMOUNT", "ORDER_AMOUNT"})
 ORDER_STATUS = {"finished": "TRADE_FINISHED", "released": "TRADE_CLOSED", "expired": "TRADE_CLOSED"}
 """creditbizorder.query: INIT until it is over."""
@@ -173,8 +182,7 @@ def debits_of(visit: Visit, row: Hold) -> list[Debit]:
 def _ordered(visit: Visit, asked: Order | CreateOrder, agreement_key: str) -> Hold:
     if not 8 <= len(asked.out_order_no) <= 64:
         raise RefusedError(400, "INVALID_REQUEST", "out_order_no has 8 to 64 characters")
-    if FORBIDDEN_IN_SUBJECT & set(asked.subject):
-        raise RefusedError(400, "INVALID_REQUEST", "subject has one of / = &")
+    check_subject(asked.subject)
     if asked.amount_type not in (None, *AMOUNT_TYPES):
         raise RefusedError(400, "INVALID_REQUEST", "amount_type is neither RISK_AMOUNT nor ORDER_AMOUNT")
     cap = None if asked.order_amount is None else fen(asked.order_amount)
