@@ -58,6 +58,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     http_host: Annotated[str, _knob("the address `serve` listens on")] = "127.0.0.1"
     http_port: Annotated[int, _knob("the port of `serve`", ge=1, le=65535)] = 8080
     http_workers: Annotated[int, _knob("processes of `serve`", ge=1, le=64)] = 1
+    http_token_rate: Annotated[
+        float, _knob("requests a second with one operator's token, in each process of `serve`; 0: any number", ge=0)
+    ] = 1000.0
+    http_rider_rate: Annotated[float, _knob("the same with one rider's token", ge=0)] = 10.0
     health_host: Annotated[str, _knob("the address of probes and metrics of every other role")] = "127.0.0.1"
     health_port: Annotated[
         int, _knob("the port of probes and metrics of every other role; 0: none", ge=0, le=65535)

@@ -13,6 +13,7 @@ from litestar.handlers import BaseRouteHandler
 
 from service.adapters.postgres.tokens import Token, token_hash
 from service.flows.clock import Clock
+from service.web.limits import Pace
 from service.web.problems import ProblemError, not_found
 
 Scope = Literal["status:read", "billing:write", "ops"]
@@ -51,15 +52,29 @@ class Gate:
     """Looks up tokens, and remembers for a moment whom it let in."""
 
     def __init__(
-        self, find: Callable[[bytes], Awaitable[Token | None]], machine: Clock, remember_seconds: float
+        self,
+        find: Callable[[bytes], Awaitable[Token | None]],
+        machine: Clock,
+        remember_seconds: float,
+        *,
+        rate: float,
+        rider_rate: float,
     ) -> None:
         self._find = find
+        self._pace, self._rider_pace = Pace(rate), Pace(rider_rate)
         self._machine = machine
         self._remember_seconds = remember_seconds
         self._known: dict[str, tuple[float, Access]] = {}
 
     async def enter(self, authorization: str | None) -> Access:
-        """The access of an `Authorization` header; raises a 401 problem.
+        """The access of an `Authorization` header; raises a 401 problem, or a 429 where it comes too often."""
+        access = await self._known_or_found(authorization)
+        assert authorization is not None
+        (self._pace if access.rider_ref is None else self._rider_pace).take(authorization)
+        return access
+
+    async def _known_or_found(self, authorization: str | None) -> Access:
+        """Whose the header is.
 
         A token is looked up by the hash of its secret, so that no comparison can be timed. One that was revoked is
         refused as soon as what is remembered of it is over.

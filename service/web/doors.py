@@ -44,7 +44,11 @@ ACQUIRE_SECONDS = 5.0
 class DoorSettings(msgspec.Struct, frozen=True, kw_only=True):
     """How the doors work. `token_seconds`: how long a token that was let in is let in again unasked; `sandbox`: whether
     the sandbox provider may be used; `notification_seconds`: how long a provider that notifies waits for its answer, at
-    most (WeChat Pay takes 5 s for lost: pay.weixin.qq.com, 支付通知)."""
+    most (WeChat Pay takes 5 s for lost: pay.weixin.qq.com, 支付通知).
+
+    `rate` and `rider_rate`: requests a second with one token, of an operator or of a rider, in this process (0: as many
+    as come); `request_seconds`: how long a request may take.
+    """
 
     database_url: str
     tariff_lead: timedelta = timedelta(seconds=60)
@@ -54,6 +58,9 @@ class DoorSettings(msgspec.Struct, frozen=True, kw_only=True):
     refresh_seconds: float = 1.0
     token_seconds: float = 2.0
     notification_seconds: float = 4.0
+    rate: float = 0.0
+    rider_rate: float = 0.0
+    request_seconds: float = 60.0
 
 
 class Doors:
@@ -67,7 +74,9 @@ class Doors:
         self.knowledge = Knowledge(self.clock, 0)
         self.default_operator_no: int | None = None
         self.health = Health("serve")
-        self.gate = Gate(self._find_token, machine, settings.token_seconds)
+        self.gate = Gate(
+            self._find_token, machine, settings.token_seconds, rate=settings.rate, rider_rate=settings.rider_rate
+        )
         self.providers = Providers(sandbox=settings.sandbox)
         self.reading: Database
         self.working: Database

@@ -84,6 +84,8 @@ def door_settings(settings: Settings) -> DoorSettings:
         database_url=settings.database_url,
         tariff_lead=timedelta(seconds=settings.tariff_lead_seconds),
         sandbox=settings.environment == "sandbox",
+        rate=settings.http_token_rate,
+        rider_rate=settings.http_rider_rate,
     )
 
 
