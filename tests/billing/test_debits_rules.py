@@ -37,6 +37,7 @@ from service.billing.debits.events import (
     Suspended,
 )
 from service.billing.debits.holding import TO_CONFIRM
+from service.billing.debits.state import HoldSeen
 from service.billing.outcomes import (
     Accepted,
     AlreadyDone,
@@ -161,6 +162,14 @@ def test_who_is_asked_to_confirm_a_hold_is_given_nothing_else_to_pay_meanwhile()
     made = debit(State.NEEDS_RIDER, attempts=0, begun_at=None, submitted_at=None, asked_minor=0, reason=TO_CONFIRM)
     with pytest.raises(ImpossibleEventError):
         after(made, PaymentWanted(), NOW, terms(ORDER))
+
+
+def test_a_number_whose_hold_is_over_is_asked_about_while_it_may_be_paid() -> None:
+    over = replace(terms(ORDER), hold=HoldSeen("completed"))
+    made, _ = after(debit(State.RETRY_WAIT), Due(), NOW, over)
+    assert (made.state, made.reason) == (State.NEEDS_RIDER, "the hold is over")
+    assert made.due_at is not None
+    assert after(made, Due(), made.due_at, over)[1] == (Call("query"),)
 
 
 def test_a_new_key_follows_a_definite_decline_where_the_provider_wants_one() -> None:

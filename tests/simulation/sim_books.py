@@ -55,9 +55,10 @@ def _check_ride(world: World, ride: Ride, debits: list[dict[str, Any]], late: bo
     unpaid = [row for row in debits if row["state"] not in FINAL]
     open_minor = sum(row["amount_minor"] - row["paid_minor"] - row["excess_minor"] for row in unpaid)
     stands = paid - back + forgone + open_minor
-    # What is too much of what was paid outside goes back outside, too.
-    cash = any(row["forgone_minor"] and row["state"] in ("settled_elsewhere", "settled_twice") for row in debits)
-    if stands != ride.owed_minor and not ((late or cash) and stands > ride.owed_minor):
+    # What is too much of what was paid outside goes back outside, too; what was paid here as well does not stay here.
+    cash = sum(row["forgone_minor"] for row in debits if row["state"] in ("settled_elsewhere", "settled_twice"))
+    outside = cash > 0 and stands - cash <= max(ride.owed_minor - cash, 0)
+    if stands != ride.owed_minor and not ((late or outside) and stands > ride.owed_minor):
         found.append(
             f"{ride.session_id}: owes {ride.owed_minor}; paid {paid}, back {back}, forgone {forgone}, open {open_minor}"
         )

@@ -137,7 +137,10 @@ class People:
             for ride in self.rides:
                 for row in await self._debits(ride):
                     self._look_after(ride, row)
-        asked = "SELECT count(*) AS n FROM debit WHERE operator_no = $1 AND NOT (state = ANY($2))"
+        asked = (
+            "SELECT count(*) AS n FROM debit WHERE operator_no = $1 AND (NOT (state = ANY($2))"
+            " OR state = 'needs_rider' AND due_at IS NOT NULL AND queries = 0)"  # He may have paid: not asked yet.
+        )
         resting = [state.value for state in (*FINAL, State.NEEDS_RIDER)]
         debits = (await self.world.rows(asked, self.operator.operator_no, resting))[0]["n"]
         asked = "SELECT count(*) AS n FROM refund WHERE operator_no = $1 AND state NOT IN ('succeeded', 'failed')"

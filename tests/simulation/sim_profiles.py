@@ -85,22 +85,34 @@ PROFILES = (
 )  # fmt: skip
 
 
+FORGETFUL = Profile("forgetful card", Capabilities(same_key_window=MONTH), {"forgets_keys": True})
+"""It takes what it is sent each time it is sent: where nothing is lost, nothing is sent twice."""
+
+
 class Focus(msgspec.Struct, frozen=True):
-    """What worlds are made to be about, for a bug that shows only there; nothing given: about anything."""
+    """What worlds are made to be about, for a bug that shows only there; nothing given: about anything.
+
+    `quiet`: nothing goes wrong but the `faults`, and both collectors are always at work.
+    """
 
     aftermath: tuple[str, ...] = ()
     profiles: tuple[str, ...] = ()
     faults: Rates | None = None
+    quiet: bool = False
 
 
 class Chaos(msgspec.Struct, frozen=True):
-    """How often things go wrong of themselves, 0 to 1, at each turn (kills, cuts, lost commits, time that passes)."""
+    """How often things go wrong of themselves, 0 to 1, at each turn (kills, cuts, lost commits, time that passes).
+
+    `both`: how often two collectors begin the same round at once, which is nothing wrong.
+    """
 
     kill: float
     cut: float
     lost: float
     drift: float
     faults: Rates
+    both: float = 0.2
 
 
 def calm() -> Chaos:

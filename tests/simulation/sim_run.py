@@ -17,7 +17,7 @@ from sim_calm import CalmDatabase
 from sim_faces import remember_keys
 from sim_intake import Intake
 from sim_order import break_ties
-from sim_profiles import Focus, draw_chaos
+from sim_profiles import Focus, calm, draw_chaos
 from sim_script import Script
 from sim_trips import caught
 from sim_world import World
@@ -134,6 +134,8 @@ async def _play(
     loop.begin()
     turns = Turns(loop, side)
     chaos = draw_chaos(Random(f"chaos {seed}"))
+    if focus.quiet:
+        chaos = replace(calm(), both=0.9)
     if focus.faults is not None:
         chaos = replace(chaos, faults=focus.faults)
     world = World(seed, chaos, turns, CalmDatabase(connections), connections)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, Literal
 
@@ -12,7 +12,7 @@ import msgspec
 from sim_faces import ADDRESS, AtFace, at_face, follow
 from sim_lives import API_KEY, NOTIFY_SECRET, Life
 from sim_people import People, Ride, Rider, debits_there
-from sim_profiles import PROFILES, Profile
+from sim_profiles import FORGETFUL, PROFILES, Profile
 from sim_world import BEGINNING, World
 
 from service.adapters.postgres.operators import NewOperator, OperatorStore
@@ -34,6 +34,7 @@ from service.flows.tariffs import publish_tariff
 from service.lab.provider import agreements as provider_agreements
 from service.lab.provider import debits as provider_debits
 from service.lab.provider import holds as provider_holds
+from service.lab.provider.courier import signature
 from service.lab.provider.disputes import AskDispute, dispute
 from service.lab.provider.mirror import terms_of
 from service.lab.provider.refusals import RefusedError
@@ -69,7 +70,8 @@ class Script(People):
         draft = import_document(PLAN.encode())[0]
         await publish_tariff(world.calm, operator, draft, now=BEGINNING, lead=timedelta())
         wanted = self.focus.profiles
-        profiles = [profile for profile in PROFILES if not wanted or profile.name in wanted]
+        drawn = (*PROFILES, FORGETFUL) if wanted else PROFILES
+        profiles = [profile for profile in drawn if not wanted or profile.name in wanted]
         for number in range(random.choice((1, 1, 2))):
             await self._open_account(f"acc{number}", random.choice(profiles))
         for number in range(random.choice((1, 2, 3))):
@@ -368,17 +370,24 @@ class Script(People):
         """Somebody who is not the provider says that the ride is paid."""
         self.world.at(when, f"forge {ride.session_id}", "serve", lambda life: self.forged(life, ride))
 
-    async def forged(self, life: Life, ride: Ride) -> None:
-        """A notification without a good signature about each debit of the ride: refused, or nothing is ever right."""
+    def _lie(self, ride: Ride, when: datetime) -> None:
+        """The provider says of itself that more was paid than was asked for."""
+        self.world.at(when, f"lie {ride.session_id}", "serve", lambda life: self.forged(life, ride, more_minor=100))
+
+    async def forged(self, life: Life, ride: Ride, more_minor: int = 0) -> None:
+        """A notification about each debit of the ride, without a good signature or of more than was asked for: refused,
+        or asked about, or nothing is ever right."""
         found = await self._debits(ride)
         for row in found:
             account, _ = self.world.accounts[ride.account_no]
             data = {
                 "key": row["provider_key"], "ref": "DE0", "state": "paid", "currency": "CNY",
-                "amount_minor": row["amount_minor"], "paid_minor": row["amount_minor"],
+                "amount_minor": row["amount_minor"] + more_minor, "paid_minor": row["amount_minor"] + more_minor,
             }  # fmt: skip
             body = {"id": "NO0", "account_id": account.account_id, "about": "debit", "data": data}
-            await life.heard(ride.account_no, {"farebox-signature": "t=1,v1=00"}, msgspec.json.encode(body))
+            encoded = msgspec.json.encode(body)
+            signed = signature(NOTIFY_SECRET, encoded, datetime.now(UTC)) if more_minor else "t=1,v1=00"
+            await life.heard(ride.account_no, {"farebox-signature": signed}, encoded)
 
     def _heal(self, _: World) -> None:
         for rider in self.riders:

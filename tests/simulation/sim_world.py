@@ -337,7 +337,7 @@ class World:
         """A round on one of the collectors, now and then on both at once."""
         slots = ["collect-1", "collect-2"]
         self.random.shuffle(slots)
-        for slot in slots[: 2 if self.random.random() < 0.2 else 1]:
+        for slot in slots[: 2 if self.random.random() < self.chaos.both else 1]:
             name = f"{slot} {what} {number}"
             if self.running[name]:
                 continue

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any
 
 import pytest
+import sim_intake
 from msgspec.structs import replace
 from sim_profiles import Focus
 from sim_run import run_worlds
@@ -16,12 +17,13 @@ from sim_world import WorldError
 
 from service.adapters import postgres
 from service.adapters.providers import sandbox_notices
-from service.billing import debits, ledger
-from service.billing.debits import answers, money, truth, wishes
-from service.billing.debits.events import Due, LeaseOver
+from service.billing import batch, debits, ledger
+from service.billing.debits import answers, events, money, obligations, refunds, truth, wishes
+from service.billing.debits.events import DisputeOpened, Due, LeaseOver, OwedChanged
 from service.billing.debits.state import Debit, State, Terms
-from service.billing.outcomes import Declined
-from service.flows.collection import calls
+from service.billing.outcomes import Declined, Succeeded
+from service.flows import collection
+from service.flows.collection import calls, disputing
 from service.lab.provider.faults import Rates
 from service.lab.servers import Servers
 
@@ -92,8 +94,95 @@ def a_batch_that_owes_is_skipped(patch: pytest.MonkeyPatch) -> None:
     patch.setitem(postgres.QUERIES, "batches_owing", query.replace("b.seq > cursors.seq", "b.seq > cursors.seq + 1"))
 
 
+def leases_are_not_looked_at(patch: pytest.MonkeyPatch) -> None:
+    query = postgres.QUERIES["claim_debits"]
+    held = "(d.lease_until IS NULL OR d.lease_until <= $3)"
+    assert held in query
+    patch.setitem(postgres.QUERIES, "claim_debits", query.replace(held, "$3::timestamptz IS NOT NULL"))
+    patch.setattr(collection, "_taken", lambda _: Due())
+
+
+def an_end_that_comes_first_is_ignored(patch: pytest.MonkeyPatch) -> None:
+    right = batch.advance
+
+    def advance(known: Any, arrivals: list[Any], *about: Any) -> Any:
+        return right(known, [one for one in arrivals if known or one.event.kind != "ended"], *about)
+
+    patch.setattr(sim_intake, "advance", advance)
+
+
+def what_is_owed_is_rounded(patch: pytest.MonkeyPatch) -> None:
+    query = postgres.QUERIES["rides_owing"]
+    assert "sum(amount_minor)::bigint" in query
+    rounded = query.replace("sum(amount_minor)::bigint", "round(sum(amount_minor), -2)::bigint")
+    patch.setitem(postgres.QUERIES, "rides_owing", rounded)
+
+
+def refunds_under_way_are_forgotten(patch: pytest.MonkeyPatch) -> None:
+    right = obligations.covered_minor
+    patch.setattr(obligations, "covered_minor", lambda debit: right(replace(debit, refunding_minor=0)))
+
+
+def what_is_pending_covers_nothing(patch: pytest.MonkeyPatch) -> None:
+    right = obligations.covered_minor
+    patch.setattr(obligations, "covered_minor", lambda debit: 0 if debit.state is State.PENDING else right(debit))
+
+
+def a_chargeback_that_is_won_is_not_booked(patch: pytest.MonkeyPatch) -> None:
+    right = ledger.chargeback_transfers
+    patch.setattr(ledger, "chargeback_transfers", lambda *about, won: () if won else right(*about, won=won))
+
+
+def a_chargeback_is_booked_each_time_it_is_told(patch: pytest.MonkeyPatch) -> None:
+    right = wishes.dispute_opened
+    patch.setattr(disputing, "_news", lambda _, status: [DisputeOpened(status.kind, status.amount_minor)])
+    patch.setitem(debits._HANDLERS, DisputeOpened, lambda debit, *about: right(replace(debit, dispute=None), *about))
+
+
+def another_amount_is_believed(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(truth, "_can_be", lambda *_: True)
+
+
+def what_is_unknown_is_never_asked(patch: pytest.MonkeyPatch) -> None:
+    right = answers.unknown
+
+    def unknown(*about: Any) -> Debit:
+        return replace(right(*about), due_at=None)
+
+    for place in (debits, answers):
+        patch.setattr(place, "unknown", unknown)
+
+
+def what_was_asked_is_booked_not_what_came(patch: pytest.MonkeyPatch) -> None:
+    right = events.Post
+
+    def post(fact: Any, amount_minor: int, *more: Any) -> Any:
+        return right(fact, amount_minor + 100 if fact == "settlement" else amount_minor, *more)
+
+    patch.setattr(money, "Post", post)
+
+
+def less_owed_of_what_is_pending_is_forgotten(patch: pytest.MonkeyPatch) -> None:
+    right = wishes.owed_changed
+
+    def owed_changed(debit: Debit, *about: Any) -> Any:
+        return (debit, ()) if debit.state is State.PENDING else right(debit, *about)
+
+    patch.setitem(debits._HANDLERS, OwedChanged, owed_changed)
+
+
+def an_unknown_refund_counts_as_made(patch: pytest.MonkeyPatch) -> None:
+    right = refunds._submitted
+
+    def submitted(refund: Any, outcome: Any, now: datetime) -> Any:
+        lost = type(outcome).__name__ == "Unknown"
+        return refunds._succeeded(refund, Succeeded(refund.amount_minor)) if lost else right(refund, outcome, now)
+
+    patch.setattr(refunds, "_submitted", submitted)
+
+
 LOSING = Rates(lost=0.3, truncated=0.1, error_after=0.1)
-LAGGING = Rates(lost=0.2, drop=0.1, query_lag=0.4)
+LAGGING = Rates(lost=0.4, query_lag=0.5)
 CARDS = ("card", "slow card", "chargeback card")
 PLANTS: dict[Plant, Focus] = {
     another_key_while_unknown: Focus(("correct",), CARDS, LOSING),
@@ -101,10 +190,22 @@ PLANTS: dict[Plant, Focus] = {
     an_unknown_outcome_counts_as_declined: Focus((), CARDS, LOSING),
     not_found_once_counts_as_declined: Focus((), CARDS, LAGGING),
     notifications_are_believed_unsigned: Focus(("forge",), ("slow card", "order", "parts")),
-    what_was_paid_twice_is_kept: Focus(("elsewhere", "pay"), ("slow card", "parts", "order")),
+    what_was_paid_twice_is_kept: Focus(("elsewhere", "pay"), ("order",), quiet=True),
     news_of_money_counts_each_time: Focus((), ("parts",), Rates(partial=0.8, notify_twice=0.3)),
     refunds_are_not_booked: Focus(("correct", "void")),
     a_batch_that_owes_is_skipped: Focus(),
+    leases_are_not_looked_at: Focus((), ("forgetful card",), quiet=True),
+    an_end_that_comes_first_is_ignored: Focus((), CARDS, quiet=True),
+    what_is_owed_is_rounded: Focus((), CARDS, quiet=True),
+    refunds_under_way_are_forgotten: Focus(("correct",), ("chargeback card",), quiet=True),
+    what_is_pending_covers_nothing: Focus(("correct",), ("slow card",), quiet=True),
+    a_chargeback_that_is_won_is_not_booked: Focus(("dispute",), ("chargeback card",), quiet=True),
+    a_chargeback_is_booked_each_time_it_is_told: Focus(("dispute",), ("chargeback card",), Rates(notify_twice=0.9)),
+    another_amount_is_believed: Focus(("lie",), ("slow card",), quiet=True),
+    what_is_unknown_is_never_asked: Focus((), CARDS, LOSING),
+    what_was_asked_is_booked_not_what_came: Focus((), CARDS, quiet=True),
+    less_owed_of_what_is_pending_is_forgotten: Focus(("correct", "void"), ("slow card",), quiet=True),
+    an_unknown_refund_counts_as_made: Focus(("correct", "void"), ("chargeback card",), Rates(error_before=0.6)),
 }
 
 

@@ -7,6 +7,7 @@ from datetime import datetime
 from msgspec.structs import replace
 
 from service.billing.debits import dunning
+from service.billing.debits.answers import needs_rider
 from service.billing.debits.events import OpenHold
 from service.billing.debits.money import Step
 from service.billing.debits.state import Debit, State, Terms
@@ -34,7 +35,7 @@ def hold_first(debit: Debit, now: datetime, terms: Terms) -> Step | None:
     if debit.attempts and not terms.capabilities.new_key_after_decline:
         if hold is not None and hold.state == "completing":
             return None
-        return _for_rider(debit, "the hold is over", None), ()
+        return needs_rider(debit, "the hold is over", None, now, terms), ()  # Its number may still be paid.
     waits = replace(debit, queries=debit.queries + 1, due_at=dunning.query_at(debit.queries, now))
     if hold is None or hold.state in ("expired", "completing", "completed", "released"):
         if hold is not None and hold.state == "completing":
