@@ -23,6 +23,7 @@ from service.billing.debits.events import (
     DebitEvent,
     DisputeClosed,
     OperatorDecided,
+    RefundDecided,
     Resumed,
 )
 from service.billing.keys import provider_key, session_key_bytes
@@ -63,6 +64,10 @@ class Rider(msgspec.Struct):
 
 async def _happen(news: list[tuple[DebitKey, DebitEvent]], life: Life) -> None:
     await life.collection.happen(news)
+
+
+async def _decide_refund(key: tuple[int, int, int], decision: RefundDecided, life: Life) -> None:
+    await life.collection.decide_refund(key, decision)
 
 
 def debits_there(world: World, ride: Ride) -> list[Debit]:
@@ -137,6 +142,7 @@ class People:
             for ride in self.rides:
                 for row in await self._debits(ride):
                     self._look_after(ride, row)
+            await self._look_after_refunds()
         asked = (
             "SELECT count(*) AS n FROM debit WHERE operator_no = $1 AND (NOT (state = ANY($2))"
             " OR state = 'needs_rider' AND due_at IS NOT NULL AND queries = 0)"  # He may have paid: not asked yet.
@@ -154,6 +160,16 @@ class People:
         ended = [state.value for state in FINAL - {State.WRITTEN_OFF}]
         holds = (await self.world.rows(asked, self.operator.operator_no, ended))[0]["n"]
         return not (debits or refunds or lowering or holds or self.world.script)
+
+    async def _look_after_refunds(self) -> None:
+        """What became of a refund that only a person can tell: the provider's books say it."""
+        asked = "SELECT * FROM refund WHERE operator_no = $1 AND state = 'manual' ORDER BY ride_no, refund_ordinal"
+        for row in await self.world.rows(asked, self.operator.operator_no):
+            there = self.world.books.refunds.get((self._account_id(row["account_no"]), row["provider_key"]))
+            back = there.asked.amount_minor if there is not None and there.state == "succeeded" else 0
+            decision = RefundDecided("given_back" if back else "cancel", "by the provider's books", back or None)
+            key = (row["ride_no"], row["ordinal"], row["refund_ordinal"])
+            self._human(self.world.now(), "decide refund", partial(_decide_refund, key, decision))
 
     def _look_after(self, ride: Ride, row: dict[str, Any]) -> None:
         """An operator's day: disputes are closed, suspensions lifted, what only a person can tell is looked up."""

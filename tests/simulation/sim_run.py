@@ -96,6 +96,7 @@ async def _run(
             result.counts.update(world.counts)
             result.counts["worlds"] += 1
             result.counts["calls"] += world.wire.calls
+            result.counts["processor_ms"] += round(1000 * (time.process_time() - began))
             if each:
                 report(f"{seed} {time.process_time() - began:.2f} s of processor, {dict(world.counts)}")
             result.decisions[seed] = world.decisions

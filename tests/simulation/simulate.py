@@ -10,7 +10,9 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import asynccontextmanager
+from multiprocessing import get_context
 from pathlib import Path
 
 from sim_run import Result, run_worlds
@@ -29,11 +31,15 @@ def main() -> int:
     parser.add_argument("--seed", type=int, help="this world alone, twice: the second time must go as the first")
     parser.add_argument("--first", type=int, default=1, help="the first world's seed")
     parser.add_argument("--keep-going", action="store_true", help="do not stop at the first failure")
+    parser.add_argument(
+        "--processes", type=int, default=os.cpu_count() or 1, help="between which the worlds are divided"
+    )
     parser.add_argument("--each", action="store_true", help="say how each world went")
     asked = parser.parse_args()
     began = time.monotonic()
     with asyncio.Runner() as runner:
-        stage = _databases(2 if asked.seed is not None else 1)
+        processes = 2 if asked.seed is not None else max(1, min(asked.processes, asked.seeds))
+        stage = _databases(processes)
         urls = runner.run(_first(stage))
         try:
             if asked.seed is not None:
@@ -41,10 +47,26 @@ def main() -> int:
                 if first.decisions != second.decisions:
                     print(f"seed {asked.seed} did not go the same way twice: {first.decisions} {second.decisions}")
                 return _told(first, began) or int(first.decisions != second.decisions)
-            seeds = range(asked.first, asked.first + asked.seeds)
-            return _told(run_worlds(urls[0], seeds, stop=not asked.keep_going, each=asked.each, report=_say), began)
+            end, shares = asked.first + asked.seeds, []
+            with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+                for number, url in enumerate(urls):
+                    seeds = range(asked.first + number, end, processes)
+                    shares.append(pool.submit(_share, url, seeds, keep_going=asked.keep_going, each=asked.each))
+                return _told(_together([share.result() for share in shares]), began)
         finally:
             runner.run(stage.aclose())
+
+
+def _share(url: str, seeds: range, *, keep_going: bool, each: bool) -> Result:
+    return run_worlds(url, seeds, stop=not keep_going, each=each, report=_say)
+
+
+def _together(results: list[Result]) -> Result:
+    whole = Result()
+    for result in results:
+        whole.counts.update(result.counts)
+        whole.failures += result.failures
+    return whole
 
 
 def _say(line: str) -> None:
@@ -53,11 +75,11 @@ def _say(line: str) -> None:
 
 def _told(result: Result, began: float) -> int:
     counts = result.counts
-    seconds = time.monotonic() - began
+    seconds, each_s = time.monotonic() - began, counts["processor_ms"] / 1000 / max(counts["worlds"], 1)
     print(
         f"simulate: {counts['worlds']} worlds, {counts['decisions']} decisions, {counts['calls']} provider calls,"
         f" {counts['faults']} faults met, {counts['killed']} kills, {counts['cut']} cuts,"
-        f" {counts['lost']} lost commits, {seconds:.0f} s, {len(result.failures)} failed"
+        f" {counts['lost']} lost commits, {each_s:.2f} s of processor a world, {seconds:.0f} s, {len(result.failures)} failed"
         + "".join(f"; again with: make simulate SEED={failure.seed}" for failure in result.failures)
     )
     return 1 if result.failures else 0

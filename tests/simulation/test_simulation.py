@@ -10,7 +10,7 @@ from sim_run import audited, run_worlds
 from service.lab.servers import Servers
 
 CHUNK = 10
-CHUNKS = 10
+CHUNKS = 6
 
 
 @pytest.mark.parametrize("first", range(1, CHUNK * CHUNKS + 1, CHUNK))
