@@ -79,7 +79,8 @@ def _told(result: Result, began: float) -> int:
     print(
         f"simulate: {counts['worlds']} worlds, {counts['decisions']} decisions, {counts['calls']} provider calls,"
         f" {counts['faults']} faults met, {counts['killed']} kills, {counts['cut']} cuts,"
-        f" {counts['lost']} lost commits, {each_s:.2f} s of processor a world, {seconds:.0f} s, {len(result.failures)} failed"
+        f" {counts['lost']} lost commits, {each_s:.2f} s of processor a world, {seconds:.0f} s,"
+        f" {len(result.failures)} failed"
         + "".join(f"; again with: make simulate SEED={failure.seed}" for failure in result.failures)
     )
     return 1 if result.failures else 0
