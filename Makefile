@@ -10,7 +10,9 @@
 #   make bench    the figures, each beside its floor
 #   make image-check       runs the steps of deploy/Dockerfile without a container engine
 #   make kubernetes-check  the manifests as kubectl renders them (needs kubectl)
-#   make constraints       takes the newest versions of what we depend on
+#   make constraints       takes the newest versions of what we depend on, and the image's hashes with them (make hashes)
+#   make sbom              what the image holds, as CycloneDX, into .lab/sbom.json
+#   make advisories        which of it has known vulnerabilities (asks PyPI; fails where it can't be asked)
 #   make clean    removes everything the other targets made
 #
 # Another interpreter: make demo PYTHON=/path/to/python3.12
@@ -18,7 +20,7 @@
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint simulate bench image-check kubernetes-check constraints clean
+.PHONY: help demo test lint simulate bench image-check kubernetes-check constraints hashes sbom advisories clean
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
@@ -81,7 +83,30 @@ constraints: | .venv/bin/pip
 	@{ sed -n '/^#/p' deploy/constraints.txt; \
 	   .lab/constraints/bin/pip freeze --all --exclude farebox --exclude pip; } > .lab/constraints.txt
 	@mv .lab/constraints.txt deploy/constraints.txt
+	@$(MAKE) hashes
 	@rm -rf .lab/constraints
+
+# Every file that the image's packages may come as, by its SHA-256; setuptools builds our own wheel.
+hashes: .venv/.farebox-supply
+	@{ sed -n '/^#/p' deploy/hashes.txt; echo setuptools | .lab/supply/bin/uv pip compile --quiet pyproject.toml - \
+	   --extra migrate --constraint deploy/constraints.txt --generate-hashes --universal --python-version 3.11 \
+	   --no-header --no-annotate --no-emit-index-url; } > .lab/hashes.txt
+	@mv .lab/hashes.txt deploy/hashes.txt
+
+sbom: .venv/.farebox-supply
+	@.lab/supply/bin/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible \
+	  --output-file .lab/sbom.json deploy/hashes.txt
+	@echo "farebox: .lab/sbom.json"
+
+# Strict: a package that the advisories' source does not know fails, too, rather than pass unasked.
+advisories: .venv/.farebox-supply
+	@.lab/supply/bin/pip-audit --strict --require-hashes --disable-pip --requirement deploy/hashes.txt
+
+.venv/.farebox-supply: deploy/constraints.txt | .venv/bin/pip
+	@rm -rf .lab/supply && $(BIN)/python -m venv .lab/supply
+	@.lab/supply/bin/pip install -qq --disable-pip-version-check --constraint deploy/constraints.txt \
+	  "cyclonedx-bom>=7.5,<8" "pip-audit>=2.10,<3" "uv>=0.13,<1"
+	@touch $@
 
 clean:
 	@rm -rf .venv .lab build dist *.egg-info bench.json .mypy_cache .ruff_cache .pytest_cache .hypothesis \

@@ -52,10 +52,28 @@ def test_the_last_stage_takes_only_the_finished_environment() -> None:
     assert not re.search(r"\b(apt-get|gcc|pip install|ADD)\b", " ".join(values(stages()[-1], "RUN")))
 
 
-def test_everything_installed_is_held_by_the_constraints() -> None:
-    installs = re.findall(r"pip install [^&]*", " ".join(values(stages()[0], "RUN")))
-    assert installs
-    assert all("--constraint constraints.txt" in install for install in installs)
+def test_everything_installed_is_a_file_that_is_known_by_its_hash() -> None:
+    installs = re.findall(r"pip (?:install|wheel) [^&]*", " ".join(values(stages()[0], "RUN")))
+    assert len(installs) == 3
+    assert all("--no-deps" in install for install in installs)
+    assert all("--require-hashes" in install or "--no-index" in install for install in installs)
+
+
+ENTRY = re.compile(r"([\w.-]+)==([^ ]+)((?: ; [^\\\n]*)?) \\\n(?: {4}--hash=sha256:[0-9a-f]{64}(?: \\)?\n)+")
+"""A package of the file of hashes: its name and version, perhaps for which systems, and at least one hash."""
+
+
+def test_the_hashes_are_of_the_tested_versions_and_of_nothing_else() -> None:
+    comment, _, text = (TOP / "deploy" / "hashes.txt").read_text(encoding="utf-8").partition("\n")
+    assert comment.startswith("#")
+    assert ENTRY.sub("", text) == ""
+    held = {normal(name): version for name, version, where in ENTRY.findall(text) if "== 'win32'" not in where}
+    tested = (TOP / "deploy" / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    versions = dict(line.split("==") for line in tested if not line.startswith("#"))
+    assert held.items() <= {normal(name): version for name, version in versions.items()}.items()
+    project = tomllib.loads((TOP / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    wanted = [*project["dependencies"], *project["optional-dependencies"]["migrate"], "setuptools"]
+    assert {normal(re.split(r"[^\w.-]", requirement)[0]) for requirement in wanted} <= set(held)
 
 
 def test_the_build_sees_every_file_it_copies() -> None:
