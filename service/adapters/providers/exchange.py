@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Annotated, TypeVar
+from urllib.parse import urlsplit
 
 import aiohttp
 import msgspec
@@ -58,6 +59,19 @@ def open_session(account: MerchantAccount) -> aiohttp.ClientSession:
     connector = aiohttp.TCPConnector(limit=limits.connections_max, keepalive_timeout=30)
     middlewares = () if limits.calls_per_second is None else (Ceiling(limits.calls_per_second),)
     return aiohttp.ClientSession(connector=connector, timeout=timeout, raise_for_status=False, middlewares=middlewares)
+
+
+def is_at(url: str, base_url: str, domain: str) -> bool:
+    """Whether an address that a provider's answer named leads to the provider: to the host of the account's `base_url`,
+    or into the provider's `domain`. Nothing else is called, whoever signed the answer."""
+    try:
+        host, own = urlsplit(url).hostname or "", urlsplit(base_url).hostname
+    except ValueError:
+        return False
+    return urlsplit(url).scheme in ("http", "https") and (host == own or host.endswith(f".{domain}"))
+
+
+ELSEWHERE = Unknown("the file is not at the provider's own address")
 
 
 async def exchange(

@@ -20,7 +20,7 @@ from service.adapters.providers.alipay.certificates import Certificate, believed
 from service.adapters.providers.alipay.codes import BAD_SIGNATURE, REFUSED_UNREAD_CODES, SIGNATURE_REFUSED, Problem
 from service.adapters.providers.alipay.keys import Certified, Keys, open_keys
 from service.adapters.providers.alipay.settings import AlipaySettings
-from service.adapters.providers.exchange import REFUSED_UNREAD, Reply, decoded, exchange, open_session
+from service.adapters.providers.exchange import ELSEWHERE, REFUSED_UNREAD, Reply, decoded, exchange, is_at, open_session
 from service.adapters.providers.port import MerchantAccount
 from service.adapters.providers.rsa import verified
 from service.adapters.providers.vain import Vain
@@ -118,7 +118,10 @@ class Gateway:
         return "the signature is wrong"
 
     async def download(self, url: str) -> Reply | Throttled | Rejected | Unknown:
-        """A file that the gateway gave the address of."""
+        """A file that the gateway gave the address of: its bills lie at dwbillcenter.alipay.com (opendocs.alipay.com,
+        alipay.data.dataservice.bill.downloadurl.query)."""
+        if not is_at(url, self._url, "alipay.com"):
+            return ELSEWHERE
         return await exchange(self._session, "GET", url, {}, None)
 
     async def close(self) -> None:

@@ -17,7 +17,7 @@ import aiohttp
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
-from service.adapters.providers.exchange import Reply, decoded, exchange, open_session
+from service.adapters.providers.exchange import ELSEWHERE, Reply, decoded, exchange, is_at, open_session
 from service.adapters.providers.port import MerchantAccount
 from service.adapters.providers.rsa import BadKeyError, sign
 from service.adapters.providers.vain import Vain
@@ -88,7 +88,10 @@ class Client:
         return await self._call("POST", path, _ENCODE(content), shape)
 
     async def download(self, url: str) -> Reply | Throttled | Rejected | Unknown:
-        """A file that a signed answer gave the address of; it is not signed itself."""
+        """A file that a signed answer gave the address of; it is not signed itself. Our signature goes nowhere else: it
+        lies at api.mch.weixin.qq.com (pay.weixin.qq.com, 申请交易账单)."""
+        if not is_at(url, self._base, "mch.weixin.qq.com"):
+            return ELSEWHERE
         parts = urlsplit(url)
         return await self._send("GET", url, f"{parts.path}?{parts.query}", None)
 
