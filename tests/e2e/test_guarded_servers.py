@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import asyncpg
@@ -47,6 +47,15 @@ async def role(name: str, settings: dict[str, str], log: Path) -> AsyncIterator[
         assert await process.wait() == 0, name
 
 
+def command_lines() -> list[str]:
+    """What the list of processes shows of each."""
+    found = []
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):  # It has ended meanwhile.
+            found.append(file.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+    return found
+
+
 async def test_an_event_goes_all_the_way_by_tls_and_sasl(guarded: Guarded, tmp_path: Path) -> None:
     settings = guarded.settings() | {"FAREBOX_SESSION_TIMEOUT_MS": "2000", "FAREBOX_REBALANCE_TIMEOUT_MS": "3000"}
     plan = {"plan_id": "bike", "name": "Bike", "currency": "CNY", "price": "1.50", "is_taxable": False}
@@ -64,6 +73,9 @@ async def test_an_event_goes_all_the_way_by_tls_and_sasl(guarded: Guarded, tmp_p
     ):
         while (await bounds_of(brokers, "rental.billing", [0]))[0][1] < 3:  # noqa: ASYNC110  In other processes.
             await asyncio.sleep(0.05)
+        shown = await asyncio.to_thread(command_lines)
+        assert any("service intake" in line for line in shown)
+        assert not [line for line in shown if PASSWORD in line or DATABASE_PASSWORD in line]
     connection = await asyncpg.connect(guarded.database_url)
     charged = await connection.fetchval("SELECT count(*) FROM ride_revision WHERE state = 'closed'")
     await connection.close()
