@@ -24,6 +24,7 @@ from sim_world import World
 from turns import Turns
 from virtual_loop import VirtualLoop
 
+from service.adapters.postgres import QUERIES
 from service.adapters.postgres.batches import SLOT_GROUPS
 from service.adapters.postgres.rides import RideStore
 from service.billing.auditing.problems import Problem
@@ -120,6 +121,7 @@ async def _prepare(database: CalmDatabase, intake: Intake) -> None:
         f"{role}/{number}" for role in ("agreements", "holds", "operator", "keep") for number in range(SLOT_GROUPS)
     ]
     await database.rows("INSERT INTO writer (name) SELECT unnest($1::text[]) ON CONFLICT DO NOTHING RETURNING 1", names)
+    await database.rows(QUERIES["ensure_collection_cursors"] + " RETURNING 1")
     async with database.reading(RideStore) as store:
         await intake.numbers.reserve(store, RIDES_MAX)
 
