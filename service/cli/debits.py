@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from datetime import timedelta
 from typing import TypeVar, get_args
 
 import rich_click as click
@@ -13,16 +15,18 @@ from service.adapters.postgres import RACES, Database
 from service.adapters.postgres.catalog import CatalogStore
 from service.adapters.postgres.operators import OperatorStore
 from service.adapters.postgres.reading import BIGINT_MAX, DebitRow, ReadingStore, RideRows, TroubledRefund
+from service.adapters.postgres.rides import ride_number
 from service.adapters.providers import Providers
 from service.adapters.providers.secrets import AccountSettingsError
 from service.billing.debits.events import RefundDecided
 from service.billing.debits.state import DisputeKind, DisputeResult, State, debit_id
 from service.billing.money import format_amount
-from service.cli.connections import carry_out, database_of, load_settings
+from service.cli.connections import business_now, carry_out, database_of, load_settings
 from service.flows import debit_wishes as wishes
 from service.flows.accounts import list_accounts, merchant_account
 from service.flows.clock import BusinessClock, machine_now
 from service.flows.collection import Collection
+from service.flows.collection.lost import lost_time
 from service.flows.debit_wishes import Decision, RefundDecision, Wish, WishRefusedError, fulfil
 from service.flows.operators import OperatorError, operator_of
 
@@ -176,6 +180,30 @@ def decide_refund(
 
 
 @debit.command()
+@click.option("--days", type=click.IntRange(1, 3650), default=30, show_default=True, help="Of rides that began since.")
+def lost(days: int) -> None:
+    """After a restore: what providers know of rides and our books do not, ride by ride; exit code 1 if there is any.
+
+    Each key that could have been used is asked about; nothing is changed. Run it once nothing is unknown any more, do
+    again what people did then (the same adjustments: the same keys), and run it again.
+    """
+    found = 0
+
+    async def work(database: Database) -> None:
+        nonlocal found
+        since = ride_number(await business_now(database) - timedelta(days=days), 0)
+        async with providers_of(database) as providers:
+            async for one in lost_time(database, providers.by_number, since):
+                found += 1
+                told, known = format_amount(one.told_minor, one.currency), format_amount(one.known_minor, one.currency)
+                about = f"{one.operator_id}  {one.debit_id}  session {one.session_id}"
+                click.echo(f"{about}  {one.what}  {told} there, {known} here {one.currency}  key {one.key}")
+
+    _run(work)
+    sys.exit(1 if found else 0)
+
+
+@debit.command()
 @click.argument("wanted", metavar="ID")
 @REASON
 def elsewhere(wanted: str, reason: str) -> None:
@@ -212,20 +240,27 @@ def _wish(wanted: str, wish: Wish) -> None:
 def _change(wanted: str, change: Callable[[Collection, DebitRow], Awaitable[None]]) -> None:
 
     async def work(database: Database) -> DebitRow:
-        row, _ = await _find(database, wanted)
-        providers, clock = Providers(sandbox=load_settings().environment == "sandbox"), BusinessClock()
-        try:
+        (row, _), clock = await _find(database, wanted), BusinessClock()
+        async with providers_of(database) as providers:
             async with database.reading(CatalogStore) as store:
                 clock.read(await store.installation())
-            for owned in await list_accounts(database):
-                with suppress(AccountSettingsError):  # Another machine's secrets: the provider is not called here.
-                    providers.of(merchant_account(owned.account))
             await change(Collection(database, providers.by_number, clock.now, machine_now), row)
-        finally:
-            await providers.close()
         return (await _find(database, wanted))[0]
 
     click.echo(_line(_run(work)))
+
+
+@asynccontextmanager
+async def providers_of(database: Database) -> AsyncIterator[Providers]:
+    """Every merchant account whose secrets are at hand."""
+    providers = Providers(sandbox=load_settings().environment == "sandbox")
+    try:
+        for owned in await list_accounts(database):
+            with suppress(AccountSettingsError):  # Another machine's secrets: the provider is not called here.
+                providers.of(merchant_account(owned.account))
+        yield providers
+    finally:
+        await providers.close()
 
 
 def _run(work: Callable[[Database], Awaitable[T]]) -> T:

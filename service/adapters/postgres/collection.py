@@ -134,6 +134,10 @@ class CollectionStore(BatchStore, StopStore):
         rows = map(_refund_row, await self.all("lock_refunds", rides, rides[0], rides[-1])) if rides else ()
         return {(row.refund.ride_no, row.refund.ordinal, row.refund.refund_ordinal): row for row in rows}
 
+    async def rides_debited(self, after: int, rides_max: int) -> list[int]:
+        """The next rides that have debits."""
+        return [row["ride_no"] for row in await self.all("rides_debited", after, rides_max)]
+
     async def rides_owing(self, ride_nos: Iterable[int]) -> list[OwingRow]:
         """What the rides owe in all."""
         rides = sorted(set(ride_nos))

@@ -124,17 +124,17 @@ async def _ask(provider: Provider, claim: Claim) -> Outcome:
         case "query" if debit.state is State.UNKNOWN and provider.capabilities.same_key_is_query:
             return await provider.debit(debit_request(provider, claim.row, debit))
         case "query":
-            return await provider.get_debit(_ref(provider, claim, debit))
+            return await provider.get_debit(debit_ref(provider, claim.row, debit))
         case "lower":
             return await _lower(provider, claim, debit)
         case "close":
-            return await provider.close_debit(_ref(provider, claim, debit))
+            return await provider.close_debit(debit_ref(provider, claim.row, debit))
         case "nudge":
-            return await provider.nudge_debit(_ref(provider, claim, debit))
+            return await provider.nudge_debit(debit_ref(provider, claim.row, debit))
         case "report":
             assert debit.record is not None
             key = provider_key(debit.session_key.bytes, f"report {debit.record}", debit.ordinal)
-            return await provider.report_performance(_ref(provider, claim, debit), debit.record, key)
+            return await provider.report_performance(debit_ref(provider, claim.row, debit), debit.record, key)
         case "refund":
             assert refund is not None
             paid = _paid_ref(provider, claim, debit, refund)
@@ -148,7 +148,7 @@ async def _ask(provider: Provider, claim: Claim) -> Outcome:
 
 async def _lower(provider: Provider, claim: Claim, debit: Debit) -> Outcome:
     assert debit.lowering_to is not None
-    ref = _ref(provider, claim, debit)
+    ref = debit_ref(provider, claim.row, debit)
     if debit.state is State.SETTLED_ELSEWHERE:
         assert debit.settled_at is not None
         return await provider.settle_elsewhere(ref, debit.settled_at)
@@ -174,8 +174,9 @@ def debit_request(provider: Provider, row: DebitRow, debit: Debit) -> DebitReque
     )
 
 
-def _ref(provider: Provider, claim: Claim, debit: Debit) -> DebitRef:
-    agreement, hold = _agreement(claim.row), _hold(provider, claim.row, debit)
+def debit_ref(provider: Provider, row: DebitRow, debit: Debit) -> DebitRef:
+    """What a provider is asked about a debit with."""
+    agreement, hold = _agreement(row), _hold(provider, row, debit)
     return DebitRef(debit.provider_key, debit.asked_minor, debit.currency, debit.provider_ref, agreement, hold)
 
 

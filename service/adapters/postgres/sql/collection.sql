@@ -97,6 +97,10 @@ WHERE r.ride_no = ANY($1::bigint[]) AND r.ride_no BETWEEN $2 AND $3
 ORDER BY r.ride_no, r.ordinal, r.refund_ordinal
 FOR UPDATE OF r;
 
+-- name: rides_debited
+-- The next rides that have a debit, in their order.
+SELECT DISTINCT ride_no FROM debit WHERE ride_no > $1 ORDER BY ride_no LIMIT $2;
+
 -- name: rides_owing
 -- What each ride owes in all, on its latest agreement, with the events that name its session.
 SELECT owed.*, ride.events, o.operator_id, o.calendar AS operator_calendar, o.name AS operator_name,
