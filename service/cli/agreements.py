@@ -26,6 +26,8 @@ from service.flows.operators import OperatorError, operator_of
 PAGE = 500
 DIGITS_MAX = 7
 """Longer numbers in an account's settings are names: a merchant's, an app's, a seller's."""
+CHECK_FAILED = 3
+"""The exit code where an account is written and its provider did not say that it is good."""
 
 
 def register(group: click.Group) -> None:
@@ -56,7 +58,10 @@ def account() -> None:
 def add_command(
     account_id: str, operator_id: str | None, provider: str, base_url: str, pairs: tuple[str, ...], unchecked: bool
 ) -> None:
-    """Add a merchant account, and see by a call that moves nothing whether its credentials are good."""
+    """Add a merchant account, and see by a call that moves nothing whether its credentials are good.
+
+    Exit code 3: it was added, and its provider did not say yes.
+    """
     settings = load_settings()
     chosen = named_values(pairs, "--setting", digits_max=DIGITS_MAX)
 
@@ -79,11 +84,7 @@ def add_command(
     click.echo(f"account {added.account_id} at {added.provider} added, number {added.account_no}")
     click.echo(f"notifications: POST /v1/providers/{provider}/{owner}.{account_id}/notifications")
     _say_ceiling(added)
-    if wrong is not None:
-        said = in_words(wrong)
-        silent = isinstance(wrong, Throttled | Unknown)
-        told = f"but {base_url} does not answer as it should ({said})" if silent else f"but it says: {said}"
-        click.echo(told, err=True)
+    _say_checked(added, wrong, operator_id)
 
 
 @account.command("change")
@@ -97,7 +98,8 @@ def change_command(
 ) -> None:
     """Change some of an account's settings, and see by a call that moves nothing whether its credentials are good.
 
-    Who runs takes them up within seconds. Its id and its provider stay: its debits are there.
+    Who runs takes them up within seconds. Its id and its provider stay: its debits are there. Exit code 3: it was
+    changed, and its provider did not say yes.
     """
     settings = load_settings()
     removed = [pair[:-1] for pair in pairs if pair.endswith("=") and pair.count("=") == 1]
@@ -119,8 +121,7 @@ def change_command(
     changed, wrong = carry_out(work(), AskError, AccountSettingsError, OperatorError)
     click.echo(f"account {changed.account_id} at {changed.provider} changed")
     _say_ceiling(changed)
-    if wrong is not None:
-        click.echo(f"but {changed.base_url} says: {in_words(wrong)}", err=True)
+    _say_checked(changed, wrong, operator_id)
 
 
 @account.command("list")
@@ -225,6 +226,20 @@ def _say_ceiling(at: MerchantAccount) -> None:
     ceiling = at.settings.get("calls_per_second")
     if ceiling is not None:
         click.echo(f"calls_per_second: {ceiling} for each process of collect and serve, not for all of them together")
+
+
+def _say_checked(at: MerchantAccount, wrong: Outcome | None, operator_id: str | None) -> None:
+    """Where the provider did not say yes to a call that moves nothing: what it said, the way on, and exit code 3."""
+    if wrong is None:
+        return
+    whose = "" if operator_id is None else f" --operator {operator_id}"
+    silent = isinstance(wrong, Throttled | Unknown)
+    said = f"does not answer as it should ({in_words(wrong)})" if silent else f"says: {in_words(wrong)}"
+    again = f"; ask again with `farebox account check {at.account_id}{whose}`" if silent else ""
+    click.echo(f"but {at.base_url} {said}", err=True)
+    change = f"farebox account change {at.account_id}{whose} --setting NAME=VALUE"
+    click.echo(f"put it right with `{change}`{again}", err=True)
+    sys.exit(CHECK_FAILED)
 
 
 def _pause(account_id: str, operator_id: str | None, *, paused: bool) -> None:

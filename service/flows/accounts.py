@@ -55,7 +55,11 @@ async def add_account(
     async with database.transaction(AgreementStore) as store:
         number = await store.add_account(operator_no, account_id, provider, base_url, settings, now)
     if number is None:
-        raise ConflictingAskError("account_id", f"the operator has a merchant account {account_id} already")
+        raise ConflictingAskError(
+            "account_id",
+            f"the operator has a merchant account {account_id} already: put it right with"
+            f" `farebox account change {account_id} --setting NAME=VALUE`",
+        )
     return MerchantAccount(number, account_id, provider, base_url, settings)
 
 

@@ -66,7 +66,7 @@ async def provider(stripe: Double) -> AsyncIterator[Provider]:
         ({"payment_method_types": []}, "settings: .*payment_method_types"),
         ({"curency": "EUR"}, "settings.curency is not known"),
         ({"secret_key": "sk_test_1"}, "settings.secret_key is not known"),
-        ({"secret_key_env": None}, "exactly one of secret_key_env or secret_key_file"),
+        ({"secret_key_env": None}, "secret_key_file or secret_key_env"),
         ({"secret_key_env": "STRIPE_LIVE"}, "not one of mode test: it must begin with sk_test_ or rk_test_"),
         ({"mode": "live"}, "not one of mode live: it must begin with sk_live_ or rk_live_"),
         ({"webhook_secret_env": "NOT_SET_ANYWHERE"}, "which is not set"),

@@ -228,7 +228,7 @@ CURVE_PEM = CURVE.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption(
         ({"public_key_id": "0123"}, "settings: .*public_key_id"),
         ({"mchnt": "X"}, "settings.mchnt is not known; known are "),
         ({"api_v3_key": "k" * 32}, "settings.api_v3_key is not known"),
-        ({"api_v3_key_file": None}, ".*exactly one of api_v3_key_env or api_v3_key_file"),
+        ({"api_v3_key_file": None}, ".*api_v3_key_file or api_v3_key_env"),
         ({"api_v3_key_file": None, "api_v3_key_env": "PATH"}, "api_v3_key: it is not 32 bytes long"),
         ({"api_v2_key_file": None, "api_v2_key_env": "PATH"}, "api_v2_key: it is not 32 bytes long"),
         ({"merchant_private_key_file": "/nowhere/key"}, "settings.merchant_private_key_file /nowhere/key"),

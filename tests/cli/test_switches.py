@@ -155,7 +155,7 @@ async def test_accounts_are_checked_by_a_call_that_moves_nothing_and_paused(
         added = await farebox(
             "account", "add", name, "--provider", "sandbox", "--url", sandbox.url, "--setting", f"api_key={key}"
         )
-        assert added[0] == 0, added
+        assert added[0] == (0 if name == "good" else 3), added
         assert f"POST /v1/providers/sandbox/default.{name}/notifications" in added[1]
     code, told, _ = await farebox("account", "check")
     lines = told.splitlines()
@@ -172,7 +172,8 @@ async def test_accounts_are_checked_by_a_call_that_moves_nothing_and_paused(
     assert (await farebox("account", "check"))[0] == 0
     assert "timeout_s=5" in (await farebox("account", "list"))[1].splitlines()[1]
     spoilt = await farebox("account", "change", "bad", "--setting", "timeout_s=", "--setting", "api_key=wrong")
-    assert (spoilt[0], "Rejected" in spoilt[2]) == (0, True)
+    assert (spoilt[0], "Rejected" in spoilt[2]) == (3, True)
+    assert "put it right with `farebox account change bad --setting NAME=VALUE`" in spoilt[2]
     assert "timeout_s" not in (await farebox("account", "list"))[1]
     for words, said in ((["--setting", "api_key="], "api_key"), (["--url", "nowhere"], "nowhere is no http")):
         left = await farebox("account", "change", "bad", *words)

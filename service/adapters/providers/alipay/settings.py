@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import timedelta
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import msgspec
 
-from service.adapters.providers.exchange import Limits
+from service.adapters.providers.given import given_settings
 from service.adapters.providers.port import MerchantAccount
 from service.adapters.providers.secrets import account_error, names_secret
 
@@ -47,22 +46,11 @@ class AlipaySettings(msgspec.Struct, frozen=True, kw_only=True):
     """unverified: the contract says how long a trade can be refunded; after it Alipay calls it TRADE_FINISHED."""
 
 
-_NAMES = set(AlipaySettings.__struct_fields__)
-_KNOWN = _NAMES | set(Limits.__struct_fields__) | {f"{name}_{by}" for name in SECRETS for by in ("file", "env")}
-
-
 def read_settings(account: MerchantAccount) -> AlipaySettings:
     """The account's settings; raises AccountSettingsError naming the setting and what is allowed."""
-    given: Mapping[str, Any] = account.settings
-    unknown = sorted(given.keys() - _KNOWN)
-    if unknown:
-        raise account_error(
-            account.account_id, f"settings.{unknown[0]} is not known; known are {', '.join(sorted(_KNOWN))}"
-        )
-    try:
-        settings = msgspec.convert({name: given[name] for name in _NAMES & given.keys()}, AlipaySettings)
-    except msgspec.ValidationError as error:
-        raise account_error(account.account_id, f"settings: {error}") from None
+    by_certificates = any(names_secret(account.settings, name) for name in CERTIFICATES)
+    needed = ("app_private_key",) if by_certificates else ("app_private_key", "alipay_public_key")
+    settings = given_settings(account, AlipaySettings, SECRETS, needed)
     if not settings.notify_url.startswith(("https://", "http://")):
         raise account_error(account.account_id, "settings.notify_url is no http or https address")
     _check_mode(account)

@@ -7,9 +7,9 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from service.adapters.providers.exchange import Limits
+from service.adapters.providers.given import given_settings
 from service.adapters.providers.port import MerchantAccount
-from service.adapters.providers.secrets import AccountSettingsError
+from service.adapters.providers.secrets import account_error
 from service.adapters.providers.stripe.amounts import UnitsError, charge_min_minor, to_stripe
 from service.billing.capabilities import Capabilities
 
@@ -17,7 +17,8 @@ API_VERSION = "2025-09-30.clover"
 """The version of Stripe's interface that this is written for (docs.stripe.com/changelog). Later ones drop parameters
 that are sent here: stripe-python 16.1.0 (2026-10-28.endive) knows no `payment_method_types` any more."""
 
-_SECRETS = {f"{name}_{place}" for name in ("secret_key", "webhook_secret") for place in ("env", "file")}
+SECRETS = ("secret_key", "webhook_secret")
+"""Named by reference: `<name>_file` or `<name>_env`."""
 
 
 class StripeSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,16 +39,11 @@ class StripeSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 def read_settings(account: MerchantAccount) -> StripeSettings:
     """The account's settings. Raises AccountSettingsError naming what is wrong, unknown names included."""
-    own = set(StripeSettings.__struct_fields__)
-    unknown = account.settings.keys() - own - _SECRETS - set(Limits.__struct_fields__)
-    if unknown:
-        raise AccountSettingsError(f"merchant account {account.account_id}: settings.{min(unknown)} is not known")
+    settings = given_settings(account, StripeSettings, SECRETS, ("secret_key",))
     try:
-        given = {name: value for name, value in account.settings.items() if name in own}
-        settings = msgspec.convert(given, StripeSettings)
         to_stripe(0, settings.currency)  # A currency that Stripe has.
-    except (msgspec.ValidationError, UnitsError) as error:
-        raise AccountSettingsError(f"merchant account {account.account_id}: settings: {error}") from None
+    except UnitsError as error:
+        raise account_error(account.account_id, f"settings: {error}") from None
     return settings
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from service.adapters.providers.exchange import Limits
+from service.adapters.providers.given import given_settings
 from service.adapters.providers.port import MerchantAccount
 from service.adapters.providers.secrets import account_error, names_secret
 
@@ -44,22 +44,10 @@ class WechatPaySettings(msgspec.Struct, frozen=True, kw_only=True):
     """WeChat refunds for a year (pay.weixin.qq.com, 申请退款)."""
 
 
-_NAMES = set(WechatPaySettings.__struct_fields__)
-_KNOWN = _NAMES | set(Limits.__struct_fields__) | {f"{name}_{by}" for name in SECRETS for by in ("file", "env")}
-
-
 def read_settings(account: MerchantAccount) -> WechatPaySettings:
     """The account's settings; raises AccountSettingsError naming the setting and what is allowed."""
     given: Mapping[str, Any] = account.settings
-    unknown = sorted(given.keys() - _KNOWN)
-    if unknown:
-        raise account_error(
-            account.account_id, f"settings.{unknown[0]} is not known; known are {', '.join(sorted(_KNOWN))}"
-        )
-    try:
-        settings = msgspec.convert({name: given[name] for name in _NAMES & given.keys()}, WechatPaySettings)
-    except msgspec.ValidationError as error:
-        raise account_error(account.account_id, f"settings: {error}") from None
+    settings = given_settings(account, WechatPaySettings, SECRETS, ("merchant_private_key", "api_v3_key"))
     if not settings.notify_url.startswith(("https://", "http://")) or "?" in settings.notify_url:
         raise account_error(account.account_id, "settings.notify_url is no http or https address without a query")
     if (settings.merchant_serial_no is None) != names_secret(given, "merchant_certificate"):

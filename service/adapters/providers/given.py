@@ -1,0 +1,62 @@
+"""What an account's settings give, as a shape: everything that is missing is named at once, and what is allowed."""
+
+from __future__ import annotations
+
+import re
+import types
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import msgspec
+
+from service.adapters.providers.exchange import Limits
+from service.adapters.providers.port import MerchantAccount
+from service.adapters.providers.secrets import account_error, names_secret
+
+Shape = TypeVar("Shape", bound=msgspec.Struct)
+_AT = re.compile(r"at `\$\.(\w+)")
+_PLACES = ("file", "env")
+
+
+def given_settings(
+    account: MerchantAccount, shape: type[Shape], secrets: Iterable[str], needed: Iterable[str]
+) -> Shape:
+    """The account's settings beside its secrets and `exchange.Limits`; nothing that they refer to is looked at.
+
+    `secrets` may be named by reference, those in `needed` must be. Raises AccountSettingsError for a name that nobody
+    knows, for all that is missing together, and for a value that is not allowed.
+    """
+    fields, known_secrets = shape.__struct_fields__, sorted(secrets)
+    references = {f"{name}_{place}" for name in known_secrets for place in _PLACES}
+    known = {*fields, *Limits.__struct_fields__, *references}
+    given = account.settings
+    for name in sorted(given.keys() - known):
+        what = f"settings.{name} is not known"
+        if name in known_secrets:  # Settings are stored, listed and logged.
+            raise account_error(
+                account.account_id, f"{what}: a secret stands elsewhere, use {name}_file=PATH or {name}_env=NAME"
+            )
+        raise account_error(account.account_id, f"{what}; known are {', '.join(sorted(known))}")
+    missing = [item.name for item in msgspec.structs.fields(shape) if item.required and item.name not in given]
+    missing += [f"{name}_file or {name}_env" for name in needed if not names_secret(given, name)]
+    if missing:
+        raise account_error(account.account_id, f"settings: missing are {', '.join(missing)}")
+    try:
+        return msgspec.convert({name: given[name] for name in fields if name in given}, shape)
+    except msgspec.ValidationError as error:
+        raise account_error(account.account_id, f"settings: {error}{_allowed(shape, str(error))}") from None
+
+
+def _allowed(shape: type[msgspec.Struct], said: str) -> str:
+    """The words that the field which the error names may have, where it has such."""
+    found = _AT.search(said)
+    words = _words(get_type_hints(shape)[found[1]]) if found else ()
+    return f"; allowed are {', '.join(map(str, words))}" if words else ""
+
+
+def _words(kind: Any) -> tuple[Any, ...]:
+    """The words of a Literal, also inside an optional or annotated type."""
+    if get_origin(kind) is Literal:
+        return get_args(kind)
+    inside = get_args(kind) if get_origin(kind) in (Union, types.UnionType, Annotated) else ()
+    return next((words for part in inside if (words := _words(part))), ())
