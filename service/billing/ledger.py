@@ -64,6 +64,7 @@ class Fact(IntEnum):
     WRITE_OFF_BACK = 10
     WAIVER_BACK = 11
     DISPUTE_FEE = 12
+    DISPUTE_FEE_BACK = 13
 
 
 class Transfer(NamedTuple):
@@ -154,9 +155,10 @@ def chargeback_transfers(
     return (Transfer(held, lost, amount_minor, currency) if won else Transfer(lost, held, amount_minor, currency),)
 
 
-def fee_transfers(account_no: int, amount_minor: int, currency: str) -> tuple[Transfer, ...]:
-    """The provider has kept a fee of what it holds."""
-    return (Transfer(account(Account.FEES, account_no), _CLEARING + account_no, amount_minor, currency),)
+def fee_transfers(account_no: int, amount_minor: int, currency: str, *, back: bool) -> tuple[Transfer, ...]:
+    """The provider has kept a fee of what it holds, or given it back."""
+    fees, held = account(Account.FEES, account_no), _CLEARING + account_no
+    return (Transfer(held, fees, amount_minor, currency) if back else Transfer(fees, held, amount_minor, currency),)
 
 
 _RECEIVABLE = account(Account.RECEIVABLE, 0)

@@ -247,3 +247,36 @@ def test_nothing_that_is_signed_raises(provider: Provider, type_: str, odd: dict
         assert isinstance(read(provider, type_, data), Notification | BadNotification)
     refused = provider.parse_notification({"stripe-signature": signature(rubbish)}, rubbish, NOW)
     assert isinstance(refused, BadNotification)
+
+
+@pytest.mark.parametrize(
+    ("moved", "fee"),
+    [
+        ([], (None, None)),
+        ([{"amount": -1250, "fee": 1500, "currency": "eur"}], (1500, "EUR")),
+        (
+            [{"amount": -1250, "fee": 1500, "currency": "eur"}, {"amount": 1250, "fee": 0, "currency": "eur"}],
+            (1500, "EUR"),
+        ),
+        (
+            [{"amount": -1250, "fee": 1500, "currency": "eur"}, {"amount": 1250, "fee": -1500, "currency": "eur"}],
+            (0, "EUR"),
+        ),
+        ([{"amount": -1400, "fee": 1500, "currency": "usd"}], (1500, "USD")),
+        (
+            [{"amount": -1400, "fee": 1500, "currency": "usd"}, {"amount": 1250, "fee": 0, "currency": "eur"}],
+            (None, None),
+        ),
+    ],
+)
+def test_a_disputes_fee_is_what_is_kept_of_all_that_it_moved(provider: Provider, moved: Any, fee: Any) -> None:
+    """docs.stripe.com/api/disputes/object, balance_transactions."""
+    told = read(provider, "charge.dispute.funds_withdrawn", dispute("needs_response", balance_transactions=moved))
+    assert isinstance(told, Notification) and told.dispute is not None
+    assert (told.dispute.fee_minor, told.dispute.fee_currency) == fee
+
+
+def test_a_dispute_is_told_as_of_when_its_event_happened(provider: Provider) -> None:
+    told = read(provider, "charge.dispute.closed", dispute("lost"), created=1_795_000_000)
+    assert isinstance(told, Notification) and told.dispute is not None
+    assert told.dispute.told_at == datetime.fromtimestamp(1_795_000_000, UTC)

@@ -15,6 +15,7 @@ from service.billing.debits.answers import RESTORED
 from service.billing.debits.events import (
     Call,
     DisputeClosed,
+    DisputeOpened,
     Due,
     NetAgain,
     Notified,
@@ -103,7 +104,7 @@ def test_support_may_stop_a_debit_but_not_the_question_whether_it_was_taken(stat
 
 @pytest.mark.parametrize("result", ["won", "lost"])
 def test_what_was_owed_back_while_the_bank_had_it_is_netted_when_the_chargeback_is_over(result: str) -> None:
-    taken = replace(debit(State.SETTLED), dispute="chargeback", disputed_minor=1000)
+    taken, _ = after(debit(State.SETTLED), DisputeOpened("chargeback"), NOW, terms())
     closed = DisputeClosed("won") if result == "won" else DisputeClosed("lost")
     _, effects = after(taken, closed, NOW, terms())
     assert NetAgain() in effects

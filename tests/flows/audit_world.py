@@ -31,6 +31,7 @@ from service.billing.debits.events import (
     RiderPaid,
     Submitted,
     Suspended,
+    Told,
 )
 from service.billing.events import Adjustment, Position
 from service.billing.keys import provider_key, session_key_bytes
@@ -69,6 +70,19 @@ LIVES: dict[str, Sequence[DebitEvent]] = {
         Submitted("", Succeeded(250, "ref-w")),
         DisputeOpened("chargeback", 250, 15),
         DisputeClosed("won"),
+    ),
+    "bank, twice": (
+        Submitted("", Succeeded(250, "ref-d")),
+        DisputeOpened("chargeback", 250, 15, Told("D1")),
+        DisputeClosed("won", 0, Told("D1")),
+        DisputeOpened("chargeback", 100, 15, Told("D2")),
+        DisputeClosed("lost", 15, Told("D2")),
+    ),
+    "bank, appealed": (
+        Submitted("", Succeeded(250, "ref-e")),
+        DisputeOpened("chargeback", 250, 15, Told("D3")),
+        DisputeClosed("lost", 15, Told("D3")),
+        DisputeClosed("won", 0, Told("D3")),
     ),
     "written off": (Submitted("", Declined(retryable=False, code="CARD")),),
 }

@@ -18,7 +18,7 @@ from sim_world import WorldError
 from service.adapters import postgres
 from service.adapters.providers import sandbox_notices
 from service.billing import batch, debits, ledger
-from service.billing.debits import answers, events, money, obligations, refunds, truth, wishes
+from service.billing.debits import answers, disputes, events, money, obligations, refunds, truth, wishes
 from service.billing.debits.events import DisputeOpened, Due, LeaseOver, OwedChanged
 from service.billing.debits.state import Debit, State, Terms
 from service.billing.outcomes import Declined, Succeeded
@@ -134,9 +134,10 @@ def a_chargeback_that_is_won_is_not_booked(patch: pytest.MonkeyPatch) -> None:
 
 
 def a_chargeback_is_booked_each_time_it_is_told(patch: pytest.MonkeyPatch) -> None:
-    right = wishes.dispute_opened
+    right = disputes.dispute_opened
     patch.setattr(disputing, "_news", lambda _, status: [DisputeOpened(status.kind, status.amount_minor)])
-    patch.setitem(debits._HANDLERS, DisputeOpened, lambda debit, *about: right(replace(debit, dispute=None), *about))
+    fresh = {"dispute": None, "disputes": (), "disputed_minor": 0}
+    patch.setitem(debits._HANDLERS, DisputeOpened, lambda debit, *about: right(replace(debit, **fresh), *about))
 
 
 def another_amount_is_believed(patch: pytest.MonkeyPatch) -> None:

@@ -28,7 +28,7 @@ from service.billing.auditing.rows import (
 )
 from service.billing.debits.lives import LifeRow
 from service.billing.debits.refunds import Refund, RefundState
-from service.billing.debits.state import Debit, Item, Receipt, State
+from service.billing.debits.state import Debit, Dispute, Item, Receipt, State
 from service.billing.outcomes import RiderAction
 
 END_OF_NUMBERS = 2**63 - 1
@@ -227,7 +227,7 @@ def _grouped(rows: Iterable[Any]) -> dict[int, list[Any]]:
 def _debit(row: asyncpg.Record) -> Debit:
     """A debit as it stands. JSON that can't be read is as if there were none."""
     values = {name: row[name] for name in Debit.__struct_fields__}
-    values |= {"state": State(values["state"]), "action": None, "receipts": (), "items": ()}
+    values |= {"state": State(values["state"]), "action": None, "receipts": (), "items": (), "disputes": ()}
     for name, decoder in _DECODERS.items():
         if row[name] is not None:
             with suppress(msgspec.DecodeError):
@@ -252,5 +252,6 @@ def _refunds(rows: Iterable[asyncpg.Record]) -> Iterator[StoredRefund]:
 _DECODERS: dict[str, msgspec.json.Decoder[Any]] = {
     "receipts": msgspec.json.Decoder(tuple[Receipt, ...]),
     "items": msgspec.json.Decoder(tuple[Item, ...]),
+    "disputes": msgspec.json.Decoder(tuple[Dispute, ...]),
     "action": msgspec.json.Decoder(RiderAction | None),
 }

@@ -16,7 +16,7 @@ from service.adapters.postgres.stops import Standing, StopStore
 from service.billing.debits.collecting import Posted
 from service.billing.debits.lives import LifeRow, refund_digest
 from service.billing.debits.refunds import Refund, RefundState
-from service.billing.debits.state import Debit, HoldSeen, Item, Receipt, State
+from service.billing.debits.state import Debit, Dispute, HoldSeen, Item, Receipt, State
 from service.billing.outcomes import RiderAction
 
 DebitKey = tuple[int, int]
@@ -264,6 +264,7 @@ _TRANSFER_COLUMNS = (
 )
 _RECEIPTS = msgspec.json.Decoder(tuple[Receipt, ...])
 _ITEMS = msgspec.json.Decoder(tuple[Item, ...])
+_DISPUTES = msgspec.json.Decoder(tuple[Dispute, ...])
 _ACTION = msgspec.json.Decoder(RiderAction)
 _ENCODER = msgspec.json.Encoder()
 
@@ -273,6 +274,7 @@ def _debit_row(row: asyncpg.Record) -> DebitRow:
     values["state"] = State(values["state"])
     values["receipts"] = _RECEIPTS.decode(values["receipts"]) if values["receipts"] != "[]" else ()
     values["items"] = _ITEMS.decode(values["items"]) if values["items"] != "[]" else ()
+    values["disputes"] = _DISPUTES.decode(values["disputes"]) if values["disputes"] != "[]" else ()
     if values["action"] is not None:
         values["action"] = _ACTION.decode(values["action"])
     names = {name: row[name] for name in _NAMES}
@@ -293,7 +295,7 @@ def _refund_row(row: asyncpg.Record) -> RefundRow:
 
 def _stored(debit: Debit, name: str) -> Any:
     value = getattr(debit, name)
-    if name in ("receipts", "items") or (name == "action" and value is not None):
+    if name in ("receipts", "items", "disputes") or (name == "action" and value is not None):
         return _ENCODER.encode(value).decode()
     return value
 

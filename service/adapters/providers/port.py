@@ -160,7 +160,8 @@ class DisputeStatus(msgspec.Struct, frozen=True, tag=True):
     """A dispute about a debit, which is named as the provider does: by its own number of the debit.
 
     A complaint leaves the money where it is, a chargeback takes it at its opening; how it ended is seen from the
-    operator. `amount_minor` is what is disputed.
+    operator. `amount_minor` is what is disputed, `fee_minor` (of `fee_currency`) all that the provider keeps for it so
+    far, None where he does not tell. `told_at` is as of when he tells it, by his clock, where he says so.
     """
 
     debit_ref: str
@@ -169,6 +170,9 @@ class DisputeStatus(msgspec.Struct, frozen=True, tag=True):
     amount_minor: int
     currency: str
     provider_ref: str | None = None
+    fee_minor: int | None = None
+    fee_currency: str | None = None
+    told_at: datetime | None = None
 
 
 DisputeAnswer: TypeAlias = tuple[DisputeStatus, ...] | Outcome

@@ -27,8 +27,10 @@ _SIGNS: dict[str, dict[Fact, int]] = {
         Fact.WRITE_OFF_BACK: -1,
         Fact.WAIVER_BACK: -1,
     },
+    "disputed_minor": {Fact.CHARGEBACK: 1, Fact.CHARGEBACK_WON: -1},
 }
 """What each sum of a debit is in the ledger."""
+_FEES = {Fact.DISPUTE_FEE: 1, Fact.DISPUTE_FEE_BACK: -1}
 
 
 def check_debits(
@@ -157,6 +159,7 @@ _DEBIT_S = ("slot", "operator_no", "agreement_no", "account_no", "currency")
 def _check_refunds(place: Place, debit: Debit, refunds: Sequence[Refund]) -> Iterator[Problem]:
     sums = {
         "paid_minor": sum(receipt.amount_minor for receipt in debit.receipts),
+        "disputed_minor": sum(one.taken_minor for one in debit.disputes),
         "refunds": len(refunds),
         "refunding_minor": sum(refund.amount_minor for refund in refunds if refund.state not in REFUND_FINAL),
         "refunded_minor": sum(r.amount_minor for r in refunds if r.state is RefundState.SUCCEEDED),
@@ -172,9 +175,9 @@ def _check_ledger(place: Place, debit: Debit, transfers: Sequence[StoredTransfer
         posted = sum(signs.get(Fact(row.fact), 0) * row.amount_minor for row in transfers)
         if posted != getattr(debit, column):
             yield _of(place, debit, column, f"{posted}, posted in the ledger", getattr(debit, column))
-    taken = [row.amount_minor for row in transfers if row.fact == Fact.CHARGEBACK]
-    if debit.disputed_minor and debit.disputed_minor != (taken[-1] if taken else 0):
-        yield _of(place, debit, "disputed_minor", taken[-1] if taken else 0, debit.disputed_minor)
+    fees = sum(_FEES.get(Fact(row.fact), 0) * row.amount_minor for row in transfers)
+    if fees != sum(one.fee_minor for one in debit.disputes):
+        yield _of(place, debit, "disputes", f"fees of {fees}, posted in the ledger", debit.disputes)
 
 
 def _check_transfers(
@@ -214,7 +217,9 @@ def _check_owed(place: Place, rows: AuditedDebits, owed_minor: int) -> Iterator[
     refunds = (stored.refund for stored in rows.refunds)
     failed = sum(refund.amount_minor for refund in refunds if refund.state is RefundState.FAILED)
     frozen = sum(
-        debit.paid_minor for debit in rows.debits if debit.dispute in ("chargeback", "lost") and debit.state in FINAL
+        debit.paid_minor
+        for debit in rows.debits
+        if (debit.disputed_minor or debit.dispute == "chargeback") and debit.state in FINAL
     )
     if not owed_minor <= covered <= owed_minor + failed + frozen:
         yield Problem(place, "debit", "amount_minor in all", f"{owed_minor}, the obligations' sum", covered)

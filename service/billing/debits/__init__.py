@@ -14,7 +14,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from service.billing.capabilities import Capabilities
-from service.billing.debits import dunning, holding, payments, policy, truth, wishes
+from service.billing.debits import disputes, dunning, holding, payments, policy, truth, wishes
 from service.billing.debits.answers import (
     RESTORED,
     THROTTLED,
@@ -140,7 +140,7 @@ def _submit_again(debit: Debit, now: datetime, terms: Terms) -> Step:
 
 def _begin(debit: Debit, now: datetime, terms: Terms) -> Step:
     """A new attempt. Only here a debit gets another key, and only after a definite decline."""
-    if debit.suspended or (wishes.disputed(debit) and terms.capabilities.pauses_for_dispute):
+    if debit.suspended or (disputes.disputed(debit) and terms.capabilities.pauses_for_dispute):
         return replace(debit, due_at=None), ()
     at = _morning(debit, now, terms)
     if at is not None:
@@ -318,8 +318,8 @@ _HANDLERS: dict[type[DebitEvent], Callable[[Debit, Any, datetime, Terms], Step]]
     OwedChanged: wishes.owed_changed,
     Suspended: wishes.suspended,
     Resumed: wishes.resumed,
-    DisputeOpened: wishes.dispute_opened,
-    DisputeClosed: wishes.dispute_closed,
+    DisputeOpened: disputes.dispute_opened,
+    DisputeClosed: disputes.dispute_closed,
     RefundAsked: wishes.refund_asked,
     RefundEnded: wishes.refund_ended,
 }

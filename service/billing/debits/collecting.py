@@ -302,8 +302,9 @@ def ledger_transfers(debit: Debit, fact: Fact, amount_minor: int) -> tuple[Trans
             return ledger.settlement_transfers(agreement_no, account_no, amount_minor, debit.currency)
         case Fact.RECOVERY:
             return ledger.recovery_transfers(operator_no, account_no, amount_minor, debit.currency)
-        case Fact.DISPUTE_FEE:
-            return ledger.fee_transfers(account_no, amount_minor, debit.currency)
+        case Fact.DISPUTE_FEE | Fact.DISPUTE_FEE_BACK:
+            back = fact is Fact.DISPUTE_FEE_BACK
+            return ledger.fee_transfers(account_no, amount_minor, debit.currency, back=back)
         case Fact.CHARGEBACK | Fact.CHARGEBACK_WON:
             won = fact is Fact.CHARGEBACK_WON
             return ledger.chargeback_transfers(operator_no, account_no, amount_minor, debit.currency, won=won)

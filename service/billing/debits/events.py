@@ -140,21 +140,31 @@ class Resumed(msgspec.Struct, frozen=True):
     """Support lets a suspended debit go on."""
 
 
+class Told(msgspec.Struct, frozen=True):
+    """Of which dispute a provider tells: his number of it, and as of when, where he says either."""
+
+    ref: str | None = None
+    at: datetime | None = None
+
+
 class DisputeOpened(msgspec.Struct, frozen=True):
     """The rider complains at the provider, or his bank takes the money back: `amount_minor` of it, or all.
 
-    `fee_minor` is what the provider takes for a chargeback, whoever wins it.
+    `fee_minor` is all that the provider keeps for it so far, where he tells. `told` is None when a person says it.
     """
 
     kind: DisputeKind
     amount_minor: int | None = None
-    fee_minor: int = 0
+    fee_minor: int | None = None
+    told: Told | None = None
 
 
 class DisputeClosed(msgspec.Struct, frozen=True):
-    """How the dispute ended, seen from the operator."""
+    """How a dispute ended, seen from the operator; the rest as in `DisputeOpened`."""
 
     result: DisputeResult
+    fee_minor: int | None = None
+    told: Told | None = None
 
 
 class RefundAsked(msgspec.Struct, frozen=True):
@@ -222,6 +232,7 @@ class Post(msgspec.Struct, frozen=True):
         "chargeback",
         "chargeback_won",
         "dispute_fee",
+        "dispute_fee_back",
     ]
     amount_minor: int
 

@@ -9,7 +9,7 @@ import msgspec
 
 from service.billing.debits.events import Publish
 from service.billing.debits.refunds import Refund, RefundState
-from service.billing.debits.state import Debit, DisputeKind, State, debit_id, refund_id
+from service.billing.debits.state import Debit, State, debit_id, dispute_id, refund_id
 from service.billing.facts import EncodedFact, encode_fact
 from service.billing.facts.data import (
     DebitDeclined,
@@ -143,9 +143,9 @@ def contact_of(name: str, told: str) -> Contact:
 
 
 def _dispute_fact(debit: Debit, publish: Publish, about: dict[str, Any]) -> Fact:
-    common = {**about, "dispute_id": debit_id(debit.ride_no, debit.ordinal)}
-    nature: DisputeKind = "chargeback" if debit.disputed_minor or debit.dispute == "chargeback" else "complaint"
+    about_it = debit.disputes[-1]
+    common = {**about, "dispute_id": dispute_id(debit.ride_no, debit.ordinal, about_it.number)}
     if publish.fact == "dispute.opened":
-        return DisputeOpened(**common, nature=nature)
-    assert debit.dispute == "won" or debit.dispute == "lost" or debit.dispute == "resolved"  # noqa: PLR1714  Narrows.
-    return DisputeClosed(**common, nature=nature, outcome=debit.dispute)
+        return DisputeOpened(**common, nature=about_it.kind)
+    assert about_it.state != "opened"
+    return DisputeClosed(**common, nature=about_it.kind, outcome=about_it.state)

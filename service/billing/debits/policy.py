@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple
 from msgspec.structs import replace
 
 from service.billing.debits import dunning
+from service.billing.debits.disputes import disputed
 from service.billing.debits.events import (
     Call,
     NudgeAnswered,
@@ -23,7 +24,6 @@ from service.billing.debits.events import (
 )
 from service.billing.debits.money import Step
 from service.billing.debits.state import CAN_BE_OVERDUE, FINAL, Debit, State, Terms
-from service.billing.debits.wishes import disputed
 from service.billing.outcomes import Accepted, AlreadyDone, Succeeded
 
 What = Literal["remind_attempt", "remind_due", "overdue", "remind_overdue", "notice", "report", "write_off", "nudge"]

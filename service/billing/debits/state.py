@@ -77,6 +77,24 @@ class Receipt(msgspec.Struct, frozen=True):
     returned_minor: int = 0
 
 
+class Dispute(msgspec.Struct, frozen=True):
+    """What a rider or his bank holds against a debit; `number` counts a debit's from 1, `ref` is the provider's, once
+    it is known.
+
+    `amount_minor` is what a chargeback took at its opening, `taken_minor` what of it the bank has now; `fee_minor` is
+    what the provider keeps for it. `at`: as of when the provider has told this (his clock), where he says so.
+    """
+
+    number: int
+    kind: DisputeKind
+    state: Literal["opened"] | DisputeResult
+    amount_minor: int = 0
+    taken_minor: int = 0
+    fee_minor: int = 0
+    ref: str | None = None
+    at: datetime | None = None
+
+
 class Debit(msgspec.Struct, frozen=True, kw_only=True):
     """One debit of a ride. Amounts are minor units of `currency`; instants are business time.
 
@@ -93,7 +111,9 @@ class Debit(msgspec.Struct, frozen=True, kw_only=True):
     are what the debit is sent with; `dunned` (since `dunned_at`), `reminded` (the attempt that was announced),
     `nudged_at`, `record` (what is reported; `record_at`: since when the provider knows) are the calendar's diary.
     `attempts` and `begun_at` count over all keys, `submitted_at`, `not_found_at` and `asked_minor` (what is asked for)
-    are of the present one. `digest` is that of its last transition (service.billing.debits.lives).
+    are of the present one. `dispute` is the kind of the dispute that is open (a chargeback first), else the end of the
+    last of `disputes`, which stand in the order of their last changes; `disputed_minor` is what banks have taken back
+    and not returned. `digest` is that of its last transition (service.billing.debits.lives).
     """
 
     ride_no: int
@@ -122,6 +142,7 @@ class Debit(msgspec.Struct, frozen=True, kw_only=True):
     net_again: bool = False
     capped: bool = False
     dispute: DisputeKind | DisputeResult | None = None
+    disputes: tuple[Dispute, ...] = ()
     disputed_minor: int = 0
     asked_minor: int = 0
     provider_ref: str | None = None
@@ -180,6 +201,11 @@ class Terms(msgspec.Struct, frozen=True):
 def debit_id(ride_no: int, ordinal: int) -> str:
     """How a debit is called outside."""
     return f"{ride_no}-{ordinal}"
+
+
+def dispute_id(ride_no: int, ordinal: int, number: int) -> str:
+    """How a dispute is called outside."""
+    return f"{ride_no}-{ordinal}-d{number}"
 
 
 def refund_id(ride_no: int, ordinal: int, refund_ordinal: int) -> str:

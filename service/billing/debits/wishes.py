@@ -8,17 +8,13 @@ from msgspec.structs import replace
 
 from service.billing.debits import dunning, holding
 from service.billing.debits.answers import asked_about
+from service.billing.debits.disputes import disputed, goes_on_at
 from service.billing.debits.events import (
-    DisputeClosed,
-    DisputeOpened,
-    Effect,
     ImpossibleEventError,
-    NetAgain,
     OperatorDecided,
     OwedChanged,
     PaidElsewhere,
     Post,
-    Publish,
     RefundAsked,
     RefundEnded,
     RefundRefusedError,
@@ -29,11 +25,6 @@ from service.billing.debits.events import (
 )
 from service.billing.debits.money import Step, close_confirmed, give_back, take_money
 from service.billing.debits.state import CAN_BE_OVERDUE, FINAL, UNSURE, Debit, State, Terms
-
-
-def disputed(debit: Debit) -> bool:
-    """Whether a complaint or chargeback is open."""
-    return debit.dispute in ("complaint", "chargeback")
 
 
 def rider_asked(debit: Debit, event: RiderAsked, now: datetime, terms: Terms) -> Step:
@@ -146,38 +137,7 @@ def resumed(debit: Debit, _event: Resumed, now: datetime, terms: Terms) -> Step:
         debit.pay_by if debit.overdue else max(debit.pay_by or now, dunning.pay_by(now, terms.zone, terms.calendar))
     )
     going_on = replace(debit, suspended=False, pay_by=pay_by)
-    return replace(going_on, due_at=_goes_on_at(going_on, now, terms)), ()
-
-
-def dispute_opened(debit: Debit, event: DisputeOpened, _now: datetime, terms: Terms) -> Step:
-    """A complaint leaves the money where it is; a chargeback takes it, where the provider knows such a thing."""
-    if event.kind == "chargeback" and terms.capabilities.dispute != "chargeback":
-        raise ImpossibleEventError(debit, event)
-    if disputed(debit):
-        return debit, ()
-    left = debit.paid_minor - debit.refunded_minor
-    taken = min(left, left if event.amount_minor is None else event.amount_minor) if event.kind == "chargeback" else 0
-    opened = replace(debit, dispute=event.kind, disputed_minor=taken)
-    posts = [Post("chargeback", taken)] if taken else []
-    fees = [Post("dispute_fee", event.fee_minor)] if event.fee_minor else []
-    return opened, (Publish("dispute.opened"), *posts, *fees)
-
-
-def dispute_closed(debit: Debit, event: DisputeClosed, now: datetime, terms: Terms) -> Step:
-    """Won: the money is back. Collection goes on where it was stopped; what was not given back meanwhile now is."""
-    if not disputed(debit):
-        return debit, ()
-    back = debit.disputed_minor if event.result == "won" else 0
-    closed = replace(debit, dispute=event.result)
-    stopped = closed.state in (State.NEW, State.RETRY_WAIT) or holding.waits_for_hold(closed)
-    if stopped and closed.due_at is None and not closed.suspended:
-        closed = replace(closed, due_at=_goes_on_at(closed, now, terms))
-    effects: list[Effect] = [Publish("dispute.closed")]
-    if back:
-        effects.append(Post("chargeback_won", back))
-    if closed.state in FINAL:
-        effects.append(NetAgain())
-    return closed, tuple(effects)
+    return replace(going_on, due_at=goes_on_at(going_on, now, terms)), ()
 
 
 def refund_asked(debit: Debit, event: RefundAsked, now: datetime, terms: Terms) -> Step:
@@ -194,8 +154,7 @@ def refund_asked(debit: Debit, event: RefundAsked, now: datetime, terms: Terms) 
 
 def refundable_minor(debit: Debit) -> int:
     """What can still be given back: what was paid, less what the rider has back already, or is to get back."""
-    taken_back = debit.disputed_minor if debit.dispute in ("chargeback", "lost") else 0
-    return max(debit.paid_minor - debit.refunded_minor - debit.refunding_minor - taken_back, 0)
+    return max(debit.paid_minor - debit.refunded_minor - debit.refunding_minor - debit.disputed_minor, 0)
 
 
 def refund_ended(debit: Debit, event: RefundEnded, _now: datetime, _terms: Terms) -> Step:
@@ -210,11 +169,3 @@ def refund_ended(debit: Debit, event: RefundEnded, _now: datetime, _terms: Terms
         for receipt in debit.receipts
     )
     return replace(debit, receipts=receipts), ()
-
-
-def _goes_on_at(debit: Debit, now: datetime, terms: Terms) -> datetime | None:
-    if debit.state is State.NEW or holding.waits_for_hold(debit):
-        return now
-    if debit.state is State.RETRY_WAIT:
-        return dunning.in_hours(now, terms.zone, terms.calendar)
-    return dunning.poll_at(0, now) if asked_about(debit, terms) else None

@@ -208,7 +208,7 @@ class DisputeOpened(_Dispute, frozen=True, kw_only=True):
 
 
 class DisputeClosed(_Dispute, frozen=True, kw_only=True):
-    """The dispute is over."""
+    """The dispute is over; told again where the provider reverses who won it."""
 
     outcome: Literal["won", "lost", "resolved"]
 

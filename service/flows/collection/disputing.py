@@ -7,7 +7,8 @@ from datetime import timedelta
 from service.adapters.postgres.collection import CollectionStore, DebitKey
 from service.adapters.postgres.unheard import UnheardStore
 from service.adapters.providers.port import DisputeStatus
-from service.billing.debits.events import DebitEvent, DisputeClosed, DisputeOpened, ImpossibleEventError
+from service.billing.debits.disputes import known_dispute
+from service.billing.debits.events import DebitEvent, DisputeClosed, DisputeOpened, ImpossibleEventError, Told
 from service.billing.debits.state import Debit
 from service.flows.collection.apart import Key, one_at_a_time
 from service.flows.collection.hearing import Hearing
@@ -30,8 +31,8 @@ class Disputing(Hearing):
 
         Then it is kept and looked for again (`hear_unheard`): the answer that names the number may be lost or not saved
         yet. One that is over is not opened again by news of its opening: repeated and reversed news end in the same
-        state. A complaint that becomes a chargeback, or is followed by one, is resolved, and the chargeback opened.
-        What can't be is only logged.
+        state; another one, by its number, is booked beside it. A complaint that becomes a chargeback, or is followed by
+        one, is resolved, and the chargeback opened. What can't be is only logged.
         """
         async with self._database.transaction(CollectionStore) as store:
             believed = await self._tell(store, account_no, status)
@@ -80,18 +81,15 @@ class Disputing(Hearing):
 
 
 def _news(debit: Debit, status: DisputeStatus) -> list[DebitEvent]:
-    """What of a dispute's news the debit does not know yet. Said in another currency than the debit's (a bank's own),
-    its amount says nothing here: all of the debit is disputed then."""
-    events: list[DebitEvent] = []
+    """What is told of a dispute; the rules leave what the debit knows already. Said in another currency than the
+    debit's (a bank's own), its amount says nothing here: all of the debit is disputed then. Nor does such a fee."""
+    told = Told(status.provider_ref, status.told_at)
     amount_minor = status.amount_minor if status.currency == debit.currency else None
-    if debit.dispute == status.state:
-        return events
-    escalated = debit.dispute == "complaint" and status.kind == "chargeback"
-    if escalated:
-        events.append(DisputeClosed("resolved"))
-    followed = debit.dispute == "resolved" and status.kind == "chargeback"
-    if debit.dispute is None or escalated or followed:
-        events.append(DisputeOpened(status.kind, amount_minor))
+    fee_minor = status.fee_minor if status.fee_currency == debit.currency else None
+    events: list[DebitEvent] = []
+    if status.kind == "chargeback" and debit.dispute == "complaint" and not known_dispute(debit, "chargeback", told):
+        events += [DisputeClosed("resolved") for one in debit.disputes if one.state == "opened"]
+    events.append(DisputeOpened(status.kind, amount_minor, fee_minor, told))
     if status.state != "opened":
-        events.append(DisputeClosed(status.state))
+        events.append(DisputeClosed(status.state, fee_minor, told))
     return events

@@ -145,12 +145,14 @@ CREATE TABLE dispute_unheard (
   account_no integer NOT NULL REFERENCES merchant_account,
   debit_ref text NOT NULL,
   kind text NOT NULL,
+  dispute_ref text NOT NULL,
   state text NOT NULL,
   status text NOT NULL,
+  told_at timestamptz NOT NULL,
   asks integer NOT NULL DEFAULT 0,
   due_at timestamptz NOT NULL,
   created_at timestamptz NOT NULL,
-  PRIMARY KEY (account_no, debit_ref, kind)
+  PRIMARY KEY (account_no, debit_ref, kind, dispute_ref)
 );
 CREATE INDEX dispute_unheard_due ON dispute_unheard (account_no, due_at);
 
@@ -428,6 +430,7 @@ CREATE TABLE debit (
   net_again boolean NOT NULL DEFAULT false,
   capped boolean NOT NULL DEFAULT false,
   dispute text CHECK (dispute IN ('complaint', 'chargeback', 'won', 'lost', 'resolved')),
+  disputes jsonb NOT NULL DEFAULT '[]',
   provider_key text NOT NULL,
   asked_minor bigint NOT NULL DEFAULT 0 CHECK (asked_minor >= 0),
   provider_ref text,

@@ -164,7 +164,7 @@ UPDATE debit d SET
   lowering_to = new.lowering_to, excess_minor = new.excess_minor, asked_minor = new.asked_minor,
   receipts = new.receipts, refunds = new.refunds, state = new.state,
   overdue = new.overdue, suspended = new.suspended, net_again = new.net_again, capped = new.capped,
-  dispute = new.dispute, provider_key = new.provider_key, provider_ref = new.provider_ref, action = new.action,
+  dispute = new.dispute, disputes = new.disputes, provider_key = new.provider_key, provider_ref = new.provider_ref, action = new.action,
   reason = new.reason, attempts = new.attempts, queries = new.queries, begun_at = new.begun_at,
   submitted_at = new.submitted_at, not_found_at = new.not_found_at, settled_at = new.settled_at, due_at = new.due_at,
   pay_by = new.pay_by, policy_at = new.policy_at, verify = new.verify, doubted_minor = new.doubted_minor,

@@ -7,6 +7,7 @@ Direct Debit dispute; SEPA Direct Debit payment disputes). What fails before is 
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Literal
 
 from service.adapters.providers.port import DisputeStatus
@@ -34,8 +35,9 @@ PREVENTED = "prevented"
 dispute preventions): what it took from the balance tells which."""
 
 
-def dispute_status(dispute: Dispute) -> DisputeStatus | Unknown:
-    """How a dispute stands; Unknown for a state nobody listed, and for one that names no payment."""
+def dispute_status(dispute: Dispute, told_at: datetime | None = None) -> DisputeStatus | Unknown:
+    """How a dispute stands; Unknown for a state nobody listed, and for one that names no payment. `told_at` is the
+    instant of the event that brought it."""
     state, kind = STATES.get(dispute.status), _kind(dispute.status)
     if dispute.status == PREVENTED and dispute.balance_transactions is not None:
         taken = sum(moved.amount for moved in dispute.balance_transactions) < 0
@@ -45,9 +47,22 @@ def dispute_status(dispute: Dispute) -> DisputeStatus | Unknown:
     currency = dispute.currency.upper()
     try:
         amount = from_stripe(dispute.amount, currency)
+        fee, fee_currency = _fee(dispute)
     except UnitsError as error:
         return Unknown(str(error))
-    return DisputeStatus(dispute.payment_intent, kind, state, amount, currency, dispute.id)
+    return DisputeStatus(dispute.payment_intent, kind, state, amount, currency, dispute.id, fee, fee_currency, told_at)
+
+
+def _fee(dispute: Dispute) -> tuple[int | None, str | None]:
+    """What Stripe keeps for it in all, and in which currency: the fees of what it moved, of which one that is given
+    back is below 0 (docs.stripe.com/api/disputes/object, balance_transactions: one when funds are withdrawn, another
+    when they are reinstated; docs.stripe.com/disputes/how-disputes-work). Raises UnitsError."""
+    moved = dispute.balance_transactions or ()
+    currencies = {one.currency for one in moved}
+    currency = currencies.pop() if len(currencies) == 1 else None
+    if currency is None:
+        return None, None
+    return from_stripe(max(sum(one.fee for one in moved), 0), currency.upper()), currency.upper()
 
 
 def _kind(status: str) -> Kind:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 
 from service.adapters.providers.exchange import decoded
 from service.adapters.providers.port import Ack, BadNotification, DisputeStatus, Notification
@@ -108,8 +108,9 @@ def _read(event: Event, about: str, currency: str) -> Notification | BadNotifica
     told = decoded(bytes(event.data.object), MONEY) if about != "charge.dispute" else None
     if told is not None and told.currency not in (None, currency.lower()):
         return BadNotification(f"{event.type} in {told.currency}, which is another account's", TAKEN)
-    readers = {"payment_intent": _payment, "setup_intent": _agreement, "charge.dispute": _dispute}
-    notice = readers.get(about, _refund)(event.id, bytes(event.data.object))
+    readers = {"payment_intent": _payment, "setup_intent": _agreement}
+    data = bytes(event.data.object)
+    notice = _dispute(event, data) if about == "charge.dispute" else readers.get(about, _refund)(event.id, data)
     if isinstance(notice, str):
         return BadNotification(f"{event.type}: {notice}", Ack(400, "text/plain", b"refused"))
     return notice or BadNotification(f"{event.type} of nothing that Farebox made", TAKEN)
@@ -144,14 +145,14 @@ def _refund(number: str, data: bytes) -> Notification | str | None:
     return Notification(number, "refund", key, refund_outcome(refund), TAKEN) if key else None
 
 
-def _dispute(number: str, data: bytes) -> Notification | str | None:
+def _dispute(event: Event, data: bytes) -> Notification | str | None:
     """A dispute in a state that nobody listed is asked about until it is in one that is known."""
     dispute = decoded(data, DISPUTE)
     if dispute is None:
         return "not a dispute in a shape that is known"
     if dispute.payment_intent is None:
         return None
-    status = dispute_status(dispute)
+    status = dispute_status(dispute, None if event.created is None else datetime.fromtimestamp(event.created, UTC))
     if not isinstance(status, DisputeStatus):
-        return Notification(number, "dispute", dispute.id, status, TAKEN)
-    return Notification(number, "debit", status.debit_ref, Unknown(f"dispute {status.state}"), TAKEN, dispute=status)
+        return Notification(event.id, "dispute", dispute.id, status, TAKEN)
+    return Notification(event.id, "debit", status.debit_ref, Unknown(f"dispute {status.state}"), TAKEN, dispute=status)

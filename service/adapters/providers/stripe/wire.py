@@ -117,9 +117,12 @@ class Refund(msgspec.Struct, frozen=True):
 
 
 class Moved(msgspec.Struct, frozen=True):
-    """What a dispute has taken from the account's balance (below 0), or given back to it."""
+    """What a dispute has taken from the account's balance (below 0), or given back to it. `fee` is Stripe's for it
+    (below 0: given back), in the currency of the payout."""
 
     amount: int
+    fee: int = 0
+    currency: str | None = None
 
 
 class Dispute(msgspec.Struct, frozen=True):
@@ -201,6 +204,7 @@ class Event(msgspec.Struct, frozen=True):
     type: str
     data: EventData
     livemode: bool = False
+    created: int | None = None
 
 
 class Refused(msgspec.Struct, frozen=True):

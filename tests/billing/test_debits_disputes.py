@@ -1,0 +1,169 @@
+"""Disputes by the provider's number: a second one, a reversed end, fees, and messages in any order."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import timedelta
+from itertools import permutations
+from typing import NamedTuple
+
+import pytest
+from debit_makers import CARD, NOW, debit, terms
+
+from service.adapters.providers.port import DisputeStatus
+from service.billing.debits import after
+from service.billing.debits.events import DebitEvent, DisputeClosed, DisputeOpened, NetAgain, Post, Publish, Told
+from service.billing.debits.state import Debit, DisputeResult, State
+from service.flows.collection.disputing import _news  # What a provider's message is to the rules.
+
+
+class End(NamedTuple):
+    """How a debit of 1000 stands, and what was posted in all."""
+
+    dispute: str | None
+    disputed_minor: int
+    posted: dict[str, int]
+
+
+def opened(ref: str | None, minute: int | None = 0, of_minor: int | None = None, fee: int | None = None) -> DebitEvent:
+    return DisputeOpened("chargeback", of_minor, fee, told(ref, minute))
+
+
+def closed(result: DisputeResult, ref: str | None, minute: int | None = 0, fee: int | None = None) -> DebitEvent:
+    return DisputeClosed(result, fee, told(ref, minute))
+
+
+def told(ref: str | None, minute: int | None) -> Told:
+    return Told(ref, None if minute is None else NOW + timedelta(minutes=minute))
+
+
+def posted(made: Debit, events: list[DebitEvent]) -> tuple[Debit, Counter[str], list[object]]:
+    sums: Counter[str] = Counter()
+    all_effects: list[object] = []
+    for event in events:
+        made, effects = after(made, event, NOW, terms(CARD))
+        all_effects += effects
+        for effect in effects:
+            if isinstance(effect, Post):
+                sums[effect.fact] += effect.amount_minor
+    return made, sums, all_effects
+
+
+TABLE: dict[str, tuple[list[DebitEvent], End]] = {
+    "a second one after the first was won": (
+        [opened("A"), closed("won", "A", 1), opened("B", 2)],
+        End("chargeback", 1000, {"chargeback": 2000, "chargeback_won": 1000}),
+    ),
+    "news of the first, late": (
+        [opened("A"), closed("won", "A", 1), opened("A", 0), opened("B", 2), opened("A", 0), closed("won", "A", 1)],
+        End("chargeback", 1000, {"chargeback": 2000, "chargeback_won": 1000}),
+    ),
+    "a second one of what the first left": (
+        [opened("A", 0, 300), closed("lost", "A", 1), opened("B", 2), closed("won", "B", 3)],
+        End("won", 300, {"chargeback": 1000, "chargeback_won": 700}),
+    ),
+    "two at once": (
+        [opened("A", 0, 300), opened("B", 0, 300), closed("won", "A", 1)],
+        End("chargeback", 300, {"chargeback": 600, "chargeback_won": 300}),
+    ),
+    "lost, then an appeal is won": (
+        [opened("A"), closed("lost", "A", 1), opened("A", 2), closed("won", "A", 3)],
+        End("won", 0, {"chargeback": 1000, "chargeback_won": 1000}),
+    ),
+    "won, then withdrawn once more": (
+        [opened("A", 0, 400), closed("won", "A", 1), closed("lost", "A", 2)],
+        End("lost", 400, {"chargeback": 800, "chargeback_won": 400}),
+    ),
+    "an appeal that is won is told before the loss": (
+        [opened("A"), closed("won", "A", 3), closed("lost", "A", 1)],
+        End("won", 0, {"chargeback": 1000, "chargeback_won": 1000}),
+    ),
+    "won, lost, won; the last is told twice, and before the second": (
+        [opened("A"), *(closed("won", "A", 1), closed("won", "A", 3), closed("lost", "A", 2), closed("won", "A", 3))],
+        End("won", 0, {"chargeback": 1000, "chargeback_won": 1000}),
+    ),
+    "a fee, told with each message": (
+        [opened("A", 0, None, 15), opened("A", 1, None, 15), closed("lost", "A", 2, 15), closed("lost", "A", 2, 15)],
+        End("lost", 1000, {"chargeback": 1000, "dispute_fee": 15}),
+    ),
+    "a fee that is told later": (
+        [opened("A"), opened("A", 1, None, 15)],
+        End("chargeback", 1000, {"chargeback": 1000, "dispute_fee": 15}),
+    ),
+    "a fee that is given back when it is won": (
+        [opened("A", 0, None, 15), closed("won", "A", 1, 0), opened("A", 0, None, 15)],
+        End("won", 0, {"chargeback": 1000, "chargeback_won": 1000, "dispute_fee": 15, "dispute_fee_back": 15}),
+    ),
+    "a fee and none in the same second": (
+        [opened("A", 0, None, 15), opened("A", 0, None, 0)],
+        End("chargeback", 1000, {"chargeback": 1000, "dispute_fee": 15}),
+    ),
+    "each dispute's own fee": (
+        [opened("A", 0, None, 15), closed("won", "A", 1, 15), opened("B", 2, None, 15)],
+        End("chargeback", 1000, {"chargeback": 2000, "chargeback_won": 1000, "dispute_fee": 30}),
+    ),
+    "what a person opened gets its number": (
+        [DisputeOpened("chargeback"), opened("A"), closed("won", "A", 1), opened("B", 2)],
+        End("chargeback", 1000, {"chargeback": 2000, "chargeback_won": 1000}),
+    ),
+    "what a person said was lost, and is won": (
+        [opened("A"), DisputeClosed("lost"), closed("won", "A", 1)],
+        End("won", 0, {"chargeback": 1000, "chargeback_won": 1000}),
+    ),
+    "without a number it is opened once": (
+        [opened(None, None), closed("won", None, None), opened(None, None)],
+        End("won", 0, {"chargeback": 1000, "chargeback_won": 1000}),
+    ),
+    "an inquiry's end is not the chargeback's": (
+        [opened("A"), closed("resolved", "A", 5)],
+        End("chargeback", 1000, {"chargeback": 1000}),
+    ),
+    "an end of nothing that is known": ([closed("lost", "A", 1)], End(None, 0, {})),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", TABLE)
+def test_disputes_by_their_numbers(case: str) -> None:
+    events, expected = TABLE[case]
+    made, sums, _ = posted(debit(State.SETTLED), events)
+    assert End(made.dispute, made.disputed_minor, dict(sums)) == expected
+    assert made.disputed_minor == sum(one.taken_minor for one in made.disputes)
+
+
+def test_a_reversed_end_is_told_and_the_ride_is_netted() -> None:
+    lost, _, _ = posted(debit(State.SETTLED), [opened("A"), closed("lost", "A", 1)])
+    for made, result in ((lost, "won"), (posted(lost, [closed("won", "A", 2)])[0], "lost")):
+        _, _, effects = posted(made, [closed("won" if result == "won" else "lost", "A", 3)])
+        assert NetAgain() in effects and Publish("dispute.closed") in effects
+
+
+def test_a_complaint_beside_another_is_its_own() -> None:
+    events: list[DebitEvent] = [
+        DisputeOpened("complaint", told=told("A", 0)),
+        DisputeOpened("complaint", told=told("B", 1)),
+        DisputeClosed("resolved", told=told("A", 2)),
+    ]
+    made, _, _ = posted(debit(State.SETTLED), events)
+    assert made.dispute == "complaint"
+    made, _, _ = posted(made, [DisputeClosed("resolved", told=told("B", 3))])
+    assert made.dispute == "resolved"
+
+
+MESSAGES = [
+    *(("A", "opened", 0, 15), ("A", "won", 1, 0), ("A", "lost", 4, 15)),
+    *(("B", "opened", 2, 20), ("B", "won", 3, 20)),
+]
+
+
+def test_messages_of_two_disputes_end_the_same_in_every_order() -> None:
+    for order in permutations(MESSAGES):
+        made, sums = debit(State.SETTLED), Counter[str]()
+        for ref, state, minute, fee in order:
+            at = NOW + timedelta(minutes=minute)
+            status = DisputeStatus("ref", "chargeback", state, 400, "CNY", ref, fee, "CNY", at)  # type: ignore[arg-type]  # A state of the table above.
+            made, more, _ = posted(made, _news(made, status))
+            sums += more
+        ends = {one.ref: (one.state, one.taken_minor, one.fee_minor) for one in made.disputes}
+        assert ends == {"A": ("lost", 400, 15), "B": ("won", 0, 20)}, order
+        assert sums["chargeback"] - sums["chargeback_won"] == 400 == made.disputed_minor
+        assert sums["dispute_fee"] - sums["dispute_fee_back"] == 35
