@@ -1,7 +1,8 @@
 """Agreements: begun with the provider, signed by the rider, looked after until they are over.
 
 The intent to sign is committed before the provider is called; its key derives from operator and agreement id, so that
-asking again gives the same agreement. `refresh_round` asks about what is not decided, ends what is to end, and sees
+asking again gives the same agreement. Whoever wants to know about one that is not decided has its provider asked, in
+turn with others (`Turns`). `refresh_round` asks about what is not decided, ends what is to end, and sees
 when an agreement's time is over. Where the provider's revoking ends collection, one that we end is over with us at
 once, and the round tells the provider when nothing is under way on it any more.
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 
 from msgspec.structs import replace
@@ -20,12 +22,13 @@ from service.adapters.postgres.batches import OutRecord, writer_name
 from service.adapters.postgres.holds import HoldStore
 from service.adapters.providers import Providers
 from service.adapters.providers.port import AgreementRef, AgreementRequest, Provider
-from service.billing.agreements import exposure_minor, refusal
+from service.billing.agreements import Standing, exposure_minor, refusal
 from service.billing.agreements.asking import UnknownAskError
 from service.billing.agreements.signing import (
     REVOKING,
     Agreement,
     answered,
+    asked_early,
     may_be_told,
     never_signed,
     not_yet,
@@ -36,7 +39,7 @@ from service.billing.agreements.standing import AgreementAnswer, AgreementStatus
 from service.billing.debits.dunning import calendar
 from service.billing.facts import encode_fact
 from service.billing.keys import session_key_bytes, slot_of
-from service.billing.outcomes import NotFound, Unknown
+from service.billing.outcomes import NotFound, Throttled, Unknown
 from service.flows.accounts import merchant_account
 from service.flows.admission import Admission
 from service.flows.agreement_replies import (
@@ -52,6 +55,7 @@ from service.flows.agreement_replies import (
 )
 from service.flows.clock import Clock
 from service.flows.each import each
+from service.flows.turns import Turns
 
 LEASE = timedelta(seconds=30)
 """Machine time after which another process may ask about an agreement that this one was working on."""
@@ -70,6 +74,7 @@ class Agreements:
         self._now = now
         self._machine_now = machine_now
         self._admission = Admission()
+        self._turns = Turns(machine_now)
 
     async def create(self, operator_no: int, new: NewAgreement) -> AgreementView:
         """Begins an agreement, or gives the one that was begun with the same content.
@@ -88,7 +93,22 @@ class Agreements:
 
     async def get(self, operator_no: int, agreement_id: str) -> AgreementView:
         """The agreement; one that is not decided is asked about first. Raises UnknownAskError."""
-        return view(await self._refresh(await self._find(operator_no, agreement_id)))
+        row = await self._find(operator_no, agreement_id)
+        if _undecided(row.agreement):
+            row = await self.look_again(operator_no, agreement_id)
+        return view(row)
+
+    async def look_again(self, operator_no: int, agreement_id: str, within: timedelta = CALL_WITHIN) -> AgreementRow:
+        """An agreement that is not decided, asked about once, in turn with others who want to know; as it was known
+        before where that takes longer than `within` (machine time). Raises UnknownAskError."""
+
+        async def ask() -> None:
+            await self._refresh(await self._find(operator_no, agreement_id))
+
+        with suppress(TimeoutError):
+            async with asyncio.timeout(within.total_seconds()):
+                await self._turns.take((operator_no, agreement_id), ask)
+        return await self._find(operator_no, agreement_id)
 
     async def page(
         self,
@@ -141,7 +161,28 @@ class Agreements:
         return len(rows)
 
     async def eligibility(self, ask: EligibilityAsk) -> Eligibility:
-        """Whether the rider of an agreement may begin a ride on a tariff now. Raises UnknownAskError."""
+        """Whether the rider of an agreement may begin a ride on a tariff now; one that waits for its rider is asked
+        about first. Raises UnknownAskError."""
+        standing, agreement = await self._standing(ask)
+        if standing.state == "pending":
+            await self.look_again(ask.operator_no, ask.agreement_id)
+            standing, agreement = await self._standing(ask)
+        why = refusal(standing, self._now())
+        return Eligibility(
+            eligible=why is None,
+            reason=why,
+            provider_says=agreement.reason if standing.state in ("refused", "revoked", "expired") else None,
+            action=agreement.action if standing.state == "pending" else None,
+            currency=standing.currency,
+            cap_minor=standing.cap_minor,
+            open_minor=exposure_minor(standing),
+            exposure_max_minor=standing.exposure_max_minor,
+            overdue=sum(debt.overdue for debt in standing.debts),
+            overdue_minor=sum(debt.overdue_minor for debt in standing.debts if debt.currency == standing.currency),
+        )
+
+    async def _standing(self, ask: EligibilityAsk) -> tuple[Standing, Agreement]:
+        """What eligibility looks at, as it is known."""
         now = self._now()
         async with self._database.transaction(HoldStore, snapshot=True) as store:
             setting = await store.hold_setting(ask.operator_no, ask.agreement_id, ask.tariff_id, now)
@@ -152,19 +193,7 @@ class Agreements:
             standing = await self._admission.standing(store, setting, now)
             row = await store.find(ask.operator_no, ask.agreement_id)
         assert row is not None
-        why = refusal(standing, now)
-        return Eligibility(
-            eligible=why is None,
-            reason=why,
-            provider_says=row.agreement.reason if standing.state in ("refused", "revoked", "expired") else None,
-            action=row.agreement.action if standing.state == "pending" else None,
-            currency=standing.currency,
-            cap_minor=standing.cap_minor,
-            open_minor=exposure_minor(standing),
-            exposure_max_minor=standing.exposure_max_minor,
-            overdue=sum(debt.overdue for debt in standing.debts),
-            overdue_minor=sum(debt.overdue_minor for debt in standing.debts if debt.currency == standing.currency),
-        )
+        return standing, row.agreement
 
     # -------------------------------------------------------------- asking the provider
 
@@ -189,10 +218,10 @@ class Agreements:
         return AgreementRow(agreement, setting.operator_id, setting.account, None)
 
     async def _refresh(self, row: AgreementRow, return_url: str | None = None) -> AgreementRow:
-        """Asks the provider about an agreement that is not decided, unless somebody is at it."""
-        undecided = row.agreement.state == "pending" or row.agreement.reason == REVOKING
+        """Asks the provider about an agreement that is not decided, unless somebody is telling him about it."""
         at_it = row.leased_until is not None and row.leased_until > self._machine_now()
-        return await self._ask(row, return_url) if undecided and not at_it else row
+        only_asked = row.agreement.state == "pending" and row.agreement.version > 1
+        return await self._ask(row, return_url) if _undecided(row.agreement) and (only_asked or not at_it) else row
 
     async def _ask(self, row: AgreementRow, return_url: str | None) -> AgreementRow:
         if row.agreement.ending_at is not None and not await self._may_be_told(row.agreement):
@@ -215,10 +244,18 @@ class Agreements:
         """Keeps what the provider answered; where somebody was faster, what he kept stands."""
         now = self._now()
         agreement = answered(row.agreement, answer, now)
+        if not isinstance(answer, Throttled):
+            agreement = asked_early(row.agreement, agreement, now)
         if overslept(agreement, now):
             agreement = never_signed(agreement)
         kept = await self._save(row, agreement)
-        return kept or await self._find(row.agreement.operator_no, row.agreement.agreement_id)
+        if kept is not None:
+            return kept
+        there = await self._find(row.agreement.operator_no, row.agreement.agreement_id)
+        decided = isinstance(answer, AgreementStatus) and answer.state != "pending"
+        if decided and there.agreement.state == row.agreement.state == "pending":
+            return await self._keep(there, answer)  # Who was faster was told before the rider had decided.
+        return there
 
     async def _save(
         self, row: AgreementRow, agreement: Agreement, lease_until: datetime | None = None
@@ -247,6 +284,11 @@ class Agreements:
 
     def _lease(self) -> datetime:
         return self._machine_now() + LEASE
+
+
+def _undecided(agreement: Agreement) -> bool:
+    """Whether its provider knows more about it, or is still to be told of its end."""
+    return agreement.state == "pending" or agreement.reason == REVOKING
 
 
 def _published(agreement: Agreement) -> tuple[object, ...]:

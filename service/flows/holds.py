@@ -8,9 +8,11 @@ never started and completes those whose debits are final. Every round is bounded
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
+from typing import TypeAlias
 
+import msgspec
 from msgspec.structs import replace
 
 from service.adapters.postgres import Database
@@ -54,27 +56,54 @@ LEASE = timedelta(seconds=30)
 CALL_WITHIN = timedelta(seconds=10)
 HOLDS_MAX = 200
 AT_ONCE = 16
+LookAgain: TypeAlias = Callable[[int, str, timedelta], Awaitable[object]]
+
+
+class _Unsigned(msgspec.Struct, frozen=True):
+    """The agreement waits for its rider, as far as is known; how long the app waits for its provider."""
+
+    answer_within: timedelta
 
 
 class Holds:
-    """Holds of every operator. `now` is the business clock, `machine_now` rules leases."""
+    """Holds of every operator. `now` is the business clock, `machine_now` rules leases.
 
-    def __init__(self, database: Database, providers: Providers, now: Clock, machine_now: Clock) -> None:
+    `look_again` asks the provider once about an agreement (operator number, agreement id), for no longer than it is
+    told; who only runs the rounds needs none.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        providers: Providers,
+        now: Clock,
+        machine_now: Clock,
+        look_again: LookAgain | None = None,
+    ) -> None:
         self._database = database
         self._providers = providers
         self._now = now
         self._machine_now = machine_now
         self._admission = Admission()
+        self._look_again = look_again
         self._operators: dict[int, str] = {}
 
     async def ask(self, ask: HoldAsk) -> HoldReply:
-        """Opens the session's hold, by one call to the provider; asking again gives the same hold.
+        """Opens the session's hold, by one call to the provider; asking again gives the same hold, as it stands then.
 
-        A hold that was refused is decided anew. Raises AskError naming the field: UnknownAskError for an agreement or
+        A hold that was refused is decided anew; before one is refused because the agreement waits for its rider, its
+        provider is asked whether he has signed. Raises AskError naming the field: UnknownAskError for an agreement or
         tariff that is not there, ConflictingAskError when the session's hold is for something else.
         """
         async with self._database.transaction(HoldStore) as store:
-            row, first = await self._intend(store, ask)
+            begun = await self._intend(store, ask)
+        if isinstance(begun, _Unsigned):
+            if self._look_again is not None:
+                await self._look_again(ask.operator_no, ask.agreement_id, begun.answer_within)
+            async with self._database.transaction(HoldStore) as store:
+                begun = await self._intend(store, ask, asked=True)
+        assert not isinstance(begun, _Unsigned)
+        row, first = begun
         if row is None:
             async with self._database.reading(HoldStore) as store:
                 return reply(await self._find(store, ask.operator_no, ask.session_id))
@@ -121,10 +150,13 @@ class Holds:
 
     # -------------------------------------------------------------- before the call
 
-    async def _intend(self, store: HoldStore, ask: HoldAsk) -> tuple[HoldRow | None, bool]:
+    async def _intend(
+        self, store: HoldStore, ask: HoldAsk, *, asked: bool = False
+    ) -> tuple[HoldRow | None, bool] | _Unsigned:
         """The hold as it is to be, written; whether its provider was never asked. No row: somebody was faster.
 
-        A row with a lease is this caller's to ask the provider about.
+        A row with a lease is this caller's to ask the provider about. Nothing is written while it depends on an
+        agreement that waits for its rider, unless that was `asked` about.
         """
         key = session_key(await self._operator(store, ask.operator_no), ask.session_id)
         setting = await store.hold_setting(ask.operator_no, ask.agreement_id, ask.tariff_id, self._now(), key)
@@ -135,6 +167,8 @@ class Holds:
             if setting.known.hold.state is not HoldState.REFUSED:
                 row = named_row(ask, setting, agreement, setting.known.hold, setting.known.lease_until)
                 return await self._take_up(store, row), False
+        if agreement.state == "pending" and not asked:
+            return _Unsigned(setting.policy.answer_within)
         row = await self._decide(store, requested_row(ask, setting, agreement, self._now(), known), setting)
         if known is None:
             written = row if await store.request(row.hold, row.lease_until) else None

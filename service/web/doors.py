@@ -92,8 +92,8 @@ class Doors:
         """Makes the pools; connections are made when they are needed."""
         self.reading = await _pool(self.settings, "serve reading", self.settings.reading_connections)
         self.working = await _pool(self.settings, "serve", self.settings.working_connections)
-        self.holds = Holds(self.working, self.providers, self.clock.now, self.machine)
         self.agreements = Agreements(self.working, self.providers, self.clock.now, self.machine)
+        self.holds = Holds(self.working, self.providers, self.clock.now, self.machine, self.agreements.look_again)
         self.collection = Collection(self.working, self.providers.by_number, self.clock.now, self.machine)
 
     async def close(self) -> None:

@@ -16,7 +16,8 @@ from service.web.problems import not_found
 
 
 class HoldRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """May this session's vehicle be unlocked? A hold is for one session id: asking again gives the same hold."""
+    """May this session's vehicle be unlocked? A hold is for one session id: asking again gives the same hold as it
+    stands then, with the same Idempotency-Key too, and decides one anew that was refused."""
 
     session_id: Name
     agreement_id: Name
@@ -26,7 +27,8 @@ class HoldRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @post("/v1/holds", status_code=200, opt=needs("billing:write") | {"body": HoldRequest}, tags=["holds"])
 async def ask_hold(request: Asked, body: RawBody, idempotency_key: Key) -> Response[HoldReply]:
-    """Open the provider's order for a session, in one call: allowed, refused, rider_action, or pending."""
+    """Open the provider's order for a session: allowed, refused, rider_action, or pending. Where the agreement waits
+    for its rider, its provider is asked first whether he has signed. Only `allowed` is kept under the key."""
     asked = read(_HOLD, body)
 
     async def ask() -> tuple[int, HoldReply]:
@@ -39,7 +41,7 @@ async def ask_hold(request: Asked, body: RawBody, idempotency_key: Key) -> Respo
         )
         return 200, await doors_of(request).holds.ask(hold)
 
-    return await once(request, "POST holds", idempotency_key, asked, ask)
+    return await once(request, "POST holds", idempotency_key, asked, ask, final=_allowed)
 
 
 @get("/v1/holds/{session_id:str}", opt=needs("status:read"), tags=["holds"])
@@ -63,6 +65,11 @@ async def release_hold(request: Asked, session_id: FromPath[str], idempotency_ke
             raise not_found("hold") from None
 
     return await once(request, "POST holds release", idempotency_key, session_id, release)
+
+
+def _allowed(told: HoldReply) -> bool:
+    """Anything else may be otherwise a second later: the rider signs, the provider answers."""
+    return told.status == "allowed"
 
 
 _HOLD = msgspec.json.Decoder(HoldRequest)

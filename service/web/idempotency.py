@@ -1,6 +1,7 @@
 """`Idempotency-Key`: the same write twice is done once and answered the same.
 
-What is kept is the answer of a write that was done. A write that was refused did nothing, and its key is free again.
+What is kept is the answer of a write that was done. A write that was refused did nothing, and its key is free again; so
+is that of an answer that says "not yet".
 """
 
 from __future__ import annotations
@@ -38,13 +39,24 @@ Key = Annotated[str, _KEY]
 OptionalKey = Annotated[str | None, _KEY]
 
 
+def _always(_told: Any) -> bool:
+    return True
+
+
 async def once(
-    request: Asked, route: str, key: str | None, content: Any, work: Callable[[], Awaitable[tuple[int, T]]]
+    request: Asked,
+    route: str,
+    key: str | None,
+    content: Any,
+    work: Callable[[], Awaitable[tuple[int, T]]],
+    *,
+    final: Callable[[T], bool] = _always,
 ) -> Response[T]:
     """Does the work unless it was done under this key, and answers the status and content that it came to.
 
     `content` is all that the write says, its path included: the same key with other content is refused (422); while
-    another request works on it, 409. `work` must be safe to do again: a process may die before the answer is kept.
+    another request works on it, 409. `work` must be safe to do again: a process may die before the answer is kept. An
+    answer that is not `final` is not kept: the same key again asks how it stands then.
     """
     if key is None:
         status, told = await work()
@@ -60,6 +72,8 @@ async def once(
     try:
         status, told = await work()
         response = answer(request, told, status=status)
+        if not final(told):
+            return response
         async with doors.working.reading(AnswerStore) as store:
             await store.keep(operator_no, route, key, status, cast(bytes, response.content))
         done = True

@@ -45,8 +45,8 @@ class World:
         self.business_at = MIGRATED_AT
         self.machine_at = datetime.now(UTC)
         self.providers = Providers()
-        self.holds = Holds(database, self.providers, self.now, self.machine_now)
         self.agreements = Agreements(database, self.providers, self.now, self.machine_now)
+        self.holds = Holds(database, self.providers, self.now, self.machine_now, self.agreements.look_again)
         self.operator_no = 0
         self.operator_id = f"op-{secrets.token_hex(4)}"
         self.account_no = 0

@@ -10,6 +10,7 @@ import pytest
 from rider_world import World, world
 from sandbox_peer import rider_path
 
+from service.adapters.postgres.agreements import AgreementStore
 from service.billing.agreements.asking import AskError, ConflictingAskError, InvalidAskError, UnknownAskError
 from service.billing.agreements.signing import LOOK_AGAIN
 from service.billing.agreements.standing import AgreementStatus
@@ -48,6 +49,37 @@ async def test_an_agreement_waits_for_the_rider_and_is_active_once_he_signed(it:
     assert await it.facts("ag") == ["agreement.active"]
     asked = EligibilityAsk(operator_no=it.operator_no, agreement_id="ag", tariff_id="bike")
     assert (await it.agreements.eligibility(asked)).eligible
+
+
+async def test_whether_he_may_ride_is_asked_of_the_provider_while_the_agreement_waits_for_him(it: World) -> None:
+    begun = await it.agreements.create(it.operator_no, new())
+    asked = EligibilityAsk(operator_no=it.operator_no, agreement_id="ag", tariff_id="bike")
+    assert (await it.agreements.eligibility(asked)).reason == "agreement_pending"
+    await it.sandbox.call("POST", rider_path(it.sandbox, begun.action) + "&answer=confirm")
+    assert (await it.agreements.eligibility(asked)).eligible
+
+
+async def test_who_asks_often_is_not_told_later_by_the_rounds(it: World) -> None:
+    begun = await it.agreements.create(it.operator_no, new())
+    for _ in range(4):
+        assert (await it.agreements.get(it.operator_no, "ag")).state == "pending"
+        it.machine_at += timedelta(seconds=1)
+    await it.sandbox.call("POST", rider_path(it.sandbox, begun.action) + "&answer=confirm")
+    it.pass_time(SOON)
+    assert await it.agreements.refresh_round(it.account_no) == 1
+    assert [view.state for view in await it.agreements.page(it.operator_no)] == ["active"]
+
+
+async def test_an_older_answer_that_was_kept_first_does_not_hide_that_he_signed(it: World) -> None:
+    await it.agreements.create(it.operator_no, new())
+    async with it.database.reading(AgreementStore) as store:
+        row = await store.find(it.operator_no, "ag")
+    assert row is not None
+    async with it.database.transaction(AgreementStore) as store:
+        await store.save(row.agreement, it.now())  # Somebody else was told "pending" and was faster.
+    await it.agreements._keep(row, AgreementStatus("active", "ref"))
+    assert (await it.agreements.page(it.operator_no))[0].state == "active"
+    assert await it.facts("ag") == ["agreement.active"]
 
 
 async def test_the_round_finds_out_by_itself_that_the_rider_signed(it: World) -> None:

@@ -14,6 +14,7 @@ from service.billing.agreements.asking import AskError, ConflictingAskError, Inv
 from service.billing.agreements.standing import HoldStatus
 from service.billing.keys import session_key, slot_of
 from service.billing.outcomes import OpenUrl
+from service.flows.agreement_replies import NewAgreement
 
 SOON = timedelta(seconds=2)
 
@@ -40,6 +41,27 @@ async def test_asking_again_gives_the_same_hold(it: World) -> None:
     assert (await it.ask("s2")).status == "allowed"
     assert (await it.sandbox.books())["holds"] == {"open": 2}
     assert await it.facts("s2") == ["hold.opened"]
+
+
+async def test_a_rider_who_has_just_signed_may_ride_though_nobody_was_told(it: World) -> None:
+    begun = await it.agreements.create(it.operator_no, NewAgreement(agreement_id="new", rider_ref="newcomer"))
+    unsigned = await it.ask("s1", "new")
+    assert (unsigned.status, unsigned.reason) == ("refused", "agreement_pending")
+    await it.sandbox.call("POST", rider_path(it.sandbox, begun.action) + "&answer=confirm")
+    assert (await it.ask("s1", "new")).status == "allowed"
+    assert await it.facts("s1") == ["hold.refused", "hold.opened"]
+    assert await it.facts("new") == ["agreement.active"]
+
+
+async def test_a_provider_that_does_not_say_whether_the_rider_signed_holds_up_nobody(it: World) -> None:
+    begun = await it.agreements.create(it.operator_no, NewAgreement(agreement_id="new", rider_ref="newcomer"))
+    await it.sandbox.call("POST", rider_path(it.sandbox, begun.action) + "&answer=confirm")
+    await it.policy(answer_within="PT0.2S")
+    await it.sandbox.script("slow", on="newcomer", op="agreement.get", seconds=30)
+    unsaid = await it.ask("s1", "new")
+    assert (unsaid.status, unsaid.reason) == ("refused", "agreement_pending")
+    await it.policy()
+    assert (await it.ask("s1", "new")).status == "allowed"
 
 
 @pytest.mark.parametrize(

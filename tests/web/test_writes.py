@@ -195,6 +195,22 @@ async def test_a_hold_is_asked_for_looked_at_and_given_up(it: WebWorld) -> None:
     assert (await it.get("/v1/sessions/used"))["hold"]["state"] == "open"
 
 
+async def test_a_refused_hold_asked_for_with_the_same_key_is_as_it_stands_then(it: WebWorld) -> None:
+    assert it.sandbox is not None
+    await it.clock(0)
+    new = {"agreement_id": "agr-new", "rider_ref": "newcomer"}
+    begun = await it.ask("POST", "/v1/agreements", new)
+    asked = {"session_id": "at-once", "agreement_id": "agr-new", "tariff_id": "bike"}
+    unsigned = await it.ask("POST", "/v1/holds", asked, key="k-at-once")
+    assert (unsigned.body["status"], unsigned.body["reason"]) == ("refused", "agreement_pending")
+    page = begun.body["action"]["url"].removeprefix(it.sandbox.url)
+    await it.sandbox.call("POST", f"{page}&answer=confirm")
+    signed = await it.ask("POST", "/v1/holds", asked, key="k-at-once")
+    assert (signed.body["status"], signed.headers.get("idempotency-replayed")) == ("allowed", None)
+    again = await it.ask("POST", "/v1/holds", asked, key="k-at-once")
+    assert (again.body, again.headers["idempotency-replayed"]) == (signed.body, "true")
+
+
 async def test_an_agreement_is_signed_found_and_revoked(it: WebWorld) -> None:
     await it.clock(0)
     await it.agree("agr-life", "life")

@@ -141,6 +141,15 @@ def not_yet(agreement: Agreement, now: datetime) -> Agreement:
     return replace(agreement, due_at=now + LOOK_AGAIN)
 
 
+def asked_early(before: Agreement, after: Agreement, now: datetime) -> Agreement:
+    """What an answer made of a pending agreement that somebody wanted to know about before its time: that puts off no
+    later question, or those who ask often would be told late."""
+    waits = before.state == after.state == "pending"
+    if not waits or before.due_at is None or before.due_at <= now:
+        return after
+    return replace(after, asks=before.asks, due_at=before.due_at)
+
+
 def overslept(agreement: Agreement, now: datetime) -> bool:
     """Whether the rider has not signed for so long that nobody waits any more."""
     return agreement.state == "pending" and now >= agreement.created_at + SIGN_WITHIN
