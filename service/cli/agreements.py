@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import Any, TypeVar
 
 import msgspec
 import rich_click as click
@@ -18,11 +19,13 @@ from service.adapters.providers.secrets import AccountSettingsError
 from service.billing.agreements.asking import AskError
 from service.billing.money import format_amount
 from service.billing.outcomes import Outcome, Throttled, Unknown
-from service.cli.connections import business_now, carry_out, database_of, fail, load_settings, named_values
+from service.cli.connections import BY, REASON, business_now, carry_out, database_of, fail, load_settings, named_values
 from service.flows.account_checks import Finding, check_accounts, in_words
-from service.flows.accounts import add_account, change_account, check_account, list_accounts, pause_account
+from service.flows.accounts import add_account, change_account, check_account, list_accounts
 from service.flows.operators import OperatorError, operator_of
+from service.flows.stops import UnknownStopError, resume_account, stop_account
 
+T = TypeVar("T")
 PAGE = 500
 DIGITS_MAX = 7
 """Longer numbers in an account's settings are names: a merchant's, an app's, a seller's."""
@@ -176,17 +179,26 @@ def check_command(account_id: str | None, operator_id: str | None) -> None:
 @account.command("pause")
 @click.argument("account_id", metavar="ID")
 @click.option("--operator", "operator_id", help="Whose it is.  [default: the default operator]")
-def pause_command(account_id: str, operator_id: str | None) -> None:
-    """Submit no new debits and refunds of an account; rides are charged on, what is under way is asked about."""
-    _pause(account_id, operator_id, paused=True)
+@REASON
+@BY
+def pause_command(account_id: str, operator_id: str | None, reason: str, by: str) -> None:
+    """Send no new debits, refunds or reports of an account: `farebox pause` of all three, as `farebox stops` shows it.
+
+    Rides are charged on, what is under way is asked about.
+    """
+    owner = _stops(operator_id, partial(stop_account, account_id=account_id, reason=reason, by=by))[0]
+    click.echo(f"account {owner}.{account_id}: paused, nothing new is submitted; `farebox stops` shows it")
 
 
 @account.command("resume")
 @click.argument("account_id", metavar="ID")
 @click.option("--operator", "operator_id", help="Whose it is.  [default: the default operator]")
-def resume_command(account_id: str, operator_id: str | None) -> None:
+@REASON
+@BY
+def resume_command(account_id: str, operator_id: str | None, reason: str, by: str) -> None:
     """Let a paused account go on: what became due meanwhile is submitted."""
-    _pause(account_id, operator_id, paused=False)
+    owner, ended = _stops(operator_id, partial(resume_account, account_id=account_id, reason=reason, by=by))
+    click.echo(f"account {owner}.{account_id}: {'goes on' if ended else 'nothing of it alone was paused'}")
 
 
 @click.group()
@@ -242,17 +254,16 @@ def _say_checked(at: MerchantAccount, wrong: Outcome | None, operator_id: str | 
     sys.exit(CHECK_FAILED)
 
 
-def _pause(account_id: str, operator_id: str | None, *, paused: bool) -> None:
+def _stops(operator_id: str | None, change: Callable[..., Awaitable[T]]) -> tuple[str, T]:
+    """Does what is to be done about the operator's stops; returns his id and what came of it."""
     settings = load_settings()
 
-    async def work() -> str:
+    async def work() -> tuple[str, T]:
         async with database_of(settings) as database:
             owner = await _operator(database, operator_id)
-            await pause_account(database, owner.operator_no, account_id, paused=paused)
-            return owner.operator_id
+            return owner.operator_id, await change(database, owner.operator_no, now=await business_now(database))
 
-    owner = carry_out(work(), AskError, OperatorError)
-    click.echo(f"account {owner}.{account_id}: {'paused, nothing new is submitted' if paused else 'goes on'}")
+    return carry_out(work(), UnknownStopError, OperatorError)
 
 
 async def _operator(database: Database, operator_id: str | None) -> KnownOperator:

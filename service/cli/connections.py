@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from datetime import datetime
@@ -26,6 +25,8 @@ from service.settings import Settings, SettingsError, read_settings
 Answer = TypeVar("Answer")
 AWAY = (*UNAVAILABLE, *KAFKA_UNAVAILABLE)
 """What it looks like when a server is away."""
+REASON = click.option("--reason", required=True, help="Why.")
+BY = click.option("--by", default="command line", show_default=True, help="Who decides, for the trail.")
 
 
 def load_settings() -> Settings:
@@ -36,10 +37,18 @@ def load_settings() -> Settings:
         fail(str(error))
 
 
-def fail(message: str) -> NoReturn:
-    """One line on standard error, exit code 2."""
+class Ended(SystemExit):
+    """The command ends, and said why in one line."""
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(code)
+        self.message = message
+
+
+def fail(message: str, code: int = 2) -> NoReturn:
+    """One line on standard error, and the exit code."""
     click.echo(f"farebox: {message}", err=True)
-    sys.exit(2)
+    raise Ended(message, code)
 
 
 def carry_out(work: Coroutine[Any, Any, Answer], *refusals: type[Exception]) -> Answer:

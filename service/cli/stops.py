@@ -10,14 +10,13 @@ import rich_click as click
 from service.adapters.postgres import Database
 from service.adapters.postgres.operators import OperatorStore
 from service.adapters.postgres.stops import StopRow
-from service.cli.connections import business_now, carry_out, database_of, load_settings
+from service.cli.connections import BY, REASON, business_now, carry_out, database_of, load_settings
 from service.flows import stops as flow
 from service.flows.operators import OperatorError, operator_of
 from service.flows.stops import UnknownStopError, What
 
 T = TypeVar("T")
 OPERATOR = click.option("--operator", "operator_id", help="Whose.  [default: the default operator]")
-BY = click.option("--by", default="command line", show_default=True, help="Who decides, for the trail.")
 
 
 def register(group: click.Group) -> None:
@@ -31,7 +30,7 @@ def register(group: click.Group) -> None:
 @OPERATOR
 @click.option("--account", "account_id", help="Only of this merchant account.")
 @click.option("--tariff", "tariff_id", help="Only of rides on this tariff.")
-@click.option("--reason", required=True, help="Why.")
+@REASON
 @BY
 def pause(
     what: What, operator_id: str | None, account_id: str | None, tariff_id: str | None, reason: str, by: str
@@ -53,7 +52,7 @@ def pause(
 @click.command()
 @click.argument("stop_no", metavar="NUMBER", type=click.IntRange(1, 2**31 - 1))
 @OPERATOR
-@click.option("--reason", required=True, help="Why.")
+@REASON
 @BY
 def resume(stop_no: int, operator_id: str | None, reason: str, by: str) -> None:
     """Let what was paused go on: NUMBER is that of `farebox stops`."""
@@ -75,7 +74,10 @@ def stops(operator_id: str | None, ended: bool) -> None:
     async def work(database: Database, operator_no: int) -> list[StopRow]:
         return await flow.list_stops(database, operator_no, ended=ended)
 
-    for row in _run(operator_id, work):
+    found = _run(operator_id, work)
+    if not found:
+        click.echo("nothing is paused")
+    for row in found:
         of = "  ".join(
             f"{kind} {name}" for kind, name in (("account", row.account_id), ("tariff", row.tariff_id)) if name
         )

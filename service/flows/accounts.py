@@ -90,13 +90,6 @@ async def change_account(
     return account
 
 
-async def pause_account(database: Database, operator_no: int, account_id: str, *, paused: bool) -> None:
-    """Stops new submissions of an account, or lets them go on. Raises UnknownAskError when there is none."""
-    async with database.transaction(AgreementStore) as store:
-        if not await store.set_account_paused(operator_no, account_id, paused=paused):
-            raise UnknownAskError("account_id", f"the operator has no merchant account {account_id}")
-
-
 async def check_account(account: MerchantAccount) -> Outcome | None:
     """Asks the provider, by a call that moves nothing, whether credentials and settings are good: None, they are."""
     provider = open_provider(account)

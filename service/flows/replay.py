@@ -21,7 +21,7 @@ async def replay_agreements(
 ) -> tuple[str, ...]:
     """The ids of the agreements to charge: the given one, or sandbox ones `replay-<currency>-NN`, made if need be.
 
-    Sandbox agreements are active at once, each with a rider of its own, on a merchant account `replay` that is paused:
+    Sandbox agreements are active at once, each with a rider of its own, on a merchant account `replay` that is stopped:
     pricing needs no provider, and no debit reaches one. Raises ReplayError where the given agreement can't pay in
     `currency`.
     """

@@ -6,7 +6,7 @@ Rides go on being charged, and what is under way at a provider is still asked ab
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Literal
+from typing import Literal, get_args
 
 from service.adapters.postgres import Database
 from service.adapters.postgres.stops import StopRow, StopStore
@@ -46,6 +46,29 @@ async def stop(
             if name is not None and number is None:
                 raise UnknownStopError(f"there is no {kind} {name}")
         return await store.add_stop(operator_no, account_no, tariff_no, what, reason, by, now) is not None
+
+
+async def stop_account(
+    database: Database, operator_no: int, account_id: str, *, reason: str, by: str, now: datetime
+) -> None:
+    """Stops debits, refunds and reports of an account. Raises UnknownStopError where it is not there."""
+    for what in get_args(What):
+        await stop(database, operator_no, what, reason=reason, by=by, now=now, account_id=account_id)
+
+
+async def resume_account(
+    database: Database, operator_no: int, account_id: str, *, reason: str, by: str, now: datetime
+) -> int:
+    """Ends whatever stands on an account for all its tariffs; returns how many stops that were. Raises UnknownStopError
+    where the account is not there."""
+    async with database.transaction(StopStore) as store:
+        if (await store.scope(operator_no, account_id, None))[0] is None:
+            raise UnknownStopError(f"there is no merchant account {account_id}")
+        standing = await store.list_stops(operator_no, ended=False, limit=STOPS_MAX)
+        own = [row.stop_no for row in standing if row.account_id == account_id and row.tariff_id is None]
+        for stop_no in own:
+            await store.end_stop(operator_no, stop_no, by, reason, now)
+        return len(own)
 
 
 async def resume(database: Database, operator_no: int, stop_no: int, *, reason: str, by: str, now: datetime) -> None:

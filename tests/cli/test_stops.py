@@ -40,7 +40,7 @@ async def test_what_is_paused_is_shown_and_goes_on(farebox: Farebox) -> None:
     assert (what, of) == ("debits", "everything")
     assert line.endswith(" by night desk: a tariff times 100")
     assert (await farebox("resume", number, "--reason", "mended"))[:2] == (0, f"{number}: goes on\n")
-    assert (await farebox("stops"))[1] == ""
+    assert (await farebox("stops"))[1] == "nothing is paused\n"
     assert " resumed " in (await farebox("stops", "--ended"))[1]
 
 

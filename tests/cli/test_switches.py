@@ -121,7 +121,9 @@ async def test_rides_are_billed_from_an_instant(farebox: Farebox, database: Any)
         (["operator", "bill-from", "default", "tomorrow"], "with its offset"),
         (["operator", "bill-from", "default", "2027-01-01T00:00:00"], "with its offset"),
         (["operator", "bill-from", "default"], "give either"),
-        (["account", "pause", "none"], "no merchant account none"),
+        (["account", "pause", "none", "--reason", "r"], "no merchant account none"),
+        (["account", "resume", "none", "--reason", "r"], "no merchant account none"),
+        (["account", "pause", "none"], "--reason"),
         (["account", "change", "none"], "no merchant account none"),
         (["debit", "refund-again", DEBIT], "there is no debit"),
         (["debit", "decide-refund", f"{DEBIT}-1", "given_back", "--reason", "r"], "there is no debit"),
@@ -178,11 +180,17 @@ async def test_accounts_are_checked_by_a_call_that_moves_nothing_and_paused(
     for words, said in ((["--setting", "api_key="], "api_key"), (["--url", "nowhere"], "nowhere is no http")):
         left = await farebox("account", "change", "bad", *words)
         assert (left[0], said in left[2]) == (2, True)
-    paused = await farebox("account", "pause", "good")
-    assert paused[1] == "account default.good: paused, nothing new is submitted\n"
+    paused = await farebox("account", "pause", "good", "--reason", "it hangs", "--by", "night desk")
+    assert paused[1] == "account default.good: paused, nothing new is submitted; `farebox stops` shows it\n"
     assert "  paused  " in (await farebox("account", "list"))[1].splitlines()[0]
-    assert (await farebox("account", "resume", "good"))[1] == "account default.good: goes on\n"
-    assert not await database.fetchval("SELECT bool_or(paused) FROM merchant_account")
+    shown = (await farebox("stops"))[1].splitlines()
+    assert {line.split("  ")[1] for line in shown} == {"debits", "refunds", "reports"}
+    assert all("  account good  " in line and line.endswith(" by night desk: it hangs") for line in shown)
+    goes_on = ("account", "resume", "good", "--reason", "mended")
+    assert (await farebox(*goes_on))[1] == "account default.good: goes on\n"
+    assert (await farebox("stops"))[1] == "nothing is paused\n"
+    assert (await farebox(*goes_on))[1] == "account default.good: nothing of it alone was paused\n"
+    assert not await database.fetchval("SELECT count(*) FROM stop WHERE resumed_at IS NULL")
 
 
 async def test_a_merchants_number_is_a_text_and_a_quantity_is_not(farebox: Farebox, database: Any) -> None:

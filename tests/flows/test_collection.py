@@ -201,7 +201,11 @@ async def test_a_paused_account_submits_nothing_but_still_asks(bench: Bench) -> 
     lost = await bench.ride(party, 300)
     bench.provider.faults["*"] = ["lost_after"]
     await bench.collection.submit_round(bench.account_no)
-    await bench.connection.execute("UPDATE merchant_account SET paused = true WHERE account_no = $1", bench.account_no)
+    await bench.connection.execute(
+        "INSERT INTO stop (operator_no, account_no, what, reason, stopped_by, stopped_at)"
+        " SELECT operator_no, account_no, 'debits', 'r', 'me', created_at FROM merchant_account WHERE account_no = $1",
+        bench.account_no,
+    )
     waiting = await bench.ride(party, 400)
     await bench.settle_down(3)
     assert [await bench.states(ride) for ride in (lost, waiting)] == [[("settled", 300, 300)], [("new", 400, 0)]]

@@ -29,7 +29,7 @@ class AccountRow(msgspec.Struct, frozen=True):
 
 
 class OwnedAccount(msgspec.Struct, frozen=True):
-    """A merchant account with whose it is."""
+    """A merchant account with whose it is; `paused`: a stop of debits, refunds or reports stands on it."""
 
     operator_no: int
     operator_id: str
@@ -78,10 +78,6 @@ class AgreementStore(BatchStore):
         """Another address, other settings; False when there is no such account."""
         text = msgspec.json.encode(settings).decode()
         return await self.run("change_account", operator_no, account_id, base_url, text) == 1
-
-    async def set_account_paused(self, operator_no: int, account_id: str, *, paused: bool) -> bool:
-        """Stops new submissions of an account, or lets them go on; False when there is no such account."""
-        return await self.run("set_account_paused", operator_no, account_id, paused) == 1
 
     async def setting(self, operator_no: int, account_id: str | None) -> AgreementSetting | None:
         """What a new agreement is decided against; None: no such operator."""

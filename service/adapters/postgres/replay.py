@@ -10,7 +10,7 @@ from service.adapters.postgres.rides import RideStore
 
 ACCOUNT = "replay"
 NO_PROVIDER = "http://127.0.0.1:9"
-"""Where nobody answers (the discard port): a replay's account is paused, and no debit is ever submitted to it."""
+"""Where nobody answers (the discard port): a replay's account is stopped, and no debit is ever submitted to it."""
 
 
 class ReplayStore(RideStore):
@@ -22,6 +22,7 @@ class ReplayStore(RideStore):
         """Makes the account, riders and active agreements that are not there; `keys` are the provider's."""
         number = operator.operator_no
         await self.run("ensure_replay_account", number, ACCOUNT, NO_PROVIDER, now)
+        await self.run("stop_replay_account", number, ACCOUNT, now)
         await self.run("ensure_replay_riders", number, list(ids))
         settled = (currency, operator.time_zone, now)
         await self.run("ensure_replay_agreements", number, ACCOUNT, list(ids), list(keys), *settled)

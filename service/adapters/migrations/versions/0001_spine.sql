@@ -77,7 +77,6 @@ CREATE TABLE merchant_account (
   provider text NOT NULL,
   base_url text NOT NULL,
   settings jsonb NOT NULL DEFAULT '{}',
-  paused boolean NOT NULL DEFAULT false,
   created_at timestamptz NOT NULL,
   UNIQUE (operator_no, account_id)
 );

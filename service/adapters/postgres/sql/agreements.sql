@@ -5,16 +5,13 @@ VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (operator_no, account_id) DO NOTHING
 
 -- name: merchant_accounts
 -- Every merchant account, for whoever opens its provider.
-SELECT m.account_no, m.operator_no, o.operator_id, m.account_id, m.provider, m.base_url, m.settings, m.paused
+SELECT m.account_no, m.operator_no, o.operator_id, m.account_id, m.provider, m.base_url, m.settings,
+  EXISTS (SELECT FROM stop s WHERE s.account_no = m.account_no AND s.tariff_no IS NULL AND s.resumed_at IS NULL) AS paused
 FROM merchant_account m JOIN operator o ON o.operator_no = m.operator_no ORDER BY m.account_no;
 
 -- name: change_account
 -- Where an account's provider is and what its settings are; its id and number stay for ever.
 UPDATE merchant_account SET base_url = $3, settings = $4 WHERE operator_no = $1 AND account_id = $2;
-
--- name: set_account_paused
--- Whether anything new is submitted for an account; what is under way is still asked about.
-UPDATE merchant_account SET paused = $3 WHERE operator_no = $1 AND account_id = $2;
 
 -- name: agreement_setting
 -- What a new agreement is decided against: the operator, and the account it names or the only one there is.

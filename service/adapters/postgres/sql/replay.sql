@@ -1,8 +1,16 @@
 -- name: ensure_replay_account
--- The account of the agreements that a replay makes; paused, since nobody is to pay for trips that were over long ago.
-INSERT INTO merchant_account (operator_no, account_id, provider, base_url, paused, created_at)
-SELECT $1, $2, 'sandbox', $3, true, $4
+-- The account of the agreements that a replay makes.
+INSERT INTO merchant_account (operator_no, account_id, provider, base_url, created_at)
+SELECT $1, $2, 'sandbox', $3, $4
 WHERE NOT EXISTS (SELECT FROM merchant_account WHERE operator_no = $1 AND account_id = $2) ON CONFLICT DO NOTHING;
+
+-- name: stop_replay_account
+-- Nobody is to pay for trips that were over long ago; whoever lets it go on is not overruled by the next replay.
+INSERT INTO stop (operator_no, account_no, what, reason, stopped_by, stopped_at)
+SELECT $1, m.account_no, stopped.what, 'trips that are replayed', 'farebox', $3
+FROM merchant_account m, unnest(ARRAY['debits', 'refunds', 'reports']) AS stopped(what)
+WHERE m.operator_no = $1 AND m.account_id = $2 AND NOT EXISTS (SELECT FROM stop s WHERE s.account_no = m.account_no)
+ON CONFLICT DO NOTHING;
 
 -- name: ensure_replay_riders
 -- One rider for each of those agreements.

@@ -1,6 +1,6 @@
 -- name: standing_stops
--- What of account $1 is stopped: wholly (its switch, its operator's mode, a stop without a tariff), and by tariff.
-SELECT m.paused OR o.mode <> 'live' AS paused,
+-- What of account $1 is stopped: wholly (its operator's mode, a stop without a tariff), and by tariff.
+SELECT o.mode <> 'live' AS paused,
   coalesce(bool_or(s.what = 'debits' AND s.tariff_no IS NULL), false) AS debits,
   coalesce(bool_or(s.what = 'refunds' AND s.tariff_no IS NULL), false) AS refunds,
   coalesce(bool_or(s.what = 'reports' AND s.tariff_no IS NULL), false) AS reports,
