@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import suppress
 from datetime import timedelta
 from itertools import permutations
 from typing import NamedTuple
 
 import pytest
 from debit_makers import CARD, NOW, debit, terms
+from hypothesis import given
+from hypothesis import strategies as st
 
 from service.adapters.providers.port import DisputeStatus
-from service.billing.debits import after
-from service.billing.debits.events import DebitEvent, DisputeClosed, DisputeOpened, NetAgain, Post, Publish, Told
+from service.billing.debits import RefundRefusedError, after
+from service.billing.debits.events import (
+    DebitEvent,
+    DisputeClosed,
+    DisputeOpened,
+    NetAgain,
+    Post,
+    Publish,
+    RefundAsked,
+    Told,
+)
 from service.billing.debits.state import Debit, DisputeResult, State
 from service.flows.collection.disputing import _news  # What a provider's message is to the rules.
 
@@ -167,3 +179,33 @@ def test_messages_of_two_disputes_end_the_same_in_every_order() -> None:
         assert ends == {"A": ("lost", 400, 15), "B": ("won", 0, 20)}, order
         assert sums["chargeback"] - sums["chargeback_won"] == 400 == made.disputed_minor
         assert sums["dispute_fee"] - sums["dispute_fee_back"] == 35
+
+
+PROVIDERS_NEWS = st.lists(
+    st.one_of(
+        st.builds(
+            opened, st.sampled_from(["A", "B", None]), st.integers(0, 5), st.sampled_from([None, 300]), st.just(15)
+        ),
+        st.builds(
+            closed,
+            st.sampled_from(["won", "lost", "resolved"]),
+            st.sampled_from(["A", "B", None]),
+            st.integers(0, 5),
+            st.sampled_from([None, 0, 15]),
+        ),
+        st.sampled_from([DisputeOpened("complaint"), DisputeClosed("resolved"), RefundAsked(300, "r")]),
+    ),
+    max_size=12,
+)
+
+
+@given(PROVIDERS_NEWS)
+def test_whatever_is_told_the_ledger_has_what_banks_and_providers_have(events: list[DebitEvent]) -> None:
+    made, sums = debit(State.SETTLED), Counter[str]()
+    for event in events:
+        with suppress(RefundRefusedError):
+            made, more, _ = posted(made, [event])
+            sums += more
+    assert sums["chargeback"] - sums["chargeback_won"] == made.disputed_minor <= made.paid_minor
+    assert sums["dispute_fee"] - sums["dispute_fee_back"] == sum(one.fee_minor for one in made.disputes)
+    assert (made.dispute in ("complaint", "chargeback")) == any(one.state == "opened" for one in made.disputes)
