@@ -147,8 +147,10 @@ class Double:
         """What a path is answered from now on; bare content is a success, signed."""
         self.answers[path] = [a if isinstance(a, Canned) else Canned(a) for a in answers]
 
-    def refuses(self, path: str, code: str, status: int = 400, number: int = 0, how: How = "signed") -> None:
-        self.says(path, Canned({"code": code, "message": "no"}, status, how, number))
+    def refuses(
+        self, path: str, code: str, status: int = 400, number: int = 0, how: How = "signed", message: str = "no"
+    ) -> None:
+        self.says(path, Canned({"code": code, "message": message}, status, how, number))
 
     def order(self, **more: Any) -> None:
         """How the order stands from now on."""

@@ -50,14 +50,23 @@ class Prepared(msgspec.Struct, frozen=True, tag=True):
     provider_ref: str
 
 
+class Part(msgspec.Struct, frozen=True):
+    """One of the payments that a key was collected with: each gives back by itself, and never more than it took."""
+
+    provider_ref: str
+    amount_minor: int
+
+
 class Succeeded(msgspec.Struct, frozen=True, tag=True):
     """Money moved: `amount_minor` is all that was taken under this key so far, so that saying it twice adds nothing.
 
-    For a refund it is all that was given back under its key.
+    For a refund it is all that was given back under its key. `parts`: the payments that it was taken with, where the
+    provider gives back by payment; they sum to it.
     """
 
     amount_minor: int
     provider_ref: str | None = None
+    parts: tuple[Part, ...] = ()
 
 
 class Declined(msgspec.Struct, frozen=True, tag=True):

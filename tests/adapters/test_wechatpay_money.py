@@ -47,6 +47,7 @@ from service.billing.outcomes import (
     NeedsRider,
     NotFound,
     Outcome,
+    Part,
     Rejected,
     Succeeded,
     Throttled,
@@ -226,6 +227,32 @@ async def test_each_refusal_of_a_refund(
     wechat.order(**paid(DETAIL))
     wechat.refuses(REFUNDS, code, status)
     assert await score.refund(BACK) == meaning
+
+
+TOO_MUCH, TOO_LATE = "申请退款金额超过订单可退金额", "订单已经超过可退款的最大期限"
+OTHERWISE = "订单金额或退款金额与之前请求不一致，请核实后再试"
+
+
+@pytest.mark.parametrize(
+    ("said", "meaning"),
+    [
+        (TOO_MUCH, Rejected("INVALID_REQUEST", TOO_MUCH)),
+        (TOO_LATE, Rejected("INVALID_REQUEST", TOO_LATE)),
+        (OTHERWISE, Conflict("INVALID_REQUEST")),
+    ],
+)
+async def test_what_can_never_be_given_back_is_not_asked_about_for_ever(
+    wechat: Double, score: Provider, said: str, meaning: Outcome
+) -> None:
+    wechat.order(**paid(DETAIL))
+    wechat.refuses(REFUNDS, "INVALID_REQUEST", message=said)
+    assert await score.refund(BACK) == meaning
+
+
+async def test_an_order_paid_in_parts_tells_each_payment(wechat: Double, score: Provider) -> None:
+    wechat.order(**paid(DETAIL | {"amount": 234}, DETAIL | {"amount": 1000, "transaction_id": "4201"}))
+    told = await score.get_debit(BACK.debit)
+    assert told == Succeeded(1234, "4200", (Part("4200", 234), Part("4201", 1000)))
 
 
 async def test_a_complaint_tells_its_payments(wechat: Double, score: Provider) -> None:

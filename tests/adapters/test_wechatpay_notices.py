@@ -31,7 +31,7 @@ from wechatpay_peer import Merchant, merchant_at, ref, request
 
 from service.adapters.providers.port import BadNotification, Notification, Provider
 from service.billing.agreements.standing import HoldStatus
-from service.billing.outcomes import Accepted, Closed, NeedsRider, Succeeded, Unknown
+from service.billing.outcomes import Accepted, Closed, NeedsRider, Part, Succeeded, Unknown
 
 NOW = datetime.now(UTC)
 OURS = {"mchid": MCHID, "appid": APPID, "service_id": SERVICE_ID}
@@ -64,14 +64,20 @@ def told(
 @pytest.mark.parametrize(
     ("event", "resource", "about", "key", "answer"),
     [
-        ("PAYSCORE.USER_PAID", PAID, "debit", "H0LD", Succeeded(1234, "4200")),
-        ("PAYSCORE.USER_PAID", ORDER | paid(DETAIL, DETAIL), "debit", "H0LD", Succeeded(1234, "4200")),
+        ("PAYSCORE.USER_PAID", PAID, "debit", "H0LD", Succeeded(1234, "4200", (Part("4200", 1234),))),
+        (
+            "PAYSCORE.USER_PAID",
+            ORDER | paid(DETAIL, DETAIL),
+            "debit",
+            "H0LD",
+            Succeeded(1234, "4200", (Part("4200", 1234),)),
+        ),
         (
             "PAYSCORE.USER_PAID",
             ORDER | paid(DETAIL | {"amount": 234}, state="DOING", paying=1000),
             "debit",
             "H0LD",
-            Succeeded(234, "4200"),
+            Succeeded(234, "4200", (Part("4200", 234),)),
         ),
         ("PAYSCORE.USER_PAID", ORDER | paid(DETAIL | {"paid_type": "MCH"}), "debit", "H0LD", CHANGED),
         ("PAYSCORE.USER_PAID", PAID | {"state": "QUANTUM"}, "debit", "H0LD", CHANGED),

@@ -14,11 +14,11 @@ from service.billing.debits.events import (
     DebitEvent,
     Due,
     LowerAnswered,
+    Notified,
     OperatorDecided,
     OwedChanged,
     PaidElsewhere,
     Queried,
-    RiderPaid,
     StartRefund,
 )
 from service.billing.outcomes import Accepted, Closed, NotFound, Rejected, Succeeded, Unknown
@@ -37,14 +37,14 @@ OPEN: dict[str, tuple[Debit, tuple[DebitEvent, ...], Capabilities]] = {
         debit(State.WRITTEN_OFF, due_at=NOW + WRITTEN_OFF_POLL), (OwedChanged(0),), ORDER
     ),
     "paid under an older number": (
-        debit(State.RETRY_WAIT, provider_key="KEY1", attempts=2, given=True), (RiderPaid(KEY, 1000),), CARD
+        debit(State.RETRY_WAIT, provider_key="KEY1", attempts=2, given=True), (Notified(KEY, Succeeded(1000)),), CARD
     ),
 }  # fmt: skip
 SHUT: dict[str, tuple[Debit, tuple[DebitEvent, ...], Capabilities]] = {
     "never sent": (debit(State.NEW), (OwedChanged(0),), ORDER),
     "declined, and the next number is another": (debit(State.RETRY_WAIT), (ELSEWHERE,), CARD),
     "closed": (debit(State.PENDING), (ELSEWHERE, LowerAnswered(KEY, Closed())), CARD),
-    "paid": (debit(State.NEEDS_RIDER, given=True), (RiderPaid(KEY, 1000),), CARD),
+    "paid": (debit(State.NEEDS_RIDER, given=True), (Notified(KEY, Succeeded(1000)),), CARD),
 }
 
 

@@ -38,8 +38,6 @@ from service.billing.debits.events import (
     ReportAnswered,
     Resumed,
     RetryAsked,
-    RiderAsked,
-    RiderPaid,
     StartRefund,
     Submitted,
     Suspended,
@@ -119,8 +117,7 @@ EVENTS: st.SearchStrategy[DebitEvent] = st.one_of(
     st.sampled_from(
         [
             LeaseOver(),
-            RiderPaid("RIDER", 1000),
-            RiderAsked(OpenUrl("u")),
+            Notified("RIDER", Succeeded(1000)),
             *[PaymentWanted()] * 3,
             RetryAsked(),
             ReportAnswered("violated", Accepted()),
@@ -303,10 +300,18 @@ def test_three_events_deep_every_path_is_defined(provider: str) -> None:
     capabilities = PROVIDERS[provider]
     events: list[DebitEvent] = [
         *(shape(PRESENT, outcome) for shape in (Submitted, Queried, LowerAnswered, Notified) for outcome in OUTCOMES),
-        *(Due(), LeaseOver(), PolicyDue(), OwedChanged(0), OwedChanged(700), PaidElsewhere("c"), RiderPaid("R", 1000)),
+        *(
+            Due(),
+            LeaseOver(),
+            PolicyDue(),
+            OwedChanged(0),
+            OwedChanged(700),
+            PaidElsewhere("c"),
+            Notified("R", Succeeded(1000)),
+        ),
         *(PaymentWanted(), PaymentAnswered(PRESENT, NeedsRider("N", OpenUrl("u"))), CloseAnswered(PRESENT, Closed())),
         *(OperatorDecided("submit_again", "r"), Suspended("s"), Resumed(), DisputeOpened("chargeback")),
-        *(DisputeClosed("won"), RefundAsked(300, "r"), RiderAsked(OpenUrl("u"))),
+        *(DisputeClosed("won"), RefundAsked(300, "r")),
     ]
     seen, edge, now = {debit()}, [debit()], NOW
     for _ in range(3):

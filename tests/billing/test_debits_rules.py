@@ -31,7 +31,6 @@ from service.billing.debits.events import (
     RefundAsked,
     RefundEnded,
     Resumed,
-    RiderPaid,
     StartRefund,
     Submitted,
     Suspended,
@@ -284,7 +283,8 @@ def test_a_disputed_debt_is_neither_dunned_nor_written_off() -> None:
 
 def test_a_written_off_debt_is_recovered_in_parts() -> None:
     made, effects = live(
-        debit(State.WRITTEN_OFF), [(seconds(0), RiderPaid("R", 400)), (seconds(1), RiderPaid("R", 1000))]
+        debit(State.WRITTEN_OFF),
+        [(seconds(0), Notified("R", Succeeded(400))), (seconds(1), Notified("R", Succeeded(1000)))],
     )
     assert (made.state, made.paid_minor, made.forgone_minor, made.overdue) == (State.SETTLED, 1000, 0, False)
     assert [effect for effect in effects if isinstance(effect, Post)] == [Post("recovery", 400), Post("recovery", 600)]

@@ -32,8 +32,6 @@ from service.billing.debits.events import (
     ReportAnswered,
     Resumed,
     RetryAsked,
-    RiderAsked,
-    RiderPaid,
     Submitted,
     Suspended,
 )
@@ -117,8 +115,7 @@ news: succeeded         = SET SET SET SET SET SET ...   = ...   = SET   =
 news: in part           =   =   =   =   =   =   = ...   = ...   =   =   =
 news: retryable       ... ... ... ... ... ... ... ... ... ... ... ... ...
 news: closed          ... ... ... ... ... ... ... ... ... ... ... ... ...
-rider paid            SET   =   =   = SET SET SET TWI TWI   = TWI SET TWI
-rider asked             !   !   =   !   =   =   !   !   !   !   !   =   !
+news: older key       SET   =   =   = SET SET SET TWI TWI   = TWI SET TWI
 payment wanted          !   !   =   !   =   =   !   !   !   !   !   =   !
 payment: action       ... ...   = ...   =   = ... ... ... ... ...   = ...
 payment: prepared     ... ...   = ...   =   = ... ... ... ... ...   = ...
@@ -186,8 +183,7 @@ EVENTS: dict[str, DebitEvent] = {
         f"news: {name}": Notified(KEY, OUTCOMES[name])
         for name in ("accepted", "succeeded", "in part", "retryable", "closed")
     },
-    "rider paid": RiderPaid("RIDER", 1000),
-    "rider asked": RiderAsked(OpenUrl("u")),
+    "news: older key": Notified("OLDER", Succeeded(1000)),
     "payment wanted": PaymentWanted(),
     "payment: action": PaymentAnswered(KEY, NeedsRider("N", OpenUrl("u"))),
     "payment: prepared": PaymentAnswered(KEY, Prepared("p")),

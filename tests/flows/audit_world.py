@@ -26,16 +26,17 @@ from service.billing.debits.events import (
     DisputeOpened,
     OperatorDecided,
     PaidElsewhere,
+    PaymentAnswered,
+    PaymentWanted,
     PolicyDue,
-    RiderAsked,
-    RiderPaid,
+    Queried,
     Submitted,
     Suspended,
     Told,
 )
 from service.billing.events import Adjustment, Position
 from service.billing.keys import provider_key, session_key_bytes
-from service.billing.outcomes import Accepted, Declined, OpenUrl, Rejected, Succeeded, Unknown
+from service.billing.outcomes import Accepted, Declined, NeedsRider, OpenUrl, Rejected, Succeeded, Unknown
 from service.billing.tariffs import TariffDraft
 from service.flows.audit import Audited, audit
 from service.flows.collection import Collection
@@ -53,7 +54,11 @@ LIVES: dict[str, Sequence[DebitEvent]] = {
     "unknown": (Submitted("", Unknown("timeout")),),
     "pending": (Submitted("", Accepted("ref-p")),),
     "retry": (Submitted("", Declined(retryable=True, code="BALANCE")),),
-    "rider": (Submitted("", Declined(retryable=False, code="CARD")), RiderAsked(OpenUrl("https://pay.invalid/1"))),
+    "rider": (
+        Submitted("", Declined(retryable=False, code="CARD")),
+        PaymentWanted(),
+        PaymentAnswered("", NeedsRider("3DS", OpenUrl("https://pay.invalid/1"))),
+    ),
     "suspended": (Submitted("", Declined(retryable=False, code="CARD")), Suspended("the lock had failed")),
     "manual": (Submitted("", Rejected("PARAMETER")),),
     "decided": (Submitted("", Rejected("PARAMETER")), OperatorDecided("settled", "his books", "ref-o")),
@@ -62,7 +67,7 @@ LIVES: dict[str, Sequence[DebitEvent]] = {
     "twice": (
         Submitted("", Declined(retryable=True, code="BALANCE")),
         PaidElsewhere("cash"),
-        RiderPaid("", 250, "ref-t"),
+        Queried("", Succeeded(250, "ref-t")),
     ),
     "complaint": (Submitted("", Succeeded(250, "ref-c")), DisputeOpened("complaint")),
     "bank": (Submitted("", Succeeded(250, "ref-b")), DisputeOpened("chargeback", 250, 15)),

@@ -18,7 +18,7 @@ from sim_world import WorldError
 from service.adapters import postgres
 from service.adapters.providers import sandbox_notices
 from service.billing import batch, debits, ledger
-from service.billing.debits import answers, disputes, events, money, obligations, refunds, truth, wishes
+from service.billing.debits import answers, disputes, events, money, obligations, payments, refunds, truth, wishes
 from service.billing.debits.events import DisputeOpened, Due, LeaseOver, OwedChanged
 from service.billing.debits.state import Debit, State, Terms
 from service.billing.outcomes import Declined, Succeeded
@@ -81,7 +81,7 @@ def news_of_money_counts_each_time(patch: pytest.MonkeyPatch) -> None:
     def take_money(debit: Debit, *about: Any) -> Any:
         return right(replace(debit, receipts=()), *about)
 
-    for place in (debits, answers, truth, wishes):
+    for place in (answers, payments, truth, wishes):
         patch.setattr(place, "take_money", take_money)
 
 

@@ -54,12 +54,10 @@ from service.billing.debits.events import (
     ReportAnswered,
     Resumed,
     RetryAsked,
-    RiderAsked,
-    RiderPaid,
     Submitted,
     Suspended,
 )
-from service.billing.debits.money import Step, take_money
+from service.billing.debits.money import Step, taken_minor
 from service.billing.debits.state import FINAL, UNSURE, Debit, Receipt, State, Terms
 from service.billing.keys import provider_key
 from service.billing.outcomes import Outcome
@@ -214,10 +212,6 @@ def _notified(debit: Debit, event: Notified, now: datetime, terms: Terms) -> Ste
     return truth.news(debit, event.key, event.outcome, now, terms)
 
 
-def _rider_paid(debit: Debit, event: RiderPaid, now: datetime, terms: Terms) -> Step:
-    return take_money(debit, event.key, event.amount_minor, event.provider_ref, now, terms)
-
-
 def _consequences(before: Debit, debit: Debit, effects: tuple[Effect, ...], now: datetime, terms: Terms) -> Step:
     """What follows from a change whatever its cause: deadlines, facts, obligations that waited."""
     debit = truth.settled_doubt(debit)
@@ -251,7 +245,7 @@ def _ended(before: Debit, debit: Debit, now: datetime) -> Debit:
     stopping = debit.state is State.SETTLED_ELSEWHERE and debit.lowering_to is not None
     written_off = debit.state is State.WRITTEN_OFF
     asking = stopping or debit.doubted_minor is not None or written_off
-    brought = sum(receipt.amount_minor for receipt in debit.receipts if receipt.key == debit.provider_key)
+    brought = taken_minor(debit, debit.provider_key)
     given = debit.given and (written_off or brought < debit.asked_minor)
     if given and not asking:
         at = debit.due_at if before.state is debit.state else None
@@ -310,8 +304,6 @@ _HANDLERS: dict[type[DebitEvent], Callable[[Debit, Any, datetime, Terms], Step]]
     Queried: _queried,
     LowerAnswered: _lower_answered,
     Notified: _notified,
-    RiderPaid: _rider_paid,
-    RiderAsked: wishes.rider_asked,
     RetryAsked: wishes.retry_asked,
     OperatorDecided: wishes.operator_decided,
     PaidElsewhere: wishes.paid_elsewhere,

@@ -28,6 +28,9 @@ from service.billing.outcomes import (
 )
 
 RESTORED = "asked about after a restore"
+PREPARED_MAX = 3
+"""How often a provider may say of a key that it has a number now, and is to be called with it."""
+PREPARED_ONLY = "prepared again and again, and never executed"
 THROTTLED = "throttled"
 """Why a debit waits that was provably not executed; before any question about its key, it was never even sent."""
 
@@ -116,8 +119,12 @@ def accepted(debit: Debit, provider_ref: str | None, now: datetime) -> Debit:
 
 
 def prepared(debit: Debit, outcome: Prepared, now: datetime) -> Debit:
-    """Nothing has moved: the same key again, with the provider's number for it."""
-    return replace(debit, state=State.SUBMITTING, provider_ref=outcome.provider_ref, not_found_at=None, due_at=now)
+    """Nothing has moved: the same key again, with the provider's number for it; not for ever."""
+    times = debit.queries + 1 if debit.state is State.SUBMITTING else 1
+    if times > PREPARED_MAX:
+        return manual(replace(debit, provider_ref=outcome.provider_ref), PREPARED_ONLY)
+    numbered = replace(debit, state=State.SUBMITTING, provider_ref=outcome.provider_ref, queries=times)
+    return replace(numbered, not_found_at=None, due_at=now)
 
 
 def unknown(debit: Debit, reason: str, now: datetime) -> Debit:
@@ -152,7 +159,7 @@ def _paid_or_unknown(debit: Debit, outcome: Succeeded, now: datetime, terms: Ter
     if outcome.amount_minor <= 0:
         return _told_nothing(debit, "succeeded with no amount", now), ()
     before = debit.paid_minor
-    debit, effects = take_money(debit, debit.provider_key, outcome.amount_minor, outcome.provider_ref, now, terms)
+    debit, effects = take_money(debit, debit.provider_key, outcome, now, terms)
     if debit.paid_minor == before and debit.state is State.PENDING:  # A part that was known: it goes on.
         debit = _poll_again(debit, outcome, now)
     elif debit.paid_minor == before and debit.state in LIVE:
@@ -214,7 +221,7 @@ def _not_found(debit: Debit, now: datetime) -> Debit:
         debit = replace(debit, not_found_at=now)
     elif now - debit.not_found_at >= dunning.NOT_FOUND_APART:
         # It never arrived: the same request again, under the same key.
-        again = replace(debit, state=State.SUBMITTING, reason="not found twice", queries=debit.queries + 1)
+        again = replace(debit, state=State.SUBMITTING, reason="not found twice", queries=1)
         return replace(again, not_found_at=None, due_at=now)
     return _told_nothing(debit, debit.reason or "unknown", now)
 

@@ -163,7 +163,7 @@ class Book:
             rest = refund.amount_minor - decided.amount_minor
             if rest:  # An operator found that less was given back.
                 debit = self._current(debit)
-                debit = self.happen(debit, RefundEnded(decided.debit_key, rest, succeeded=False), context)
+                debit = self.happen(debit, RefundEnded(decided.debit_key, rest, False, decided.debit_ref), context)
                 self.net_again.add(decided.ride_no)
             self._refund_ended(decided, debit, context)
         elif isinstance(event, Due | LeaseOver):
@@ -249,7 +249,8 @@ class Book:
 
     def _refund_ended(self, refund: Refund, debit: Debit, context: Context) -> None:
         succeeded = refund.state is RefundState.SUCCEEDED
-        self.happen(self._current(debit), RefundEnded(refund.debit_key, refund.amount_minor, succeeded), context)
+        ended = RefundEnded(refund.debit_key, refund.amount_minor, succeeded, refund.debit_ref)
+        self.happen(self._current(debit), ended, context)
         self.facts.append(refund_fact(refund, debit.session_id, context.naming, self.now))
         if succeeded:
             moved = ledger.refund_transfers(
@@ -330,5 +331,5 @@ def _why(event: DebitEvent) -> str:
 
 @cache
 def _words(name: str) -> str:
-    """`RiderAsked` as people read it: "rider asked"."""
+    """`PaymentWanted` as people read it: "payment wanted"."""
     return re.sub(r"(?<!^)(?=[A-Z])", " ", name).lower()

@@ -8,7 +8,7 @@ from typing import Literal
 import msgspec
 
 from service.billing.debits.state import Debit, DisputeKind, DisputeResult, Receipt, Record
-from service.billing.outcomes import Outcome, RiderAction
+from service.billing.outcomes import Outcome
 
 
 class Due(msgspec.Struct, frozen=True):
@@ -45,20 +45,6 @@ class Notified(msgspec.Struct, frozen=True):
 
     key: str
     outcome: Outcome
-
-
-class RiderPaid(msgspec.Struct, frozen=True):
-    """The rider paid by himself under `key`; `amount_minor` is all that was paid under it so far."""
-
-    key: str
-    amount_minor: int
-    provider_ref: str | None = None
-
-
-class RiderAsked(msgspec.Struct, frozen=True):
-    """The rider wants to pay now and was given something to do."""
-
-    action: RiderAction
 
 
 class PaymentWanted(msgspec.Struct, frozen=True):
@@ -175,11 +161,12 @@ class RefundAsked(msgspec.Struct, frozen=True):
 
 
 class RefundEnded(msgspec.Struct, frozen=True):
-    """A refund against the receipt of `key` is final."""
+    """A refund against the receipt of `key`, and of that the payment `provider_ref`, is final."""
 
     key: str
     amount_minor: int
     succeeded: bool
+    provider_ref: str | None = None
 
 
 DebitEvent = (
@@ -189,8 +176,6 @@ DebitEvent = (
     | Queried
     | LowerAnswered
     | Notified
-    | RiderPaid
-    | RiderAsked
     | RetryAsked
     | PaymentWanted
     | PaymentAnswered

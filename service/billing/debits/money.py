@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from service.billing.debits import dunning
 from service.billing.debits.events import Effect, Post, StartRefund
 from service.billing.debits.state import Debit, Receipt, State, Terms
+from service.billing.outcomes import Succeeded
 
 Step = tuple[Debit, tuple[Effect, ...]]
 
@@ -18,19 +19,16 @@ LIVE = frozenset({State.SUBMITTING, State.UNKNOWN, State.PENDING})
 """States in which the present key may still bring money."""
 
 
-def take_money(debit: Debit, key: str, total_minor: int, provider_ref: str | None, now: datetime, terms: Terms) -> Step:
-    """The provider has taken `total_minor` under `key` so far. Saying so twice, or an older total, changes nothing."""
-    known = next((receipt for receipt in debit.receipts if receipt.key == key), Receipt(key, 0))
-    more = total_minor - known.amount_minor
+def take_money(debit: Debit, key: str, told: Succeeded, now: datetime, terms: Terms) -> Step:
+    """The provider has taken what is told under `key` so far. Saying so twice, or an older total, changes nothing."""
+    more = told.amount_minor - taken_minor(debit, key)
     if more <= 0:
         return debit, ()
-    others = tuple(receipt for receipt in debit.receipts if receipt.key != key)
-    receipt = replace(known, amount_minor=total_minor, provider_ref=provider_ref or known.provider_ref)
     debit = replace(
         debit,
-        receipts=(*others, receipt),
+        receipts=_receipts(debit.receipts, key, told, more),
         paid_minor=debit.paid_minor + more,
-        provider_ref=receipt.provider_ref if key == debit.provider_key else debit.provider_ref,
+        provider_ref=(told.provider_ref or debit.provider_ref) if key == debit.provider_key else debit.provider_ref,
     )
     if debit.state is State.WRITTEN_OFF:
         return _recovered(debit, more, now, terms)
@@ -40,6 +38,17 @@ def take_money(debit: Debit, key: str, total_minor: int, provider_ref: str | Non
         twice, refunds = _twice(debit, excess, now, terms)
         return twice, (posted, *refunds)
     return _received(debit, now, terms), (posted,)
+
+
+def taken_minor(debit: Debit, key: str) -> int:
+    """What is known to have been taken under a key, with all of its payments."""
+    return sum(receipt.amount_minor for receipt in debit.receipts if receipt.key == key)
+
+
+def receipt_of(debit: Debit, key: str, provider_ref: str | None) -> Receipt | None:
+    """The receipt of a key's payment; the key's first where that had no number, or another, when it was named."""
+    own = [receipt for receipt in debit.receipts if receipt.key == key]
+    return next((receipt for receipt in own if receipt.provider_ref == provider_ref), own[0] if own else None)
 
 
 def give_back(debit: Debit, amount_minor: int, reason: str, now: datetime, terms: Terms) -> Step:
@@ -75,10 +84,32 @@ def close_confirmed(debit: Debit) -> Debit:
     return replace(closed, excess_minor=0, net_again=True)
 
 
+def _receipts(receipts: tuple[Receipt, ...], key: str, told: Succeeded, more_minor: int) -> tuple[Receipt, ...]:
+    """The receipts with `more_minor` more under a key: each payment's own, as far as payments are told."""
+    for part in told.parts:
+        known = next((one for one in receipts if (one.key, one.provider_ref) == (key, part.provider_ref)), None)
+        added = min(more_minor, part.amount_minor - (known.amount_minor if known else 0))
+        if added > 0:
+            raised = known or Receipt(key, 0, part.provider_ref)
+            receipts = _raised(receipts, known, replace(raised, amount_minor=raised.amount_minor + added))
+            more_minor -= added
+    if not more_minor:
+        return receipts
+    own = [receipt for receipt in receipts if receipt.key == key]
+    known = next((receipt for receipt in own if receipt.provider_ref == told.provider_ref), own[0] if own else None)
+    raised = known or Receipt(key, 0)
+    ref = told.provider_ref or raised.provider_ref if len(own) <= 1 else raised.provider_ref
+    return _raised(receipts, known, replace(raised, amount_minor=raised.amount_minor + more_minor, provider_ref=ref))
+
+
+def _raised(receipts: tuple[Receipt, ...], known: Receipt | None, raised: Receipt) -> tuple[Receipt, ...]:
+    return (*(receipt for receipt in receipts if receipt is not known), raised)
+
+
 def _received(debit: Debit, now: datetime, terms: Terms) -> Debit:
     """Money came, not more than is owed. The order in which it came under several keys makes no difference."""
     whole = debit.paid_minor == debit.amount_minor
-    brought = sum(receipt.amount_minor for receipt in debit.receipts if receipt.key == debit.provider_key)
+    brought = taken_minor(debit, debit.provider_key)
     if debit.state not in LIVE or (whole and brought >= debit.asked_minor):
         return replace(debit, state=State.SETTLED) if whole else debit
     if brought and debit.state is not State.PENDING:

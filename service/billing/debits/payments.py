@@ -60,7 +60,7 @@ def payment_answered(debit: Debit, event: PaymentAnswered, now: datetime, terms:
     """What the provider gave the rider to do; where he gave nothing, collection goes on as before."""
     outcome = event.outcome
     if isinstance(outcome, Succeeded) and outcome.amount_minor > 0:
-        return take_money(debit, event.key, outcome.amount_minor, outcome.provider_ref, now, terms)
+        return take_money(debit, event.key, outcome, now, terms)
     if event.key != debit.provider_key or debit.state not in (*CAN_BE_OVERDUE, State.WRITTEN_OFF):
         return debit, ()
     match outcome:
@@ -117,7 +117,7 @@ def close_answered(debit: Debit, event: CloseAnswered, now: datetime, terms: Ter
     """The number that the rider was given is closed, or it is paid, or one must ask again."""
     outcome = event.outcome
     if isinstance(outcome, Succeeded) and outcome.amount_minor > 0:
-        return take_money(debit, event.key, outcome.amount_minor, outcome.provider_ref, now, terms)
+        return take_money(debit, event.key, outcome, now, terms)
     if event.key != debit.provider_key or debit.state is not State.RETRY_WAIT or not debit.given:
         return debit, ()
     match outcome:

@@ -69,7 +69,10 @@ class Item(msgspec.Struct, frozen=True):
 
 
 class Receipt(msgspec.Struct, frozen=True):
-    """What a provider says it has taken under one key, and how much of that is given back or being given back."""
+    """What a provider says it has taken under one key, and how much of that is given back or being given back.
+
+    One for each payment (`provider_ref`) of the key where the provider gives back by payment, else one for the key.
+    """
 
     key: str
     amount_minor: int

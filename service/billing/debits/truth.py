@@ -12,7 +12,7 @@ from datetime import datetime
 from msgspec.structs import replace
 
 from service.billing.debits import dunning
-from service.billing.debits.money import ENDED, Step, take_money
+from service.billing.debits.money import ENDED, Step, take_money, taken_minor
 from service.billing.debits.state import Debit, State, Terms
 from service.billing.outcomes import Outcome, Succeeded, Throttled, Unknown
 
@@ -22,7 +22,7 @@ def news(debit: Debit, key: str, outcome: Outcome, now: datetime, terms: Terms) 
     if not isinstance(outcome, Succeeded) or outcome.amount_minor <= 0:
         return heard(debit, key, outcome, now, terms)
     if key != debit.provider_key or _can_be(debit, outcome.amount_minor, terms):
-        return take_money(debit, key, outcome.amount_minor, outcome.provider_ref, now, terms)
+        return take_money(debit, key, outcome, now, terms)
     if outcome.amount_minor <= max(_taken(debit), debit.doubted_minor or 0):
         return debit, ()
     due_at = debit.due_at if debit.state is State.SUBMITTING else now
@@ -32,7 +32,7 @@ def news(debit: Debit, key: str, outcome: Outcome, now: datetime, terms: Terms) 
 def heard(debit: Debit, key: str, outcome: Outcome, now: datetime, terms: Terms) -> Step:
     """What the provider's own answer, come late, makes of the debit: money counts, all else is a reason to ask."""
     if isinstance(outcome, Succeeded) and outcome.amount_minor > 0:
-        return take_money(debit, key, outcome.amount_minor, outcome.provider_ref, now, terms)
+        return take_money(debit, key, outcome, now, terms)
     if debit.state in (State.UNKNOWN, State.PENDING) and key == debit.provider_key:
         return replace(debit, due_at=now), ()
     return debit, ()
@@ -95,4 +95,4 @@ def _can_be(debit: Debit, total_minor: int, terms: Terms) -> bool:
 
 def _taken(debit: Debit) -> int:
     """What is known to have been taken under the present key."""
-    return next((receipt.amount_minor for receipt in debit.receipts if receipt.key == debit.provider_key), 0)
+    return taken_minor(debit, debit.provider_key)

@@ -20,20 +20,11 @@ from service.billing.debits.events import (
     RefundRefusedError,
     Resumed,
     RetryAsked,
-    RiderAsked,
     Suspended,
 )
-from service.billing.debits.money import Step, close_confirmed, give_back, take_money
+from service.billing.debits.money import Step, close_confirmed, give_back, receipt_of, take_money
 from service.billing.debits.state import CAN_BE_OVERDUE, FINAL, UNSURE, Debit, State, Terms
-
-
-def rider_asked(debit: Debit, event: RiderAsked, now: datetime, terms: Terms) -> Step:
-    """The rider pays now: the same state, with an action open."""
-    if debit.state not in (*CAN_BE_OVERDUE, State.WRITTEN_OFF):
-        raise ImpossibleEventError(debit, event)
-    if debit.state is State.NEEDS_RIDER and asked_about(debit, terms) and not debit.suspended:
-        return replace(debit, action=event.action, queries=0, due_at=dunning.poll_at(0, now)), ()
-    return replace(debit, action=event.action), ()
+from service.billing.outcomes import Succeeded
 
 
 def retry_asked(debit: Debit, event: RetryAsked, now: datetime, _terms: Terms) -> Step:
@@ -51,9 +42,10 @@ def operator_decided(debit: Debit, event: OperatorDecided, now: datetime, terms:
         raise ImpossibleEventError(debit, event)
     debit = replace(debit, reason=event.reason)
     if event.decision == "settled":
-        return take_money(debit, debit.provider_key, debit.asked_minor, event.provider_ref, now, terms)
+        told = Succeeded(debit.asked_minor, event.provider_ref)
+        return take_money(debit, debit.provider_key, told, now, terms)
     if event.decision == "submit_again":
-        return replace(debit, state=State.SUBMITTING, submitted_at=now, not_found_at=None, due_at=now), ()
+        return replace(debit, state=State.SUBMITTING, submitted_at=now, queries=1, not_found_at=None, due_at=now), ()
     rest = debit.amount_minor - debit.paid_minor
     ended = replace(debit, state=State.CANCELLED, forgone_minor=rest, given=debit.submitted_at is not None)
     return ended, (Post("write_off", rest),)  # Nobody knows what becomes of its number: it is asked about, seldom.
@@ -162,10 +154,9 @@ def refund_ended(debit: Debit, event: RefundEnded, _now: datetime, _terms: Terms
     debit = replace(debit, refunding_minor=debit.refunding_minor - event.amount_minor)
     if event.succeeded:
         return replace(debit, refunded_minor=debit.refunded_minor + event.amount_minor), ()
+    named = receipt_of(debit, event.key, event.provider_ref)
     receipts = tuple(
-        replace(receipt, returned_minor=receipt.returned_minor - event.amount_minor)
-        if receipt.key == event.key
-        else receipt
+        replace(receipt, returned_minor=receipt.returned_minor - event.amount_minor) if receipt is named else receipt
         for receipt in debit.receipts
     )
     return replace(debit, receipts=receipts), ()

@@ -32,6 +32,7 @@ from service.billing.debits.events import (
     ReportAnswered,
     Submitted,
 )
+from service.billing.debits.money import receipt_of
 from service.billing.debits.refunds import Refund, RefundEvent
 from service.billing.debits.state import Debit, State
 from service.billing.keys import provider_key
@@ -182,7 +183,8 @@ def debit_ref(provider: Provider, row: DebitRow, debit: Debit) -> DebitRef:
 
 def _paid_ref(provider: Provider, claim: Claim, debit: Debit, refund: Refund) -> DebitRef:
     """The payment that a refund gives back, which need not be under the debit's present key."""
-    taken = next((receipt.amount_minor for receipt in debit.receipts if receipt.key == refund.debit_key), 0)
+    receipt = receipt_of(debit, refund.debit_key, refund.debit_ref)
+    taken = receipt.amount_minor if receipt else 0
     agreement, hold = _agreement(claim.row), _hold(provider, claim.row, debit)
     return DebitRef(refund.debit_key, taken, refund.currency, refund.debit_ref, agreement, hold)
 

@@ -5,6 +5,8 @@ A refusal has a word (`code` of its JSON) and, behind the last dash of its Reque
 - SKILL: wechatpay-apiv3/wechatpay-skills, wechatpay-payscore/references/1-商户/问题排查/排障手册.md
 - PAY: the error tables of pay.weixin.qq.com/doc/v3/merchant (JSAPI下单, 商户订单号查询订单, 申请退款)
 - GO: wechatpay-go, core/consts
+- ASKED: developers.weixin.qq.com/community/pay/doc: 000c86698204e078e252aef9561000 (the words), and
+  000c4a44204528f2785beda8f52800, where WeChat Pay's staff say of INVALID_REQUEST that the refund was not taken
 """
 
 from __future__ import annotations
@@ -145,10 +147,24 @@ def _payment_words(problem: Problem) -> Outcome:
     return Unknown(f"code {problem.name}")
 
 
+REFUND_REFUSED = ("可退金额", "最大期限", "次数超过限制")
+"""In a refused refund's text: more than is left of its payment (no number is public: ASKED), its time is over, too many
+of one payment (PAY, 申请退款)."""
+REFUND_OTHERWISE = "不一致"
+"""In a refused refund's text: its number is known with another payment or amount (PAY, 申请退款; ASKED)."""
+
+
 def of_refund(problem: Problem) -> Outcome:
-    """What a refused refund means: the merchant's balance may be short today, and two of one payment keep apart."""
+    """What a refused refund means: the merchant's balance may be short today, and two of one payment keep apart.
+
+    The same INVALID_REQUEST is said of all that can never be given back, and only the text says which it is.
+    """
     if problem.code in THROTTLED_WORDS or problem.number == TOO_OFTEN:
         return Throttled(REFUND_APART)
+    if problem.code == "INVALID_REQUEST" and any(words in problem.message for words in REFUND_REFUSED):
+        return Rejected(problem.name, problem.message)
+    if problem.code == "INVALID_REQUEST" and REFUND_OTHERWISE in problem.message:
+        return Conflict(problem.name)
     return outcome(problem)
 
 

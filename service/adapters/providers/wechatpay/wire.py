@@ -22,6 +22,7 @@ from service.billing.outcomes import (
     NeedsRider,
     NotFound,
     Outcome,
+    Part,
     Rejected,
     Succeeded,
     Unknown,
@@ -291,7 +292,8 @@ def _collected(order: OrderView, unpaid: Outcome) -> Outcome:
     taken = payments(order)
     elsewhere = any(detail.paid_type == ELSEWHERE for detail in got.details or ())
     if taken:
-        return Succeeded(sum(taken.values()), next(iter(taken)))
+        parts = tuple(Part(transaction_id, amount) for transaction_id, amount in taken.items())
+        return Succeeded(sum(taken.values()), parts[0].provider_ref, parts)
     if elsewhere and order.state == "DONE":
         return Closed("PAID_ELSEWHERE")
     if got.paid_amount > 0 or got.state == "USER_PAID":
