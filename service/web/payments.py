@@ -15,7 +15,7 @@ from service.web.debit_wishes import told
 from service.web.debits import debit_of
 from service.web.doors import doors_of
 from service.web.idempotency import Key, once
-from service.web.problems import FieldProblem, ProblemError, away, conflict
+from service.web.problems import FieldProblem, ProblemError, away, conflict, unusable
 from service.web.shapes import DebitStory
 
 LOG = logger("payments")
@@ -38,7 +38,7 @@ async def ask_payment(request: Asked, debit_id: FromPath[str], idempotency_key: 
         except NoPaymentError as error:
             raise _nothing_to_do(debit_id, error.outcome) from None
         except KeyError:  # Its account can't be used by this process, which says so where it looks at accounts.
-            raise away("the payment provider") from None
+            raise unusable("the debit's merchant account") from None
         return 200, await told(request, debit_id)
 
     return await once(request, "POST debits payment", idempotency_key, debit_id, work)

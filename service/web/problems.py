@@ -84,6 +84,12 @@ def away(what: str) -> ProblemError:
     )
 
 
+def unusable(account: str) -> ProblemError:
+    """A merchant account that this process can't open: no request again helps, whoever runs the service must act."""
+    detail = f"{account} can't be used: its settings are refused; see /readyz and the log"
+    return ProblemError(503, "account-unusable", detail)
+
+
 def refused_tariff(error: TariffError, at: str = "") -> ProblemError:
     """A tariff that can't be used; `at` is where in the body its document stands."""
     detail = f"{error.problem}; {error.remedy}"
@@ -151,7 +157,7 @@ def _tariff(request: Request[Any, Any, Any], error: TariffError) -> Response[byt
 
 def _account(request: Request[Any, Any, Any], error: AccountSettingsError) -> Response[bytes]:
     LOG.error("a merchant account can't be used", error=str(error))
-    return respond(request, away("the payment provider"))
+    return respond(request, unusable(error.account))
 
 
 def _away(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:

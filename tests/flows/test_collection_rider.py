@@ -18,7 +18,7 @@ from service.billing.agreements import Debt
 from service.billing.agreements.standing import HoldStatus
 from service.billing.capabilities import Capabilities
 from service.billing.debits import ImpossibleEventError
-from service.billing.debits.events import Resumed, Suspended
+from service.billing.debits.events import Resumed, RetryAsked, Suspended
 from service.billing.outcomes import AlreadyDone, OpenUrl, Succeeded
 from service.flows.collection.hearing import NoPaymentError
 from service.flows.holds import Holds
@@ -215,6 +215,43 @@ async def test_a_ride_that_was_charged_without_a_hold_gets_one_first(database_ur
         assert sent.hold is not None
         assert sent.hold.key in bench.provider.holds
         assert sent.hold.key != "OLD"
+
+
+@pytest.mark.parametrize("before", [None, "refused"])
+async def test_a_debit_whose_rider_has_not_signed_goes_on_by_itself_once_he_has(
+    database_url: str, before: str | None
+) -> None:
+    async with open_bench(database_url, ORDERS) as bench:
+        party, holds = await bench.party(), holds_of(bench)
+        await bench.connection.execute(
+            "UPDATE agreement SET state = 'pending' WHERE agreement_no = $1", party.agreement_no
+        )
+        ride = await bench.ride(party, 300)
+        if before is not None:
+            await bench.connection.execute(
+                "INSERT INTO hold (session_key, slot, operator_no, session_id, agreement_no, account_no, tariff_id,"
+                " state, reason, cap_minor, currency, provider_key, requested_at, updated_at) SELECT session_key, slot,"
+                " operator_no, session_id, agreement_no, account_no, 't', $2, 'agreement_pending', 1, 'CNY', 'OLD',"
+                " created_at, created_at FROM debit WHERE ride_no = $1",
+                ride.ride_no,
+                before,
+            )
+        for _ in range(3):
+            await bench.collection.submit_round(bench.account_no)
+            await holds.resolve_round(bench.account_no)
+            bench.pass_time(timedelta(minutes=1))
+        assert await bench.states(ride) == [("new", 300, 0)], "it waits, and nothing was asked"
+        assert bench.provider.holds == {}
+        await bench.connection.execute(
+            "UPDATE agreement SET state = 'active' WHERE agreement_no = $1", party.agreement_no
+        )
+        await bench.collection.happen([((ride.ride_no, 1), RetryAsked())])
+        for _ in range(3):
+            await bench.collection.submit_round(bench.account_no)
+            await holds.resolve_round(bench.account_no)
+            bench.pass_time(timedelta(minutes=5))
+        await bench.settle_down(2)
+        assert await bench.states(ride) == [("settled", 300, 300)]
 
 
 async def test_a_hold_that_is_refused_leaves_the_debit_to_the_rider(database_url: str) -> None:

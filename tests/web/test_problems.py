@@ -129,6 +129,22 @@ async def test_a_nested_field_is_named_by_its_pointer(it: WebWorld) -> None:
     assert deep.status in (400, 422)
 
 
+async def test_an_account_whose_settings_are_refused_is_said_to_be_and_no_provider_out_of_reach(it: WebWorld) -> None:
+    await it.sql(
+        "INSERT INTO merchant_account (operator_no, account_id, provider, base_url, settings, created_at)"
+        " VALUES (1, 'cards', 'stripe', 'http://127.0.0.1:1', '{\"api_key_env\": \"FAREBOX_TEST_NOT_SET\"}', now())"
+    )
+    try:
+        asked = {"agreement_id": "agr-cards", "rider_ref": "carder", "account_id": "cards"}
+        answer = await it.ask("POST", "/v1/agreements", asked)
+    finally:
+        await it.sql("DELETE FROM merchant_account WHERE account_id = 'cards'")
+    assert (answer.status, answer.body["type"]) == (503, "urn:farebox:problem:account-unusable"), answer
+    said = "merchant account cards can't be used: its settings are refused; see /readyz and the log"
+    assert answer.body["detail"] == said
+    assert "retry-after" not in answer.headers
+
+
 async def test_a_strange_authorization_is_a_401(it: WebWorld) -> None:
     for header in ("Basic abc", "Bearer", "Bearer ", f"bearer\t{ALL}", "Bearer " + "x" * 300):
         answer = await it.ask("GET", "/v1/sessions", by=None, headers={"Authorization": header})

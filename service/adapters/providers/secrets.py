@@ -9,7 +9,12 @@ from typing import Any
 
 
 class AccountSettingsError(ValueError):
-    """An account's settings can't be used; the message names account, setting and what is allowed."""
+    """An account's settings can't be used; the message: "merchant account <id>: ", setting, what is allowed."""
+
+    @property
+    def account(self) -> str:
+        """The account alone, as the message begins: "merchant account cards"."""
+        return str(self).partition(":")[0]
 
 
 def account_error(account_id: str, message: str) -> AccountSettingsError:

@@ -13,6 +13,8 @@ from service.billing.debits.money import Step
 from service.billing.debits.state import Debit, State, Terms
 
 TO_CONFIRM = "the hold needs the rider"
+UNSIGNED = "agreement_pending"
+"""Why a hold was refused whose agreement the rider had not signed then (`billing.agreements.refusal`)."""
 
 
 def waits_for_hold(debit: Debit) -> bool:
@@ -26,8 +28,9 @@ def waits_for_hold(debit: Debit) -> bool:
 def hold_first(debit: Debit, now: datetime, terms: Terms) -> Step | None:
     """What comes before the next attempt: a hold is opened, or waited for; None where nothing does.
 
-    A ride that was charged without a hold, or whose hold was given up too early, gets one now. A number that stays the
-    same stays on the hold it was first sent on.
+    A ride that was charged without a hold, or whose hold was given up too early, gets one now; so does one whose hold
+    was refused because the rider had not signed: no hold is asked for while his agreement is pending, and the debit
+    waits for that. A number that stays the same stays on the hold it was first sent on.
     """
     hold, able = terms.hold, terms.capabilities
     if not able.hold_needed or able.debits_without_hold or (hold is not None and hold.state == "open"):
@@ -37,7 +40,8 @@ def hold_first(debit: Debit, now: datetime, terms: Terms) -> Step | None:
             return None
         return needs_rider(debit, "the hold is over", None, now, terms), ()  # Its number may still be paid.
     waits = replace(debit, queries=debit.queries + 1, due_at=dunning.query_at(debit.queries, now))
-    if hold is None or hold.state in ("expired", "completing", "completed", "released"):
+    unsigned = hold is not None and hold.state == "refused" and hold.reason == UNSIGNED
+    if hold is None or unsigned or hold.state in ("expired", "completing", "completed", "released"):
         if hold is not None and hold.state == "completing":
             return waits, ()
         return replace(waits, reason="waits for a hold"), (OpenHold(0 if hold is None else hold.ordinal + 1),)

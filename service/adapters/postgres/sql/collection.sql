@@ -138,7 +138,8 @@ SELECT r.ride_no, (array_agg(r.charge ORDER BY r.revision DESC) FILTER (WHERE r.
 FROM ride_revision r WHERE r.ride_no = ANY($1::bigint[]) AND r.ride_no BETWEEN $2 AND $3 GROUP BY r.ride_no;
 
 -- name: want_hold
--- A hold for the ride of debit $1 that was charged without one, or whose own is over: the holds' rounds open it.
+-- A hold for the ride of debit $1 that was charged without one, or whose own is over or was refused by us before the rider
+-- had signed: the holds' rounds open it. None while the agreement waits for him.
 INSERT INTO hold (session_key, slot, operator_no, session_id, agreement_no, account_no, tariff_id, state, cap_minor,
   currency, provider_key, ordinal, requested_at, due_at, updated_at)
 SELECT d.session_key, d.slot, d.operator_no, d.session_id, d.agreement_no, d.account_no, coalesce(t.tariff_id, ''),
@@ -148,12 +149,13 @@ FROM debit d
 JOIN agreement a ON a.agreement_no = d.agreement_no
 JOIN operator o ON o.operator_no = d.operator_no
 LEFT JOIN tariff t ON t.tariff_no = d.tariff_no
-WHERE d.ride_no = $1 AND d.ordinal = $2
+WHERE d.ride_no = $1 AND d.ordinal = $2 AND a.state <> 'pending'
 ON CONFLICT (session_key, slot) DO UPDATE SET state = 'requested', provider_key = excluded.provider_key,
   ordinal = excluded.ordinal, provider_ref = NULL, action = NULL, reason = NULL, requested_at = excluded.requested_at,
   opened_at = NULL, expires_at = NULL, asks = 0, due_at = excluded.due_at, updated_at = excluded.updated_at,
   version = hold.version + 1
-WHERE hold.state IN ('expired', 'completed', 'released') AND hold.ordinal < excluded.ordinal;
+WHERE (hold.state IN ('expired', 'completed', 'released') OR (hold.state = 'refused' AND hold.reason = 'agreement_pending'))
+  AND hold.ordinal < excluded.ordinal;
 
 -- name: update_debits
 -- What the rules decided ($2, the debits as JSON: encoded at once, and read by column name) with each one's lease ($3);
