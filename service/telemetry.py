@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
+import threading
+import time
+from collections.abc import Callable
+from types import TracebackType
 from typing import Any
 
 import structlog
@@ -64,9 +69,72 @@ HTTP_SECONDS = Histogram(
 ROLE_READY = Gauge("farebox_ready", "1 while the role does its work, 0 while it waits for a server", ["role"])
 
 
-def configure_logs(level: str, role: str) -> None:
-    """JSON lines on standard error, one per event, each with the role that wrote it."""
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(message)s")
+REPEAT_SECONDS = 60.0
+"""How long what was said is not said again."""
+KINDS_MAX = 1000
+
+
+class Repeated:
+    """What is said again and again: one of a kind passes each minute, the others are counted."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._said: dict[str, float] = {}
+        self.held: dict[str, int] = {}
+        """How many of each kind were held back since one passed."""
+
+    def passes(self, kind: str) -> int | None:
+        """How many of the kind were held back before this one, which is to be said; None where it is not."""
+        now = self._clock()
+        if now - self._said.get(kind, -REPEAT_SECONDS) < REPEAT_SECONDS:
+            self.held[kind] = self.held.get(kind, 0) + 1
+            return None
+        if len(self._said) >= KINDS_MAX:
+            self._said.clear()
+        self._said[kind] = now
+        return self.held.pop(kind, 0)
+
+
+class LibraryLines(logging.Handler):
+    """What libraries log, as lines of ours: one of a kind a minute, with the number of those that were `held_back`.
+
+    A failure that is one of `away` is a server that does not answer: it is named, without a trace.
+    """
+
+    def __init__(self, role: str, away: tuple[type[BaseException], ...]) -> None:
+        super().__init__()
+        self._role = role
+        self._away = away
+        self._repeated = Repeated()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Says a record, or counts it."""
+        template = str(record.msg).partition("\n")[0]
+        trouble = record.exc_info[1] if record.exc_info else None
+        named = f" ({type(trouble).__name__})" if trouble is not None else ""
+        kind = f"{record.name}: " + re.sub(r"\d+", "0", template) + named
+        held = self._repeated.passes(kind)
+        if held is None:
+            return
+        more: dict[str, Any] = {"held_back": held} if held else {}
+        if isinstance(trouble, self._away):
+            more["error"] = f"{type(trouble).__name__}: {trouble}"
+        elif trouble is not None:
+            more["exc_info"] = trouble
+        logger(record.name).log(record.levelno, record.getMessage(), role=self._role, **more)
+
+    def close(self) -> None:
+        """Says how many were held back and never told."""
+        if self._repeated.held:
+            held = self._repeated.held
+            logger("libraries").warning("held back until the end", role=self._role, held_back=held)
+            self._repeated.held = {}
+        super().close()
+
+
+def configure_logs(level: str, role: str, away: tuple[type[BaseException], ...] = ()) -> None:
+    """JSON lines on standard error, one per event, each with the role that wrote it: ours, those of libraries and
+    warnings, and what ends the process as a bug. `away`: failures of libraries that are told without a trace."""
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -80,6 +148,23 @@ def configure_logs(level: str, role: str) -> None:
         cache_logger_on_first_use=True,
     )
     structlog.contextvars.bind_contextvars(role=role)
+    root = logging.getLogger()
+    for handler in [handler for handler in root.handlers if isinstance(handler, LibraryLines)]:
+        root.removeHandler(handler)
+        handler.close()
+    root.addHandler(LibraryLines(role, away))
+    logging.captureWarnings(True)
+    sys.excepthook = _bug
+    sys.unraisablehook = lambda raised: _bug(raised.exc_type, raised.exc_value, raised.exc_traceback)
+    threading.excepthook = lambda raised: _bug(raised.exc_type, raised.exc_value, raised.exc_traceback)
+
+
+def _bug(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
+    """What nothing of ours expected."""
+    if issubclass(kind, KeyboardInterrupt) or error is None:
+        sys.__excepthook__(kind, error, trace)  # type: ignore[arg-type]  # Python prints either.
+        return
+    logger("process").critical("our error", exc_info=error)
 
 
 def logger(name: str) -> Any:

@@ -7,18 +7,20 @@ prepared, listener exceptions are swallowed, `stop` does not revoke, a member th
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListener, TopicPartition
-from aiokafka.errors import NoOffsetForPartitionError
+from aiokafka.errors import KafkaTimeoutError, NoOffsetForPartitionError
 
-from service.adapters.kafka_access import KAFKA_UNAVAILABLE, Brokers, admin_of, opened
+from service.adapters.kafka_access import KAFKA_UNAVAILABLE, Brokers, admin_of, let_go, opened
 from service.billing.events import RawRecord
 from service.billing.proofs import fingerprint
 
+ANSWER_SECONDS = 10.0
 DAYS_MS = int(timedelta(days=7).total_seconds() * 1000)
 
 
@@ -85,14 +87,9 @@ class RecordSource(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
         return self._joined
 
     async def stop(self) -> None:
-        """Leaves the group, after ten seconds without waiting for the answer."""
-        if self._joined is None:
-            return
-        try:
-            async with asyncio.timeout(10):
-                await self._consumer.stop()
-        except KAFKA_UNAVAILABLE:
-            return
+        """Leaves the group, as far as Kafka answers."""
+        if self._joined is not None:
+            await let_go(self._joined)
 
     async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
         """Called by the client before it gives partitions back."""
@@ -157,21 +154,26 @@ class RecordSource(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
         ready = list(self._ready)
         if not ready:
             return {}
-        ends = await self._consumer.end_offsets(ready)
-        return {key.partition: ends[key] - await self._consumer.position(key) for key in ready if key in self._ready}
+        async with _answered():
+            ends = await self._consumer.end_offsets(ready)
+            return {
+                key.partition: ends[key] - await self._consumer.position(key) for key in ready if key in self._ready
+            }
 
     async def bounds(self, partitions: Sequence[int]) -> dict[int, tuple[int, int]]:
         """The first offset that is there and the one after the last, by partition."""
         keys = [TopicPartition(self._settings.topic, partition) for partition in partitions]
-        firsts = await self._consumer.beginning_offsets(keys)
-        ends = await self._consumer.end_offsets(keys)
+        async with _answered():
+            firsts = await self._consumer.beginning_offsets(keys)
+            ends = await self._consumer.end_offsets(keys)
         return {key.partition: (firsts[key], ends[key]) for key in keys}
 
     async def offsets_at(self, partitions: Sequence[int], instant: datetime) -> dict[int, int]:
         """The first offset whose record is not older than `instant`, by partition; the end where there is none."""
         keys = [TopicPartition(self._settings.topic, partition) for partition in partitions]
-        found = await self._consumer.offsets_for_times({key: int(instant.timestamp() * 1000) for key in keys})
-        ends = await self._consumer.end_offsets(keys)
+        async with _answered():
+            found = await self._consumer.offsets_for_times({key: int(instant.timestamp() * 1000) for key in keys})
+            ends = await self._consumer.end_offsets(keys)
         return {key.partition: found[key].offset if found.get(key) else ends[key] for key in keys}
 
     async def commit(self, offsets: Mapping[int, int]) -> None:
@@ -207,7 +209,17 @@ class RecordSource(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
                         found[key.partition] = record_digest(record)
             return found
         finally:
-            await consumer.stop()
+            await let_go(consumer)
+
+
+@asynccontextmanager
+async def _answered() -> AsyncIterator[None]:
+    """A question to the brokers: aiokafka would ask again for 40 s. Raises KafkaTimeoutError."""
+    try:
+        async with asyncio.timeout(ANSWER_SECONDS):
+            yield
+    except TimeoutError as error:
+        raise KafkaTimeoutError(f"no answer within {ANSWER_SECONDS:.0f} s") from error
 
 
 def raw_record(record: Any) -> RawRecord:
@@ -256,14 +268,9 @@ class RecordSink:
         self._started = await opened(producer, self._brokers)
 
     async def stop(self) -> None:
-        """Sends what is under way and closes, after ten seconds without waiting."""
-        if self._started is None:
-            return
-        try:
-            async with asyncio.timeout(10):
-                await self._started.stop()
-        except KAFKA_UNAVAILABLE:
-            return
+        """Sends what is under way and closes, as far as Kafka answers."""
+        if self._started is not None:
+            await let_go(self._started)
 
     async def send(
         self, records: Sequence[tuple[str, bytes | None, Sequence[tuple[str, bytes]], bytes | None]]

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
+from aiokafka import AIOKafkaConsumer
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.client import collect_hosts
 from aiokafka.conn import create_conn
@@ -27,6 +28,8 @@ KAFKA_UNAVAILABLE = (KafkaError, OSError, TimeoutError)
 """What it looks like when Kafka is away: wait and try again."""
 
 PROBE_SECONDS = 5.0
+STOP_SECONDS = 5.0
+"""How long a client may take to say good-bye."""
 API_VERSIONS, SASL_HANDSHAKE = 18, 17
 SPEAKS_SASL = (0, 33)
 """What a listener that wants SASL answers a handshake: no error, or that it knows no such mechanism. One that wants
@@ -111,11 +114,35 @@ async def opened(client: Any, brokers: Brokers) -> Any:
     try:
         await client.start()
     except BaseException as failed:
-        await (client.close() if isinstance(client, AIOKafkaAdminClient) else client.stop())
+        await let_go(client)
         if isinstance(failed, KAFKA_UNAVAILABLE) and (refusal := await refusal_of(brokers)) is not None:
             raise KafkaAccessError(refusal) from failed
         raise
     return client
+
+
+async def let_go(client: Any) -> None:
+    """Stops a client, after five seconds without waiting for the answers; that Kafka is away is no failure then.
+
+    In a task of its own: where requests are under way, aiokafka cancels them, awaits them and lets that cancellation
+    out (0.14, `Fetcher.close`), which is none of ours, and leaves its connections open.
+    """
+    stopping = asyncio.ensure_future(client.close() if isinstance(client, AIOKafkaAdminClient) else client.stop())
+    await asyncio.wait([stopping], timeout=STOP_SECONDS)
+    if stopping.cancel() or stopping.cancelled():
+        if isinstance(client, AIOKafkaConsumer):
+            closing = asyncio.ensure_future(client._client.close())  # What `stop` did not come to.
+            await asyncio.wait([closing], timeout=STOP_SECONDS)
+        return
+    error = stopping.exception()
+    if error is not None and not isinstance(error, KAFKA_UNAVAILABLE):
+        raise error
+
+
+def server_of(error: BaseException) -> str:
+    """Which of our two servers a failure of KAFKA_UNAVAILABLE or PostgreSQL's UNAVAILABLE is about: Kafka's client
+    names its own, whatever the network says."""
+    return "Kafka" if isinstance(error, (KafkaError, KafkaAccessError)) else "PostgreSQL"
 
 
 @asynccontextmanager
@@ -125,7 +152,7 @@ async def admin_of(brokers: Brokers) -> AsyncIterator[AIOKafkaAdminClient]:
     try:
         yield admin
     finally:
-        await admin.close()
+        await let_go(admin)
 
 
 async def refusal_of(brokers: Brokers) -> str | None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 
 import asyncpg
@@ -17,7 +18,7 @@ import rich_click as click
 from service.adapters.migrate import ServiceRoleError
 from service.adapters.migrate import migrate as run_migrations
 from service.adapters.postgres.access import DatabaseAccessError
-from service.cli.connections import AWAY, away, fail, load_settings
+from service.cli.connections import AWAY, Ended, away, fail, load_settings
 from service.flows.intake.watchdog import StalledError
 from service.settings import Settings, settings_table
 from service.telemetry import configure_logs
@@ -51,10 +52,16 @@ def register(group: click.Group) -> None:
 
 def _role(name: str, work: Callable[[Process], Awaitable[None]], text: str) -> click.Command:
     @click.command(name, help=text)
-    def command() -> None:
-        configured = load_settings()
-        configure_logs(configured.log_level, name)
-        run(name, configured, work)
+    @click.option("--last-words", type=int, hidden=True, help="A pipe for the line that says why the role ends.")
+    def command(last_words: int | None) -> None:
+        try:
+            configured = load_settings()
+            configure_logs(configured.log_level, name, AWAY)
+            run(name, configured, work)
+        except Ended as ended:
+            if last_words is not None:
+                os.write(last_words, ended.message.encode())
+            raise
 
     return command
 
@@ -70,8 +77,7 @@ def run(name: str, configured: Settings, work: Callable[[Process], Awaitable[Non
     try:
         uvloop.run(main())
     except StalledError as error:
-        click.echo(f"farebox: {name} ends: {error}", err=True)
-        sys.exit(1)
+        fail(f"{name} ends: {error}", 1)
     except (*STOPS, *REFUSALS) as error:
         fail(f"{name} stops: {error}")
     except OSError as error:
@@ -112,34 +118,61 @@ def run_all() -> None:
     With FAREBOX_HEALTH_PORT set, the roles' probes listen on that port and the ones after it, in alphabetical order.
     """
     health = load_settings().health_port
-    children = {}
-    for place, name in enumerate(sorted(ALL)):
-        own = {"FAREBOX_HEALTH_PORT": str(health + place)} if health else {}
-        command = [sys.executable, "-m", "service", name]
-        children[name] = subprocess.Popen(command, env=os.environ | own)  # noqa: S603  Our own roles, by fixed names.
+    children = [_Child(name, health and health + place) for place, name in enumerate(sorted(ALL))]
+    told = False
 
     def stop(*_: object) -> None:
-        for child in children.values():
-            child.terminate()
+        nonlocal told
+        told = True
+        for child in children:
+            child.process.terminate()
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
-    code = _first_end(children)
-    stop()
-    for child in children.values():
-        child.wait()
-    sys.exit(code)
+    first = _first_end(children)
+    if not told:
+        click.echo(f"farebox: {first.name} ended with {first.code}; stopping the others", err=True)
+        stop()
+    for child in children:
+        child.process.wait()
+    failed = next((child for child in (first, *children) if child.code), None)
+    if failed is not None:
+        fail(failed.last_words() or f"{failed.name} ended with {failed.code}: see its log above", failed.code)
 
 
-def _first_end(children: dict[str, subprocess.Popen[bytes]]) -> int:
-    """Waits for the first role that ends, and tells how."""
+class _Child:
+    """A role as a process, and the pipe by which it says why it ended."""
+
+    def __init__(self, name: str, health_port: int) -> None:
+        self.name = name
+        self._words, write = os.pipe()
+        os.set_blocking(self._words, False)
+        self.process = subprocess.Popen(  # noqa: S603  Our own roles, by fixed names.
+            [sys.executable, "-m", "service", name, "--last-words", str(write)],
+            env=os.environ | ({"FAREBOX_HEALTH_PORT": str(health_port)} if health_port else {}),
+            pass_fds=[write],
+        )
+        os.close(write)
+
+    @property
+    def code(self) -> int:
+        """The exit code as a shell has it; 0 for one that was told to stop before it could listen to that."""
+        code = self.process.returncode or 0
+        return 0 if code == -signal.SIGTERM else code if code >= 0 else 128 - code
+
+    def last_words(self) -> str:
+        """Why it ended; nothing where it was killed or ended by a bug."""
+        with suppress(BlockingIOError):
+            return os.read(self._words, 65_536).decode()
+        return ""
+
+
+def _first_end(children: list[_Child]) -> _Child:
+    """Waits for the first role that ends."""
     while True:
-        for name, child in children.items():
-            code = child.poll()
-            if code is not None:
-                if code:
-                    click.echo(f"farebox: {name} ended with {code}; stopping the others", err=True)
-                return code
+        for child in children:
+            if child.process.poll() is not None:
+                return child
         time.sleep(0.2)
 
 

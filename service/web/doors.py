@@ -37,6 +37,8 @@ from service.web.problems import away, not_found
 from service.web.views import rider_of
 
 LOG = logger("web")
+DOORS = "doors"
+"""Who misses PostgreSQL, of a serving process."""
 RIDES_REMEMBERED_MAX = 100_000
 ACQUIRE_SECONDS = 5.0
 
@@ -118,8 +120,7 @@ class Doors:
                     checked = True
                 await self.refresh()
             except UNAVAILABLE as error:
-                self.health.wait(f"PostgreSQL: {type(error).__name__}")
-                LOG.warning("waiting", what="PostgreSQL", error=f"{type(error).__name__}: {error}")
+                self.health.away("PostgreSQL", DOORS, error)
             await asyncio.sleep(self.settings.refresh_seconds)
 
     async def refresh(self) -> None:
@@ -128,7 +129,7 @@ class Doors:
             await self.knowledge.refresh(store)
             self.default_operator_no = (await store.installation()).default_operator_no
         await self.refresh_accounts()
-        self.health.ready()
+        self.health.back(DOORS)
 
     async def refresh_accounts(self) -> None:
         """Reads the merchant accounts once, and opens those that are new or were changed; one that can't be used is

@@ -18,8 +18,9 @@ from service.adapters.postgres import RACES, UNAVAILABLE
 from service.adapters.providers.secrets import AccountSettingsError
 from service.billing.agreements.asking import AskError, ConflictingAskError, UnknownAskError
 from service.billing.tariffs.gbfs import TariffError
-from service.telemetry import logger
+from service.telemetry import Repeated, logger
 
+REPEATED = Repeated()
 LOG = logger("web")
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_SECONDS = 2
@@ -161,7 +162,9 @@ def _account(request: Request[Any, Any, Any], error: AccountSettingsError) -> Re
 
 
 def _away(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
-    LOG.warning("PostgreSQL is away", error=f"{type(error).__name__}: {error}")
+    held = REPEATED.passes(type(error).__name__)
+    if held is not None:
+        LOG.warning("no answer from PostgreSQL: 503", error=f"{type(error).__name__}: {error}", held_back=held)
     return respond(request, away("PostgreSQL"))
 
 

@@ -6,8 +6,8 @@ import asyncio
 import gc
 import itertools
 import signal
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import TypeVar
 
@@ -21,7 +21,7 @@ from service.adapters.kafka import (
     cluster_id,
     partitions_of,
 )
-from service.adapters.kafka_access import KAFKA_UNAVAILABLE, KafkaAccessError
+from service.adapters.kafka_access import KAFKA_UNAVAILABLE, KafkaAccessError, server_of
 from service.adapters.migrate import SchemaVersionError, check_version
 from service.adapters.postgres import RACES, UNAVAILABLE, Database, connect
 from service.adapters.postgres.access import DatabaseAccessError
@@ -56,6 +56,11 @@ REFUSALS = (KafkaAccessError, DatabaseAccessError)
 """A server that does not let us in, or that is not to be trusted: at the start that is nothing to wait for. Later it is
 waited for like one that is away, since whoever changed it may change it back."""
 
+STOP_SECONDS = 25.0
+"""How long the work may go on once a process is told to stop: then it is cut, which no line of it minds."""
+ROUND_SECONDS = 10.0
+"""How long a round that is under way then may take."""
+
 
 class Process:
     """A role's process: its signal to stop, its health, its connections to be closed."""
@@ -65,6 +70,7 @@ class Process:
         self.settings = settings
         self.health = Health(role)
         self.stopping = asyncio.Event()
+        self._bounds: dict[asyncio.Timeout, float] = {}
 
     async def run(self, work: Callable[[Process], Awaitable[None]]) -> None:
         """Serves the probes, does the work until SIGTERM or SIGINT, and ends in good order."""
@@ -76,16 +82,37 @@ class Process:
             runner = await start_health(self.health, self.settings.health_host, self.settings.health_port)
         LOG.info("role starts", role=self.role)
         try:
-            await work(self)
+            async with self.bounded(self.role, STOP_SECONDS):
+                await work(self)
         finally:
             if runner is not None:
                 await runner.cleanup()
         LOG.info("role ends", role=self.role)
 
     def stop(self) -> None:
-        """Not ready from now on; the round under way is finished."""
+        """Not ready from now on; the round under way is finished, if it ends soon."""
         self.health.wait("stopping")
         self.stopping.set()
+        for bound, seconds in self._bounds.items():
+            bound.reschedule(asyncio.get_running_loop().time() + seconds)
+
+    @asynccontextmanager
+    async def bounded(self, what: str, seconds: float) -> AsyncIterator[None]:
+        """Work that lasts as long as it likes, but only so many seconds once the process is told to stop. What is cut
+        was on its way: a server is away, or slow."""
+        bound = asyncio.timeout(None)
+        try:
+            async with bound:
+                if self.stopping.is_set():
+                    bound.reschedule(asyncio.get_running_loop().time() + seconds)
+                self._bounds[bound] = seconds
+                yield
+        except TimeoutError:
+            if not bound.expired():
+                raise
+            LOG.warning("left undone: told to stop", what=what, seconds=seconds)
+        finally:
+            self._bounds.pop(bound, None)
 
     async def pause(self, seconds: float) -> None:
         """Waits, or until it is told to stop."""
@@ -93,17 +120,19 @@ class Process:
             async with asyncio.timeout(seconds):
                 await self.stopping.wait()
 
-    async def until_there(self, what: str, attempt: Callable[[], Awaitable[T]]) -> T | None:
+    async def until_there(self, server: str, attempt: Callable[[], Awaitable[T]]) -> T | None:
         """Tries until a server answers; None when told to stop before. Raises one of REFUSALS at once."""
-        delay = 0.1
+        delay, me = 0.1, object()
         while not self.stopping.is_set():
             try:
-                return await attempt()
+                async with self.bounded(server, ROUND_SECONDS):
+                    there = await attempt()
+                    self.health.found(me)
+                    return there
             except REFUSALS:
                 raise
             except AWAY as error:
-                self.health.wait(f"{what}: {type(error).__name__}")
-                LOG.warning("waiting", what=what, error=f"{type(error).__name__}: {error}")
+                self.health.away(server, me, error)
             await self.pause(delay)
             delay = min(delay * 2, 5)
         return None
@@ -120,21 +149,22 @@ class Process:
 
         A round that somebody else was faster than is simply done again.
         """
-        delay = 0.1
+        delay, me = 0.1, object()
         while not self.stopping.is_set():
+            did = 1
             try:
-                did = await one_round()
+                async with self.bounded(what, ROUND_SECONDS):
+                    did = await one_round()
             except RACES as error:
                 LOG.info("somebody else was faster", what=what, error=type(error).__name__)
-                did = 1
             except AWAY as error:
-                self.health.wait(f"{what}: {type(error).__name__}")
-                LOG.warning("waiting", what=what, error=f"{type(error).__name__}: {error}")
+                self.health.away(server_of(error), me, error)
                 await self.pause(delay)
                 delay = min(delay * 2, 5)
                 continue
             delay = 0.1
-            self.health.ready()
+            if not self.stopping.is_set():
+                self.health.back(me)
             if not did:
                 await self.pause(idle_seconds)
 
@@ -204,19 +234,21 @@ async def _take_in(process: Process, intake: Intake, guard: asyncio.Task[None]) 
             guard.result()
         _collect(rounds)
         try:
-            await intake.round()
-            process.health.ready()
+            async with process.bounded("a batch", ROUND_SECONDS):
+                await intake.round()
+            if not process.stopping.is_set():
+                process.health.back(intake)
         except STOPS:
             raise
         except Exception as error:
             if isinstance(error, AWAY):
-                process.health.wait(type(error).__name__)
+                process.health.away(server_of(error), intake, error)
             elif not isinstance(error, (*RACES, FenceLostError)):
                 LOG.exception("round failed")
             try:
                 await intake.recover(error)
-            except AWAY:
-                LOG.warning("still away", error=f"{type(error).__name__}: {error}")
+            except AWAY as again:
+                process.health.away(server_of(again), intake, again)
 
 
 async def run_publish(process: Process) -> None:

@@ -7,6 +7,7 @@ import logging
 import multiprocessing
 import signal
 import socket
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
@@ -17,13 +18,14 @@ from granian.http import HTTP1Settings
 from granian.server.embed import Server
 from litestar import Litestar
 
+from service.adapters.migrate import check_version
 from service.adapters.postgres import UNAVAILABLE, connect
 from service.adapters.postgres.access import DatabaseAccessError
 from service.settings import Settings
 from service.telemetry import configure_logs, logger
 from service.web.app import create_app
-from service.web.doors import Doors, DoorSettings
-from service.wiring import Process
+from service.web.doors import DOORS, Doors, DoorSettings
+from service.wiring import AWAY, REFUSALS, STOPS, Process
 from service.wiring.accounts import AccountWatch
 
 LOG = logger("serving")
@@ -34,26 +36,30 @@ DRAIN_SECONDS = 25
 async def run_serve(process: Process) -> None:
     """Serves until told to stop: then it is not ready, takes no new connections, and finishes what is under way.
 
-    Raises OSError at once when the port is in use, and DatabaseAccessError where PostgreSQL does not let us in. It may
-    be away: requests get a 503 until it is there.
+    Raises OSError at once when the port is in use, DatabaseAccessError where PostgreSQL does not let us in, and
+    SchemaVersionError where it is not at this release's schema. It may be away: requests get a 503 until it is there.
     """
     settings = process.settings
     check_port(settings.http_host, settings.http_port)
-    await _check_database(settings.database_url)
+    await _check_database(process)
     if settings.http_workers > 1:
         await _run_workers(process)
         return
     await _serve_here(process)
 
 
-async def _check_database(url: str) -> None:
-    """One connection, to be refused at the start rather than at each request."""
+async def _check_database(process: Process) -> None:
+    """One connection, to end at the start rather than at each request: refused, or at another schema."""
     try:
-        await (await connect(url, name="serve")).close()
+        connection = await connect(process.settings.database_url, name="serve")
+        try:
+            await check_version(connection)
+        finally:
+            await connection.close()
     except DatabaseAccessError:
         raise
     except UNAVAILABLE as error:
-        LOG.warning("waiting", what="PostgreSQL", error=f"{type(error).__name__}: {error}")
+        process.health.away("PostgreSQL", DOORS, error)
 
 
 async def _serve_here(process: Process) -> None:
@@ -154,12 +160,13 @@ async def _run_workers(process: Process) -> None:
         if worker.is_alive():
             worker.kill()
     if failed:
-        raise ChildProcessError("a serving process ended by itself; see its log")
+        await _check_database(process)  # Which may be why, and says what to do.
+        raise RuntimeError("a serving process ended by itself; see its log")
 
 
 def _work(settings: Settings) -> None:
     """One of several serving processes."""
-    configure_logs(settings.log_level, "serve")
+    configure_logs(settings.log_level, "serve", AWAY)
     process = Process("serve", settings)
 
     async def main() -> None:
@@ -168,4 +175,8 @@ def _work(settings: Settings) -> None:
             loop.add_signal_handler(number, process.stop)
         await _serve_here(process)
 
-    uvloop.run(main())
+    try:
+        uvloop.run(main())
+    except (*STOPS, *REFUSALS) as error:
+        LOG.error("a serving process ends", error=str(error))
+        sys.exit(2)

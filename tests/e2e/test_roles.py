@@ -19,6 +19,7 @@ import pytest
 from installation import Installation, installed
 from proxy import Proxy
 
+from service.cli.roles import ALL
 from service.lab.processes import free_ports
 from service.lab.servers import Servers, lab
 from service.lab.trip_events import TripRecord
@@ -61,6 +62,7 @@ async def refused(settings: dict[str, str], role: str) -> str:
     return line
 
 
+NO_SCHEMA = "the database has no Farebox schema: run `farebox migrate` first"
 Spoil = Callable[[Installation], Awaitable[dict[str, str]]]
 
 
@@ -81,7 +83,7 @@ async def no_topic(installation: Installation) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
-        (no_schema, "the database has no Farebox schema: run `farebox migrate` first"),
+        (no_schema, NO_SCHEMA),
         (newer_schema, "the database is at schema 9999, newer than this release's 0001: run a newer Farebox"),
         (no_topic, "topic 'there-is-none' is not there: create it"),
     ],
@@ -91,6 +93,35 @@ async def test_what_stops_a_start_is_one_line_that_says_what_to_do(
 ) -> None:
     changed = await spoil(installation)
     assert said in await refused(installation.settings | changed, "intake")
+
+
+@pytest.mark.parametrize("role", sorted({*ALL} - {"intake"}))
+async def test_every_role_ends_at_its_start_where_the_schema_is_missing(installation: Installation, role: str) -> None:
+    settings = installation.settings | await no_schema(installation) | {"FAREBOX_HTTP_PORT": str(free_ports(1)[0])}
+    assert await refused(settings, role) == f"farebox: {role} stops: {NO_SCHEMA}"
+
+
+async def test_all_roles_say_last_why_they_end(installation: Installation) -> None:
+    settings = installation.settings | await no_schema(installation) | {"FAREBOX_HTTP_PORT": str(free_ports(1)[0])}
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "service", "all"),
+        env=os.environ | settings,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    async with asyncio.timeout(90):
+        out, _ = await process.communicate()
+    assert process.returncode == 2, out.decode()
+    assert re.fullmatch(rf"farebox: \w+ stops: {NO_SCHEMA}", out.decode().splitlines()[-1])
+
+
+async def test_all_roles_told_to_stop_end_with_0(installation: Installation) -> None:
+    process = await installation.role("all", FAREBOX_HTTP_PORT=str(free_ports(1)[0]))
+    await installation.publish([ride(1)])
+    await installation.all_taken()
+    process.terminate()
+    async with asyncio.timeout(60):
+        assert await process.wait() == 0, installation.logs()
 
 
 @pytest.mark.parametrize(("role", "variable"), [("publish", "FAREBOX_HEALTH_PORT"), ("serve", "FAREBOX_HTTP_PORT")])

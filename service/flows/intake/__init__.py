@@ -122,8 +122,8 @@ class Intake:
         BATCH_FAILURES.labels(type(error).__name__).inc()
         if race:
             LOG.info("somebody else decided first; read again", error=type(error).__name__)
-        else:
-            LOG.warning("batch rolled back", error=f"{type(error).__name__}: {error}", away=away)
+        elif not away:
+            LOG.warning("batch rolled back", error=f"{type(error).__name__}: {error}")
         if away:
             await asyncio.sleep(0.5)
             return
@@ -135,7 +135,7 @@ class Intake:
     async def close(self) -> None:
         """Finishes the transaction under way, tells Kafka where we are, and lets go of the servers."""
         try:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(10):
                 await self.settle()
                 await self._tell_kafka(force=True)
         except (asyncpg.PostgresError, *UNAVAILABLE, *KAFKA_UNAVAILABLE, FenceLostError) as error:

@@ -41,7 +41,7 @@ class Watchdog:
                 async with self._database.reading(Store) as store:
                     await store.connection.fetchval("SELECT 1")
         except (*KAFKA_UNAVAILABLE, *UNAVAILABLE) as error:
-            LOG.info("a server is away; no judgement", error=f"{type(error).__name__}: {error}")
+            LOG.debug("a server is away; no judgement", error=f"{type(error).__name__}: {error}")
             self._intake.progress_at = time.monotonic()
             return
         for partition, records in behind.items():
