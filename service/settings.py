@@ -32,7 +32,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     database_url: Annotated[str, _knob("PostgreSQL ≥ 17, `postgresql://user:password@host:port/name`")]
     kafka_bootstrap: Annotated[str, _knob("Kafka's first brokers, `host:port,host:port`")]
     environment: Annotated[
-        Literal["sandbox", "production"], _knob("`sandbox` allows a virtual clock and the sandbox provider")
+        Literal["sandbox", "production"],
+        _knob("what is allowed: a virtual clock and the sandbox provider in `sandbox` alone"),
     ] = "sandbox"
     kafka_security_protocol: Annotated[
         SecurityProtocol, _knob("how Kafka is spoken to: `SSL` and `SASL_SSL` are encrypted, `SASL_…` name a user")

@@ -7,8 +7,9 @@ What localstripe lacks is tried against `stripe_double` instead.
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Any
 
 import aiohttp
@@ -84,11 +85,13 @@ async def _until_up(process: asyncio.subprocess.Process, port: int) -> None:
 
 
 async def _stay() -> None:
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
     async with localstripe() as server:
         print(f"localstripe: {server.url}  (secret key {KEY})", flush=True)
-        await asyncio.Event().wait()
+        await stop.wait()
 
 
 if __name__ == "__main__":
-    with suppress(KeyboardInterrupt):
-        asyncio.run(_stay())
+    asyncio.run(_stay())

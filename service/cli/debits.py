@@ -142,7 +142,10 @@ def refunds(operator_id: str | None, limit: int) -> None:
         async with database.reading(ReadingStore) as store:
             return await store.troubled_refunds(owner.operator_no, limit)
 
-    for row in _run(work):
+    found = _run(work)
+    if not found:
+        click.echo("none")
+    for row in found:
         amount, named = format_amount(row.amount_minor, row.currency), debit_id(row.ride_no, row.ordinal)
         told = f"{named}-{row.refund_ordinal}  session {row.session_id}  {row.state}  {amount} {row.currency}"
         click.echo(f"{told}  since {row.created_at.isoformat()}  ({row.code or row.reason})")

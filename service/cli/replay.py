@@ -23,6 +23,8 @@ from service.cli.replay_kafka import Delivery, publish_trips
 from service.cli.tariff_files import FILE, one_draft, one_tariff, refused, zone_of
 from service.lab.replay import PricedTrip, TripsError, price_trip, read_trips
 
+UNMEASURED = "unmeasured"
+
 
 @click.command()
 @click.argument("file", type=FILE)
@@ -41,6 +43,10 @@ def replay(
     file: Path, plan_file: Path, plan_id: str | None, time_zone: str, out: Path | None, kafka: bool, **how: Any
 ) -> None:
     """Price a trips export offline, or publish its trips as events with --kafka.
+
+    FILE is CSV in UTF-8 with a first line of names: ride_id, started_at and ended_at (2026-11-22 18:30:00, in
+    --time-zone where they have no offset), and if it has them distance_m (metres) and rideable_type; other columns, as
+    Citi Bike's exports have them, are not looked at.
 
     A row that can't be read stops it before anything is written or published. The events of the same file have the
     same ids: publishing it again is a second delivery.
@@ -67,17 +73,22 @@ def _price(file: Path, zone: ZoneInfo, terms: Tariff, out: Path | None) -> None:
     count = sum(1 for _ in read_trips(file, zone))
     with _output(out) as lines:
         counts, total_minor = _price_all(file, zone, terms, count, lines)
+    unmeasured = counts.pop(UNMEASURED, 0)
     reviewed = {name: number for name, number in counts.items() if name != "priced"}
     reasons = "".join(f", {number} {name}" for name, number in sorted(reviewed.items()))
     total = f"{format_amount(total_minor, terms.currency)} {terms.currency}"
     summary = f"{count} trips, {counts['priced']} priced, {sum(reviewed.values())} to review{reasons}, total {total}"
     click.echo(f"replay: {summary}", err=True)
+    if unmeasured:
+        click.echo(f"replay: {unmeasured} without a distance, taken as 0", err=True)
 
 
 def _price_all(file: Path, zone: ZoneInfo, terms: Tariff, count: int, lines: IO[bytes]) -> tuple[Counter[str], int]:
-    """Writes a line per trip; returns how many were priced or went to review by reason, and the sum of all prices."""
+    """Writes a line per trip; returns how many were priced, went to review by reason, or had no distance where the
+    tariff asks for it, and the sum of all prices."""
     counts: Counter[str] = Counter()
     total_minor = 0
+    by_distance = bool(terms.plan.per_km_pricing)
     encoder = msgspec.json.Encoder()
     console = Console(stderr=True)
     with Progress(console=console, disable=not console.is_terminal) as progress:
@@ -85,6 +96,7 @@ def _price_all(file: Path, zone: ZoneInfo, terms: Tariff, count: int, lines: IO[
             priced: PricedTrip = price_trip(trip, terms)
             counts[priced.reason or "priced"] += 1
             total_minor += priced.amount_minor or 0
+            counts[UNMEASURED] += by_distance and not trip.row.get("distance_m")
             lines.write(encoder.encode(priced) + b"\n")
     return counts, total_minor
 
@@ -96,7 +108,10 @@ def _output(out: Path | None) -> Iterator[IO[bytes]]:
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
         return
-    handle, name = tempfile.mkstemp(dir=out.parent, prefix=f".{out.name}.")
+    try:
+        handle, name = tempfile.mkstemp(dir=out.parent, prefix=f".{out.name}.")
+    except OSError as error:  # Its name is not one that was given.
+        raise OSError(error.errno, error.strerror, str(out)) from error
     try:
         with os.fdopen(handle, "wb") as lines:
             yield lines

@@ -11,6 +11,7 @@ import msgspec
 import rich_click as click
 import uvloop
 
+from service.cli.connections import fail
 from service.lab.provider.faults import Rates
 from service.lab.provider.refusals import RefusedError
 from service.lab.provider.rows import Account
@@ -49,7 +50,8 @@ The workbench (JSON; no key: keep it on loopback):
   POST /wechatpay/rider?answer=confirm&rider=r1   the rider's WeChat: the body is an apply_permissions_token, a
                               package, a prepay_id, or the JSON that has one (answer: confirm, refuse);
                               ?answer=pay&account=score&order=KEY, ?answer=terminate&account=score&rider=r1
-  PUT  /wallets               [{"rider": "r1", "currency": "CNY", "balance_minor": 0}]
+  PUT  /wallets               [{"rider": "r1", "currency": "CNY", "balance_minor": 0}]; what a rider pays by himself
+                              in his app he pays from elsewhere, whatever this wallet has
   POST /script                [{"kind": "lost", "op": "debit.take", "on": "<key, number or rider>"}]; DELETE forgets
   PUT  /rates                 {"decline": 0.05}, as --rate does
   POST /agreements            {"account_id": "zhima", "key": "...", "revoke": true}
@@ -112,9 +114,7 @@ def provider_simulator(
     try:
         uvloop.run(_serve(plan))
     except OSError as error:
-        raise click.ClickException(
-            f"{host}:{port} can't be listened on ({error.strerror}); give another --port"
-        ) from None
+        fail(f"{host}:{port} can't be listened on ({error.strerror}); give another --port")
 
 
 async def _serve(plan: Plan) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from datetime import UTC
 from typing import Any
@@ -10,14 +11,16 @@ import msgspec
 import rich_click as click
 from msgspec.structs import replace
 
-from service.adapters.postgres.operators import Switches
+from service.adapters.postgres.operators import OperatorStore, Switches
 from service.billing.agreements.holds import HoldPolicy
 from service.billing.debits.dunning import Calendar
 from service.billing.money import MoneyError, format_amount, from_minor, parse_decimal, to_minor
 from service.cli.connections import carry_out, database_of, instant_of, load_settings, named_values
-from service.flows.operators import OperatorError, Rules, changed_rules, read_switches, switch
+from service.flows.operators import OperatorError, Rules, changed_rules, operator_of, read_switches, switch
 
 MODES = ("live", "shadow", "paused")
+SECONDS = re.compile(r"T([1-9]\d+)S")
+"""The time of a duration of ten seconds and more, as msgspec writes it."""
 
 
 def add_switches(operator: click.Group) -> None:
@@ -27,9 +30,9 @@ def add_switches(operator: click.Group) -> None:
 
 
 @click.command()
-@click.argument("operator_id", metavar="ID")
-def show(operator_id: str) -> None:
-    """Show how an operator is switched."""
+@click.argument("operator_id", metavar="[ID]", required=False)
+def show(operator_id: str | None) -> None:
+    """Show how an operator is switched; without an ID the default operator."""
     now = _read(operator_id)
     click.echo(f"mode         {now.mode}")
     click.echo(f"bill from    {'every ride' if now.bill_from is None else now.bill_from.isoformat()}")
@@ -125,16 +128,29 @@ def _tell_rules(shape: type[Rules], stored: str) -> None:
     now: dict[str, Any] = msgspec.to_builtins(msgspec.json.decode(stored, type=shape))
     default: dict[str, Any] = msgspec.to_builtins(shape())
     for name, value in now.items():
-        told = value if isinstance(value, str) else msgspec.json.encode(value).decode()
+        told = SECONDS.sub(_duration, value if isinstance(value, str) else msgspec.json.encode(value).decode())
         click.echo(f"  {name:<22}{told}{'' if value == default[name] else '  *'}")
+    if now != default:
+        click.echo("  *: not the default")
 
 
-def _read(operator_id: str) -> Switches:
+def _duration(found: re.Match[str]) -> str:
+    """Seconds of an ISO 8601 duration as hours, minutes and seconds, the way a person writes it."""
+    minutes, seconds = divmod(int(found[1]), 60)
+    hours, minutes = divmod(minutes, 60)
+    return "T" + "".join(
+        f"{count}{unit}" for count, unit in zip((hours, minutes, seconds), "HMS", strict=True) if count
+    )
+
+
+def _read(operator_id: str | None) -> Switches:
     settings = load_settings()
 
     async def work() -> Switches:
         async with database_of(settings) as database:
-            return await read_switches(database, operator_id)
+            async with database.reading(OperatorStore) as store:
+                owner = await operator_of(store, operator_id)
+            return await read_switches(database, owner.operator_id)
 
     return carry_out(work(), OperatorError)
 

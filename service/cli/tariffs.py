@@ -60,7 +60,11 @@ def tariff() -> None:
 @click.command()
 @click.argument("file", type=FILE)
 def fares(file: Path) -> None:
-    """Check worked fares: each case of FILE is rated and compared; exit 1 when one disagrees."""
+    """Check worked fares: each case of FILE is rated and compared; exit 1 when one disagrees.
+
+    FILE is JSON: {"fares": [{"id": "an hour", "plan": {...}, "duration_s": 3600, "expected": "6.90"}]}, with a GBFS
+    plan, and where a case needs them distance_m, rules, started_at (RFC 3339), time_zone and reserved_s.
+    """
     try:
         cases = msgspec.json.decode(read(file), type=FareCases).fares
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -109,7 +113,7 @@ def lint(file: Path, debit_max: str | None) -> None:
         about = f" ({finding.tariff_id})" if finding.tariff_id else ""
         click.echo(f"{finding.severity}: {finding.path or '/'}{about}: {finding.message} [{finding.code}]")
     severities = Counter(finding.severity for finding in findings)
-    click.echo(f"{severities['error']} errors, {severities['warning']} warnings")
+    click.echo(f"{_counted(severities['error'], 'error')}, {_counted(severities['warning'], 'warning')}")
     sys.exit(1 if severities["error"] else 0)
 
 
@@ -191,7 +195,7 @@ def _quote_json(terms: Tariff, charge: Charge, start: datetime) -> str:
 
 def _print_changes(before: Tariff, after: Tariff) -> None:
     changed, rides = changes(before, after), fare_changes(before, after)
-    click.echo(f"{after.tariff_id}: {len(changed)} changes")
+    click.echo(f"{after.tariff_id}: {_counted(len(changed), 'change')}")
     for change in changed:
         click.echo(f"  {change.path}: {change.before or 'nothing'} -> {change.after or 'nothing'}")
     for ride in rides:
@@ -199,6 +203,10 @@ def _print_changes(before: Tariff, after: Tariff) -> None:
         was = f"{format_amount(ride.before_minor, before.currency)} {before.currency}"
         will = f"{format_amount(ride.after_minor, after.currency)} {after.currency}"
         click.echo(f"  ride of {ride.minutes} min{distance}: {was} -> {will}")
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _instant(text: str) -> datetime:

@@ -64,7 +64,7 @@ async def test_a_mode_is_switched_and_shown(farebox: Farebox, database: Any) -> 
     for wanted in ("shadow", "paused", "live"):
         assert (await farebox("operator", "mode", "default", wanted))[:2] == (0, f"operator default: {wanted}\n")
         assert await database.fetchval("SELECT mode FROM operator") == wanted
-    assert (await farebox("operator", "show", "default"))[1].splitlines()[:3] == [
+    assert (await farebox("operator", "show"))[1].splitlines()[:3] == [
         "mode         live",
         "bill from    every ride",
         "exposure     no limit",
@@ -81,6 +81,9 @@ async def test_the_calendar_and_the_hold_policy_are_changed_rule_by_rule_and_bac
     _, told, _ = await farebox("operator", "calendar", "default", "due_days=")
     assert [line.split()[0] for line in told.splitlines() if line.endswith("*")] == ["retry_from"]
     assert (await farebox("operator", "calendar", "default"))[1] == told
+    assert "  *: not the default" in told.splitlines()
+    assert "PT1H" in told
+    assert "PT3600S" not in told
     _, told, _ = await farebox("operator", "hold-policy", "default", "answer_within=PT2S", "unlock_while_pending=true")
     assert "  answer_within         PT2S  *" in told.splitlines()
     assert "  unlock_while_pending  true  *" in told.splitlines()
@@ -246,7 +249,7 @@ async def test_a_debit_is_shown_decided_and_disputed(farebox: Farebox, database:
     assert opened[1].startswith(f"{DEBIT}  session s-1  settled  complaint  2.50 of 2.50 CNY paid")
     closed = await farebox("dispute", "close", DEBIT, "resolved")
     assert closed[1].startswith(f"{DEBIT}  session s-1  settled  resolved  2.50 of 2.50 CNY paid")
-    assert (await farebox("debit", "refunds"))[:2] == (0, "")
+    assert (await farebox("debit", "refunds"))[:2] == (0, "none\n")
     await database.execute(
         "INSERT INTO refund (ride_no, ordinal, refund_ordinal, slot, operator_no, agreement_no, account_no, currency,"
         " amount_minor, state, provider_key, debit_key, reason, code, created_at, updated_at)"
@@ -265,7 +268,7 @@ async def test_a_debit_is_shown_decided_and_disputed(farebox: Farebox, database:
     await database.execute("UPDATE refund SET state = 'manual' WHERE provider_key = 'R'")
     await database.execute("UPDATE debit SET refunding_minor = 100 WHERE ride_no = $1", RIDE)
     assert (await farebox("debit", "decide-refund", f"{DEBIT}-1", "given_back", "--reason", "in his books"))[0] == 0
-    assert (await farebox("debit", "refunds"))[:2] == (0, "")
+    assert (await farebox("debit", "refunds"))[:2] == (0, "none\n")
     shown = (await farebox("debit", "show", DEBIT))[1]
     assert "manual -> settled" in shown
     assert "P-77" in shown

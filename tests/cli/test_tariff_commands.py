@@ -137,6 +137,10 @@ def test_a_replay_counts_metres_where_the_file_has_them() -> None:
         (0, 600, None),
         (-1, None, "negative_distance"),
     ]
+    done = farebox("replay", str(DATA / "trips/distances.csv"), "--plan", car, "--time-zone", "Europe/Berlin")
+    assert done.stderr.endswith("replay: 1 without a distance, taken as 0\n")
+    bike = farebox("replay", TRIPS, "--plan", BIKES, "--plan-id", "bike", "--time-zone", "America/New_York")
+    assert "without a distance" not in bike.stderr
 
 
 def test_a_replay_writes_its_file_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -148,6 +152,12 @@ def test_a_replay_writes_its_file_whole_or_not_at_all(tmp_path: Path) -> None:
     bad = tmp_path / "bad.csv"
     bad.write_text(Path(TRIPS).read_text() + "R1,bike,2026-03-02 25:00:00,2026-03-02 09:00:00,,,,,,,,,\n")
     before = out.read_text()
+    nowhere = str(tmp_path / "none" / "x.jsonl")
+    done = farebox("replay", TRIPS, *common[:-1], nowhere)
+    assert (done.returncode, done.stderr) == (
+        2,
+        f"farebox: {nowhere}: No such file or directory; nothing was written\n",
+    )
     done = farebox("replay", str(bad), *common)
     assert done.returncode == 2
     assert f"{bad}:11: started_at '2026-03-02 25:00:00'" in done.stderr

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+
 import msgspec
 import pytest
 from click.testing import CliRunner
@@ -31,6 +33,13 @@ def test_a_fault_that_nobody_knows_is_refused_with_those_that_are() -> None:
     result = CliRunner().invoke(provider_simulator, ["--rate", "meteor=1"])
     assert result.exit_code == 2
     assert all(kind in result.output for kind in CALL_FAULTS)
+
+
+def test_a_port_in_use_is_one_line_and_exit_2() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        done = CliRunner().invoke(provider_simulator, ["--port", str(taken.getsockname()[1])])
+    assert done.exit_code == 2
+    assert "give another --port" in done.stderr
 
 
 def test_the_guide_names_every_door_of_the_workbench() -> None:
