@@ -14,7 +14,7 @@ from service.adapters.postgres.reading import BIGINT_MAX
 from service.billing.outcomes import RiderAction
 from service.flows.agreement_replies import AgreementView, Eligibility, EligibilityAsk, NewAgreement
 from service.web.access import access_of, needs
-from service.web.answers import Asked, Cursor, Limit, Name, Page, Text, answer, read, read_cursor, write_cursor
+from service.web.answers import Asked, Cursor, Id, Limit, Name, Page, Text, answer, read, read_cursor, write_cursor
 from service.web.doors import doors_of
 from service.web.idempotency import Key, once
 from service.web.problems import not_found
@@ -29,8 +29,8 @@ class AgreementRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     `rider_ref` is opaque: never a name, a phone number, an identity number. `cap_minor` is in minor units.
     """
 
-    agreement_id: Name
-    rider_ref: Name
+    agreement_id: Id
+    rider_ref: Id
     account_id: Name | None = None
     currency: Name | None = None
     cap_minor: Annotated[int, Meta(ge=1, le=BIGINT_MAX)] | None = None
@@ -64,7 +64,7 @@ class AgreementAnswer(msgspec.Struct, frozen=True):
 class EligibilityRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """May the rider of this agreement begin a ride, on this tariff if one is named?"""
 
-    agreement_id: Name
+    agreement_id: Id
     tariff_id: Name | None = None
 
 

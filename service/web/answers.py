@@ -26,7 +26,11 @@ PAGE_MAX = 200
 Name = Annotated[
     str, Meta(min_length=1, max_length=128, pattern=r"^[^\x00-\x20\x7f]+$", description="1 to 128 visible characters.")
 ]
-"""An identifier in a request."""
+"""A name or code in a request."""
+Id = Annotated[
+    str, Meta(min_length=1, max_length=64, pattern=r"^[^\x00-\x20\x7f]+$", description="1 to 64 visible characters.")
+]
+"""A session's, an agreement's or a rider's id: no longer one is taken anywhere."""
 Text = Annotated[str, Meta(min_length=1, max_length=500, pattern=r"^[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f]+$")]
 """A reason in words."""
 Limit = Annotated[int, QueryParameter(ge=1, le=PAGE_MAX, description="How many at most.")]

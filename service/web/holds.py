@@ -9,7 +9,7 @@ from litestar.params import FromPath, RawBody
 from service.billing.agreements.asking import UnknownAskError
 from service.flows.hold_replies import HoldAsk, HoldReply
 from service.web.access import access_of, needs
-from service.web.answers import Asked, Name, answer, read
+from service.web.answers import Asked, Id, Name, answer, read
 from service.web.doors import doors_of
 from service.web.idempotency import Key, once
 from service.web.problems import not_found
@@ -19,8 +19,8 @@ class HoldRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """May this session's vehicle be unlocked? A hold is for one session id: asking again gives the same hold as it
     stands then, with the same Idempotency-Key too, and decides one anew that was refused."""
 
-    session_id: Name
-    agreement_id: Name
+    session_id: Id
+    agreement_id: Id
     tariff_id: Name
     vehicle_id: Name | None = None
 

@@ -95,7 +95,21 @@ def _operation(path: str, method: str, operation: Document) -> str:
         for item in operation.get("parameters", [])
     )
     table = f"<table>{rows}</table>" if rows else ""
-    return f"<h2>{method.upper()} {escape(path)}</h2><p>{escape(operation.get('description', ''))}{table}"
+    said = f"<h2>{method.upper()} {escape(path)}</h2><p>{escape(operation.get('description', ''))}{table}"
+    if "requestBody" in operation:
+        said += f"<p>Body: {_shapes(operation['requestBody'])}"
+    for status, response in operation["responses"].items():
+        said += f"<p>{'Otherwise' if status == 'default' else status}: {_shapes(response)}"
+    return said
+
+
+def _shapes(content: Document) -> str:
+    """The shapes of a body or an answer, each a link to where it is told on the page."""
+    if "$ref" in content:
+        return '<a href="#Problem">Problem</a>'
+    names = [_REFERRED.findall(json.dumps(kind)) for kind in content.get("content", {}).values()]
+    links = [f"<a href='#{escape(name)}'>{escape(name)}</a>" for told in names for name in told]
+    return " of ".join(links) or escape(content.get("description", ""))
 
 
 def _template(path: str) -> str:
@@ -127,6 +141,7 @@ def _ref(shape: type) -> Document:
     return {"$ref": REFERENCE.format(name=shape.__name__)}
 
 
+_REFERRED = re.compile(r"#/components/schemas/([^\"]+)")
 _PAGE = re.compile(r"Page_[\w.]+\.(\w+?)_(?=\")")
 """How the framework names a page of something."""
 _STYLE = (

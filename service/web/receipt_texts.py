@@ -58,6 +58,7 @@ ADJUSTMENTS = {
     "parking": _both("停车不当", "parking"),
     "apology": _both("致歉", "apology"),
     "vehicle_fault": _both("车辆故障", "vehicle fault"),
+    "refund": _both("退款", "refund"),
     "wrong_charge": _both("收费有误", "wrong charge"),
 }
 """What an adjustment was for, by its code; another code is shown as the operator gave it."""

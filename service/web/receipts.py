@@ -112,7 +112,7 @@ def receipt(session: SessionView, language: Language, operator: tuple[str, str],
                 line.code,
                 _line_text(line, language),
                 line.quantity,
-                UNITS.get(line.unit, {}).get(language, line.unit),
+                _unit(line.unit, language),
                 line.unit_price,
                 line.amount,
                 None if _is_adjustment(line) else line.window,
@@ -126,7 +126,7 @@ def receipt(session: SessionView, language: Language, operator: tuple[str, str],
         tax=format_amount(charge.tax_minor, charge.currency),
         paid_minor=session.paid_minor,
         refunded_minor=session.refunded_minor,
-        open_minor=_open_minor(session),
+        open_minor=session.open_minor,
         revision=session.revision,
         issued_at=session.updated_at.astimezone(zone),
     )
@@ -169,19 +169,19 @@ def printable(receipt: ReceiptView) -> str:
 def _line_text(line: LineView, language: Language) -> str:
     """A line's own words; of an adjustment also what it was for."""
     text = LINES.get(line.code, {}).get(language, line.code)
-    if not _is_adjustment(line) or line.window is None:
+    if not _is_adjustment(line) or line.window in (None, line.code):
         return text
-    return f"{text}: {ADJUSTMENTS.get(line.window, {}).get(language, line.window)}"
+    return f"{text}: {ADJUSTMENTS.get(line.window or '', {}).get(language, line.window)}"
+
+
+def _unit(unit: str, language: Language) -> str:
+    """A unit's own word; of an interval ("15 min") the number stays."""
+    many, _, one = unit.rpartition(" ")
+    return f"{many} {UNITS.get(one, {}).get(language, one)}".strip()
 
 
 def _is_adjustment(line: LineView) -> bool:
     return line.path.startswith("adjustment:")
-
-
-def _open_minor(session: SessionView) -> int:
-    """What is still asked of the rider: not what was waived, written off or paid elsewhere."""
-    forgone_minor = sum(debit.forgone_minor for debit in session.debits)
-    return max(0, session.owed_minor - session.paid_minor + session.refunded_minor - forgone_minor)
 
 
 def _duration(duration_us: int) -> str:

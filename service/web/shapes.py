@@ -81,7 +81,8 @@ class EventView(msgspec.Struct, frozen=True):
 
 
 class RevisionView(msgspec.Struct, frozen=True):
-    """One decision about the ride; `owing_minor` is what it owes more, or less, since."""
+    """One decision about the ride; `owing_minor` is what it owes more, or less, since, `tariff_version` the version
+    that was frozen by then."""
 
     revision: int
     state: str
@@ -209,7 +210,8 @@ class SessionSummary(msgspec.Struct, frozen=True):
 
 
 class SessionView(SessionSummary, frozen=True):
-    """Everything about a ride, from one snapshot. `owed_minor` is the sum of the obligations."""
+    """Everything about a ride, from one snapshot. `owed_minor` is the sum of the obligations, paid or not; `open_minor`
+    is what is still asked of the rider: not what was paid, waived, written off or paid elsewhere."""
 
     billable: bool
     purpose: str | None
@@ -218,6 +220,7 @@ class SessionView(SessionSummary, frozen=True):
     owed_minor: int
     paid_minor: int
     refunded_minor: int
+    open_minor: int
     revisions: list[RevisionView]
     adjustments: list[AdjustmentView]
     obligations: list[ObligationRow]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -58,29 +58,20 @@ def session_view(rows: RideRows, operator: Operator) -> SessionView:
     obligations = rows.obligations or []
     owing = {obligation.revision: obligation.amount_minor for obligation in obligations}
     debits = rows.debits or []
+    owed_minor, paid_minor = sum(owing.values()), sum(debit.paid_minor for debit in debits)
+    refunded_minor = sum(debit.refunded_minor for debit in debits)
+    forgone_minor = sum(debit.forgone_minor for debit in debits)
     return SessionView(
         **_summary(rows, ride, told),
         billable=told.billable,
         purpose=told.purpose,
         usage=usage_view(ride.charge.usage) if ride.charge else None,
         charge=charge_view(ride.charge.charge) if ride.charge else None,
-        owed_minor=sum(owing.values()),
-        paid_minor=sum(debit.paid_minor for debit in debits),
-        refunded_minor=sum(debit.refunded_minor for debit in debits),
-        revisions=[
-            RevisionView(
-                stored.revision,
-                stored.state,
-                stored.reason,
-                stored.decided_at,
-                stored.tariff_version,
-                stored.amount_minor,
-                stored.currency,
-                owing.get(stored.revision, 0),
-                event_views(decode_events(stored.events.encode())),
-            )
-            for stored in rows.revisions or []
-        ],
+        owed_minor=owed_minor,
+        paid_minor=paid_minor,
+        refunded_minor=refunded_minor,
+        open_minor=max(0, owed_minor - paid_minor + refunded_minor - forgone_minor),
+        revisions=_revisions(rows, owing),
         adjustments=_adjustments(ride),
         obligations=obligations,
         debits=[debit_story(debit, rows.transitions or [], rows.refunds or []) for debit in debits],
@@ -88,6 +79,28 @@ def session_view(rows: RideRows, operator: Operator) -> SessionView:
         events=event_views(ride.session.counted),
         conflicts=event_views(ride.session.conflicts),
     )
+
+
+def _revisions(rows: RideRows, owing: Mapping[int, int]) -> list[RevisionView]:
+    """The decisions; the tariff's version is stored with the one that froze it, and stands from then on."""
+    told: list[RevisionView] = []
+    version: int | None = None
+    for stored in rows.revisions or []:
+        version = version if stored.tariff_version is None else stored.tariff_version
+        told.append(
+            RevisionView(
+                stored.revision,
+                stored.state,
+                stored.reason,
+                stored.decided_at,
+                version,
+                stored.amount_minor,
+                stored.currency,
+                owing.get(stored.revision, 0),
+                event_views(decode_events(stored.events.encode())),
+            )
+        )
+    return told
 
 
 def for_rider(view: SessionView) -> SessionView:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -40,6 +41,7 @@ INVALID = [
     ("POST", "/v1/quotes", {"seconds": 1, "plan": {"plan_id": "p", "price": 1}}, 422, ["/plan/currency"]),
     ("POST", "/v1/quotes", {"seconds": 1, "plan": 7}, 422, ["/plan"]),
     ("POST", "/v1/holds", {"session_id": "a", "agreement_id": "none", "tariff_id": "bike"}, 422, ["/agreement_id"]),
+    ("POST", "/v1/holds", {"session_id": "a" * 65, "agreement_id": "agr-1", "tariff_id": "bike"}, 422, ["/session_id"]),
     ("POST", "/v1/holds", {"session_id": "a b", "agreement_id": "agr-1", "tariff_id": "bike"}, 422, ["/session_id"]),
     ("POST", "/v1/agreements", {"agreement_id": "a", "rider_ref": "r", "language": "fr"}, 422, ["/language"]),
     ("POST", "/v1/agreements", {"agreement_id": "agr-1", "rider_ref": "zoe"}, 409, ["/rider_ref"]),
@@ -159,7 +161,13 @@ async def test_the_openapi_document_describes_every_route_and_refers_only_to_wha
             assert operation["description"], (method, path)
             assert operation["responses"]["default"] == {"$ref": "#/components/responses/Problem"}
     names = set(document["components"]["schemas"])
+    for shape, field in (("HoldRequest", "session_id"), ("AgreementRequest", "agreement_id")):
+        assert document["components"]["schemas"][shape]["properties"][field]["maxLength"] == 64
     for reference in msgspec.json.encode(document).decode().split('"#/components/schemas/')[1:]:
         assert reference.partition('"')[0] in names
     page = await it.get("/schema", by=None)
     assert b"/v1/sessions/{session_id}" in page
+    assert b"href='#HoldRequest'" in page, "a body is told by its shape"
+    assert b"href='#HoldReply'" in page, "and so is an answer"
+    told = set(re.findall(rb"href='?\"?#([^'\"]+)", page))
+    assert told <= set(re.findall(rb"<h3 id='([^']+)'", page)), "and each is on the page"

@@ -7,11 +7,14 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from ride_builders import adjustment, at, event, whole
 from web_world import WebWorld, instant, web_world
 
 from service.billing.events import Position
 from service.flows.decisions import adjust_ride
+from service.web.receipts import _line_text
+from service.web.shapes import LineView
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +46,7 @@ async def test_a_charged_ride_is_told_from_its_events_to_its_debit(it: WebWorld)
     (debit,) = ride["debits"]
     assert (debit["state"], debit["amount_minor"], debit["paid_minor"]) == ("settled", 250, 250)
     assert [step["to_state"] for step in debit["transitions"]][-1] == "settled"
-    assert ride["paid_minor"] == 250
+    assert (ride["paid_minor"], ride["open_minor"]) == (250, 0)
 
 
 async def test_a_ride_under_way_has_no_charge_and_a_running_fare(it: WebWorld) -> None:
@@ -51,11 +54,22 @@ async def test_a_ride_under_way_has_no_charge_and_a_running_fare(it: WebWorld) -
     await it.take(event("started", 35, session="running", agreement_id="agr-2"))
     ride = await it.get("/v1/sessions/running")
     assert (ride["state"], ride["charge"], ride["usage"], ride["ended_at"]) == ("open", None, None, None)
+    assert ride["open_minor"] == 0
     fare = await it.get("/v1/sessions/running/fare")
     assert (fare["final"], fare["balance_assumed"]) == (False, "rider")
     assert (fare["fare"]["amount_minor"], instant(fare["as_of"])) == (150, at(40))
     await it.clock(35 + 16)
     assert (await it.get("/v1/sessions/running/fare"))["fare"]["amount_minor"] == 250
+
+
+async def test_the_decision_that_closes_a_ride_shows_the_version_that_its_start_froze(it: WebWorld) -> None:
+    await it.clock(30)
+    start, end = whole("frozen")
+    await it.take(start)
+    await it.take(end)
+    ride = await it.get("/v1/sessions/frozen")
+    assert [(step["state"], step["tariff_version"]) for step in ride["revisions"]] == [("open", 1), ("closed", 1)]
+    assert ride["open_minor"] == 250, "charged, and nothing was collected yet"
 
 
 async def test_the_running_fare_counts_what_earlier_rides_used_of_the_day(it: WebWorld) -> None:
@@ -159,6 +173,7 @@ async def test_a_receipt_speaks_the_riders_language_as_json_and_on_paper(it: Web
     assert receipt["started_at"] == "2026-11-22T12:00:00+08:00"
     chinese = await it.get("/v1/sessions/paper/receipt?language=zh")
     assert [line["text"] for line in chinese["lines"]] == ["起步价", "时长费"]
+    assert [line["unit"] for line in chinese["lines"]] == ["次", "15 分钟"]
     page = await it.ask("GET", "/v1/sessions/paper/receipt", headers={"Accept": "text/html"})
     assert page.headers["content-type"].startswith("text/html")
     assert "2.50 CNY" in page.body.decode()
@@ -204,6 +219,9 @@ async def test_a_receipt_names_what_was_added_and_taken_off_and_a_voided_ride_s_
         await adjust_ride(it.database, it.doors.knowledge, it.doors.knowledge.operators[1], "billed", one)
     receipt = await it.get("/v1/sessions/billed/receipt")
     assert [line["text"] for line in receipt["lines"][2:]] == ["Extra charge: bell_stolen", "Goodwill: apology"]
+    back = LineView("refund", "1", "CNY", "-1.00", "-1.00", "adjustment:a-3", "refund", False, None)
+    assert [_line_text(back, language) for language in ("en", "zh")] == ["Refund", "退款"]
+    assert _line_text(replace(back, code="lapsed"), "en") == "Lapsed with the ride: refund"
     await it.take(event("voided", 31, session="billed"))
     receipt = await it.get("/v1/sessions/billed/receipt?language=zh")
     assert [(line["text"], line["amount"]) for line in receipt["lines"]] == [
