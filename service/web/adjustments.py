@@ -94,7 +94,9 @@ async def refund_debit(
     request: Asked, debit_id: FromPath[str], body: RawBody, idempotency_key: Key
 ) -> Response[DebitStory]:
     """Give back of what was paid, in parts and again up to all of it. The ride owes so much less from now on; what of
-    it is unpaid yet is lowered first, the rest is given back and stands among the refunds as soon as it is begun."""
+    it is unpaid yet is lowered first, the rest is given back. The answer is from before that: it stands in
+    `refunding_minor` and among the refunds once the role collect has begun it, moments later, as owed less; the reason
+    given here stays with the ride's adjustments and is not told to the provider."""
     asked = read(_REFUND, body)
     await debit_of(request, debit_id)
 

@@ -24,7 +24,8 @@ LOG = logger("payments")
 @post("/v1/debits/{debit_id:str}/payment", status_code=200, opt=needs("billing:write", riders=True), tags=["debits"])
 async def ask_payment(request: Asked, debit_id: FromPath[str], idempotency_key: Key) -> Response[DebitStory]:
     """What the rider must do to pay his debit now: `action`, good until `payable_until`; nothing else is tried
-    meanwhile. Ask again, with a key of its own, for a new one."""
+    meanwhile. Ask again, with a key of its own, for a new one: it pays the same number, and may be the same text where
+    nothing in it has changed (Alipay's says the second it was made in)."""
     await debit_of(request, debit_id)
 
     async def work() -> tuple[int, DebitStory]:
