@@ -64,6 +64,7 @@ LIVES: dict[str, Sequence[DebitEvent]] = {
     "decided": (Submitted("", Rejected("PARAMETER")), OperatorDecided("settled", "his books", "ref-o")),
     "given up": (Submitted("", Rejected("PARAMETER")), OperatorDecided("cancel", "too old")),
     "elsewhere": (Submitted("", Declined(retryable=True, code="BALANCE")), PaidElsewhere("cash")),
+    "outside": (Submitted("", Declined(retryable=True, code="BALANCE")), PaidElsewhere("cash")),
     "twice": (
         Submitted("", Declined(retryable=True, code="BALANCE")),
         PaidElsewhere("cash"),
@@ -144,7 +145,8 @@ async def _fill(world: RideWorld) -> None:
         await collection.submit_round(1)
     await _live(world, collection)
     await world.take(*whole("unpaid"), *whole("nothing owed"))
-    await _void(world, "nothing owed", 1504)
+    for voided in ("nothing owed", "outside"):
+        await _void(world, voided, 1504)
     await collection.plan_round()
 
 

@@ -9,7 +9,7 @@ from service.billing.auditing.problems import MISSING, Place, Problem
 from service.billing.auditing.rows import AuditedDebits, StoredRefund, StoredTransfer
 from service.billing.debits.collecting import FACT_ORDINALS, ledger_transfers
 from service.billing.debits.lives import LifeRow, Move, life_digest, refund_digest, told_digest
-from service.billing.debits.obligations import covered_minor
+from service.billing.debits.obligations import PAID_OUTSIDE, covered_minor
 from service.billing.debits.refunds import REFUND_FINAL, Refund, RefundState
 from service.billing.debits.state import FINAL, UNSURE, UNWRITTEN, Debit
 from service.billing.keys import provider_key, slot_of
@@ -210,7 +210,10 @@ def _check_transfers(
 
 
 def _check_owed(place: Place, rows: AuditedDebits, owed_minor: int) -> Iterator[Problem]:
-    """What the debits stand for is what the ride owes, unless one of them is being found out about."""
+    """What the debits stand for is what the ride owes, unless one of them is being found out about.
+
+    What was paid outside stands even where less is owed later: it goes back outside.
+    """
     if any(debit.state in UNSURE or debit.lowering_to is not None or debit.net_again for debit in rows.debits):
         return
     covered = sum(covered_minor(debit) - debit.excess_minor for debit in rows.debits)
@@ -221,7 +224,8 @@ def _check_owed(place: Place, rows: AuditedDebits, owed_minor: int) -> Iterator[
         for debit in rows.debits
         if (debit.disputed_minor or debit.dispute == "chargeback") and debit.state in FINAL
     )
-    if not owed_minor <= covered <= owed_minor + failed + frozen:
+    outside = sum(debit.forgone_minor for debit in rows.debits if debit.state in PAID_OUTSIDE)
+    if not owed_minor <= covered <= max(owed_minor, outside) + failed + frozen:
         yield Problem(place, "debit", "amount_minor in all", f"{owed_minor}, the obligations' sum", covered)
 
 
