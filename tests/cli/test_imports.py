@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
-import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import asyncpg
 import pytest
+from command_line import Farebox, command
 from sandbox_peer import API_KEY, Peer, peer
 
 from service.cli.imports import SAID_MAX
@@ -21,25 +19,10 @@ AGREEMENTS, DEBTS = EXAMPLES / "agreements.csv", EXAMPLES / "debts.csv"
 OWNER = ("--operator", "city")
 KEY = ("--setting", f"api_key={API_KEY}")
 
-Farebox = Callable[..., Awaitable[tuple[int, str, str]]]
-
 
 @pytest.fixture(scope="module")
 def farebox(database_url: str) -> Farebox:
-    """Runs `farebox ARGUMENTS`: exit code, standard output, standard error."""
-    settings = {"FAREBOX_DATABASE_URL": database_url, "FAREBOX_KAFKA_BOOTSTRAP": "127.0.0.1:1", "COLUMNS": "400"}
-
-    async def run(*arguments: str | Path) -> tuple[int, str, str]:
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "service", *map(str, arguments)),
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            env=os.environ | settings,
-        )
-        out, err = await process.communicate()
-        return process.returncode or 0, out.decode(), err.decode()
-
-    return run
+    return command(database_url)
 
 
 @pytest.fixture(scope="module")

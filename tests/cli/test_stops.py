@@ -2,32 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
-import sys
-from collections.abc import Awaitable, Callable
-
 import pytest
-
-Farebox = Callable[..., Awaitable[tuple[int, str, str]]]
+from command_line import Farebox, command
 
 
 @pytest.fixture(scope="module")
 def farebox(database_url: str) -> Farebox:
-    """Runs `farebox ARGUMENTS`: exit code, standard output, standard error."""
-    settings = {"FAREBOX_DATABASE_URL": database_url, "FAREBOX_KAFKA_BOOTSTRAP": "127.0.0.1:1", "COLUMNS": "400"}
-
-    async def run(*arguments: str) -> tuple[int, str, str]:
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "service", *arguments),
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            env=os.environ | settings,
-        )
-        out, err = await process.communicate()
-        return process.returncode or 0, out.decode(), err.decode()
-
-    return run
+    return command(database_url)
 
 
 async def test_what_is_paused_is_shown_and_goes_on(farebox: Farebox) -> None:

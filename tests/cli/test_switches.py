@@ -2,49 +2,28 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import os
-import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
 
 import asyncpg
 import pytest
 from builders import MIGRATED_AT
+from command_line import Farebox, command
 from sandbox_peer import Peer, peer
 
 from service.billing.capabilities import Capabilities
 from service.lab.provider.mirror import terms_of
 from service.lab.provider.rows import Account
 
-Farebox = Callable[..., Awaitable[tuple[int, str, str]]]
 RIDE = (int((MIGRATED_AT - datetime(2024, 1, 1, tzinfo=UTC)).total_seconds() * 1000) << 22) + 1
 DEBIT = f"{RIDE}-1"
 
 
 @pytest.fixture(scope="module")
 def farebox(database_url: str) -> Farebox:
-    """Runs `farebox ARGUMENTS`: exit code, standard output, standard error."""
-    settings = {
-        "FAREBOX_DATABASE_URL": database_url,
-        "FAREBOX_KAFKA_BOOTSTRAP": "127.0.0.1:1",
-        "COLUMNS": "400",
-        "API_KEY": "a guess",
-    }
-
-    async def run(*arguments: str, **more: str) -> tuple[int, str, str]:
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "service", *arguments),
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            env=os.environ | settings | more,
-        )
-        out, err = await process.communicate()
-        return process.returncode or 0, out.decode(), err.decode()
-
-    return run
+    return command(database_url, API_KEY="a guess")
 
 
 @pytest.fixture(scope="module")
