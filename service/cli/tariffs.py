@@ -14,13 +14,15 @@ import rich_click as click
 from service.billing.linting import lint_document
 from service.billing.linting.changes import changes, fare_changes
 from service.billing.money import MoneyError, format_amount, from_minor, parse_decimal
-from service.billing.rating import Charge, Line, rate
+from service.billing.rating import Charge, rate
 from service.billing.rating.compiled import depends_on_start
 from service.billing.sessions import Usage
 from service.billing.tariffs import Tariff, TariffDraft, TariffError, build, has_balance_rules
 from service.cli.replay import replay
 from service.cli.tariff_files import BEGINNING, FILE, built, drafts_of, one_tariff, read, refused
 from service.cli.tariff_import import import_command
+from service.cli.told import charge_lines
+from service.web.views import charge_view
 
 
 class FareCase(msgspec.Struct, frozen=True):
@@ -168,16 +170,7 @@ def _usage(start: datetime, length_us: int, meters: int, reserved_us: int | None
 
 def _receipt(charge: Charge) -> str:
     """The lines of a charge for people, and its total."""
-    rows = [_row(line) for line in charge.lines]
-    total = f"total {format_amount(charge.total_minor, charge.currency)} {charge.currency}"
-    tax = f" (tax {format_amount(charge.tax_minor, charge.currency)})" if charge.tax_minor else ""
-    return "\n".join([*rows, f"  {total}{tax}"])
-
-
-def _row(line: Line) -> str:
-    window = f" [{line.window}]" if line.window else ""
-    price = f"{line.quantity:f} {line.unit} x {line.unit_price:f}"
-    return f"  {line.code:<16} {price:<28} {line.amount:>12f}  {line.path}{window}"
+    return "\n".join(charge_lines(charge_view(charge)))
 
 
 def _quote_json(terms: Tariff, charge: Charge, start: datetime) -> str:

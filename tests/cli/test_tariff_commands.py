@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from datetime import datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
@@ -20,6 +21,7 @@ from service.cli.tariffs import register
 DATA = Path(__file__).parent.parent / "data"
 BIKES = str(DATA / "plans/bike_v2.2.json")
 TRIPS = str(DATA / "trips/small.csv")
+CARS = str(DATA.parent.parent / "service/lab/data/tariffs/car.json")
 
 
 class Done(NamedTuple):
@@ -77,6 +79,20 @@ def test_a_quote_for_people_names_rule_and_total() -> None:
     )
     assert "free_abort" in done.stdout
     assert done.stdout.endswith("total 0.00 CNY\n")
+
+
+def test_a_quote_of_years_is_a_few_lines_for_people_and_every_line_in_json() -> None:
+    """A day cap has a line for each day: alike but for the day, they are one with their exact sum."""
+    asked = ("quote", "--plan", CARS, "--seconds", str(1041 * 86_400), "--at", "2026-11-22T18:30:00+01:00")
+    lines = json.loads(farebox(*asked, "--json").stdout)["lines"]
+    caps = [Decimal(line["amount"]) for line in lines if line["code"] == "day_cap"]
+    assert (len(caps), caps[1], set(caps[1:])) == (1041, Decimal("-305.00"), {Decimal("-305.00")})
+    rows = [line.split() for line in farebox(*asked).stdout.splitlines()]
+    assert [row[0] for row in rows] == ["per_min", "day_cap", "day_cap", "total"]
+    assert rows[1][1:] == ["1", "window", "x", "-273.50", "-273.50", "/rules/day_cap", "[day:city-car:2026-11-23]"]
+    assert rows[2][1:6] == ["1040", "window", "x", "-305.00", str(sum(caps[1:]))]
+    assert " ".join(rows[2][7:]) == "[day:city-car:2026-11-24 to day:city-car:2029-09-28, 1040 lines]"
+    assert sum(Decimal(row[5]) for row in rows[:-1]) == Decimal(rows[-1][1])
 
 
 def test_a_quote_counts_distance_and_hours_of_the_day(tmp_path: Path) -> None:
