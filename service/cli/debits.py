@@ -273,7 +273,7 @@ def _run(work: Callable[[Database], Awaitable[T]]) -> T:
         async with database_of(settings) as database:
             return await work(database)
 
-    return carry_out(connected(), NoSuchDebitError, WishRefusedError, OperatorError, *RACES)
+    return carry_out(connected(), NoSuchDebitError, WishRefusedError, OperatorError, AccountSettingsError, *RACES)
 
 
 async def _find(database: Database, wanted: str) -> tuple[DebitRow, RideRows]:

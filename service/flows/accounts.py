@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from service.adapters.postgres import Database
 from service.adapters.postgres.agreements import AccountRow, AgreementStore, OwnedAccount
-from service.adapters.providers import PROVIDER_NAMES, check_settings, open_provider
+from service.adapters.providers import PROVIDER_NAMES, declared_capabilities, open_provider
 from service.adapters.providers.port import MerchantAccount
 from service.billing.agreements.asking import ConflictingAskError, InvalidAskError, UnknownAskError
 from service.billing.outcomes import Outcome
@@ -101,7 +101,7 @@ async def check_account(account: MerchantAccount) -> Outcome | None:
 
 async def _try(account: MerchantAccount, *, secrets_elsewhere: bool) -> None:
     """Whether the account can be opened; as far as its settings alone tell where its secrets are elsewhere."""
-    check_settings(account)
+    declared_capabilities(account)
     if not secrets_elsewhere:
         await open_provider(account).close()
 

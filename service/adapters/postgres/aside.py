@@ -47,9 +47,9 @@ class AsideStore(Store):
         """Rides whose obligations are to be netted again, locked until commit."""
         return [row["ride_no"] for row in await self.all("rides_aside", now, rides_max)]
 
-    async def take_up(self, ride_nos: Sequence[int]) -> None:
-        """These rides are netted."""
-        await self.run("take_up_rides", ride_nos)
+    async def take_up(self, ride_nos: Sequence[int], now: datetime) -> int:
+        """These rides are netted, but for those that were set aside again; returns how many that are."""
+        return await self.run("take_up_rides", ride_nos, now)
 
     async def forget(self, since: datetime) -> None:
         """Debits and refunds that were tried again at `since` or before, and did not trip."""

@@ -38,6 +38,8 @@ class DebitRow(msgspec.Struct, frozen=True):
     time_zone: str
     language: str
     provider: str
+    account_id: str
+    account_settings: str
     agreement_key: str
     agreement_ref: str | None
     hold_key: str | None
@@ -73,6 +75,8 @@ class OwingRow(msgspec.Struct, frozen=True):
     time_zone: str
     language: str
     provider: str
+    account_id: str
+    account_settings: str
     restored_at: datetime | None
 
 
@@ -223,7 +227,7 @@ class CollectionStore(BatchStore, StopStore):
         if not leased:
             return
         ride_nos = [debit.ride_no for debit, _ in leased]
-        debits = _ENCODER.encode([debit for debit, _ in leased]).decode()
+        debits = _ENCODER.encode([_Written(*_WRITTEN(debit)) for debit, _ in leased]).decode()
         leases = [lease for _, lease in leased]
         touched = await self.run("update_debits", now, debits, leases, min(ride_nos), max(ride_nos))
         assert touched == len(leased), "a debit vanished while it was locked"
@@ -250,6 +254,16 @@ class CollectionStore(BatchStore, StopStore):
 
 
 _DEBIT_FIELDS = Debit.__struct_fields__
+_NEVER_CHANGED = frozenset(
+    ("slot", "operator_no", "agreement_no", "account_no", "session_key", "session_id", "currency", "created_at")
+    + ("tariff_no", "started_at", "ended_at", "items")
+)
+_CHANGING = tuple(field for field in msgspec.structs.fields(Debit) if field.name not in _NEVER_CHANGED)
+_WRITTEN = attrgetter(*(field.name for field in _CHANGING))
+_Written = msgspec.defstruct(
+    "_Written", [(field.name, Any, msgspec.field(default=field.default)) for field in _CHANGING], omit_defaults=True
+)
+"""What changes of a debit, in the order of `_WRITTEN`: in JSON what stands at its default is left out."""
 _NAMES = DebitRow.__struct_fields__[1:-1]
 _DEBIT_COLUMNS = itemgetter(*_DEBIT_FIELDS)
 _REFUND_FIELDS = Refund.__struct_fields__

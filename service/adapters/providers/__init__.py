@@ -3,32 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 import aiohttp
 
 from service.adapters.providers.alipay import open_alipay
-from service.adapters.providers.alipay.settings import read_settings as read_alipay
+from service.adapters.providers.alipay import settings as alipay
 from service.adapters.providers.port import MerchantAccount, Provider
 from service.adapters.providers.sandbox import SandboxProvider
+from service.adapters.providers.sandbox import capabilities_of as sandbox_capabilities
 from service.adapters.providers.secrets import AccountSettingsError
 from service.adapters.providers.stripe import StripeProvider
-from service.adapters.providers.stripe.settings import read_settings as read_stripe
+from service.adapters.providers.stripe import settings as stripe
 from service.adapters.providers.wechatpay import WechatPayProvider
-from service.adapters.providers.wechatpay.settings import read_settings as read_wechatpay
+from service.adapters.providers.wechatpay import settings as wechatpay
+from service.billing.capabilities import Capabilities
 
+Known = TypeVar("Known")
 _OPENERS: dict[str, Callable[[MerchantAccount, aiohttp.ClientSession | None], Provider]] = {
     "alipay": open_alipay,
     "sandbox": SandboxProvider,
     "stripe": StripeProvider,
     "wechatpay": WechatPayProvider,
 }
-_READERS: dict[str, Callable[[MerchantAccount], object]] = {
-    "alipay": read_alipay,
-    "stripe": read_stripe,
-    "wechatpay": read_wechatpay,
+_DECLARED: dict[str, Callable[[MerchantAccount], Capabilities]] = {
+    "alipay": lambda account: alipay.capabilities_of(alipay.read_settings(account)),
+    "sandbox": sandbox_capabilities,
+    "stripe": lambda account: stripe.capabilities_of(stripe.read_settings(account)),
+    "wechatpay": lambda account: wechatpay.capabilities_of(wechatpay.read_settings(account)),
 }
-"""What looks at settings alone; the sandbox's may hold anything."""
+"""What looks at settings alone."""
 PROVIDER_NAMES = tuple(sorted(_OPENERS))
 TRIAL_HOSTS = (".alipaydev.com",)
 """Where Alipay's public sandbox is (opendocs.alipay.com/common/02kkv7); the others' have no hosts of their own."""
@@ -39,22 +44,25 @@ def open_provider(account: MerchantAccount, session: aiohttp.ClientSession | Non
 
     Raises AccountSettingsError for an unknown provider name and for settings that can't be used.
     """
-    opener = _OPENERS.get(account.provider)
-    if opener is None:
-        known = ", ".join(PROVIDER_NAMES)
-        raise AccountSettingsError(
-            f"merchant account {account.account_id}: provider {account.provider!r} is not known; known are {known}"
-        )
-    return opener(account, session)
+    return _known(_OPENERS, account)(account, session)
 
 
-def check_settings(account: MerchantAccount) -> None:
-    """Looks at an account's settings, and at nothing that they refer to: it may be on another machine.
+def declared_capabilities(account: MerchantAccount) -> Capabilities:
+    """What an account can do: its provider and its settings say it, and nothing that they refer to is looked at, which
+    may be on another machine. What is opened of the account has the same.
 
-    Raises AccountSettingsError, for a secret that stands in them, too.
+    Raises AccountSettingsError as `open_provider` does, and for a secret that stands in the settings.
     """
-    if account.provider in _READERS:
-        _READERS[account.provider](account)
+    return _known(_DECLARED, account)(account)
+
+
+def _known(by_name: Mapping[str, Known], account: MerchantAccount) -> Known:
+    if account.provider in by_name:
+        return by_name[account.provider]
+    known = ", ".join(PROVIDER_NAMES)
+    raise AccountSettingsError(
+        f"merchant account {account.account_id}: provider {account.provider!r} is not known; known are {known}"
+    )
 
 
 class Providers:

@@ -61,13 +61,23 @@ _LINES = msgspec.json.Decoder(list[wire.StatementLine])
 _ANYTHING = msgspec.json.Decoder(dict[str, Any])
 
 
+def capabilities_of(account: MerchantAccount) -> Capabilities:
+    """What the account's settings declare; a debit that goes through no hold is refused once the agreement is over,
+    whatever is declared. Raises AccountSettingsError."""
+    try:
+        declared = msgspec.convert(account.settings.get("capabilities", {}), Capabilities)
+        return declared if declared.hold_needed else replace(declared, revoking_ends_collection=True)
+    except msgspec.ValidationError as error:
+        raise AccountSettingsError(f"merchant account {account.account_id}: settings.capabilities: {error}") from None
+
+
 class SandboxProvider:
     """One merchant account at the sandbox provider."""
 
     def __init__(self, account: MerchantAccount, session: aiohttp.ClientSession | None = None) -> None:
         """Connections are its own unless given some. Raises AccountSettingsError for settings that can't be used."""
         self.account = account
-        self.capabilities = _capabilities(account)
+        self.capabilities = capabilities_of(account)
         self._base = account.base_url.rstrip("/") + "/v1/"
         self._api_key = self._secret("api_key")
         named = any(name.startswith("notify_secret") for name in account.settings)
@@ -283,15 +293,6 @@ _TERMS = {
     "revoking_ends_debits": "revoking_ends_collection",
 }
 """What the provider calls the abilities that we declare."""
-
-
-def _capabilities(account: MerchantAccount) -> Capabilities:
-    """As declared; a debit that goes through no hold is refused once the agreement is over, whatever is declared."""
-    try:
-        declared = msgspec.convert(account.settings.get("capabilities", {}), Capabilities)
-        return declared if declared.hold_needed else replace(declared, revoking_ends_collection=True)
-    except msgspec.ValidationError as error:
-        raise AccountSettingsError(f"merchant account {account.account_id}: settings.capabilities: {error}") from None
 
 
 def _debit_asked(request: DebitRequest) -> dict[str, Any]:

@@ -83,7 +83,7 @@ async def set_aside(store: CollectionStore, what: What, tripped: Iterable[Trippe
     asides = AsideStore(store.connection)
     for one in tripped:
         ride_no, *ordinals = (one.key,) if isinstance(one.key, int) else one.key
-        await asides.keep(Aside(ride_no, tuple(ordinals), what, one.reason, now, now + one.again_after))
+        await asides.keep(Aside(ride_no, tuple(ordinals), what, one.reason[:REASON_MAX], now, now + one.again_after))
         SET_ASIDE.labels(what).inc()
 
 
@@ -93,4 +93,4 @@ def _of_one(error: Exception) -> bool:
 
 
 def _reason(error: Exception) -> str:
-    return (f"{type(error).__name__}: {error}".splitlines() or [""])[0][:REASON_MAX]
+    return (f"{type(error).__name__}: {error}".splitlines() or [""])[0]

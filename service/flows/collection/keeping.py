@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
+from functools import lru_cache
+from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
+import msgspec
 from msgspec.structs import replace
 
 from service.adapters.postgres.batches import OutRecord
 from service.adapters.postgres.collection import CollectionStore, DebitKey, DebitRow, OwingRow, RefundKey, RefundRow
-from service.adapters.providers.port import Provider
+from service.adapters.providers import declared_capabilities
+from service.adapters.providers.port import MerchantAccount, Provider
+from service.adapters.providers.secrets import AccountSettingsError
 from service.billing.agreements.holds import HoldPolicy
 from service.billing.capabilities import Capabilities
 from service.billing.debits.collecting import Book, Context, RideOwing
@@ -24,6 +29,7 @@ from service.billing.events import decode_events
 from service.billing.facts import EncodedFact
 from service.billing.keys import provider_key, session_key
 from service.billing.rides import read_charge
+from service.flows.collection.apart import Tripped, set_aside
 from service.flows.collection.watching import watch
 from service.telemetry import DEBITS, REFUNDS
 
@@ -31,16 +37,20 @@ Providers = Mapping[int, Provider]
 """By account number; it may grow meanwhile."""
 
 
-UNOPENED = Capabilities(further_debit=False, closes_unpaid=False, new_key_after_decline=False)
-"""What is assumed of a merchant account that this process has not opened, so that its rides hold up no others: what
-is owed becomes a debit that waits, and nothing that its provider might not be able to do."""
+ACCOUNT_AGAIN = timedelta(minutes=5)
+"""When a ride is looked at again of whose account nobody can tell what it can do, business time."""
 
 
 def context(providers: Providers, row: DebitRow | OwingRow, *, reporting: bool = True) -> Context:
-    """What the rules look at beside a debit; while `reporting` is False no report is made."""
+    """What the rules look at beside a debit; while `reporting` is False no report is made.
+
+    An account that this process has not opened (its secrets are elsewhere, or it was added a moment ago) can do what
+    its settings in the database say. Raises AccountSettingsError where they can't be used.
+    """
     account_no = row.debit.account_no if isinstance(row, DebitRow) else row.account_no
     provider = providers.get(account_no)
-    capabilities = UNOPENED if provider is None else provider.capabilities
+    opened = None if provider is None else provider.capabilities
+    capabilities = opened or _declared(row.provider, row.account_id, row.account_settings)
     hold = row.hold if isinstance(row, DebitRow) else None
     terms = Terms(capabilities, calendar(row.operator_calendar), ZoneInfo(row.time_zone), hold, reporting)
     contact = contact_of(row.operator_name, row.operator_contact)
@@ -55,6 +65,7 @@ async def net_rides(
 
     Whoever opens a further debit of a ride holds its first one. A statement that waited for that sees the rows as they
     were when it began: once they are locked they are read again, so that no debit is missing from the netting.
+    A ride of an account with settings that can't be used is set aside: nothing is decided by a guess.
     """
     rides = sorted(set(ride_nos))
     rows = await store.lock_debits(rides)
@@ -67,13 +78,20 @@ async def net_rides(
     debits: dict[int, list[Debit]] = {}
     for row in rows.values():
         debits.setdefault(row.debit.ride_no, []).append(row.debit)
+    unable: list[Tripped] = []
     for ride in owing:
         no = ride.ride_no
-        known = _owing(ride, keys[no], sessions[no], caps.get(keys[no]), debits.get(no, ()), context(providers, ride))
+        try:
+            about = context(providers, ride)
+        except AccountSettingsError as error:
+            unable.append(Tripped(no, str(error), ACCOUNT_AGAIN))
+            continue
+        known = _owing(ride, keys[no], sessions[no], caps.get(keys[no]), debits.get(no, ()), about)
         text, tariff_no, restored_at = contents[no]
         charge = None if text is None else read_charge(text)
         forgotten = restored_at is not None and charge is not None and charge.usage.ended_at <= restored_at
         book.net_ride(replace(known, content=Content(charge, tariff_no), verify=forgotten))
+    await set_aside(store, "owing", unable, book.now)
     await watch(store, book, {row.operator_no: calendar(row.operator_calendar) for row in owing})
     return rows
 
@@ -170,6 +188,13 @@ def _owing(
         debits=tuple(debits),
         context=about,
     )
+
+
+@lru_cache(maxsize=1024)
+def _declared(provider: str, account_id: str, settings: str) -> Capabilities:
+    """What an account can do by its settings (JSON)."""
+    given: dict[str, Any] = msgspec.json.decode(settings)
+    return declared_capabilities(MerchantAccount(0, account_id, provider, "", given))
 
 
 def _finished(book: Book, debits: Iterable[Debit]) -> dict[UUID, str]:

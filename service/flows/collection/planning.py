@@ -52,13 +52,13 @@ class Planning(Dunning):
         async with self._database.transaction(CollectionStore) as store:
             asides = AsideStore(store.connection)
             rides = await asides.rides_due(self._now(), RIDES_MAX)
-            left = await self._net_apart(store, rides)
-            await asides.take_up([ride_no for ride_no in rides if ride_no not in left])
+            await self._net_apart(store, rides)
+            taken_up = await asides.take_up(rides, self._now())
             await asides.forget(self._now() - TRIED)
             counts = await asides.counts()
         for what in ("owing", "debit", "refund", "policy"):
             ASIDE.labels(what).set(counts.get(what, 0))
-        return len(rides) - len(left)
+        return taken_up
 
     async def _plan(self, *, apart: bool) -> int:
         async with self._database.transaction(CollectionStore) as store:
@@ -80,13 +80,11 @@ class Planning(Dunning):
         rows = await net_rides(store, self._providers, book, rides)
         await keep(store, self._providers, book, rows, {}, self._machine_now(), WRITER, {})
 
-    async def _net_apart(self, store: CollectionStore, rides: Sequence[int]) -> set[Key]:
-        """Nets each ride by itself; returns those that are set aside."""
+    async def _net_apart(self, store: CollectionStore, rides: Sequence[int]) -> None:
+        """Nets each ride by itself; what trips is set aside."""
 
         async def net_one(key: Key) -> None:
             assert isinstance(key, int)
             await self._net(store, [key])
 
-        tripped = await one_at_a_time(store, rides, net_one)
-        await set_aside(store, "owing", tripped, self._now())
-        return {one.key for one in tripped}
+        await set_aside(store, "owing", await one_at_a_time(store, rides, net_one), self._now())

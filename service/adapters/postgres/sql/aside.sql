@@ -21,8 +21,8 @@ UPDATE refund SET due_at = $4 WHERE ride_no = $1 AND ordinal = $2 AND refund_ord
 SELECT ride_no FROM set_aside WHERE what = 'owing' AND due_at <= $1 ORDER BY due_at LIMIT $2 FOR UPDATE SKIP LOCKED;
 
 -- name: take_up_rides
--- Their obligations are netted.
-DELETE FROM set_aside WHERE what = 'owing' AND ride_no = ANY($1::bigint[]);
+-- Their obligations are netted; those that were set aside again are due after $2.
+DELETE FROM set_aside WHERE what = 'owing' AND ride_no = ANY($1::bigint[]) AND due_at <= $2;
 
 -- name: forget_asides
 -- Debits and refunds that were due again at $1 or before and are not here anew: they did not trip.

@@ -30,7 +30,7 @@ WHERE r.reader = 'collection' AND r.writer_no = moved.writer_no AND r.seq = move
 -- without $5, and of the tariffs $6, only those of which something must be asked: what was sent and not answered, what a
 -- rider was given to pay, what is closed or doubted; not what waits for its hold to be sent.
 SELECT d.*, o.operator_id, o.calendar AS operator_calendar, o.name AS operator_name, o.contact AS operator_contact,
-  a.agreement_id, a.time_zone, a.language, m.provider,
+  a.agreement_id, a.time_zone, a.language, m.provider, m.account_id, m.settings AS account_settings,
   a.provider_key AS agreement_key, a.provider_ref AS agreement_ref, h.provider_key AS hold_key, h.provider_ref AS hold_ref,
   h.state AS hold_state, h.ordinal AS hold_ordinal, h.action AS hold_action, h.reason AS hold_reason,
   (SELECT restored_at FROM installation) AS restored_at
@@ -61,7 +61,7 @@ FOR UPDATE OF r SKIP LOCKED;
 -- name: claim_policies
 -- Debits of account $1 that the calendar must look at, $3 at most.
 SELECT d.*, o.operator_id, o.calendar AS operator_calendar, o.name AS operator_name, o.contact AS operator_contact,
-  a.agreement_id, a.time_zone, a.language, m.provider,
+  a.agreement_id, a.time_zone, a.language, m.provider, m.account_id, m.settings AS account_settings,
   a.provider_key AS agreement_key, a.provider_ref AS agreement_ref, h.provider_key AS hold_key, h.provider_ref AS hold_ref,
   h.state AS hold_state, h.ordinal AS hold_ordinal, h.action AS hold_action, h.reason AS hold_reason,
   (SELECT restored_at FROM installation) AS restored_at
@@ -77,7 +77,7 @@ FOR UPDATE OF d SKIP LOCKED;
 -- name: lock_debits
 -- All debits of the rides $1 (between $2 and $3, for the partitions), locked in their order.
 SELECT d.*, o.operator_id, o.calendar AS operator_calendar, o.name AS operator_name, o.contact AS operator_contact,
-  a.agreement_id, a.time_zone, a.language, m.provider,
+  a.agreement_id, a.time_zone, a.language, m.provider, m.account_id, m.settings AS account_settings,
   a.provider_key AS agreement_key, a.provider_ref AS agreement_ref, h.provider_key AS hold_key, h.provider_ref AS hold_ref,
   h.state AS hold_state, h.ordinal AS hold_ordinal, h.action AS hold_action, h.reason AS hold_reason,
   (SELECT restored_at FROM installation) AS restored_at
@@ -104,7 +104,7 @@ SELECT DISTINCT ride_no FROM debit WHERE ride_no > $1 ORDER BY ride_no LIMIT $2;
 -- name: rides_owing
 -- What each ride owes in all, on its latest agreement, with the events that name its session.
 SELECT owed.*, ride.events, o.operator_id, o.calendar AS operator_calendar, o.name AS operator_name,
-  o.contact AS operator_contact, a.agreement_id, a.account_no, a.cap_minor, a.time_zone, a.language, m.provider,
+  o.contact AS operator_contact, a.agreement_id, a.account_no, a.cap_minor, a.time_zone, a.language, m.provider, m.account_id, m.settings AS account_settings,
   (SELECT restored_at FROM installation) AS restored_at
 FROM (
   SELECT ride_no, slot, operator_no, max(currency) AS currency, sum(amount_minor)::bigint AS owed_minor,
@@ -158,23 +158,37 @@ WHERE (hold.state IN ('expired', 'completed', 'released') OR (hold.state = 'refu
   AND hold.ordinal < excluded.ordinal;
 
 -- name: update_debits
--- What the rules decided ($2, the debits as JSON: encoded at once, and read by column name) with each one's lease ($3);
--- identity, names and the instant of creation never change.
+-- What the rules decided ($2, the debits as JSON: encoded at once, what is none or nothing left out) with each one's
+-- lease ($3); identity, names and the instant of creation never change.
 UPDATE debit d SET
-  amount_minor = new.amount_minor, paid_minor = new.paid_minor, refunding_minor = new.refunding_minor,
-  refunded_minor = new.refunded_minor, forgone_minor = new.forgone_minor, disputed_minor = new.disputed_minor,
-  lowering_to = new.lowering_to, excess_minor = new.excess_minor, asked_minor = new.asked_minor,
-  receipts = new.receipts, refunds = new.refunds, state = new.state,
-  overdue = new.overdue, suspended = new.suspended, net_again = new.net_again, capped = new.capped,
-  dispute = new.dispute, disputes = new.disputes, provider_key = new.provider_key, provider_ref = new.provider_ref, action = new.action,
-  reason = new.reason, attempts = new.attempts, queries = new.queries, begun_at = new.begun_at,
+  amount_minor = new.amount_minor, paid_minor = coalesce(new.paid_minor, 0),
+  refunding_minor = coalesce(new.refunding_minor, 0), refunded_minor = coalesce(new.refunded_minor, 0),
+  forgone_minor = coalesce(new.forgone_minor, 0), disputed_minor = coalesce(new.disputed_minor, 0),
+  lowering_to = new.lowering_to, excess_minor = coalesce(new.excess_minor, 0),
+  asked_minor = coalesce(new.asked_minor, 0), receipts = coalesce(new.receipts, '[]'),
+  refunds = coalesce(new.refunds, 0), state = coalesce(new.state, 'new'), overdue = coalesce(new.overdue, false),
+  suspended = coalesce(new.suspended, false), net_again = coalesce(new.net_again, false),
+  capped = coalesce(new.capped, false), dispute = new.dispute, disputes = coalesce(new.disputes, '[]'),
+  provider_key = new.provider_key, provider_ref = new.provider_ref, action = new.action, reason = new.reason,
+  attempts = coalesce(new.attempts, 0), queries = coalesce(new.queries, 0), begun_at = new.begun_at,
   submitted_at = new.submitted_at, not_found_at = new.not_found_at, settled_at = new.settled_at, due_at = new.due_at,
-  pay_by = new.pay_by, policy_at = new.policy_at, verify = new.verify, doubted_minor = new.doubted_minor,
-  given = new.given, payable_until = new.payable_until, dunned = new.dunned, dunned_at = new.dunned_at,
-  reminded = new.reminded, nudged_at = new.nudged_at, record = new.record, record_at = new.record_at,
-  record_asks = new.record_asks, lease_until = new.unnest, transitions = new.transitions, digest = new.digest,
-  updated_at = $1
-FROM ROWS FROM (json_populate_recordset(NULL::debit, $2::json), unnest($3::timestamptz[])) AS new
+  pay_by = new.pay_by, policy_at = new.policy_at, verify = coalesce(new.verify, false),
+  doubted_minor = new.doubted_minor, given = coalesce(new.given, false), payable_until = new.payable_until,
+  dunned = new.dunned, dunned_at = new.dunned_at, reminded = coalesce(new.reminded, 0), nudged_at = new.nudged_at,
+  record = new.record, record_at = new.record_at, record_asks = coalesce(new.record_asks, 0),
+  lease_until = new.unnest, transitions = coalesce(new.transitions, 0),
+  digest = coalesce(new.digest, d.digest), updated_at = $1
+FROM ROWS FROM (json_to_recordset($2::json) AS (
+  ride_no bigint, ordinal smallint, amount_minor bigint, paid_minor bigint, refunding_minor bigint,
+  refunded_minor bigint, forgone_minor bigint, disputed_minor bigint, lowering_to bigint, excess_minor bigint,
+  asked_minor bigint, receipts jsonb, refunds smallint, state text, overdue boolean, suspended boolean,
+  net_again boolean, capped boolean, dispute text, disputes jsonb, provider_key text, provider_ref text, action jsonb,
+  reason text, attempts integer, queries integer, begun_at timestamptz, submitted_at timestamptz,
+  not_found_at timestamptz, settled_at timestamptz, due_at timestamptz, pay_by timestamptz, policy_at timestamptz,
+  verify boolean, doubted_minor bigint, given boolean, payable_until timestamptz, dunned text, dunned_at timestamptz,
+  reminded integer, nudged_at timestamptz, record text, record_at timestamptz, record_asks integer,
+  transitions integer, digest uuid
+), unnest($3::timestamptz[])) AS new
 WHERE d.ride_no = new.ride_no AND d.ordinal = new.ordinal AND d.ride_no BETWEEN $4 AND $5;
 
 -- name: update_refunds
@@ -254,7 +268,7 @@ WHERE r.provider_key = $1 AND r.account_no = $2 AND r.state NOT IN ('succeeded',
 -- name: read_debits
 -- As lock_debits, without locks: what a refund's call needs to know of its debit.
 SELECT d.*, o.operator_id, o.calendar AS operator_calendar, o.name AS operator_name, o.contact AS operator_contact,
-  a.agreement_id, a.time_zone, a.language, m.provider,
+  a.agreement_id, a.time_zone, a.language, m.provider, m.account_id, m.settings AS account_settings,
   a.provider_key AS agreement_key, a.provider_ref AS agreement_ref, h.provider_key AS hold_key, h.provider_ref AS hold_ref,
   h.state AS hold_state, h.ordinal AS hold_ordinal, h.action AS hold_action, h.reason AS hold_reason,
   (SELECT restored_at FROM installation) AS restored_at

@@ -13,7 +13,7 @@ from service.adapters.providers.alipay.codes import Problem
 from service.adapters.providers.alipay.complaints import ask_complaint
 from service.adapters.providers.alipay.gateway import Gateway
 from service.adapters.providers.alipay.notices import SECOND, read_notice
-from service.adapters.providers.alipay.settings import AlipaySettings
+from service.adapters.providers.alipay.settings import AlipaySettings, capabilities_of
 from service.adapters.providers.alipay.statements import read_statement
 from service.adapters.providers.port import (
     BadNotification,
@@ -26,7 +26,6 @@ from service.adapters.providers.port import (
     RefundRequest,
     StatementAnswer,
 )
-from service.billing.capabilities import Capabilities
 from service.billing.outcomes import (
     Accepted,
     AlreadyDone,
@@ -51,15 +50,11 @@ class AlipayAccount:
     """One merchant account at Alipay, but for what its product does in its own way."""
 
     def __init__(
-        self,
-        account: MerchantAccount,
-        settings: AlipaySettings,
-        capabilities: Capabilities,
-        session: aiohttp.ClientSession | None = None,
+        self, account: MerchantAccount, settings: AlipaySettings, session: aiohttp.ClientSession | None = None
     ) -> None:
         """Connections are its own unless given some. Raises AccountSettingsError for keys that can't be used."""
         self.account = account
-        self.capabilities = capabilities
+        self.capabilities = capabilities_of(settings)
         self._settings = settings
         self._gateway = Gateway(account, settings, session)
         self._sync_type = "CREDIT_DEDUCT" if settings.product == "zhima" else "CREDIT_AUTH"

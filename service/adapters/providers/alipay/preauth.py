@@ -10,15 +10,11 @@ the rules of failed debits: developer.aliyun.com/ask/285623.
 from __future__ import annotations
 
 import json
-from datetime import timedelta
 from typing import Any
-
-import aiohttp
 
 from service.adapters.providers.alipay import codes, wire
 from service.adapters.providers.alipay.base import AlipayAccount
 from service.adapters.providers.alipay.codes import Problem
-from service.adapters.providers.alipay.settings import AlipaySettings
 from service.adapters.providers.port import (
     AgreementRef,
     AgreementRequest,
@@ -26,10 +22,8 @@ from service.adapters.providers.port import (
     DebitRequest,
     HoldRef,
     HoldRequest,
-    MerchantAccount,
 )
 from service.billing.agreements.standing import AgreementAnswer, AgreementStatus, HoldAnswer, HoldStatus
-from service.billing.capabilities import Capabilities
 from service.billing.money import format_amount
 from service.billing.outcomes import (
     CapExceeded,
@@ -48,12 +42,6 @@ COMPLETED = '{"unfreezeBizInfo":{"bizComplete":"true"}}'
 
 class PreauthProvider(AlipayAccount):
     """One merchant account that freezes an amount before each ride."""
-
-    def __init__(
-        self, account: MerchantAccount, settings: AlipaySettings, session: aiohttp.ClientSession | None = None
-    ) -> None:
-        """See AlipayAccount."""
-        super().__init__(account, settings, _capabilities(settings), session)
 
     async def begin_agreement(self, request: AgreementRequest) -> AgreementAnswer:
         """See the port. There is none at Alipay: the rider agrees to each freeze."""
@@ -203,20 +191,3 @@ def _unable(seen: wire.AuthView, amount_minor: int) -> Outcome | None:
     if seen.order_status == "AUTHORIZED" and rest is not None and amount_minor > rest:
         return CapExceeded(rest)
     return None
-
-
-def _capabilities(settings: AlipaySettings) -> Capabilities:
-    """What a pre-authorisation can do. Its trades are closed by Alipay after 15 days."""
-    return Capabilities(
-        provider_retries=False,
-        hold_needed=True,
-        hold_confirmed_by_rider=True,
-        further_debit=False,
-        closes_unpaid=True,
-        same_key_window=timedelta(days=15),
-        new_key_after_decline=False,
-        refund_window=settings.refund_window,
-        reports_performance="merchant",
-        dispute="complaint",
-        pauses_for_dispute=True,
-    )

@@ -10,6 +10,7 @@ import msgspec
 from service.adapters.providers.given import given_settings
 from service.adapters.providers.port import MerchantAccount
 from service.adapters.providers.secrets import account_error, names_secret
+from service.billing.capabilities import Capabilities
 
 Product = Literal["zhima", "preauth"]
 Word = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"^[0-9A-Za-z_.-]+$")]
@@ -61,6 +62,25 @@ def read_settings(account: MerchantAccount) -> AlipaySettings:
     elif (settings.zm_service_id is None) != (settings.category_id is None):
         raise account_error(account.account_id, "settings.zm_service_id and settings.category_id go together")
     return settings
+
+
+def capabilities_of(settings: AlipaySettings) -> Capabilities:
+    """What the account's product can do. Alipay closes an unpaid trade of either after 15 days
+    (AlipayTradePayModel.timeout_express)."""
+    zhima = settings.product == "zhima"
+    return Capabilities(
+        provider_retries=zhima,
+        hold_needed=True,
+        hold_confirmed_by_rider=not zhima,
+        further_debit=False,
+        closes_unpaid=True,
+        same_key_window=timedelta(days=15),
+        new_key_after_decline=False,
+        refund_window=settings.refund_window,
+        reports_performance="provider" if zhima else "merchant",
+        dispute="complaint",
+        pauses_for_dispute=not zhima,
+    )
 
 
 def _check_mode(account: MerchantAccount) -> None:

@@ -8,15 +8,11 @@ Alipay's agent-skill "芝麻先享（动态金额模式）" (opendocs.alipay.com
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import Any
-
-import aiohttp
 
 from service.adapters.providers.alipay import codes, wire
 from service.adapters.providers.alipay.base import AlipayAccount
 from service.adapters.providers.alipay.codes import Problem
-from service.adapters.providers.alipay.settings import AlipaySettings
 from service.adapters.providers.port import (
     AgreementRef,
     AgreementRequest,
@@ -24,10 +20,8 @@ from service.adapters.providers.port import (
     DebitRequest,
     HoldRef,
     HoldRequest,
-    MerchantAccount,
 )
 from service.billing.agreements.standing import AgreementAnswer, AgreementStatus, HoldAnswer, HoldStatus
-from service.billing.capabilities import Capabilities
 from service.billing.outcomes import (
     Accepted,
     CapExceeded,
@@ -47,12 +41,6 @@ _ORDERS = "zhima.credit.payafteruse.creditbizorder"
 
 class ZhimaProvider(AlipayAccount):
     """One merchant account whose riders have signed 芝麻先享."""
-
-    def __init__(
-        self, account: MerchantAccount, settings: AlipaySettings, session: aiohttp.ClientSession | None = None
-    ) -> None:
-        """See AlipayAccount."""
-        super().__init__(account, settings, _capabilities(settings), session)
 
     async def begin_agreement(self, request: AgreementRequest) -> AgreementAnswer:
         """See the port. Alipay hears of it when the rider's app opens the string."""
@@ -229,19 +217,3 @@ class ZhimaProvider(AlipayAccount):
             return done if seen.state == "released" else seen  # Closed: cancelled, or paid and given back whole.
         outcome = codes.outcome(answer)
         return outcome if isinstance(outcome, Rejected | Conflict | NotFound | Closed) else Unknown(answer.sub_code)
-
-
-def _capabilities(settings: AlipaySettings) -> Capabilities:
-    """What 芝麻先享 can do. An unpaid trade is closed by Alipay after 15 days (AlipayTradePayModel.timeout_express)."""
-    return Capabilities(
-        provider_retries=True,
-        hold_needed=True,
-        further_debit=False,
-        closes_unpaid=True,
-        same_key_window=timedelta(days=15),
-        new_key_after_decline=False,
-        refund_window=settings.refund_window,
-        reports_performance="provider",
-        dispute="complaint",
-        pauses_for_dispute=False,
-    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from typing import Literal
 
 import aiohttp
@@ -31,10 +31,9 @@ from service.adapters.providers.wechatpay.complaints import ask_complaint
 from service.adapters.providers.wechatpay.notices import read_notice
 from service.adapters.providers.wechatpay.orders import Orders
 from service.adapters.providers.wechatpay.payments import Payments
-from service.adapters.providers.wechatpay.settings import WechatPaySettings, read_settings
+from service.adapters.providers.wechatpay.settings import capabilities_of, read_settings
 from service.adapters.providers.wechatpay.statements import read_statement
 from service.billing.agreements.standing import AgreementAnswer, AgreementStatus, HoldAnswer
-from service.billing.capabilities import Capabilities
 from service.billing.outcomes import NotFound, Outcome, Rejected, Unknown
 
 CHECK_NUMBER = "FAREBOX_CREDENTIALS_CHECK"
@@ -48,7 +47,7 @@ class WechatPayProvider:
         """Connections are its own unless given some. Raises AccountSettingsError naming what can't be used."""
         settings = read_settings(account)
         self.account = account
-        self.capabilities = _capabilities(settings)
+        self.capabilities = capabilities_of(settings)
         self._settings = settings
         self._client = Client(account, settings, session)
         self._permissions = Permissions(self._client, settings)
@@ -190,24 +189,3 @@ _HINTS = {
     "NO_AUTH": "settings.service_id is not open to this merchant and app.",
 }
 """What to put right. Sources: see codes."""
-
-
-def _capabilities(settings: WechatPaySettings) -> Capabilities:
-    """What Pay Score can do. An order's number is known for good; the window only bounds how long a debit whose outcome
-    nobody tells is asked for before people look at it."""
-    return Capabilities(
-        provider_retries=True,
-        nudges=True,
-        hold_needed=True,
-        hold_confirmed_by_rider=settings.need_user_confirm,
-        partial_debit=True,
-        further_debit=False,
-        reduces_pending=True,
-        closes_unpaid=False,
-        same_key_window=timedelta(days=30),
-        new_key_after_decline=False,
-        refund_window=settings.refund_window,
-        reports_performance="provider",
-        dispute="complaint",
-        pauses_for_dispute=False,
-    )

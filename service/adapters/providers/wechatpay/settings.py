@@ -11,6 +11,7 @@ import msgspec
 from service.adapters.providers.given import given_settings
 from service.adapters.providers.port import MerchantAccount
 from service.adapters.providers.secrets import account_error, names_secret
+from service.billing.capabilities import Capabilities
 
 Word = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"^[0-9A-Za-z_-]+$")]
 RiskFund = Literal["DEPOSIT", "ADVANCE", "CASH_DEPOSIT", "ESTIMATE_ORDER_COST"]
@@ -60,3 +61,24 @@ def read_settings(account: MerchantAccount) -> WechatPaySettings:
             account.account_id, "settings.public_key_id and wechatpay_public_key_file or _env go together"
         )
     return settings
+
+
+def capabilities_of(settings: WechatPaySettings) -> Capabilities:
+    """What Pay Score can do. An order's number is known for good; the window only bounds how long a debit whose outcome
+    nobody tells is asked for before people look at it."""
+    return Capabilities(
+        provider_retries=True,
+        nudges=True,
+        hold_needed=True,
+        hold_confirmed_by_rider=settings.need_user_confirm,
+        partial_debit=True,
+        further_debit=False,
+        reduces_pending=True,
+        closes_unpaid=False,
+        same_key_window=timedelta(days=30),
+        new_key_after_decline=False,
+        refund_window=settings.refund_window,
+        reports_performance="provider",
+        dispute="complaint",
+        pauses_for_dispute=False,
+    )
