@@ -16,13 +16,12 @@ from service.billing.events import Adjustment
 from service.flows.decisions import adjust_ride
 from service.web.access import access_of, needs
 from service.web.answers import Asked, Name, Text, read
-from service.web.debit_wishes import told
 from service.web.debits import debit_of
 from service.web.doors import doors_of
 from service.web.idempotency import HEADER, Key, once
 from service.web.problems import FieldProblem, ProblemError, conflict, invalid, not_found
-from service.web.shapes import DebitStory, SessionView
-from service.web.views import ride_of, session_view
+from service.web.shapes import RefundAnswer, SessionView
+from service.web.views import refund_answer, ride_of, session_view
 
 Amount = Annotated[int, Meta(ge=1, le=AMOUNT_MAX, description="Minor units of `currency`, above 0.")]
 Code = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_]{0,31}$", description="Stands on the receipt, such as `damage`.")]
@@ -92,15 +91,16 @@ async def charge_session(
 )
 async def refund_debit(
     request: Asked, debit_id: FromPath[str], body: RawBody, idempotency_key: Key
-) -> Response[DebitStory]:
+) -> Response[RefundAnswer]:
     """Give back of what was paid, in parts and again up to all of it. The ride owes so much less from now on; what of
-    it is unpaid yet is lowered first, the rest is given back. The answer is from before that: it stands in
-    `refunding_minor` and among the refunds once the role collect has begun it, moments later, as owed less; the reason
-    given here stays with the ride's adjustments and is not told to the provider."""
+    it is unpaid yet is lowered first, the rest is given back: `ride.to_refund_minor` says how much that is, and
+    `ride.refunded_minor` what was given back before. It stands in `refunding_minor` and among the refunds once the role
+    collect has begun it, moments later, as owed less; the reason given here stays with the ride's adjustments and is
+    not told to the provider."""
     asked = read(_REFUND, body)
     await debit_of(request, debit_id)
 
-    async def work() -> tuple[int, DebitStory]:
+    async def work() -> tuple[int, RefundAnswer]:
         row, _ = await debit_of(request, debit_id)
         adjustment = Adjustment(
             kind="refund",
@@ -112,7 +112,7 @@ async def refund_debit(
             by=asked.by or access_of(request).operator_id,
         )
         await _adjust(request, row.session_id, adjustment, of=row)
-        return 202, await told(request, debit_id)
+        return 202, refund_answer(*await debit_of(request, debit_id))
 
     return await once(request, "POST debits refunds", idempotency_key, (debit_id, asked), work)
 

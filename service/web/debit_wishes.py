@@ -15,8 +15,8 @@ from service.web.debits import debit_of
 from service.web.doors import doors_of
 from service.web.idempotency import Key, once
 from service.web.problems import FieldProblem, ProblemError, conflict, invalid
-from service.web.shapes import DebitStory
-from service.web.views import debit_story
+from service.web.shapes import DebitStory, RefundAnswer
+from service.web.views import debit_story, refund_answer
 
 WRITE = needs("billing:write")
 
@@ -119,18 +119,18 @@ async def retry_debit(request: Asked, debit_id: FromPath[str], idempotency_key: 
 
 
 @post("/v1/debits/{debit_id:str}/refunds/retry", status_code=202, opt=WRITE, tags=["debits"])
-async def retry_refunds(request: Asked, debit_id: FromPath[str], idempotency_key: Key) -> Response[DebitStory]:
+async def retry_refunds(request: Asked, debit_id: FromPath[str], idempotency_key: Key) -> Response[RefundAnswer]:
     """Give back what is owed back and does not come: refunds that wait are tried now, and for one that failed another
     is begun, once what it failed for is put right."""
     await debit_of(request, debit_id)
 
-    async def work() -> tuple[int, DebitStory]:
+    async def work() -> tuple[int, RefundAnswer]:
         row, _ = await debit_of(request, debit_id)
         try:
             await wishes.refund_again(doors_of(request).collection, row)
         except WishRefusedError as error:
             raise _refused(error) from None
-        return 202, await told(request, debit_id)
+        return 202, refund_answer(*await debit_of(request, debit_id))
 
     return await once(request, "POST debits refunds retry", idempotency_key, debit_id, work)
 
@@ -160,7 +160,7 @@ def _refused(error: WishRefusedError) -> ProblemError:
 async def told(request: Asked, debit_id: str) -> DebitStory:
     """The debit as it is now."""
     row, rows = await debit_of(request, debit_id)
-    return debit_story(row, rows.transitions or [], rows.refunds or [])
+    return debit_story(row, rows)
 
 
 _REASON = msgspec.json.Decoder(ReasonRequest)

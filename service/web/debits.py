@@ -54,7 +54,7 @@ async def list_debits(
 async def get_debit(request: Asked, debit_id: FromPath[str]) -> Response[DebitStory]:
     """One debit with its transitions and refunds."""
     row, rows = await debit_of(request, debit_id)
-    return answer(request, debit_story(row, rows.transitions or [], rows.refunds or []), etag=True)
+    return answer(request, debit_story(row, rows), etag=True)
 
 
 async def debit_of(request: Asked, debit_id: str) -> tuple[DebitRow, RideRows]:

@@ -143,6 +143,22 @@ class RefundView(msgspec.Struct, frozen=True):
     updated_at: datetime
 
 
+class DisputeView(msgspec.Struct, frozen=True):
+    """What a rider or his bank holds against a debit, `number` counted from 1; `state` is `opened` or how it ended.
+
+    `amount_minor` is what a chargeback took at its opening, `taken_minor` what of it the bank has now, `fee_minor` what
+    the provider keeps for it; `provider_reference` is his number of it, once it is known.
+    """
+
+    number: int
+    kind: str
+    state: str
+    amount_minor: int
+    taken_minor: int
+    fee_minor: int
+    provider_reference: str | None
+
+
 class DebitView(msgspec.Struct, frozen=True):
     """A debit as it stands; `due_at` is when something is tried next, `pay_by` when it is overdue.
 
@@ -184,10 +200,29 @@ class DebitView(msgspec.Struct, frozen=True):
 
 
 class DebitStory(DebitView, frozen=True):
-    """A debit with its whole life and its refunds."""
+    """A debit with its whole life, its refunds and its disputes."""
 
     transitions: list[TransitionView]
     refunds: list[RefundView]
+    disputes: list[DisputeView]
+
+
+class RideMoney(msgspec.Struct, frozen=True):
+    """The money of a ride over all its debits. `owed_minor` is the sum of the obligations, paid or not;
+    `refunded_minor` is what was given back, `to_refund_minor` what is still to be (asked for, on its way, or put off),
+    `open_minor` what is still asked of the rider: not what was paid, waived, written off or paid elsewhere."""
+
+    owed_minor: int
+    paid_minor: int
+    refunded_minor: int
+    to_refund_minor: int
+    open_minor: int
+
+
+class RefundAnswer(DebitStory, frozen=True):
+    """The debit as it is, and in `ride` what is given back of its ride, and still to be given back."""
+
+    ride: RideMoney
 
 
 class SessionSummary(msgspec.Struct, frozen=True):
@@ -210,8 +245,9 @@ class SessionSummary(msgspec.Struct, frozen=True):
 
 
 class SessionView(SessionSummary, frozen=True):
-    """Everything about a ride, from one snapshot. `owed_minor` is the sum of the obligations, paid or not; `open_minor`
-    is what is still asked of the rider: not what was paid, waived, written off or paid elsewhere."""
+    """Everything about a ride, from one snapshot. `owed_minor` is the sum of the obligations, paid or not;
+    `to_refund_minor` is what is still to be given back, `open_minor` what is still asked of the rider: not what was
+    paid, waived, written off or paid elsewhere."""
 
     billable: bool
     purpose: str | None
@@ -220,6 +256,7 @@ class SessionView(SessionSummary, frozen=True):
     owed_minor: int
     paid_minor: int
     refunded_minor: int
+    to_refund_minor: int
     open_minor: int
     revisions: list[RevisionView]
     adjustments: list[AdjustmentView]

@@ -8,8 +8,9 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from service.adapters.postgres.reading import DebitRow, RefundRow, RideRows, TransitionRow
+from service.adapters.postgres.reading import DebitRow, RideRows
 from service.billing.catalog import AgreementRef, Operator
+from service.billing.debits.obligations import PAID_OUTSIDE
 from service.billing.debits.state import debit_id, refund_id
 from service.billing.events import RideEvent, decode_events
 from service.billing.rating import Charge, Line
@@ -21,11 +22,14 @@ from service.web.shapes import (
     ChargeView,
     DebitStory,
     DebitView,
+    DisputeView,
     EventView,
     LineView,
     PauseView,
+    RefundAnswer,
     RefundView,
     RevisionView,
+    RideMoney,
     SessionSummary,
     SessionView,
     TransitionView,
@@ -56,28 +60,46 @@ def session_view(rows: RideRows, operator: Operator) -> SessionView:
     ride = ride_of(rows, operator)
     told = course(ride.session)
     obligations = rows.obligations or []
-    owing = {obligation.revision: obligation.amount_minor for obligation in obligations}
-    debits = rows.debits or []
-    owed_minor, paid_minor = sum(owing.values()), sum(debit.paid_minor for debit in debits)
-    refunded_minor = sum(debit.refunded_minor for debit in debits)
-    forgone_minor = sum(debit.forgone_minor for debit in debits)
+    money = money_of(rows)
     return SessionView(
         **_summary(rows, ride, told),
         billable=told.billable,
         purpose=told.purpose,
         usage=usage_view(ride.charge.usage) if ride.charge else None,
         charge=charge_view(ride.charge.charge) if ride.charge else None,
-        owed_minor=owed_minor,
-        paid_minor=paid_minor,
-        refunded_minor=refunded_minor,
-        open_minor=max(0, owed_minor - paid_minor + refunded_minor - forgone_minor),
-        revisions=_revisions(rows, owing),
+        owed_minor=money.owed_minor,
+        paid_minor=money.paid_minor,
+        refunded_minor=money.refunded_minor,
+        to_refund_minor=money.to_refund_minor,
+        open_minor=money.open_minor,
+        revisions=_revisions(rows, {obligation.revision: obligation.amount_minor for obligation in obligations}),
         adjustments=_adjustments(ride),
         obligations=obligations,
-        debits=[debit_story(debit, rows.transitions or [], rows.refunds or []) for debit in debits],
+        debits=[debit_story(debit, rows) for debit in rows.debits or []],
         hold=rows.hold,
         events=event_views(ride.session.counted),
         conflicts=event_views(ride.session.conflicts),
+    )
+
+
+def money_of(rows: RideRows) -> RideMoney:
+    """The money of a ride. To be given back is what was paid and is not owed, as far as a bank has not taken it back;
+    what the rider paid elsewhere counts for what he owes."""
+    debits = rows.debits or []
+    owed_minor = sum(obligation.amount_minor for obligation in rows.obligations or [])
+    paid_minor = sum(debit.paid_minor for debit in debits)
+    refunded_minor = sum(debit.refunded_minor for debit in debits)
+    forgone_minor = sum(debit.forgone_minor for debit in debits)
+    outside_minor = sum(debit.forgone_minor for debit in debits if debit.state in PAID_OUTSIDE)
+    taken = {row.ordinal: sum(dispute.taken_minor for dispute in row.disputes) for row in rows.disputes or []}
+    at_hand = (debit.paid_minor - debit.refunded_minor - taken.get(debit.ordinal, 0) for debit in debits)
+    excess_minor = paid_minor - refunded_minor - max(0, owed_minor - outside_minor)
+    return RideMoney(
+        owed_minor,
+        paid_minor,
+        refunded_minor,
+        max(0, min(excess_minor, sum(max(0, minor) for minor in at_hand))),
+        max(0, owed_minor - paid_minor + refunded_minor - forgone_minor),
     )
 
 
@@ -152,11 +174,19 @@ def debit_view(row: DebitRow) -> DebitView:
     return DebitView(**_debit(row))
 
 
-def debit_story(row: DebitRow, transitions: Sequence[TransitionRow], refunds: Sequence[RefundRow]) -> DebitStory:
-    """A debit with those transitions and refunds of its ride that are its own."""
-    return DebitStory(
-        **_debit(row),
-        transitions=[
+def debit_story(row: DebitRow, rows: RideRows) -> DebitStory:
+    """A debit with those transitions, refunds and disputes of its ride that are its own."""
+    return DebitStory(**_debit(row), **_story(row, rows))
+
+
+def refund_answer(row: DebitRow, rows: RideRows) -> RefundAnswer:
+    """The same with the money of its ride."""
+    return RefundAnswer(**_debit(row), **_story(row, rows), ride=money_of(rows))
+
+
+def _story(row: DebitRow, rows: RideRows) -> dict[str, Any]:
+    return {
+        "transitions": [
             TransitionView(
                 item.transition,
                 item.from_state,
@@ -167,10 +197,10 @@ def debit_story(row: DebitRow, transitions: Sequence[TransitionRow], refunds: Se
                 item.provider_ref,
                 item.business_at,
             )
-            for item in transitions
+            for item in rows.transitions or []
             if item.ordinal == row.ordinal
         ],
-        refunds=[
+        "refunds": [
             RefundView(
                 refund_id(row.ride_no, row.ordinal, item.refund_ordinal),
                 item.state,
@@ -182,10 +212,18 @@ def debit_story(row: DebitRow, transitions: Sequence[TransitionRow], refunds: Se
                 item.created_at,
                 item.updated_at,
             )
-            for item in refunds
+            for item in rows.refunds or []
             if item.ordinal == row.ordinal
         ],
-    )
+        "disputes": [
+            DisputeView(
+                item.number, item.kind, item.state, item.amount_minor, item.taken_minor, item.fee_minor, item.ref
+            )
+            for held in rows.disputes or []
+            if held.ordinal == row.ordinal
+            for item in sorted(held.disputes, key=lambda dispute: dispute.number)
+        ],
+    }
 
 
 def plain(number: Decimal) -> str:

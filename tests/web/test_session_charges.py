@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -39,6 +40,16 @@ async def refund(it: WebWorld, debit: Any, amount_minor: int, **more: Any) -> An
     return await it.ask("POST", f"/v1/debits/{debit['debit_id']}/refunds", asked, **more)
 
 
+def money(*, owed: int, paid: int, refunded: int = 0, to_refund: int = 0, still: int = 0) -> dict[str, int]:
+    """The money of a ride as the doors tell it; `still` is what is open."""
+    given = {"owed_minor": owed, "paid_minor": paid, "refunded_minor": refunded}
+    return {**given, "to_refund_minor": to_refund, "open_minor": still}
+
+
+def money_of(ride: dict[str, Any]) -> dict[str, int]:
+    return {name: ride[name] for name in money(owed=0, paid=0)}
+
+
 async def test_an_extra_charge_is_owed_debited_and_named(it: WebWorld) -> None:
     await paid(it, "bent")
     ride = await charge(it, "bent", {**EXTRA, "tax_rate": "0.13", "by": "desk-7"}, key="k-bent")
@@ -63,6 +74,7 @@ async def test_refunds_are_partial_repeated_and_never_more_than_was_paid(it: Web
     debit = await paid(it, "loose")
     first = await refund(it, debit, 100, key="k-loose")
     assert first.status == 202
+    assert first.body["ride"] == money(owed=150, paid=250, to_refund=100)
     for _ in range(2):
         assert (await refund(it, debit, 100, key="k-loose")).headers["idempotency-replayed"] == "true"
     # The answer of a process that died was never kept: the refund is there once all the same.
@@ -74,6 +86,7 @@ async def test_refunds_are_partial_repeated_and_never_more_than_was_paid(it: Web
     await it.collect()
     second = await refund(it, debit, 150)
     assert second.status == 202
+    assert second.body["ride"] == money(owed=0, paid=250, refunded=100, to_refund=150)
     assert [(item["amount_minor"], item["state"]) for item in second.body["refunds"]] == [(100, "succeeded")]
     await it.collect()
     await it.collect()
@@ -84,7 +97,28 @@ async def test_refunds_are_partial_repeated_and_never_more_than_was_paid(it: Web
     over = await refund(it, debit, 1)
     assert (over.status, over.fields) == (422, ["/amount_minor"])
     assert "0 is left of what was paid" in over.body["detail"]
-    assert (await it.get("/v1/sessions/loose"))["owed_minor"] == 0
+    assert money_of(await it.get("/v1/sessions/loose")) == money(owed=0, paid=250, refunded=250)
+
+
+async def test_what_a_bank_has_taken_back_is_not_to_be_given_back_as_well(it: WebWorld) -> None:
+    debit = await paid(it, "clawed")
+    held = {"number": 1, "kind": "chargeback", "state": "opened", "amount_minor": 250, "taken_minor": 250}
+    await dispute(it, "clawed", "chargeback", held | {"fee_minor": 15, "ref": "dp_1"})
+    [told] = (await it.get(f"/v1/debits/{debit['debit_id']}"))["disputes"]
+    assert told == held | {"fee_minor": 15, "provider_reference": "dp_1"}
+    kind = {"kind": "goodwill", "code": "apology", "amount_minor": 100, "currency": "CNY", "reason": "it rained"}
+    assert money_of((await charge(it, "clawed", kind)).body) == money(owed=150, paid=250)
+    await dispute(it, "clawed", "won", held | {"state": "won", "taken_minor": 0})
+    assert money_of(await it.get("/v1/sessions/clawed")) == money(owed=150, paid=250, to_refund=100)
+    for _ in range(2):
+        await it.collect()
+    assert money_of(await it.get("/v1/sessions/clawed")) == money(owed=150, paid=250, refunded=100)
+
+
+async def dispute(it: WebWorld, session: str, standing: str, held: dict[str, Any]) -> None:
+    """What a provider with chargebacks would have told of the session's debit."""
+    change = "UPDATE debit SET dispute = $2, disputes = $3, disputed_minor = $4 WHERE session_id = $1"
+    await it.sql(change, session, standing, json.dumps([held]), held["taken_minor"])
 
 
 async def test_nothing_is_refunded_of_what_is_not_paid_or_taken_back_by_the_bank(it: WebWorld) -> None:

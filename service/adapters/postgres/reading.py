@@ -14,6 +14,7 @@ import asyncpg
 import msgspec
 
 from service.adapters.postgres import Store
+from service.billing.debits.state import Dispute
 from service.billing.outcomes import RiderAction
 from service.billing.rides import StoredRevision
 
@@ -110,6 +111,13 @@ class RefundRow(msgspec.Struct, frozen=True):
     updated_at: datetime
 
 
+class DisputesRow(msgspec.Struct, frozen=True):
+    """The disputes of a debit that has any, in the order of their last changes."""
+
+    ordinal: int
+    disputes: tuple[Dispute, ...]
+
+
 class TroubledRefund(msgspec.Struct, frozen=True):
     """A refund that failed or had to wait; amounts are minor units."""
 
@@ -149,6 +157,7 @@ class RideRows(msgspec.Struct, frozen=True):
     debits: list[DebitRow] | None = None
     transitions: list[TransitionRow] | None = None
     refunds: list[RefundRow] | None = None
+    disputes: list[DisputesRow] | None = None
     hold: HoldRow | None = None
 
 
@@ -295,6 +304,10 @@ class ReadingStore(Store):
         """The newest debits of some agreements."""
         asked = (agreement_nos, *before, state, overdue, limit + 1, SCAN_MAX)
         return _debits(await self.one("newest_debits_of_agreements", *asked), limit)
+
+    async def debits_of_number(self, number: str) -> list[tuple[int, int]]:
+        """The debits (ride number, ordinal) that a provider knows, or knew, by a number."""
+        return [(row["ride_no"], row["ordinal"]) for row in await self.all("debits_of_number", number)]
 
     async def troubled_refunds(self, operator_no: int, limit: int) -> list[TroubledRefund]:
         """An operator's refunds whose money is still owed, the oldest first; looks at every refund there is."""

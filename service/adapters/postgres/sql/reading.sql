@@ -37,6 +37,9 @@ SELECT json_build_object(
       SELECT ordinal, refund_ordinal, amount_minor, currency, state, provider_key, provider_ref, reason, code, created_at,
              updated_at
       FROM refund WHERE ride_no = $1) f),
+  'disputes', (
+    SELECT json_agg(c) FROM (
+      SELECT ordinal, disputes FROM debit WHERE ride_no = $1 AND disputes <> '[]') c),
   'hold', (
     SELECT row_to_json(h) FROM (
       SELECT state, cap_minor, currency, provider_key, provider_ref, action, reason, requested_at, opened_at, expires_at
@@ -193,6 +196,13 @@ ORDER BY tariff_id, version DESC LIMIT $4;
 -- name: operator_contact
 -- Whom a rider can ask, for receipts.
 SELECT name, contact, time_zone FROM operator WHERE operator_no = $1;
+
+-- name: debits_of_number
+-- The debits that a provider has under number $1, or had under an earlier one: his own number, or the key that is ours.
+SELECT ride_no, ordinal FROM debit WHERE provider_ref = $1
+UNION SELECT ride_no, ordinal FROM debit_number WHERE number = $1
+UNION SELECT ride_no, ordinal FROM debit WHERE provider_key = $1 AND state NOT IN ('settled', 'waived')
+ORDER BY ride_no, ordinal;
 
 -- name: troubled_refunds
 -- Refunds of operator $1 that the provider put off, that nobody can tell of, or that failed with none begun after them.
