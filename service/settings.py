@@ -59,6 +59,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     http_host: Annotated[str, _knob("the address `serve` listens on")] = "127.0.0.1"
     http_port: Annotated[int, _knob("the port of `serve`", ge=1, le=65535)] = 8080
     http_workers: Annotated[int, _knob("processes of `serve`", ge=1, le=64)] = 1
+    http_leave_seconds: Annotated[
+        float,
+        _knob(
+            "how long `serve`, told to stop, goes on answering, not ready, so that clients leave",
+            ge=0,
+            le=15,
+        ),
+    ] = 0.0
     http_token_rate: Annotated[
         float, _knob("requests a second with one operator's token, in each process of `serve`; 0: any number", ge=0)
     ] = 1000.0

@@ -29,6 +29,7 @@ from service.web import (
 from service.web.access import authorize
 from service.web.answers import BODY_BYTES_MAX
 from service.web.doors import Doors
+from service.web.leaving import Leaving
 from service.web.limits import TimeLimit
 from service.web.measuring import Measuring
 from service.web.openapi import document_of, page_of, serve_document
@@ -84,7 +85,7 @@ def create_app(doors: Doors) -> Litestar:
     return Litestar(
         route_handlers=[*ROUTES, *serve_document(document, page_of(document))],
         guards=[authorize],
-        middleware=[Measuring(), TimeLimit(doors.settings.request_seconds)],
+        middleware=[Measuring(), Leaving(doors.health), TimeLimit(doors.settings.request_seconds)],
         exception_handlers=HANDLERS,
         openapi_config=None,
         request_max_body_size=BODY_BYTES_MAX,

@@ -28,14 +28,20 @@ class Health:
         self.role = role
         self.waiting_for: str | None = "start"
         self.refused_accounts: list[str] = []  # Merchant accounts whose provider refuses them: the others go on.
+        self.leaving = False
         self._outages: dict[str, Outage] = {}
         ROLE_READY.labels(role).set(0)
 
     def ready(self) -> None:
         """The last round went through."""
-        if self.waiting_for is not None:
+        if self.waiting_for is not None and not self.leaving:
             self.waiting_for = None
             ROLE_READY.labels(self.role).set(1)
+
+    def leave(self) -> None:
+        """The process was told to stop: it is not ready, and will not be again."""
+        self.wait("stopping")
+        self.leaving = True
 
     def wait(self, reason: str) -> None:
         """Something the role needs is away; it waits for it."""

@@ -91,7 +91,7 @@ class Process:
 
     def stop(self) -> None:
         """Not ready from now on; the round under way is finished, if it ends soon."""
-        self.health.wait("stopping")
+        self.health.leave()
         self.stopping.set()
         for bound, seconds in self._bounds.items():
             bound.reschedule(asyncio.get_running_loop().time() + seconds)

@@ -30,11 +30,13 @@ from service.wiring.accounts import AccountWatch
 
 LOG = logger("serving")
 DRAIN_SECONDS = 25
-"""How long requests under way may last once the process is told to stop; then it ends all the same."""
+"""How long a process that is told to stop may go on, leaving included; then it ends all the same."""
 
 
 async def run_serve(process: Process) -> None:
-    """Serves until told to stop: then it is not ready, takes no new connections, and finishes what is under way.
+    """Serves until told to stop: then it is not ready, lets its clients go elsewhere for a while
+    (`http_leave_seconds`, in which each answer closes its connection), takes no new connections, and finishes what is
+    under way.
 
     Raises OSError at once when the port is in use, DatabaseAccessError where PostgreSQL does not let us in, and
     SchemaVersionError where it is not at this release's schema. It may be away: requests get a 503 until it is there.
@@ -71,13 +73,14 @@ async def _serve_here(process: Process) -> None:
     watching = asyncio.create_task(AccountWatch(doors.providers, process.health).run(process, lambda: doors.accounts))
     stopping = asyncio.create_task(process.stopping.wait())
     try:
-        async with listening(create_app(doors), settings.http_host, settings.http_port):
+        drain_seconds = DRAIN_SECONDS - settings.http_leave_seconds
+        async with listening(create_app(doors), settings.http_host, settings.http_port, drain_seconds):
             LOG.info("listening", host=settings.http_host, port=settings.http_port)
             await asyncio.wait([refreshing, watching, stopping], return_when=asyncio.FIRST_COMPLETED)
             for lasting in (refreshing, watching):
                 if lasting.done():
                     lasting.result()
-            refreshing.cancel()  # From here on nobody says that it is ready.
+            await asyncio.sleep(settings.http_leave_seconds)
     finally:
         for task in (refreshing, watching, stopping):
             task.cancel()
@@ -96,8 +99,8 @@ def door_settings(settings: Settings) -> DoorSettings:
 
 
 @asynccontextmanager
-async def listening(app: Litestar, host: str, port: int) -> AsyncIterator[None]:
-    """Serves the application in this process's loop; leaving it finishes the requests under way."""
+async def listening(app: Litestar, host: str, port: int, drain_seconds: float = DRAIN_SECONDS) -> AsyncIterator[None]:
+    """Serves the application in this process's loop; leaving it finishes the requests under way, in so many seconds."""
     server = Server(
         app,
         address=host,
@@ -117,7 +120,7 @@ async def listening(app: Litestar, host: str, port: int) -> AsyncIterator[None]:
     finally:
         server.stop()  # type: ignore[no-untyped-call]  # Granian says no types here.
         with suppress(TimeoutError):
-            await asyncio.wait_for(serving, DRAIN_SECONDS)
+            await asyncio.wait_for(serving, drain_seconds)
 
 
 def check_port(host: str, port: int) -> None:

@@ -202,8 +202,14 @@ def test_metrics_are_scraped_where_they_are_served(deployments: dict[str, Manife
 def test_every_pod_has_longer_to_stop_than_it_takes_to_drain(deployments: dict[str, Manifest]) -> None:
     for deployment in deployments.values():
         (container,) = pod(deployment)["containers"]
-        waits = container.get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
-        assert pod(deployment)["terminationGracePeriodSeconds"] >= waits + DRAIN_SECONDS_MAX + 10
+        assert "lifecycle" not in container
+        assert pod(deployment)["terminationGracePeriodSeconds"] >= DRAIN_SECONDS_MAX + 10
+
+
+def test_the_doors_answer_for_a_while_after_they_were_told_to_stop(manifests: list[Manifest]) -> None:
+    """Kubernetes takes a pod out of its service's endpoints while it tells it to stop, not before."""
+    data = of_kind(manifests, "ConfigMap")["farebox-settings"]["data"]
+    assert 5 <= float(data["FAREBOX_HTTP_LEAVE_SECONDS"]) < DRAIN_SECONDS_MAX
 
 
 def test_one_of_a_kind_is_replaced_and_the_others_never_become_fewer(deployments: dict[str, Manifest]) -> None:
@@ -213,7 +219,7 @@ def test_one_of_a_kind_is_replaced_and_the_others_never_become_fewer(deployments
             assert (deployment["spec"]["replicas"], strategy["type"]) == (1, "Recreate")
         else:
             assert deployment["spec"]["replicas"] >= 2
-            assert strategy["rollingUpdate"]["maxUnavailable"] == 0
+            assert strategy["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}
 
 
 def test_every_container_asks_for_what_it_needs_and_is_held_to_its_memory(manifests: list[Manifest]) -> None:

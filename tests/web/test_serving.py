@@ -16,6 +16,7 @@ import pytest
 from web_world import web_world
 
 from service.lab.processes import free_ports
+from service.web.health import Health
 
 SERVE = [sys.executable, "-m", "service", "serve"]
 
@@ -138,6 +139,37 @@ async def test_told_to_stop_it_finishes_what_is_under_way(database_url: str, wor
             assert b"401" in await reader.readline()
             writer.close()
             assert await asyncio.to_thread(process.wait) == 0
+
+
+async def test_who_keeps_his_connection_is_told_to_leave_while_the_process_leaves(database_url: str) -> None:
+    (port,) = free_ports(1)
+    with serving(environment(database_url, port) | {"FAREBOX_HTTP_LEAVE_SECONDS": "15"}) as process:
+        url = f"http://127.0.0.1:{port}"
+        await answering(url)
+        async with aiohttp.ClientSession() as kept:
+            async with kept.get(f"{url}/livez") as before:
+                assert "connection" not in before.headers
+            process.send_signal(signal.SIGTERM)
+            async with asyncio.timeout(10):
+                while (await connection_header(f"{url}/readyz")) != (503, "close"):
+                    pass
+            async with kept.get(f"{url}/v1/sessions") as refused:
+                assert (refused.status, refused.headers["connection"]) == (401, "close")
+        assert process.poll() is None
+
+
+async def connection_header(url: str) -> tuple[int, str | None]:
+    async with aiohttp.ClientSession() as session, session.get(url) as answer:
+        return answer.status, answer.headers.get("connection")
+
+
+def test_a_process_that_was_told_to_stop_is_never_ready_again() -> None:
+    health = Health("serve")
+    health.back("doors")
+    assert (health.waiting_for, health.leaving) == (None, False)
+    health.leave()
+    health.back("doors")  # The last look at the database ended well, after all.
+    assert (health.waiting_for, health.leaving) == ("stopping", True)
 
 
 async def test_a_port_in_use_is_one_line_and_exit_code_2(database_url: str) -> None:
