@@ -12,7 +12,7 @@ from rich.console import Console
 
 from service.lab import bench_rating
 from service.lab.bench_claims import bench_claims
-from service.lab.bench_collection import bench_collection
+from service.lab.bench_collection import AT_ONCE_AND_AS_A_NETWORK, bench_collection
 from service.lab.bench_holds import bench_holds
 from service.lab.bench_intake import bench_intake
 from service.lab.bench_tables import bench_tables
@@ -67,15 +67,24 @@ def intake_command(rides: int, pairs: int, json_file: Path) -> None:
 @click.option("--pairs", type=click.IntRange(min=1), default=3, show_default=True, help="Runs of each, in turn.")
 @click.option("--concurrency", type=click.IntRange(1, 1000), default=64, show_default=True, help="Calls under way.")
 @click.option(
+    "--answer-ms",
+    "answers_ms",
+    type=click.IntRange(0, 10_000),
+    multiple=True,
+    default=AT_ONCE_AND_AS_A_NETWORK,
+    show_default=True,
+    help="How long the simulator takes to answer; may be given several times.",
+)
+@click.option(
     "--json",
     "json_file",
     type=click.Path(dir_okay=False, path_type=Path),
     default=Path("build/bench-collection.json"),
     show_default=True,
 )
-def collection_command(debits: int, pairs: int, concurrency: int, json_file: Path) -> None:
+def collection_command(debits: int, pairs: int, concurrency: int, answers_ms: tuple[int, ...], json_file: Path) -> None:
     """Measure collection beside its floor: due debits to the simulator and into the ledger; the same calls alone."""
-    _report(bench_collection(debits, pairs, concurrency, Console(stderr=True)), json_file)
+    _report(bench_collection(debits, pairs, concurrency, answers_ms, Console(stderr=True)), json_file)
 
 
 @bench.command("claims")
