@@ -60,6 +60,8 @@ STOP_SECONDS = 25.0
 """How long the work may go on once a process is told to stop: then it is cut, which no line of it minds."""
 ROUND_SECONDS = 10.0
 """How long a round that is under way then may take."""
+IDLE_MAX = 0.5
+"""Seconds after which an account with nothing to do is looked at again at the latest: many of them cost little."""
 
 
 class Process:
@@ -144,12 +146,15 @@ class Process:
         except AWAY as error:
             LOG.warning("left undone", what=what, error=f"{type(error).__name__}: {error}")
 
-    async def rounds(self, what: str, one_round: Callable[[], Awaitable[int]], idle_seconds: float) -> None:
+    async def rounds(
+        self, what: str, one_round: Callable[[], Awaitable[int]], idle_seconds: float, idle_max: float | None = None
+    ) -> None:
         """Round after round; an idle one is followed by a pause, a server that is away by a longer one.
 
-        A round that somebody else was faster than is simply done again.
+        Pauses grow up to `idle_max` seconds for as long as there is nothing to do. A round that somebody else was
+        faster than is simply done again.
         """
-        delay, me = 0.1, object()
+        delay, me, idle = 0.1, object(), idle_seconds
         while not self.stopping.is_set():
             did = 1
             try:
@@ -165,8 +170,11 @@ class Process:
             delay = 0.1
             if not self.stopping.is_set():
                 self.health.back(me)
-            if not did:
-                await self.pause(idle_seconds)
+            if did:
+                idle = idle_seconds
+            else:
+                await self.pause(idle)
+                idle = max(min(2 * idle, idle_max or 0), idle_seconds)
 
 
 async def open_database(process: Process, *, size_max: int = 10, hot: bool = False) -> Database | None:
@@ -325,11 +333,11 @@ async def run_collect(process: Process) -> None:
                 ("agreements", agreements.refresh_round, 1.0),
                 ("disputes", disputes.ask_round, 1.0),
             ):
-                tasks.create_task(process.rounds(what, partial(one_round, number), idle))
+                tasks.create_task(process.rounds(what, partial(one_round, number), idle, IDLE_MAX))
 
         await process.until_there("PostgreSQL", look)
         tasks.create_task(process.rounds("clock and accounts", look, 1.0))
-        tasks.create_task(process.rounds("obligations", collection.plan_round, 0.05))
+        tasks.create_task(process.rounds("obligations", collection.plan_round, 0.05, IDLE_MAX))
         tasks.create_task(process.rounds("set aside", collection.aside_round, 5.0))
     await providers.close()
     await database.close()
@@ -350,7 +358,7 @@ def _look_for_cycles_seldom() -> None:
 
 async def _collect_account(process: Process, collection: Collection, number: int) -> None:
     """One account's debits, until told to stop: then the calls under way are finished, and no new ones begun."""
-    await process.rounds("debits", partial(collection.collect_round, number), 0.05)
+    await process.rounds("debits", partial(collection.collect_round, number), 0.05, IDLE_MAX)
     await process.until_done("debits", partial(collection.end, number))
 
 
