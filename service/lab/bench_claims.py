@@ -79,27 +79,33 @@ async def claim_costs(connection: asyncpg.Connection[asyncpg.Record], now: datet
     return spread([second * 1e-3 for second in seconds[10:]], 1)  # A Spread is in millionths of what it is given.
 
 
-async def claim_reads(connection: asyncpg.Connection[asyncpg.Record], now: datetime) -> set[str]:
-    """How the claim's plan, on a connection like the role's, reads the partitions of debits: nodes and indexes."""
-    return set(_reads(await _plan(connection, now, "FORMAT JSON")))
+async def claim_reads(
+    connection: asyncpg.Connection[asyncpg.Record], now: datetime, stopped: str | None = None
+) -> set[str]:
+    """How the claim's plan, on a connection like the role's, reads the partitions of debits: nodes and indexes.
+
+    `stopped` is that of a claim under a stop: its last two arguments, as SQL.
+    """
+    return set(_reads(await _plan(connection, now, "FORMAT JSON", stopped)))
 
 
-async def claim_pages(connection: asyncpg.Connection[asyncpg.Record], now: datetime) -> int:
+async def claim_pages(connection: asyncpg.Connection[asyncpg.Record], now: datetime, stopped: str | None = None) -> int:
     """The pages that a claim looks at, rolled back: what its time goes by on a machine that does nothing else."""
     transaction = connection.transaction()
     await transaction.start()
-    plan = await _plan(connection, now, "ANALYZE, BUFFERS, TIMING OFF, FORMAT JSON")
+    plan = await _plan(connection, now, "ANALYZE, BUFFERS, TIMING OFF, FORMAT JSON", stopped)
     await transaction.rollback()
     return int(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"])
 
 
-async def _plan(connection: asyncpg.Connection[asyncpg.Record], now: datetime, options: str) -> dict[str, Any]:
-    await connection.execute(f"PREPARE claim_plan AS {QUERIES['claim_debits']}")
+async def _plan(
+    connection: asyncpg.Connection[asyncpg.Record], now: datetime, options: str, stopped: str | None
+) -> dict[str, Any]:
+    query, more = ("claim_debits", "") if stopped is None else ("claim_debits_stopped", f", {stopped}")
+    await connection.execute(f"PREPARE claim_plan AS {QUERIES[query]}")
     try:
         at = f"'{now.isoformat()}'"
-        text = await connection.fetchval(
-            f"EXPLAIN ({options}) EXECUTE claim_plan(1, {at}, {at}, {CLAIMED}, true, '{{}}')"
-        )
+        text = await connection.fetchval(f"EXPLAIN ({options}) EXECUTE claim_plan(1, {at}, {at}, {CLAIMED}{more})")
     finally:
         await connection.execute("DEALLOCATE claim_plan")
     plan: dict[str, Any] = json.loads(text)[0]["Plan"]
@@ -115,7 +121,7 @@ def _reads(node: dict[str, Any]) -> list[str]:
 
 
 def _asked(now: datetime) -> tuple[Any, ...]:
-    return 1, now, now, CLAIMED, True
+    return 1, now, now, CLAIMED
 
 
 def _months_before(now: datetime, months: int) -> datetime:

@@ -56,10 +56,10 @@ class Altering:
         return {row["relname"] for row in rows}
 
     async def columns(self, table: str) -> dict[str, str]:
-        """The columns of a table, with their types."""
+        """The columns of a table, with their types; not what PostgreSQL computes, as nobody can write that."""
         rows = await self._connection.fetch(
             "SELECT attname, format_type(atttypid, NULL) AS type FROM pg_attribute"
-            " WHERE attrelid = $1::text::regclass AND attnum > 0 AND NOT attisdropped",
+            " WHERE attrelid = $1::text::regclass AND attnum > 0 AND NOT attisdropped AND attgenerated = ''",
             table,
         )
         return {row["attname"]: row["type"] for row in rows}
@@ -67,7 +67,8 @@ class Altering:
     async def rows(self, table: str) -> list[Row]:
         """Every row, in the order of its key."""
         text = _named("SELECT * FROM $table ORDER BY $key", table=table, key=", ".join(self._keys[table]))
-        return [Row(table, dict(row)) for row in await self._connection.fetch(text)]
+        columns = await self.columns(table)
+        return [Row(table, {name: row[name] for name in columns}) for row in await self._connection.fetch(text)]
 
     def name(self, row: Row) -> str:
         """What the row is known by."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from functools import partial
@@ -13,7 +14,8 @@ from collecting_bench import Bench, open_bench
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.adapters.postgres.stops import StopRow
+from service.adapters.postgres.collection import CollectionStore
+from service.adapters.postgres.stops import Standing, StopRow
 from service.adapters.providers.port import DisputeStatus
 from service.billing.capabilities import Capabilities
 from service.billing.debits import RefundRefusedError
@@ -81,6 +83,64 @@ async def test_what_is_stopped_waits_and_goes_on_when_resumed(bench: Bench, scop
         await resume(bench.database, party.operator_no, stands.stop_no, reason="twice", by="ops", now=bench.now)
     await bench.settle_down(1)
     assert await bench.states(ride) == [("settled", 300, 300)]
+
+
+KINDS = [
+    (state, doubted, lowering, payable, submitted, lease, tariff)
+    for state in ("new", "submitting", "pending", "unknown", "retry_wait", "needs_rider", "settled", "written_off")
+    for doubted, lowering, payable, submitted in itertools.product((False, True), repeat=4)
+    for lease in (None, timedelta(seconds=-1), timedelta(seconds=1))
+    for tariff in (None, 1, 2)
+]
+OF_EACH_KIND = """
+INSERT INTO debit (ride_no, ordinal, slot, operator_no, agreement_no, account_no, session_key, session_id, currency,
+  amount_minor, provider_key, state, doubted_minor, lowering_to, payable_until, submitted_at, lease_until, tariff_no,
+  due_at, created_at, updated_at)
+SELECT ride_no, $2, slot, operator_no, agreement_no, account_no, session_key, session_id, currency, amount_minor,
+  provider_key || $2::smallint, $3, $4, $5, $6, $7, $8, $9, created_at, created_at, created_at
+FROM debit WHERE ride_no = $1 AND ordinal = 1
+"""
+
+
+def asked(state: str, doubted: bool, lowering: bool, payable: bool, submitted: bool, leased: bool) -> bool:
+    """Whether something must be asked about a debit that is due, so that a stop of debits doesn't stop it."""
+    match state:
+        case "new":
+            return doubted
+        case "submitting":
+            return leased
+        case "retry_wait":
+            return doubted or lowering or payable
+        case "needs_rider":
+            return submitted or doubted
+    return True
+
+
+@pytest.mark.parametrize(("going_on", "stopped"), [(True, []), (False, []), (False, [0]), (True, [0]), (True, [0, 1])])
+async def test_a_stop_stops_what_would_be_sent_and_nothing_else(
+    bench: Bench, going_on: bool, stopped: list[int]
+) -> None:
+    parties = [await bench.party() for _ in range(2)]
+    tariffs = [party.tariff_no for party in parties]
+    ride, at = await bench.ride(parties[0], 300), bench.now
+    rows, due = [], set()
+    for ordinal, (state, doubted, lowering, payable, submitted, lease, tariff) in enumerate(KINDS, start=2):
+        flags = [1 if doubted else None, 1 if lowering else None, at if payable else None, at if submitted else None]
+        until, tariff_no = None if lease is None else at + lease, None if tariff is None else tariffs[tariff - 1]
+        rows.append((ride.ride_no, ordinal, state, *flags, until, tariff_no))
+        held = lease is not None and lease > timedelta(0)
+        sent = going_on and (tariff is None or tariff - 1 not in stopped)
+        if not held and (sent or asked(state, doubted, lowering, payable, submitted, lease is not None)):
+            due.add(ordinal)
+    await bench.connection.executemany(OF_EACH_KIND, rows)
+    await bench.connection.execute("UPDATE debit SET due_at = NULL WHERE ride_no = $1 AND ordinal = 1", ride.ride_no)
+    standing = Standing(False, not going_on, False, False, [tariffs[index] for index in stopped], [], [])
+    async with bench.database.transaction(CollectionStore) as store:
+        claimed = await store.claim_debits(bench.account_no, at, at, 10_000, standing)
+        few = await store.claim_debits(bench.account_no, at, at, 5, standing)
+    assert {row.debit.ordinal for row in claimed} == due
+    assert len(claimed) == len(due)
+    assert len(few) == 5
 
 
 @pytest.mark.parametrize("by_tariff", [False, True])

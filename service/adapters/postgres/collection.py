@@ -101,18 +101,22 @@ class CollectionStore(BatchStore, StopStore):
         self, account_no: int, now: datetime, machine_at: datetime, claim_max: int, stopped: Standing
     ) -> list[DebitRow]:
         """Due debits of an account that nobody holds, locked until commit."""
-        submitting = not (stopped.paused or stopped.debits)
-        rows = await self.all("claim_debits", account_no, now, machine_at, claim_max, submitting, stopped.debit_tariffs)
+        due, submitting = (account_no, now, machine_at, claim_max), not (stopped.paused or stopped.debits)
+        if submitting and not stopped.debit_tariffs:
+            rows = await self.all("claim_debits", *due)
+        else:
+            rows = await self.all("claim_debits_stopped", *due, submitting, stopped.debit_tariffs)
         return list(map(_debit_row, rows))
 
     async def claim_refunds(
         self, account_no: int, now: datetime, machine_at: datetime, claim_max: int, stopped: Standing
     ) -> list[RefundRow]:
         """Due refunds of an account that nobody holds, locked until commit."""
-        submitting = not (stopped.paused or stopped.refunds)
-        rows = await self.all(
-            "claim_refunds", account_no, now, machine_at, claim_max, submitting, stopped.refund_tariffs
-        )
+        due = (account_no, now, machine_at, claim_max)
+        if stopped.paused or stopped.refunds:
+            rows = await self.all("claim_refunds_stopped", *due)
+        else:
+            rows = await self.all("claim_refunds", *due, stopped.refund_tariffs)
         return list(map(_refund_row, rows))
 
     async def claim_policies(self, account_no: int, now: datetime, claim_max: int) -> list[DebitRow]:

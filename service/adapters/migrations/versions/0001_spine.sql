@@ -401,7 +401,9 @@ CREATE INDEX hold_running ON hold (agreement_no) WHERE state IN ('requested', 'o
 
 -- A debit and where it stands; every change is also a row of debit_transition (its columns: service.billing.debit_state).
 -- due_at is when the provider must be called next, policy_at when the calendar looks (NULL: nothing to do);
--- lease_until is machine time. receipts: what was taken under which key; paid_minor is their sum.
+-- lease_until is machine time. receipts: what was taken under which key; paid_minor is their sum. asked: it is due so
+-- that something is asked about it, not so that it is sent, and goes on while debits are stopped: what was sent and not
+-- answered (with a lease: without one, it is to be sent again), what a rider was given to pay, what is closed or doubted.
 CREATE TABLE debit (
   ride_no bigint NOT NULL,
   ordinal smallint NOT NULL,
@@ -464,11 +466,19 @@ CREATE TABLE debit (
   digest uuid NOT NULL DEFAULT '00000000-0000-0000-0000-000000000000',
   created_at timestamptz NOT NULL,
   updated_at timestamptz NOT NULL,
+  asked boolean NOT NULL GENERATED ALWAYS AS (CASE state
+    WHEN 'new' THEN doubted_minor IS NOT NULL
+    WHEN 'retry_wait' THEN coalesce(doubted_minor, lowering_to) IS NOT NULL OR payable_until IS NOT NULL
+    WHEN 'needs_rider' THEN submitted_at IS NOT NULL OR doubted_minor IS NOT NULL
+    ELSE true END) STORED,
   CHECK (paid_minor + forgone_minor <= amount_minor OR state = 'settled_twice'),
   CHECK (refunding_minor + refunded_minor <= paid_minor),
   PRIMARY KEY (ride_no, ordinal, slot)
 ) PARTITION BY RANGE (ride_no);
 CREATE INDEX debit_due ON debit (account_no, due_at) WHERE due_at IS NOT NULL;
+-- While an account or a tariff is stopped: what goes on all the same, and what waits of the other tariffs.
+CREATE INDEX debit_asked ON debit (account_no, due_at) WHERE due_at IS NOT NULL AND asked;
+CREATE INDEX debit_waiting ON debit (account_no, coalesce(tariff_no, 0), due_at) WHERE due_at IS NOT NULL AND NOT asked;
 -- What collection's own rules tripped over, and why: rides (both ordinals 0) whose obligations are netted again at
 -- due_at, debits, refunds (refund_ordinal) and calendars that are left alone until then, so that all others go on.
 CREATE TABLE set_aside (
@@ -558,6 +568,8 @@ CREATE TABLE refund (
 ) PARTITION BY RANGE (ride_no);
 CREATE INDEX refund_by_provider_key ON refund (provider_key) WHERE state NOT IN ('succeeded', 'failed');
 CREATE INDEX refund_due ON refund (account_no, due_at) WHERE due_at IS NOT NULL;
+-- While refunds are stopped: what was sent.
+CREATE INDEX refund_sent ON refund (account_no, due_at) WHERE due_at IS NOT NULL AND state <> 'new';
 
 -- What is not sent to providers for now: debits, refunds or reports of an operator, one of its accounts or tariffs; who
 -- stopped it, who let it go on, and why. 'farebox' stops by itself where debits leave the usual.

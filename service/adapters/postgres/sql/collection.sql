@@ -26,9 +26,7 @@ FROM unnest($1::integer[], $2::bigint[], $3::bigint[]) AS moved (writer_no, expe
 WHERE r.reader = 'collection' AND r.writer_no = moved.writer_no AND r.seq = moved.expected;
 
 -- name: claim_debits
--- Debits of account $1 that are due at $2 (business) and that nobody holds at $3 (machine), the longest waiting first;
--- without $5, and of the tariffs $6, only those of which something must be asked: what was sent and not answered, what a
--- rider was given to pay, what is closed or doubted; not what waits for its hold to be sent.
+-- Debits of account $1 that are due at $2 (business) and that nobody holds at $3 (machine), the longest waiting first.
 SELECT d.*, o.operator_id, o.calendar AS operator_calendar, o.name AS operator_name, o.contact AS operator_contact,
   a.agreement_id, a.time_zone, a.language, m.provider, m.account_id, m.settings AS account_settings,
   a.provider_key AS agreement_key, a.provider_ref AS agreement_ref, h.provider_key AS hold_key, h.provider_ref AS hold_ref,
@@ -40,21 +38,61 @@ JOIN operator o ON o.operator_no = d.operator_no
 JOIN merchant_account m ON m.account_no = d.account_no
 LEFT JOIN hold h ON h.session_key = d.session_key AND h.slot = d.slot
 WHERE d.account_no = $1 AND d.due_at <= $2 AND (d.lease_until IS NULL OR d.lease_until <= $3)
+ORDER BY d.due_at LIMIT $4
+FOR UPDATE OF d SKIP LOCKED;
+
+-- name: claim_debits_stopped
+-- As claim_debits while debits are stopped: only those of which something must be asked, and with $5 those of all tariffs
+-- but $6. Each part is found by its own index, tariff by tariff, so that nothing walks over what waits; which rows those
+-- are is said once more at the end, for a row that somebody changed meanwhile.
+SELECT d.*, o.operator_id, o.calendar AS operator_calendar, o.name AS operator_name, o.contact AS operator_contact,
+  a.agreement_id, a.time_zone, a.language, m.provider, m.account_id, m.settings AS account_settings,
+  a.provider_key AS agreement_key, a.provider_ref AS agreement_ref, h.provider_key AS hold_key, h.provider_ref AS hold_ref,
+  h.state AS hold_state, h.ordinal AS hold_ordinal, h.action AS hold_action, h.reason AS hold_reason,
+  (SELECT restored_at FROM installation) AS restored_at
+FROM (
+  (SELECT ride_no, ordinal, slot, due_at FROM debit
+   WHERE account_no = $1 AND due_at <= $2 AND (lease_until IS NULL OR lease_until <= $3) AND asked
+     AND (state <> 'submitting' OR lease_until IS NOT NULL OR ($5 AND (tariff_no = ANY($6::integer[])) IS NOT TRUE))
+   ORDER BY due_at LIMIT $4)
+  UNION ALL
+  (SELECT waiting.* FROM (
+     SELECT 0 AS tariff_no UNION ALL SELECT tariff_no FROM tariff
+     WHERE operator_no = (SELECT operator_no FROM merchant_account WHERE account_no = $1)
+   ) t
+   CROSS JOIN LATERAL (
+     SELECT ride_no, ordinal, slot, due_at FROM debit
+     WHERE account_no = $1 AND due_at <= $2 AND (lease_until IS NULL OR lease_until <= $3) AND NOT asked
+       AND coalesce(debit.tariff_no, 0) = t.tariff_no ORDER BY due_at LIMIT $4) waiting
+   WHERE $5 AND t.tariff_no <> ALL($6::integer[]))
+  ORDER BY due_at LIMIT $4
+) due
+JOIN debit d ON d.ride_no = due.ride_no AND d.ordinal = due.ordinal AND d.slot = due.slot
+JOIN agreement a ON a.agreement_no = d.agreement_no
+JOIN operator o ON o.operator_no = d.operator_no
+JOIN merchant_account m ON m.account_no = d.account_no
+LEFT JOIN hold h ON h.session_key = d.session_key AND h.slot = d.slot
+WHERE d.account_no = $1 AND d.due_at <= $2 AND (d.lease_until IS NULL OR d.lease_until <= $3)
   AND (($5 AND (d.tariff_no = ANY($6::integer[])) IS NOT TRUE)
-    OR CASE d.state WHEN 'submitting' THEN d.lease_until IS NOT NULL
-      WHEN 'needs_rider' THEN d.submitted_at IS NOT NULL OR d.doubted_minor IS NOT NULL
-      WHEN 'new' THEN d.doubted_minor IS NOT NULL
-      WHEN 'retry_wait' THEN coalesce(d.doubted_minor, d.lowering_to) IS NOT NULL OR d.payable_until IS NOT NULL
-      ELSE true END)
+    OR (d.asked AND (d.state <> 'submitting' OR d.lease_until IS NOT NULL)))
 ORDER BY d.due_at LIMIT $4
 FOR UPDATE OF d SKIP LOCKED;
 
 -- name: claim_refunds
--- Refunds of account $1, as claim_debits.
+-- Refunds of account $1, as claim_debits; while those of the tariffs $5 are stopped, of these only what was sent.
 SELECT r.* FROM refund r
 WHERE r.account_no = $1 AND r.due_at <= $2 AND (r.lease_until IS NULL OR r.lease_until <= $3)
-  AND (r.state NOT IN ('new', 'submitting') OR (r.state = 'submitting' AND r.lease_until IS NOT NULL) OR ($5 AND (cardinality($6::integer[]) = 0 OR NOT EXISTS (
-    SELECT FROM debit d WHERE d.ride_no = r.ride_no AND d.ordinal = r.ordinal AND d.tariff_no = ANY($6)))))
+  AND (r.state NOT IN ('new', 'submitting') OR (r.state = 'submitting' AND r.lease_until IS NOT NULL)
+    OR cardinality($5::integer[]) = 0 OR NOT EXISTS (
+      SELECT FROM debit d WHERE d.ride_no = r.ride_no AND d.ordinal = r.ordinal AND d.tariff_no = ANY($5)))
+ORDER BY r.due_at LIMIT $4
+FOR UPDATE OF r SKIP LOCKED;
+
+-- name: claim_refunds_stopped
+-- As claim_refunds while all of them are stopped: what was sent, and not answered.
+SELECT r.* FROM refund r
+WHERE r.account_no = $1 AND r.due_at <= $2 AND (r.lease_until IS NULL OR r.lease_until <= $3)
+  AND r.state <> 'new' AND (r.state <> 'submitting' OR r.lease_until IS NOT NULL)
 ORDER BY r.due_at LIMIT $4
 FOR UPDATE OF r SKIP LOCKED;
 
