@@ -14,6 +14,7 @@ SUBJECTS: dict[str, tuple[str, ...]] = {
     "operators": ("operator",),
     "agreements": ("account", "agreement"),
     "imports": ("import",),
+    "sessions": ("session",),
     "debits": ("debit", "dispute"),
     "stops": ("pause", "resume", "stops"),
     "tokens": ("token",),

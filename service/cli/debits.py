@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from typing import TypeVar, get_args
+from zoneinfo import ZoneInfo
 
 import rich_click as click
 
@@ -22,6 +23,8 @@ from service.billing.debits.events import RefundDecided
 from service.billing.debits.state import DisputeKind, DisputeResult, State, debit_id
 from service.billing.money import format_amount
 from service.cli.connections import business_now, carry_out, database_of, load_settings
+from service.cli.sessions import find_ride, whose
+from service.cli.told import debit_line, debit_lines
 from service.flows import debit_wishes as wishes
 from service.flows.accounts import list_accounts, merchant_account
 from service.flows.clock import BusinessClock, machine_now
@@ -29,6 +32,7 @@ from service.flows.collection import Collection
 from service.flows.collection.lost import lost_time
 from service.flows.debit_wishes import Decision, RefundDecision, Wish, WishRefusedError, fulfil
 from service.flows.operators import OperatorError, operator_of
+from service.web.views import debit_story, debit_view
 
 T = TypeVar("T")
 ORDINAL_MAX = 2**15 - 1
@@ -71,27 +75,21 @@ def list_command(operator_id: str | None, state: str | None, overdue: bool, limi
         return found
 
     for row in _run(work):
-        click.echo(_line(row))
+        click.echo(debit_line(debit_view(row)))
 
 
 @debit.command()
 @click.argument("wanted", metavar="ID")
-def show(wanted: str) -> None:
-    """Show a debit with its whole life and its refunds."""
-    row, rows = _run(lambda database: _find(database, wanted))
-    click.echo(_line(row))
-    click.echo(f"  agreement {row.agreement_id}  key {row.provider_key}  at the provider {row.provider_ref or '-'}")
-    for name, at in (("due", row.due_at), ("pay by", row.pay_by), ("settled", row.settled_at)):
-        if at is not None:
-            click.echo(f"  {name} {at.isoformat()}")
-    for item in rows.transitions or []:
-        if item.ordinal == row.ordinal:
-            told = f"{item.from_state or '-'} -> {item.to_state}"
-            click.echo(f"  {item.business_at.isoformat()}  {told:<28}{item.why}  {item.provider_ref or ''}".rstrip())
-    for refund in rows.refunds or []:
-        if refund.ordinal == row.ordinal:
-            amount = format_amount(refund.amount_minor, refund.currency)
-            click.echo(f"  refund {refund.refund_ordinal}  {amount}  {refund.state}  {refund.reason}")
+@click.option("--operator", "operator_id", help="Whose session ID is.  [default: the default operator]")
+def show(wanted: str, operator_id: str | None) -> None:
+    """Show debits with their whole life, refunds and disputes, in their operator's time zone.
+
+    ID is a debit's, a session's (all of its debits), or a number that a provider knows a debit by, or knew.
+    """
+    for row, rows, zone in _run(lambda database: _named_so(database, wanted, operator_id)):
+        click.echo(f"times in {zone.key}")
+        for line in debit_lines(debit_story(row, rows), zone):
+            click.echo(line)
 
 
 @debit.command()
@@ -250,7 +248,7 @@ def _change(wanted: str, change: Callable[[Collection, DebitRow], Awaitable[None
             await change(Collection(database, providers.by_number, clock.now, machine_now), row)
         return (await _find(database, wanted))[0]
 
-    click.echo(_line(_run(work)))
+    click.echo(debit_line(debit_view(_run(work))))
 
 
 @asynccontextmanager
@@ -276,6 +274,30 @@ def _run(work: Callable[[Database], Awaitable[T]]) -> T:
     return carry_out(connected(), NoSuchDebitError, WishRefusedError, OperatorError, AccountSettingsError, *RACES)
 
 
+async def _named_so(
+    database: Database, wanted: str, operator_id: str | None
+) -> list[tuple[DebitRow, RideRows, ZoneInfo]]:
+    """The debit of an id, or else every debit of a session or of a provider's number, each with its ride."""
+    found: list[tuple[DebitRow, RideRows]] = []
+    with suppress(NoSuchDebitError):
+        found.append(await _find(database, wanted))
+    if not found:
+        async with database.reading(ReadingStore) as store:
+            numbers = await store.debits_of_number(wanted)
+        found += [await _find(database, debit_id(*number)) for number in numbers]
+        # Where nobody was named and there is no default operator, ID is no session's.
+        with suppress(*() if operator_id else (OperatorError,)):
+            ride = await find_ride(database, (await whose(database, operator_id)).operator_id, wanted)
+            if ride is not None:
+                found += [(row, ride) for row in ride.debits or []]
+    if not found:
+        told = f"{wanted!r} is no debit, no session with one, and no provider's number of one"
+        raise NoSuchDebitError(f"{told}: `farebox debit list` shows them")
+    async with database.reading(CatalogStore) as store:
+        operators = await store.operators()
+    return [(row, rows, ZoneInfo(operators[row.operator_no].time_zone)) for row, rows in found]
+
+
 async def _find(database: Database, wanted: str) -> tuple[DebitRow, RideRows]:
     named = DEBIT_ID.fullmatch(wanted)
     if named is not None and int(named[1]) <= BIGINT_MAX:
@@ -285,13 +307,3 @@ async def _find(database: Database, wanted: str) -> tuple[DebitRow, RideRows]:
             if row.ordinal == int(named[2]):
                 return row, rows
     raise NoSuchDebitError(f"there is no debit {wanted!r}: `farebox debit list` shows them")
-
-
-def _line(row: DebitRow) -> str:
-    marks = [name for name, so in (("overdue", row.overdue), ("suspended", row.suspended)) if so]
-    marks += [row.dispute] if row.dispute else []
-    paid, amount = format_amount(row.paid_minor, row.currency), format_amount(row.amount_minor, row.currency)
-    also = f"  {' '.join(marks)}" if marks else ""
-    reason = f"  ({row.reason})" if row.reason else ""
-    named = f"{debit_id(row.ride_no, row.ordinal)}  session {row.session_id}"
-    return f"{named}  {row.state}{also}  {paid} of {amount} {row.currency} paid{reason}"

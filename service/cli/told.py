@@ -1,15 +1,81 @@
-"""What people are told of charges: exact amounts with their currency, made from what the doors show as JSON."""
+"""What people are told of charges, rides and debits: exact amounts with their currency, instants in the operator's time
+zone; each function makes lines of text of what the doors show as JSON."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime, timedelta
 from decimal import Decimal
 from itertools import groupby
+from zoneinfo import ZoneInfo
 
 from msgspec.structs import replace
 
 from service.billing.money import format_amount
-from service.web.shapes import ChargeView, LineView
+from service.web.shapes import AdjustmentView, ChargeView, DebitStory, DebitView, EventView, LineView, SessionView
+
+
+def instant(at: datetime, zone: ZoneInfo) -> str:
+    """An instant as people of that zone read it, with its offset."""
+    return at.astimezone(zone).isoformat(" ", "seconds")
+
+
+def session_lines(ride: SessionView, operator_id: str, zone: ZoneInfo) -> Iterator[str]:
+    """A ride from how it stands to what is open of it."""
+    reason = f" ({ride.reason})" if ride.reason else ""
+    unbilled = "" if ride.billable else "  not billable"
+    yield f"{ride.session_id}  {ride.state}{reason}{unbilled}  operator {operator_id}, times in {zone.key}"
+    named = {"agreement": ride.agreement_id, "rider": ride.rider_ref, "vehicle": ride.vehicle_id}
+    version = "" if ride.tariff_version is None else f" version {ride.tariff_version}"
+    terms = "  ".join(f"{what} {name}" for what, name in named.items() if name)
+    yield f"  {terms}  tariff {ride.tariff_id}{version}"
+    since = "-" if ride.started_at is None else instant(ride.started_at, zone)
+    until = "not ended" if ride.ended_at is None else f"to {instant(ride.ended_at, zone)}"
+    yield f"  {since} {until}{_used(ride)}"
+    yield from _section("charge", _charge(ride))
+    yield from _section("adjustments", (_adjustment(one, zone) for one in ride.adjustments))
+    yield from _section("revisions", _revisions(ride, zone))
+    yield from _section("debits", (f"  {line}" for debit in ride.debits for line in debit_lines(debit, zone)))
+    yield from _section("hold", _hold(ride, zone))
+    yield from _section("events", (_event(event, zone) for event in ride.events))
+    yield from _section("conflicts", (_event(event, zone) for event in ride.conflicts))
+    yield from _money(ride)
+
+
+def debit_line(debit: DebitView) -> str:
+    """A debit in one line."""
+    marks = [name for name, so in (("overdue", debit.overdue), ("suspended", debit.suspended)) if so]
+    marks += [debit.dispute] if debit.dispute else []
+    also = f"  {' '.join(marks)}" if marks else ""
+    paid, amount = format_amount(debit.paid_minor, debit.currency), format_amount(debit.amount_minor, debit.currency)
+    reason = f"  ({debit.reason})" if debit.reason else ""
+    named = f"{debit.debit_id}  session {debit.session_id}"
+    return f"{named}  {debit.state}{also}  {paid} of {amount} {debit.currency} paid{reason}"
+
+
+def debit_lines(debit: DebitStory, zone: ZoneInfo) -> Iterator[str]:
+    """A debit with its whole life, its refunds and its disputes."""
+    yield debit_line(debit)
+    at_provider = debit.provider_reference or "-"
+    yield f"  agreement {debit.agreement_id}  key {debit.provider_key}  at the provider {at_provider}"
+    instants = {"due": debit.due_at, "pay by": debit.pay_by, "settled": debit.settled_at}
+    yield from (f"  {name} {instant(at, zone)}" for name, at in instants.items() if at is not None)
+    for step in debit.transitions:
+        told = f"{step.from_state or '-'} -> {step.to_state}"
+        yield f"  {instant(step.at, zone)}  {told:<28}{step.why}  {step.provider_reference or ''}".rstrip()
+    for refund in debit.refunds:
+        amount = format_amount(refund.amount_minor, refund.currency)
+        number = f"  at the provider {refund.provider_reference}" if refund.provider_reference else ""
+        code = f" ({refund.code})" if refund.code else ""
+        told = f"{amount} {refund.currency}  {refund.state}{code}  {refund.reason}{number}"
+        yield f"  refund {refund.refund_id}  {instant(refund.created_at, zone)}  {told}"
+    for held in debit.disputes:
+        took, has, fee = (
+            format_amount(minor, debit.currency) for minor in (held.amount_minor, held.taken_minor, held.fee_minor)
+        )
+        number = f"  at the provider {held.provider_reference}" if held.provider_reference else ""
+        told = f"took {took}, has {has}, fee {fee} {debit.currency}"
+        yield f"  dispute {held.number}  {held.kind}, {held.state}  {told}{number}"
 
 
 def charge_lines(charge: ChargeView) -> Iterator[str]:
@@ -36,3 +102,72 @@ def _charge_line(alike: Sequence[LineView]) -> str:
 def _sum(numbers: Iterable[str]) -> str:
     """The exact sum of decimals, as text without an exponent."""
     return format(sum(map(Decimal, numbers), Decimal(0)), "f")
+
+
+def _section(name: str, lines: Iterable[str]) -> Iterator[str]:
+    """The lines under their name; nothing where there are none."""
+    found = list(lines)
+    yield from [name, *found] if found else ()
+
+
+def _used(ride: SessionView) -> str:
+    if ride.usage is None:
+        return ""
+    meters = f", {ride.usage.meters} m" if ride.usage.meters else ""
+    paused = f", paused {len(ride.usage.pauses)} times" if ride.usage.pauses else ""
+    lost = f", its end was lost ({ride.usage.lost_end})" if ride.usage.lost_end else ""
+    return f", {timedelta(microseconds=ride.usage.duration_us)}{meters}{paused}{lost}"
+
+
+def _charge(ride: SessionView) -> Iterator[str]:
+    if ride.charge is not None:
+        yield from charge_lines(ride.charge)
+        yield from (f"  assumed: {one.used} used of {one.window} before this ride" for one in ride.charge.balance)
+
+
+def _adjustment(one: AdjustmentView, zone: ZoneInfo) -> str:
+    asked, counted = format_amount(one.amount_minor, one.currency), format_amount(one.counted_minor, one.currency)
+    tax = f", tax in it {format_amount(one.tax_minor, one.currency)}" if one.tax_minor else ""
+    told = f"{one.kind} {one.code}  {asked} {one.currency}, counted {counted}{tax}"
+    return f"  {one.adjustment_id}  {instant(one.decided_at, zone)}  {told}  by {one.by}: {one.reason}"
+
+
+def _revisions(ride: SessionView, zone: ZoneInfo) -> Iterator[str]:
+    for one in ride.revisions:
+        reason = f" ({one.reason})" if one.reason else ""
+        cost = ""
+        if one.amount_minor is not None and one.currency is not None:
+            cost = f"  {format_amount(one.amount_minor, one.currency)} {one.currency}"
+        if one.owing_minor and ride.obligations:
+            more = format_amount(one.owing_minor, ride.obligations[0].currency)
+            cost += f", owed {'+' if one.owing_minor > 0 else ''}{more}"
+        kinds = ", ".join(event.kind for event in one.events) or "no event"
+        yield f"  {one.revision}  {instant(one.decided_at, zone)}  {one.state}{reason}{cost}  by {kinds}"
+
+
+def _hold(ride: SessionView, zone: ZoneInfo) -> Iterator[str]:
+    if (hold := ride.hold) is not None:
+        reason = f" ({hold.reason})" if hold.reason else ""
+        cap = f"{format_amount(hold.cap_minor, hold.currency)} {hold.currency}"
+        named = f"key {hold.provider_key}  at the provider {hold.provider_ref or '-'}"
+        yield f"  {hold.state}{reason}  up to {cap}  {named}"
+        instants = {"requested": hold.requested_at, "opened": hold.opened_at, "expires": hold.expires_at}
+        yield "  " + ", ".join(f"{name} {instant(at, zone)}" for name, at in instants.items() if at is not None)
+
+
+def _event(event: EventView, zone: ZoneInfo) -> str:
+    place = f"{event.topic}[{event.partition}] {event.offset}"
+    return f"  {event.kind}  {instant(event.time, zone)}  {place}  id {event.id} of {event.source}"
+
+
+def _money(ride: SessionView) -> Iterator[str]:
+    currency = ride.obligations[0].currency if ride.obligations else ride.currency
+    if currency is not None:
+        amounts = {
+            "owed": ride.owed_minor,
+            "paid": ride.paid_minor,
+            "given back": ride.refunded_minor,
+            "to be given back": ride.to_refund_minor,
+            "open": ride.open_minor,
+        }
+        yield ", ".join(f"{name} {format_amount(minor, currency)}" for name, minor in amounts.items()) + f" {currency}"

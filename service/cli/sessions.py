@@ -1,0 +1,78 @@
+"""`farebox session`: a ride explained, from its events to its money."""
+
+from __future__ import annotations
+
+from zoneinfo import ZoneInfo
+
+import msgspec
+import rich_click as click
+
+from service.adapters.postgres import Database
+from service.adapters.postgres.catalog import CatalogStore
+from service.adapters.postgres.operators import OperatorStore
+from service.adapters.postgres.reading import ReadingStore, RideRows
+from service.billing.catalog import Operator
+from service.billing.keys import session_key_bytes, slot_of
+from service.cli.connections import carry_out, database_of, load_settings
+from service.cli.told import session_lines
+from service.flows.operators import OperatorError, operator_of
+from service.web.views import session_view
+
+
+def register(group: click.Group) -> None:
+    """Adds the subject to the command line."""
+    group.add_command(session)
+
+
+class NoSuchSessionError(ValueError):
+    """There is no ride of this id."""
+
+
+@click.group()
+def session() -> None:
+    """Rides: what they cost, why, and how their money stands."""
+
+
+@session.command()
+@click.argument("session_id", metavar="SESSION")
+@click.option("--operator", "operator_id", help="Whose.  [default: the default operator]")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, as GET /v1/sessions/SESSION answers.")
+def show(session_id: str, operator_id: str | None, as_json: bool) -> None:
+    """Explain a ride: its charge line by line, revisions, adjustments, debits, hold, and what is open.
+
+    Amounts are exact, instants in the operator's time zone; JSON has instants in UTC.
+    """
+    settings = load_settings()
+
+    async def work() -> tuple[Operator, RideRows]:
+        async with database_of(settings) as database:
+            operator = await whose(database, operator_id)
+            rows = await find_ride(database, operator.operator_id, session_id)
+        if rows is None:
+            told = f"operator {operator.operator_id} has no ride {session_id!r}; GET /v1/sessions lists them"
+            raise NoSuchSessionError(f"{told}, and records that could not be read are at GET /v1/quarantine")
+        return operator, rows
+
+    operator, rows = carry_out(work(), NoSuchSessionError, OperatorError)
+    view = session_view(rows, operator)
+    if as_json:
+        click.echo(msgspec.json.encode(view).decode())
+        return
+    for line in session_lines(view, operator.operator_id, ZoneInfo(operator.time_zone)):
+        click.echo(line)
+
+
+async def whose(database: Database, operator_id: str | None) -> Operator:
+    """The operator of an id, or the default one; raises OperatorError when there is none."""
+    async with database.reading(OperatorStore) as store:
+        known = await operator_of(store, operator_id)
+    async with database.reading(CatalogStore) as store:
+        return (await store.operators())[known.operator_no]
+
+
+async def find_ride(database: Database, operator_id: str, session_id: str) -> RideRows | None:
+    """Everything about an operator's ride; None where there is none."""
+    key = session_key_bytes(operator_id, session_id)
+    async with database.reading(ReadingStore) as store:
+        number = await store.ride_no(key)
+        return None if number is None else await store.ride(number, key, slot_of(key))
