@@ -18,6 +18,7 @@ from service.adapters.postgres import RACES, UNAVAILABLE
 from service.adapters.providers.secrets import AccountSettingsError
 from service.billing.agreements.asking import AskError, ConflictingAskError, UnknownAskError
 from service.billing.tariffs.gbfs import TariffError
+from service.flows.collection.hearing import NoAnswerError
 from service.telemetry import Repeated, logger
 
 REPEATED = Repeated()
@@ -168,6 +169,10 @@ def _away(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
     return respond(request, away("PostgreSQL"))
 
 
+def _unconfirmed(request: Request[Any, Any, Any], error: NoAnswerError) -> Response[bytes]:
+    return respond(request, away("the provider, to confirm what he tells,"))
+
+
 def _race(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
     LOG.info("somebody else was faster", error=f"{type(error).__name__}: {error}")
     told = ProblemError(409, "conflict", "somebody else decided this at the same time; try again")
@@ -217,6 +222,7 @@ HANDLERS: dict[int | type[Exception], Callable[[Request[Any, Any, Any], Any], Re
     AskError: _asked,
     TariffError: _tariff,
     AccountSettingsError: _account,
+    NoAnswerError: _unconfirmed,
     Exception: _bug,
 }
 """How each kind of exception is answered."""

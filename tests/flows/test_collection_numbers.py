@@ -8,10 +8,12 @@ from datetime import timedelta
 import pytest
 from builders import Ride
 from collecting_bench import Bench, assert_books_agree, open_bench
+from fakes import FakeProvider
 
-from service.adapters.providers.port import DisputeStatus
+from service.adapters.providers.port import DebitRef, DisputeStatus
 from service.billing.capabilities import Capabilities
-from service.billing.outcomes import Declined, Succeeded
+from service.billing.outcomes import Declined, Outcome, Succeeded, Unknown
+from service.flows.collection.hearing import NoAnswerError
 
 ABLE = Capabilities(dispute="chargeback", partial_debit=True)
 
@@ -60,6 +62,51 @@ async def test_an_earlier_attempt_that_is_paid_too_goes_back(bench: Bench) -> No
         await bench.settle_down(2)
     assert await bench.states(ride) == [("settled_twice", 300, 600)]
     assert list(bench.provider.given_back.values()) == [300]
+
+
+@pytest.mark.parametrize("told", [299, 301])
+async def test_of_an_earlier_attempt_the_providers_answer_counts_and_not_the_amount_he_tells(
+    bench: Bench, told: int
+) -> None:
+    ride, first = await tried_twice(bench)
+    bench.provider.taken[first] = 300
+    assert await bench.collection.noticed(bench.account_no, first, Succeeded(told, "ref"))
+    await bench.settle_down(3)
+    assert await bench.states(ride) == [("settled", 300, 300)]
+
+
+async def test_money_that_an_earlier_attempt_never_brought_is_not_believed(bench: Bench) -> None:
+    ride, first = await tried_twice(bench)
+    before = await bench.debits(ride)
+    assert await bench.collection.noticed(bench.account_no, first, Succeeded(300, "ref"))
+    assert await bench.debits(ride) == before
+    bench.provider.collect(before[0]["provider_key"])
+    bench.pass_time(timedelta(days=1))
+    await bench.settle_down(2)
+    assert await bench.collection.noticed(bench.account_no, first, Succeeded(300, "ref"))
+    assert await bench.states(ride) == [("settled", 300, 300)]
+    assert bench.provider.given_back == {}
+
+
+class Silent(FakeProvider):
+    """Answers no question."""
+
+    async def get_debit(self, debit: DebitRef) -> Outcome:
+        return Unknown("HTTP 502")
+
+
+async def test_without_an_answer_nothing_is_changed_and_the_provider_tells_again(bench: Bench) -> None:
+    ride, first = await tried_twice(bench)
+    before = await bench.debits(ride)
+    talking = bench.provider
+    bench.provider = Silent(bench.account_no, ABLE)
+    with pytest.raises(NoAnswerError):
+        await bench.collector().noticed(bench.account_no, first, Succeeded(300, "ref"))
+    assert await bench.debits(ride) == before
+    bench.provider = talking
+    assert await paid_late(bench, first)
+    await bench.settle_down(3)
+    assert await bench.states(ride) == [("settled", 300, 300)]
 
 
 async def test_bad_news_of_an_earlier_attempt_changes_nothing(bench: Bench) -> None:

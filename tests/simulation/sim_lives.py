@@ -19,6 +19,7 @@ from service.adapters.providers.port import Ack, BadNotification, MerchantAccoun
 from service.billing.agreements.standing import AgreementStatus, HoldStatus
 from service.flows.agreements import Agreements
 from service.flows.collection import Collection
+from service.flows.collection.hearing import NoAnswerError
 from service.flows.disputes import Disputes, announced
 from service.flows.holds import Holds
 from service.lab.provider.desk import Desk
@@ -144,7 +145,7 @@ class Life:
             if request.transport is not None:
                 request.transport.abort()
             return web.Response(status=500)
-        except (*RACES, *UNAVAILABLE):
+        except (*RACES, *UNAVAILABLE, NoAnswerError):
             return web.Response(status=503)
         return web.Response(status=ack.status, body=ack.body)
 

@@ -161,10 +161,11 @@ class CollectionStore(BatchStore, StopStore):
         ordered = sorted(reasons.items())
         return await self.run("finish_holds", [key for key, _ in ordered], [reason for _, reason in ordered], now)
 
-    async def debits_by_provider_key(self, provider_key: str, account_no: int) -> list[DebitKey]:
-        """The debits that news about a key concern: one, or none that still matters."""
+    async def debits_by_provider_key(self, provider_key: str, account_no: int) -> dict[DebitKey, bool]:
+        """The debits that news about a key concern (one, or none that still matters), and whether it is their present
+        key."""
         rows = await self.all("debits_by_provider_key", provider_key, account_no)
-        return [(row["ride_no"], row["ordinal"]) for row in rows]
+        return {(row["ride_no"], row["ordinal"]): row["present"] for row in rows}
 
     async def debits_by_hold(self, named: str, account_no: int, *, by_ref: bool) -> dict[DebitKey, str]:
         """The debit that goes through a running hold, named by our key or by the provider's number, with its key."""

@@ -2,7 +2,8 @@
 
 A verified notification may be old, repeated or in error. It is believed when it says what can be: the amount that was
 asked for (or a part, where the provider collects in parts) of a debit that still waits for money. Anything else moves
-nothing: the amount is noted as doubted, and the provider is asked; what he answers to that is the truth.
+nothing: the amount is noted as doubted, and the provider is asked; what he answers to that is the truth. What comes
+here under a key that the debit had before is such an answer (`service.flows.collection.hearing`), and is believed.
 """
 
 from __future__ import annotations

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Literal
+
+from msgspec.structs import replace
 
 from service.adapters.postgres import Database
 from service.adapters.postgres.collection import CollectionStore, DebitKey, DebitRow, RefundKey
@@ -19,15 +22,17 @@ from service.billing.debits.events import (
 )
 from service.billing.debits.refunds import REFUND_FINAL
 from service.billing.debits.state import Debit
-from service.billing.outcomes import NeedsRider, Outcome, Prepared, Succeeded, Unknown
+from service.billing.outcomes import NeedsRider, Outcome, Prepared, Succeeded, Throttled, Unknown
 from service.flows.clock import Clock
-from service.flows.collection.calls import CALL_SECONDS, debit_request
+from service.flows.collection.calls import CALL_SECONDS, debit_ref, debit_request
 from service.flows.collection.keeping import Providers, context, keep, net_rides
 from service.telemetry import UNEXPLAINED, logger
 
 LOG = logger("collection")
 PREPARED_MAX = 3
 """How often a provider may answer that the payment has a number now, and must be asked for again."""
+CONFIRM_SECONDS = 2.0
+"""How long the provider may take to confirm what he tells: he waits for our answer meanwhile, some for 5 s."""
 WRITER = "collection/wishes"
 
 
@@ -37,6 +42,10 @@ class NoPaymentError(Exception):
     def __init__(self, outcome: Outcome) -> None:
         super().__init__(f"the provider gives the rider nothing to do: {type(outcome).__name__}")
         self.outcome = outcome
+
+
+class NoAnswerError(Exception):
+    """The provider did not say whether what he tells is so: he is to tell it again."""
 
 
 class Hearing:
@@ -78,25 +87,47 @@ class Hearing:
         """Takes in what a verified notification says; False when it is about nothing that still matters.
 
         `key` is ours, present or of an earlier attempt, or names the hold that the debit goes through. What can't be is
-        not believed: it is asked about. Of a debit that is settled nothing is believed nor asked under its key: a
-        repeated notification is the rule; what comes under an earlier one goes back. A payment of a number that no
-        debit ever had is recorded with the notification and counted as unexplained; what
-        a provider or its console takes or gives back without us (a reversal, a refund that we did not order) is found
-        by comparing the provider's statement with the ledger, which alone sees what nobody told.
+        not believed: it is asked about. What an earlier attempt asked for is not known any more: the provider is asked
+        about it at once, and his answer is taken in; without one NoAnswerError, and nothing was changed. Of a debit
+        that is settled nothing is believed nor asked under its key: a repeated notification is the rule; what comes
+        under an earlier one goes back. A payment of a number that no debit ever had is recorded with the notification
+        and counted as unexplained; what a provider or its console takes or gives back without us (a reversal, a refund
+        that we did not order) is found by comparing the provider's statement with the ledger, which alone sees what
+        nobody told.
         """
         if about == "refund":
             return await self._refunds_noticed(account_no, key, outcome)
         async with self._database.reading(CollectionStore) as store:
             if named_by == "key":
-                debits = dict.fromkeys(await store.debits_by_provider_key(key, account_no), key)
+                known = await store.debits_by_provider_key(key, account_no)
+                debits = dict.fromkeys(known, key)
+                earlier = [debit for debit, present in known.items() if not present]
             else:
-                debits = await store.debits_by_hold(key, account_no, by_ref=named_by == "hold_ref")
+                debits, earlier = await store.debits_by_hold(key, account_no, by_ref=named_by == "hold_ref"), []
+            abouts = await store.read_debits(ride_no for ride_no, _ in earlier)
         if debits:
-            await self.happen([(debit, Notified(own, outcome)) for debit, own in debits.items()])
+            told = {debit: await self._confirmed(abouts[debit], key, outcome) for debit in earlier}
+            await self.happen([(debit, Notified(own, told.get(debit, outcome))) for debit, own in debits.items()])
         elif isinstance(outcome, Succeeded) and not await self._paid_as(account_no, outcome.provider_ref):
             LOG.error("a payment that no debit knows of", account_no=account_no, key=key, ref=outcome.provider_ref)
             UNEXPLAINED.inc()
         return bool(debits)
+
+    async def _confirmed(self, row: DebitRow, key: str, told: Outcome) -> Outcome:
+        """What the provider answers to the question whether money came under a debit's earlier key."""
+        if not isinstance(told, Succeeded):
+            return told
+        provider = self._providers[row.debit.account_no]
+        answer: Outcome = Unknown("no answer in time")
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CONFIRM_SECONDS):
+                earlier = replace(row.debit, provider_key=key, provider_ref=None)
+                answer = await provider.get_debit(debit_ref(provider, row, earlier))
+        if isinstance(answer, Unknown | Throttled):
+            raise NoAnswerError
+        if not isinstance(answer, Succeeded) or answer.amount_minor != told.amount_minor:
+            LOG.warning("told of money that is not there", key=key, told_minor=told.amount_minor, answer=repr(answer))
+        return answer
 
     async def _paid_as(self, account_no: int, provider_ref: str | None) -> bool:
         async with self._database.reading(CollectionStore) as store:

@@ -246,10 +246,10 @@ WHERE r.ride_no = new.ride_no AND r.ordinal = new.ordinal AND r.refund_ordinal =
 
 -- name: debits_by_provider_key
 -- Which debits a provider's news is about: by their present key unless that is settled, or by one that they had before.
-SELECT d.ride_no, d.ordinal FROM debit d
+SELECT d.ride_no, d.ordinal, true AS present FROM debit d
 WHERE d.provider_key = $1 AND d.account_no = $2 AND d.state NOT IN ('settled', 'waived')
-UNION
-SELECT n.ride_no, n.ordinal FROM debit_number n WHERE n.number = $1 AND n.account_no = $2;
+UNION ALL
+SELECT n.ride_no, n.ordinal, false FROM debit_number n WHERE n.number = $1 AND n.account_no = $2;
 
 -- name: debits_by_hold
 -- The debit that goes through the running hold of account $2 that has our key or the provider's number $1: of a ride's
