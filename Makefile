@@ -7,6 +7,8 @@
 #   make lint     the same without the tests
 #   make simulate SEEDS=1000   worlds of sixty days under every fault, their books compared to the fen; SEED=17 plays one
 #                 again, twice, and says if it did not go the same way
+#   make chaos KILLS=300       real processes and servers are killed, stopped, cut off and filled up under load; SEED=7 does
+#                 it by another plan
 #   make bench    the figures, each beside its floor
 #   make image-check       runs the steps of deploy/Dockerfile without a container engine
 #   make kubernetes-check  the manifests as kubectl renders them (needs kubectl)
@@ -20,7 +22,7 @@
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint simulate bench image-check kubernetes-check constraints hashes sbom advisories clean
+.PHONY: help demo test lint simulate chaos bench image-check kubernetes-check constraints hashes sbom advisories clean
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
@@ -66,6 +68,9 @@ lint: .venv/.farebox-test
 
 simulate: .venv/.farebox-test
 	@$(BIN)/python tests/simulation/simulate.py --seeds $(or $(SEEDS),200) $(if $(SEED),--seed $(SEED))
+
+chaos: .venv/.farebox-test
+	@PYTHONPATH=tests $(BIN)/python tests/chaos/chaos.py --kills $(or $(KILLS),20) $(if $(SEED),--seed $(SEED))
 
 image-check: .venv/.farebox-test
 	@$(BIN)/python deploy/image_check.py

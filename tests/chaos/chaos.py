@@ -1,0 +1,218 @@
+"""`make chaos KILLS=N [SEED=S]`: a whole installation under load, whose processes, servers and wires are broken by a
+seeded plan; nothing that was acknowledged may be lost, and no ride is charged twice."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import msgspec
+from chaos_books import Verdict, drain, judge
+from chaos_disk import SmallDisk, enter_namespace
+from chaos_faults import Fault, Hand, plan
+from chaos_fleet import ROLES, Fleet, Site, furnish, role_settings
+from chaos_town import Town
+
+from service.lab.postgres import reachable_temp
+from service.lab.processes import LabError
+
+RIDERS = 30
+READERS = 2
+RECOVERY_S = 180.0
+"""After so long without a fault a ride that was sent must be charged and readable, and its debit answered."""
+QUIET = os.environ.get("CHAOS_QUIET_FILE")
+"""While this file exists, the next fault waits."""
+OPEN = ("new", "submitting", "unknown")
+"""States of a debit that its provider has not answered."""
+
+
+class Recovery(msgspec.Struct):
+    """Seconds from the end of a fault until a ride sent then was charged and told so, and until its debit was."""
+
+    charged: list[float] = []
+    answered: list[float] = []
+
+
+class Run:
+    """One run: the plan, what it took to recover, how it ended."""
+
+    def __init__(self, seed: int, kills: int, rides_per_s: float) -> None:
+        self.seed = seed
+        self.steps = plan(seed, kills)
+        self.rides_per_s = rides_per_s
+        self.recovered: defaultdict[str, Recovery] = defaultdict(Recovery)
+        self.kills = self.others = 0
+        self.left_out: set[str] = set()
+        self.fleet: Fleet
+        self.town: Town
+
+    async def play(self, space: Path, disk: SmallDisk | None, home: Path) -> Verdict:
+        """Everything from the first server to the verdict. Raises LabError where nothing recovers."""
+        async with stage(space, home, self.seed) as (site, token):
+            self.fleet = site.fleet
+            self.town = town = Town(site.api, token, site.bootstrap, self.seed)
+            watching = asyncio.create_task(site.fleet.watch())
+            try:
+                await town.open(RIDERS)
+                town.begin(self.rides_per_s, READERS)
+                await self._probe("nothing", time.monotonic())
+                hand = Hand(site, disk, self.seed)
+                for number, step in enumerate(self.steps, 1):
+                    await self._step(hand, step)
+                    say(f"{number}/{len(self.steps)} {self._how(step)}")
+                await town.stop()
+                await drain(town, site.database_url)
+                return await judge(town, site.database_url, site.provider_url, site.bootstrap)
+            finally:
+                watching.cancel()
+                await town.close()
+
+    async def _step(self, hand: Hand, step: Sequence[Fault]) -> None:
+        """The faults of a step at once; then a ride must go through, unless there is no such fault here."""
+        while QUIET is not None and await asyncio.to_thread(Path(QUIET).exists):  # noqa: ASYNC110  Somebody's file.
+            await asyncio.sleep(1.0)
+        met = [fault for fault in step if hand.can(fault)]
+        self.left_out |= {fault.kind for fault in step} - {fault.kind for fault in met}
+        if not met:
+            return
+        lifted = max(await asyncio.gather(*(hand.meet(fault) for fault in met)))
+        self.kills += sum(fault.kills for fault in met)
+        self.others += sum(not fault.kills for fault in met)
+        await self._probe(met[0].name if len(met) == 1 else "two at once", lifted)
+        if (failed := self.town.failed()) is not None:
+            raise LabError(f"the load ended: {failed!r}") from failed
+
+    async def _probe(self, what: str, lifted: float) -> None:
+        """Sends a ride, and asks until it is charged and until its debit is answered."""
+        ride, charged = await self.town.ride(), False
+        deadline = time.monotonic() + RECOVERY_S
+        while time.monotonic() < deadline:
+            told = await self.town.session(ride.session_id)
+            if told is not None and told["charge"] is not None:
+                if not charged:
+                    self.recovered[what].charged.append(time.monotonic() - lifted)
+                    charged = True
+                if told["debits"] and told["debits"][0]["state"] not in OPEN:
+                    self.recovered[what].answered.append(time.monotonic() - lifted)
+                    return
+            await asyncio.sleep(0.05)
+        raise LabError(
+            f"{RECOVERY_S:.0f} s after {what}, {ride.session_id} is {'not paid' if charged else 'not charged'}"
+        )
+
+    def _how(self, step: Sequence[Fault]) -> str:
+        what = step[0].name if len(step) == 1 else "two at once"
+        seconds = self.recovered[what].charged[-1] if self.recovered[what].charged else 0.0
+        return f"{' and '.join(fault.name for fault in step)}: charged after {seconds:.1f} s"
+
+
+@asynccontextmanager
+async def stage(space: Path, home: Path, seed: int) -> AsyncIterator[tuple[Site, str]]:
+    """The whole installation at work, and a token for its doors."""
+    async with Fleet() as fleet:
+        site = Site(fleet, space, home)
+        await site.start(seed)
+        token = await furnish(site)
+        for role in ROLES:
+            settings = await role_settings(site, role)
+            words = [sys.executable, "-m", "service", role.partition("-")[0]]
+            fleet.start(role, words, space / f"{role}.log", env=settings)
+        await site.serving()
+        try:
+            yield site, token
+        finally:
+            await site.stop()
+
+
+def say(line: str) -> None:
+    """A line at once."""
+    print(line, flush=True)
+
+
+def table(recovered: dict[str, Recovery]) -> list[str]:
+    """Recovery by kind of fault, in seconds."""
+    lines = [f"{'recovered after':<34}{'n':>4} {'charged: median':>16}{'max':>7} {'answered: median':>17}{'max':>7}"]
+    for what, found in sorted(recovered.items()):
+        figures = [figure for taken in (found.charged, found.answered) for figure in _figures(taken)]
+        lines.append(
+            f"{what:<34}{len(found.charged):>4} {figures[0]:>16}{figures[1]:>7} {figures[2]:>17}{figures[3]:>7}"
+        )
+    return lines
+
+
+def _figures(taken: Sequence[float]) -> tuple[str, str]:
+    return (f"{statistics.median(taken):.1f}", f"{max(taken):.1f}") if taken else ("-", "-")
+
+
+def told(run: Run, verdict: Verdict, seconds: float) -> int:
+    """Prints what it came to; returns the exit code."""
+    town, history = run.town, run.town.history
+    problems = [*history.contradictions, *verdict.problems, *town.unexpected]
+    audited = f"audit {verdict.audit_problems} problems"
+    for line in table(run.recovered):
+        say(line)
+    say(f"answers: {', '.join(f'{count} {what}' for what, count in town.answers.most_common())}")
+    if run.fleet.ended:
+        say(f"ended by themselves: {', '.join(f'{count} {what}' for what, count in run.fleet.ended.items())}")
+    if run.left_out:
+        say(f"not possible here, left out: {', '.join(sorted(run.left_out))}")
+    for problem in problems[:40]:
+        say(f"problem: {problem}")
+    say(
+        f"chaos: {run.kills} kills, {run.others} other faults, {verdict.rides:,} rides, {verdict.debits:,} debits,"
+        f" {history.reads:,} reads, {verdict.lost} lost, {verdict.twice} charged twice,"
+        f" {history.back_in_time} reads back in time, {len(problems)} problems, {audited},"
+        f" {seconds:.0f} s, seed {run.seed}"
+    )
+    return 1 if problems else 0
+
+
+def main() -> int:
+    """Returns the exit code: 1 when something was lost, contradicted, or did not recover."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kills", type=int, default=20, help="how many processes are killed")
+    parser.add_argument("--seed", type=int, default=1, help="of the plan and the load")
+    parser.add_argument("--rides", type=float, default=3.0, help="a second")
+    parser.add_argument("--plan", action="store_true", help="print the plan alone")
+    asked = parser.parse_args()
+    run = Run(asked.seed, asked.kills, asked.rides)
+    if asked.plan:
+        for step in run.steps:
+            say(" and ".join(f"{fault.name} ({fault.seconds} s)" for fault in step))
+        return 0
+    refused = enter_namespace()
+    space = Path(tempfile.mkdtemp(prefix="farebox-chaos-", dir=reachable_temp()))
+    space.chmod(0o711)
+    began, code = time.monotonic(), 1
+    disk = SmallDisk(space / "disk") if refused is None else None
+    try:
+        verdict = asyncio.run(run.play(space, disk, space / "disk" if disk else space))
+        code = told(run, verdict, time.monotonic() - began)
+    except LabError as error:
+        say(f"chaos: {error}")
+    finally:
+        if disk is not None:
+            with suppress(OSError):
+                shutil.copy(space / "disk" / "postgres" / "postgres.log", space)
+            disk.close()
+        if code:
+            (space / "plan.json").write_bytes(msgspec.json.format(msgspec.json.encode(run.steps)))
+            say(f"chaos: seed {asked.seed}, again with: make chaos KILLS={asked.kills} SEED={asked.seed}; the plan and")
+            say(f"the logs are in {space}")
+        else:
+            shutil.rmtree(space, ignore_errors=True)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
