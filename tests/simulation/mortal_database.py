@@ -135,6 +135,7 @@ class MortalDatabase(Database):
 
     async def _begun(self) -> Connection:
         await self._turns.turn(self._process, "connection")
+        self._turns.connections += 1
         return await self._turns.statement(0, self._connections.take())
 
     async def _run(self, connection: Connection, statement: str) -> None:

@@ -48,6 +48,7 @@ UNION ALL
 SELECT 'aside', 0, min(due_at) FROM set_aside WHERE what = 'owing' HAVING count(*) > 0
 UNION ALL
 SELECT 'plan', 0, '2026-01-01Z'::timestamptz WHERE EXISTS (
-  SELECT FROM batch b LEFT JOIN batch_reader r ON r.reader = 'collection' AND r.writer_no = b.writer_no
-  WHERE b.seq > coalesce(r.seq, 0) AND cardinality(b.owing) > 0)
+  SELECT FROM batch_reader r, LATERAL (
+    SELECT FROM batch b WHERE b.writer_no = r.writer_no AND b.seq > r.seq AND cardinality(b.owing) > 0) AS unread
+  WHERE r.reader = 'collection' AND r.writer_no = ANY($2))
 """

@@ -90,10 +90,10 @@ async def _run(
     loop.set_exception_handler(lambda *_: None)  # Tasks of killed processes are never asked how they ended.
     connections, side, intake, result = Connections(url), await asyncpg.connect(url), Intake(), Result()
     try:
-        await _prepare(CalmDatabase(connections), intake)
+        writers = await _prepare(CalmDatabase(connections), intake)
         for seed in seeds:
             began = time.process_time()
-            world, error = await _play(loop, side, connections, intake, seed, focus)
+            world, error = await _play(loop, side, connections, intake, writers, seed, focus)
             result.counts.update(world.counts)
             result.counts["worlds"] += 1
             result.counts["calls"] += world.wire.calls
@@ -113,8 +113,11 @@ async def _run(
     return result
 
 
-async def _prepare(database: CalmDatabase, intake: Intake) -> None:
-    """What worlds share is there before the first: none finds less than another, and so does other statements."""
+async def _prepare(database: CalmDatabase, intake: Intake) -> list[int]:
+    """What worlds share is there before the first: none finds less than another, and so does other statements.
+
+    Returns the numbers of those who may come to owe something.
+    """
     names = ["intake/simulation", "collection/plan", "collection/wishes", *(f"collection/{n}" for n in range(64))]
     names += [f"collection/policies/{number}" for number in range(64)]
     names += [
@@ -124,6 +127,8 @@ async def _prepare(database: CalmDatabase, intake: Intake) -> None:
     await database.rows(QUERIES["ensure_collection_cursors"] + " RETURNING 1")
     async with database.reading(RideStore) as store:
         await intake.numbers.reserve(store, RIDES_MAX)
+    owing = "SELECT writer_no FROM writer WHERE name LIKE ANY('{intake/%,operator/%,keep/%}') ORDER BY 1"
+    return [row["writer_no"] for row in await database.rows(owing)]
 
 
 async def _play(
@@ -131,6 +136,7 @@ async def _play(
     side: asyncpg.Connection[asyncpg.Record],
     connections: Connections,
     intake: Intake,
+    writers: list[int],
     seed: int,
     focus: Focus,
 ) -> tuple[World, BaseException | None]:
@@ -142,7 +148,7 @@ async def _play(
     if focus.faults is not None:
         chaos = replace(chaos, faults=focus.faults)
     world = World(seed, chaos, turns, CalmDatabase(connections), connections)
-    intake.world = world
+    intake.world, world.writers = world, writers
     script = Script(world, intake, focus)
     playing = loop.create_task(_from_beginning_to_end(world, script))
     await asyncio.wait({playing})  # Whatever it raises: the seed is what finds it again.

@@ -129,6 +129,10 @@ class World:
         self._actions = 0
         self._digest = blake2b(digest_size=8)
         self._courier: Courier | None = None
+        self.writers: list[int] = []
+        """Who may come to owe something: their numbers."""
+        self._due: list[Due] = []
+        self._due_as_of = -1
         self._looked: dict[int, tuple[datetime, timedelta]] = {}
         self._post = Process("the provider's courier")
 
@@ -368,7 +372,9 @@ class World:
         self.counts["decisions"] += 1
 
     async def due(self) -> list[Due]:
-        """What is due when, by kind of round and account."""
-        rows = await self.rows(DUE, sorted(self.accounts))
-        found = ((row["at"], row["what"], row["account_no"]) for row in rows)
-        return sorted((self._patient(what, number, at), what, number) for at, what, number in found)
+        """What is due when, by kind of round and account; asked again once a process has been at the database."""
+        if self._due_as_of != self.turns.connections:
+            self._due_as_of = self.turns.connections
+            rows = await self.rows(DUE, sorted(self.accounts), self.writers)
+            self._due = [(row["at"], row["what"], row["account_no"]) for row in rows]
+        return sorted((self._patient(what, number, at), what, number) for at, what, number in self._due)

@@ -57,12 +57,13 @@ class Turns:
         self.waiting: list[Waiting] = []
         self.tasks: dict[asyncio.Task[Any], str] = {}
         self.open_transactions = 0
+        self.connections = 0
+        """How often a process has taken one: nothing changes in the database between two."""
         self._side = side
         self._busy: dict[int, int] = {}  # Statements under way: number -> process id of the connection's server.
         self._blocked: set[int] = set()
         self._known: dict[asyncio.Task[Any], int] = {}  # Tasks in the order in which they first waited.
         self._numbers = count(1)
-        self._woken = asyncio.Event()
 
     async def turn(self, process: Process | None, what: str, gone: Callable[[], bool] = lambda: False) -> str:
         """Waits until it is this effect's turn; returns what is to go wrong with it, "" for nothing."""
@@ -88,7 +89,6 @@ class Turns:
         finally:
             del self._busy[number]
             self._blocked.discard(number)
-            self._woken.set()
 
     def locks_freed(self) -> None:
         """A transaction has ended: who was blocked may go on."""
@@ -134,26 +134,12 @@ class Turns:
     async def settle(self) -> None:
         """Returns when everything that could run has run: each statement under way waits for a lock."""
         for _ in range(SPINS_MAX):
-            await asyncio.sleep(0)
-            if not self.loop.quiet:
-                continue
-            running = self._busy.keys() - self._blocked
-            if not running:
+            if await self.loop.rest(lambda: self._busy.keys() <= self._blocked):
                 return
-            alone = self.open_transactions < 2 and not self._blocked
-            if await self._some_end() or alone:
+            if self.open_transactions < 2 and not self._blocked:
                 continue
-            for number in sorted(running):
+            for number in sorted(self._busy.keys() - self._blocked):
                 pid = self._busy.get(number)
                 if pid is not None and await self._side.fetchval("SELECT pg_blocking_pids($1) <> '{}'", pid):
                     self._blocked.add(number)
         raise AssertionError("the world finds no rest")
-
-    async def _some_end(self) -> bool:
-        """Waits until a statement has ended; False when none did for a moment: it may wait for a lock."""
-        self._woken.clear()
-        ended = len(self._busy)
-        self.loop.sockets.impatient = self._woken.set
-        await self._woken.wait()
-        self.loop.sockets.impatient = None
-        return len(self._busy) < ended

@@ -16,12 +16,14 @@ MOMENT_S = 0.004
 class SeldomSelector(selectors.DefaultSelector):
     """Looks at sockets only when there is nothing else to do: asked with no time to wait, it has nothing to say."""
 
+    idle: Callable[[], bool] | None = None
+    """Called when nothing is left to run; True when that has woken somebody, and no socket is to be waited for."""
     impatient: Callable[[], None] | None = None
     """Called when nothing came for a moment, where somebody wants to know; the moment is the machine's."""
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         """See BaseSelector."""
-        if timeout == 0:
+        if timeout == 0 or (self.idle is not None and self.idle()):
             return []
         found = super().select(timeout if self.impatient is None else MOMENT_S)
         if not found and self.impatient is not None:
@@ -61,16 +63,31 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         assert virtual_s >= self.virtual_s, "time does not run backwards"
         self.virtual_s = virtual_s
 
-    @property
-    def quiet(self) -> bool:
-        """Whether everything that could run has run; what is left waits for a socket, a timer, or its turn."""
-        return not self._ready  # type: ignore[attr-defined]  # Private to asyncio since 3.4, and always a deque there.
+    async def rest(self, enough: Callable[[], bool]) -> bool:
+        """Returns when everything that could run has run and it is `enough`; what is left waits for a timer, or its
+        turn. False when it is not, and for a moment no socket had anything to say."""
+        waiter: asyncio.Future[bool] = self.create_future()
+
+        def idle() -> bool:
+            if not waiter.done() and enough():
+                waiter.set_result(True)
+            return waiter.done()
+
+        def impatient() -> None:
+            if not waiter.done():
+                waiter.set_result(False)
+
+        self.sockets.idle, self.sockets.impatient = idle, impatient
+        try:
+            return await waiter
+        finally:
+            self.sockets.idle = self.sockets.impatient = None
 
     def next_timer_s(self) -> float | None:
         """When the next timer is due that was not cancelled."""
         times = [
             handle.when()
-            for handle in self._scheduled  # type: ignore[attr-defined]  # As `_ready`.
+            for handle in self._scheduled  # type: ignore[attr-defined]  # Private to asyncio since 3.4, and always a list there.
             if not handle.cancelled()
         ]
         return min(times, default=None)
