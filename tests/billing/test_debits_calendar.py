@@ -28,8 +28,9 @@ from service.billing.debits.events import (
     Resumed,
     Suspended,
 )
+from service.billing.debits.policy import REPORT_ASKS_MAX
 from service.billing.debits.state import Terms
-from service.billing.outcomes import Accepted, AlreadyDone, Closed, Succeeded, Unknown
+from service.billing.outcomes import Accepted, AlreadyDone, Closed, Rejected, Succeeded, Unknown
 
 REPORTING = Capabilities(reports_performance="merchant", new_key_after_decline=False)
 NUDGING = Capabilities(provider_retries=True, nudges=True, new_key_after_decline=False)
@@ -88,6 +89,39 @@ def test_what_reaches_the_rider_waits_for_the_morning() -> None:
         "07 10:00 reminder.overdue",
         "08 10:00 reminder.report_notice",
     ]
+
+
+REFUSED = ReportAnswered("violated", Rejected("NO_PERMISSION"))
+
+
+@pytest.mark.parametrize(
+    ("answer", "asks"),
+    [
+        (None, policy.REPORT_ASKS_MAX),
+        (REFUSED, 15),
+        (ReportAnswered("violated", Unknown("502")), policy.REPORT_ASKS_MAX),
+    ],
+)
+def test_a_report_that_is_not_taken_is_told_for_two_weeks_and_then_stands_as_not_taken(
+    answer: DebitEvent | None, asks: int
+) -> None:
+    answers = {} if answer is None else {"call report": answer}
+    made, diary = live(debit(State.NEEDS_RIDER), rules(REPORTING), 170, answers)
+    assert sum(entry.endswith("call report") for entry in diary) == asks
+    assert (made.record, made.record_at, made.overdue) == ("violated", None, True)
+    late, _ = after(made, ReportAnswered("violated", AlreadyDone()), NOW + timedelta(days=170), rules(REPORTING))
+    assert late.record_at is not None, "an answer is good however late"
+    given_up, _ = live(made, rules(REPORTING), 40, since=NOW + timedelta(days=170))
+    assert given_up.state is State.WRITTEN_OFF, "the calendar goes on"
+
+
+def test_a_good_record_that_is_refused_ends_too_and_a_bad_one_that_was_makes_way_for_it() -> None:
+    made, _ = live(debit(State.NEEDS_RIDER), rules(REPORTING), 60, {"call report": REFUSED})
+    paid, _ = after(made, Queried(KEY, Succeeded(1000)), NOW + timedelta(days=60), rules(REPORTING))
+    assert (paid.state, paid.record, paid.record_asks) == (State.SETTLED, "completed", 0)
+    refused = {"call report": ReportAnswered("completed", Rejected("NO_PERMISSION"))}
+    kept, diary = live(paid, rules(REPORTING), 60, refused, since=NOW + timedelta(days=60))
+    assert (len(diary), kept.policy_at, kept.record_at) == (15, None, None)
 
 
 def test_a_report_is_repeated_under_its_key_until_the_provider_knows() -> None:

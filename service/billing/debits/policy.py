@@ -24,13 +24,18 @@ from service.billing.debits.events import (
 )
 from service.billing.debits.money import Step
 from service.billing.debits.state import CAN_BE_OVERDUE, FINAL, Debit, State, Terms
-from service.billing.outcomes import Accepted, AlreadyDone, Succeeded
+from service.billing.outcomes import Accepted, AlreadyDone, Prepared, Succeeded, Throttled, Unknown
 
 What = Literal["remind_attempt", "remind_due", "overdue", "remind_overdue", "notice", "report", "write_off", "nudge"]
 QUIET = frozenset({"remind_attempt", "remind_due", "remind_overdue", "notice", "nudge"})
 """What reaches riders: not at night."""
 STOPPED_AGAIN = timedelta(hours=1)
 """How soon a report that is stopped is looked at again."""
+DAILY = len(dunning.POLL_AFTER)
+"""After so many times a report that the provider has not taken is told once a day."""
+REPORT_ASKS_MAX = DAILY + 14
+"""So often a report is told: two weeks are enough for a person to put right what the provider refuses. After that it
+stands as not taken (`record` without `record_at`); what the rider then does is reported anew."""
 
 
 class Planned(NamedTuple):
@@ -90,11 +95,13 @@ def nudge_answered(debit: Debit, event: NudgeAnswered, now: datetime, _terms: Te
 
 
 def report_answered(debit: Debit, event: ReportAnswered, now: datetime, _terms: Terms) -> Step:
-    """The provider knows; or he is told again, under the same key."""
+    """The provider knows; or he is told again, under the same key: what he refuses, once a day."""
     if event.record != debit.record or debit.record_at is not None:
         return debit, ()
-    if not isinstance(event.outcome, Accepted | AlreadyDone | Succeeded):
+    if isinstance(event.outcome, Unknown | Throttled | Prepared):
         return debit, ()
+    if not isinstance(event.outcome, Accepted | AlreadyDone | Succeeded):
+        return replace(debit, record_asks=max(debit.record_asks, DAILY)), ()
     return replace(debit, record_at=now), (Publish("performance.reported"),)
 
 
@@ -115,7 +122,7 @@ def counts_down(debit: Debit) -> bool:
 
 def _steps(debit: Debit, now: datetime, terms: Terms) -> Iterator[Planned]:
     """Everything that is still to come, as far as it is known, in the order in which it happens at one instant."""
-    if debit.record == "completed" and debit.record_at is None and debit.state in FINAL:
+    if debit.record == "completed" and debit.state in FINAL and _to_be_told(debit):
         yield Planned(_told_at(debit, now, terms), "report")
     if not counts_down(debit):
         return
@@ -140,12 +147,17 @@ def _overdue_steps(debit: Debit, pay_by: datetime, now: datetime, terms: Terms) 
     zone, rules = terms.zone, terms.calendar
     if debit.dunned in (None, "reminded"):
         yield Planned(pay_by, "remind_overdue")
-    elif terms.capabilities.reports_performance == "merchant" and rules.reports and debit.record_at is None:
+    elif terms.capabilities.reports_performance == "merchant" and rules.reports and _to_be_told(debit):
         if debit.dunned == "overdue_reminded":
             yield Planned(dunning.civil_days(pay_by, rules.notice_days, zone), "notice")
         else:
             yield Planned(_told_at(debit, now, terms), "report")
     yield Planned(dunning.write_off_at(pay_by, zone, rules), "write_off")
+
+
+def _to_be_told(debit: Debit) -> bool:
+    """Whether the provider does not know the record yet, and may still take it."""
+    return debit.record_at is None and debit.record_asks < REPORT_ASKS_MAX
 
 
 def _told_at(debit: Debit, now: datetime, terms: Terms) -> datetime:
