@@ -97,9 +97,9 @@ REFUSED = ReportAnswered("violated", Rejected("NO_PERMISSION"))
 @pytest.mark.parametrize(
     ("answer", "asks"),
     [
-        (None, policy.REPORT_ASKS_MAX),
+        (None, REPORT_ASKS_MAX),
         (REFUSED, 15),
-        (ReportAnswered("violated", Unknown("502")), policy.REPORT_ASKS_MAX),
+        (ReportAnswered("violated", Unknown("502")), REPORT_ASKS_MAX),
     ],
 )
 def test_a_report_that_is_not_taken_is_told_for_two_weeks_and_then_stands_as_not_taken(
