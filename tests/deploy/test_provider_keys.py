@@ -70,8 +70,12 @@ def test_a_replaced_secret_is_read_where_it_stood(tmp_path: Path) -> None:
     (tmp_path / "..data_tmp").rename(tmp_path / "..data")
     assert read_secret("acc", settings, "api_key") == "new"
     (tmp_path / "second" / "key").unlink()
-    with pytest.raises(AccountSettingsError, match="api_key_file"):
+    with pytest.raises(AccountSettingsError) as gone:
         read_secret("acc", settings, "api_key")
+    assert str(gone.value) == (
+        f"merchant account acc: settings.api_key_file {tmp_path / 'key'} can't be read: No such file or directory;"
+        " put the secret there, readable by farebox, or name another path with `farebox account change`"
+    )
 
 
 def test_only_notifications_are_public_within_the_limits_of_the_door() -> None:
