@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -59,9 +60,10 @@ def built(file: Path, draft: TariffDraft, time_zone: str) -> Tariff:
 
 
 def read(file: Path) -> bytes:
-    """A file's content, or a refusal."""
+    """A file's content, standard input's for `-`, or a refusal. That is read where it is open already: in a container,
+    opening `/dev/stdin` anew is refused where it is another user's pipe, or a socket."""
     try:
-        return file.read_bytes()
+        return sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
     except OSError as error:
         raise refused(f"{file}: {error.strerror}; give a file that can be read") from error
 

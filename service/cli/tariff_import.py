@@ -32,7 +32,8 @@ def import_command(
     valid_from: str | None,
     time_zone: str | None,
 ) -> None:
-    """Publish the tariffs in FILE (a tariff document, a GBFS plan or a whole feed): all of them or none.
+    """Publish the tariffs in FILE (a tariff document, a GBFS plan or a whole feed; `-`: standard input): all of them or
+    none.
 
     A first version may begin in the past; a later one only ahead of now, so that every process knows it by then. A
     document that the newest version holds already changes nothing.

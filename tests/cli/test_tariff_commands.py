@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import socket
 import subprocess
 import sys
 from datetime import datetime
@@ -93,6 +94,17 @@ def test_a_quote_of_years_is_a_few_lines_for_people_and_every_line_in_json() -> 
     assert rows[2][1:6] == ["1040", "window", "x", "-305.00", str(sum(caps[1:]))]
     assert " ".join(rows[2][7:]) == "[day:city-car:2026-11-24 to day:city-car:2029-09-28, 1040 lines]"
     assert sum(Decimal(row[5]) for row in rows[:-1]) == Decimal(rows[-1][1])
+
+
+def test_a_tariff_comes_on_standard_input_even_where_that_cannot_be_opened_again() -> None:
+    """As in a container, whose standard input is a socket or another user's pipe: `/dev/stdin` is refused there."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.sendall(Path(CARS).read_bytes())
+        ours.shutdown(socket.SHUT_WR)
+        command = [sys.executable, "-m", "service", "quote", "--plan", "-", "--seconds", "60"]
+        done = subprocess.run(command, stdin=theirs, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.splitlines()[-1].split()[:1]) == (0, ["total"]), done.stderr
 
 
 def test_a_quote_counts_distance_and_hours_of_the_day(tmp_path: Path) -> None:
