@@ -121,7 +121,8 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         elif variable.startswith(PREFIX) and variable not in known:
             meant = get_close_matches(variable, known, 1, LIKENESS)
             if meant:
-                raise SettingsError(f"{variable} is no setting; did you mean {meant[0]}?")
+                shown = variable if variable.isprintable() else ascii(variable)
+                raise SettingsError(f"{shown} is no setting; did you mean {meant[0]}?")
     for required in ("database_url", "kafka_bootstrap"):
         if required not in values:
             raise SettingsError(
@@ -147,7 +148,7 @@ def settings_table() -> list[tuple[str, str, str]]:
 def _convert(variable: str, text: str, hint: Any) -> Any:
     try:
         return msgspec.convert(text, hint, strict=False)
-    except msgspec.ValidationError:
+    except (msgspec.ValidationError, UnicodeEncodeError):  # Bytes that are no UTF-8 come as lone surrogates.
         raise SettingsError(f"{variable} is {text!r}: allowed is {_allowed(hint)}; it is {_describe(hint)}") from None
 
 

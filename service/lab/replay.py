@@ -60,10 +60,10 @@ def read_trips(path: Path, zone: ZoneInfo) -> Iterator[Trip]:
     """The file's trips in order. Raises TripsError at the first row that can't be read, OSError for the file."""
     with path.open(newline="", encoding="utf-8-sig") as file:
         rows = csv.DictReader(file, strict=True)
-        missing = [column for column in REQUIRED if column not in (rows.fieldnames or ())]
-        if missing:
-            raise TripsError(f"{path}: no column {missing[0]}; the first line must name {', '.join(REQUIRED)}")
         try:
+            missing = [column for column in REQUIRED if column not in (rows.fieldnames or ())]
+            if missing:
+                raise TripsError(f"{path}: no column {missing[0]}; the first line must name {', '.join(REQUIRED)}")
             for row in rows:
                 if None in row or None in row.values():
                     raise TripsError(f"{path}:{rows.line_num}: not as many cells as columns; check for stray commas")

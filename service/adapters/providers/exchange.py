@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import ssl
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Annotated, TypeVar
@@ -13,7 +15,7 @@ import msgspec
 from service.adapters.providers.ceiling import Ceiling, HeldBackError
 from service.adapters.providers.port import MerchantAccount
 from service.adapters.providers.secrets import AccountSettingsError
-from service.billing.outcomes import Rejected, Throttled, Unknown
+from service.billing.outcomes import Rejected, Throttled, Unknown, Unreachable
 
 T = TypeVar("T")
 
@@ -77,7 +79,8 @@ ELSEWHERE = Unknown("the file is not at the provider's own address")
 async def exchange(
     session: aiohttp.ClientSession, method: str, url: str, headers: dict[str, str], data: bytes | None
 ) -> Reply | Throttled | Rejected | Unknown:
-    """Sends a call. Throttled when it provably never left or was turned away, Rejected when it can't be sent at all."""
+    """Sends a call. Unreachable when it provably never left, Throttled when it was turned away, Rejected when it can't be
+    sent at all."""
     try:
         async with session.request(method, url, headers=headers, data=data, allow_redirects=False) as answer:
             body = bytearray()
@@ -86,8 +89,9 @@ async def exchange(
                 if len(body) > ANSWER_BYTES_MAX:
                     return Unknown("the answer is too long")
             return _believed(answer, bytes(body))
-    except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
-        return Throttled(CONNECT_RETRY)  # A POST is never sent a second time by the client: nothing left.
+    except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+        # A POST is never sent a second time by the client: nothing left.
+        return Unreachable(CONNECT_RETRY, _in_the_way(error, urlsplit(url).hostname or ""))
     except HeldBackError as held:
         return Throttled(timedelta(seconds=held.wait_s))
     except aiohttp.InvalidURL as error:
@@ -96,6 +100,22 @@ async def exchange(
         return Unknown("timeout")
     except (aiohttp.ClientError, OSError) as error:
         return Unknown(type(error).__name__)
+
+
+def _in_the_way(error: aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError, host: str) -> str:
+    """Why no connection was made, in words that stay the same as long as it does."""
+    match error:
+        case aiohttp.ClientConnectorCertificateError(certificate_error=ssl.SSLCertVerificationError() as wrong):
+            return f"the certificate of {host} is not trusted: {wrong.verify_message}"
+        case aiohttp.ClientSSLError():
+            return f"TLS with {host} fails: {error.os_error.reason if isinstance(error.os_error, ssl.SSLError) else error}"
+        case aiohttp.ClientConnectorDNSError():
+            return f"the name {host} leads nowhere: {error.os_error.strerror}"
+        case aiohttp.ClientConnectorError():
+            said = os.strerror(error.os_error.errno) if error.os_error.errno else str(error.os_error)
+            return f"no connection to {host}: {said}"
+        case _:
+            return f"no connection to {host} in time"
 
 
 def _believed(answer: aiohttp.ClientResponse, body: bytes) -> Reply | Throttled | Rejected | Unknown:
@@ -116,8 +136,26 @@ def _retry_after(text: str) -> timedelta:
 
 
 def decoded(body: bytes, shape: msgspec.json.Decoder[T]) -> T | None:
-    """The body in its shape, or None: truncated, HTML, or something else."""
-    try:
-        return shape.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    """The body in its shape, or None: truncated, HTML, nested without end, or something else; and where a text has a
+    NUL or a number more than 64 bits, which no answer needs and PostgreSQL can't keep."""
+    if b"\\u0000" in body:
         return None
+    try:
+        told = shape.decode(body)
+    except (msgspec.DecodeError, ValueError, RecursionError):  # ValueError: bad Unicode, or a number of 4,300 digits.
+        return None
+    return told if _fits(told) else None
+
+
+def _fits(told: object) -> bool:
+    """Whether each whole number fits into PostgreSQL's `bigint`."""
+    if isinstance(told, msgspec.Struct):
+        return all(_fits(getattr(told, name)) for name in told.__struct_fields__)
+    if isinstance(told, list | tuple):
+        return all(map(_fits, told))
+    if isinstance(told, dict):
+        return all(map(_fits, told.values()))
+    return not isinstance(told, int) or told in _INT8
+
+
+_INT8 = range(-(2**63), 2**63)

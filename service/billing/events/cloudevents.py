@@ -144,7 +144,8 @@ def _refuse_repeated_headers(headers: tuple[tuple[str, bytes], ...]) -> None:
     seen: set[str] = set()
     for name, _ in headers:
         if name in seen and (name.startswith("ce_") or name == "content-type"):
-            raise MalformedEventError("the header is there more than once", f"headers.{name[:TEXT_LENGTH_MAX]}")
+            shown = "".join(letter if letter.isprintable() else "\ufffd" for letter in name[:TEXT_LENGTH_MAX])
+            raise MalformedEventError("the header is there more than once", f"headers.{shown}")
         seen.add(name)
 
 

@@ -76,10 +76,14 @@ def _value(raw: msgspec.Raw) -> bytes | None:
     text = bytes(raw)
     if text == b"null":
         return None
-    return msgspec.json.decode(text, type=str).encode() if text.startswith(b'"') else text
+    if not text.startswith(b'"'):
+        return text
+    told: str = decode_json(_TEXT, text, "$.value")
+    return told.encode()
 
 
 _STRUCTURED = (("content-type", b"application/cloudevents+json"),)
 _EXPORT = msgspec.json.Decoder(_Export)
 _SHAPE = msgspec.json.Decoder(_Shape)
 _EVENT = msgspec.json.Decoder(_Event)
+_TEXT = msgspec.json.Decoder(str)

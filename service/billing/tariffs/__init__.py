@@ -92,8 +92,9 @@ def import_document(data: bytes) -> list[TariffDraft]:
     """The tariffs in a document: a tariff document, a bare GBFS plan, or a whole `system_pricing_plans.json`.
 
     A bare plan's `plan_id` is its tariff id, and it has no rules, zone or start. Raises TariffError when the document
-    is none of the three or holds an id twice; plans and rules themselves are checked by `build`.
+    is none of the three, is not UTF-8 or holds an id twice; plans and rules themselves are checked by `build`.
     """
+    _check_text(data)
     document = _decode(data, dict[str, msgspec.Raw], "")
     if "data" in document:
         return _feed(bytes(document["data"]))
@@ -117,6 +118,9 @@ def build(
         raise TariffError("/valid_from", "no start of validity", "say from when the tariff holds")
     if zone_name is None:
         raise TariffError("/time_zone", "no time zone", "name the tariff's zone, such as Asia/Shanghai")
+    for raw, at in ((draft.plan, draft.plan_at), (draft.rules, draft.rules_at)):
+        if b"\\u0000" in raw:  # A code of it would stand on charges and debits, where PostgreSQL can't keep it.
+            raise TariffError(at, "a text has a NUL character (\\u0000)", "remove it")
     plan = read_plan(draft.plan, draft.plan_at)
     try:
         rules = read_rules(draft.rules, plan, draft.rules_at)
@@ -184,6 +188,14 @@ def most(tariff: Tariff) -> int | None:
     """The ride's own maximum in minor units, before fees and tax on top; None when the fare has no bound."""
     amount = amount_of(tariff.rules.ride_max)
     return None if amount is None else to_minor(amount, tariff.currency)
+
+
+def _check_text(data: bytes) -> None:
+    """Refuses bad UTF-8, which parsers let through in fields that nobody reads."""
+    try:
+        data.decode()
+    except UnicodeDecodeError as error:
+        raise TariffError("", f"not UTF-8 at byte {error.start}", "save the document as UTF-8") from error
 
 
 def _feed(raw: bytes) -> list[TariffDraft]:

@@ -122,10 +122,12 @@ def _freeze(form: Mapping[str, str]) -> HoldAnswer:
 
 
 def _form(body: bytes) -> dict[str, str] | None:
-    """The form, in UTF-8 as all our requests ask for; None for anything else, and where a name stands twice."""
+    """The form, in UTF-8 as all our requests ask for; None for anything else, and where a name stands twice or a value
+    has a NUL, which PostgreSQL can't keep."""
     try:
         pairs = parse_qsl(body.decode("ascii"), True, True, "utf-8", "strict", FIELDS_MAX)
     except ValueError:  # Not ASCII, not a form, too many fields, or another charset.
         return None
     form = dict(pairs)
-    return form if form and len(form) == len(pairs) else None
+    whole = len(form) == len(pairs) and not any("\0" in value for value in form.values())
+    return form if form and whole else None

@@ -7,11 +7,15 @@ BalanceTransaction), API version `settings.API_VERSION`.
 
 from __future__ import annotations
 
-from typing import Generic, TypeVar
+from typing import Annotated, Generic, TypeVar
 
 import msgspec
 
 T = TypeVar("T")
+Units = Annotated[int, msgspec.Meta(ge=-(10**15), le=10**15)]
+"""An amount in Stripe's units: what is larger is no amount, and adding up stays within 64 bits."""
+Seconds = Annotated[int, msgspec.Meta(ge=0, le=253_402_300_799)]
+"""An instant in seconds since 1970, to the end of the year 9999."""
 
 KEY = "farebox_key"
 """Metadata of a PaymentIntent that is a debit, of a Refund, a SetupIntent, a Customer: our key."""
@@ -38,7 +42,7 @@ class ErrorBody(msgspec.Struct, frozen=True):
 class Capturing(msgspec.Struct, frozen=True):
     """Until when an authorised card payment can be captured, in seconds since 1970."""
 
-    capture_before: int | None = None
+    capture_before: Seconds | None = None
 
 
 class MethodDetails(msgspec.Struct, frozen=True):
@@ -59,10 +63,10 @@ class Intent(msgspec.Struct, frozen=True):
 
     id: str
     status: str
-    amount: int
+    amount: Units
     currency: str
-    amount_received: int | None = None
-    amount_capturable: int | None = None
+    amount_received: Units | None = None
+    amount_capturable: Units | None = None
     capture_method: str | None = None
     client_secret: str | None = None
     metadata: dict[str, str] = {}
@@ -109,7 +113,7 @@ class Refund(msgspec.Struct, frozen=True):
     """A refund."""
 
     id: str
-    amount: int
+    amount: Units
     currency: str
     status: str | None = None
     failure_reason: str | None = None
@@ -120,8 +124,8 @@ class Moved(msgspec.Struct, frozen=True):
     """What a dispute has taken from the account's balance (below 0), or given back to it. `fee` is Stripe's for it
     (below 0: given back), in the currency of the payout."""
 
-    amount: int
-    fee: int = 0
+    amount: Units
+    fee: Units = 0
     currency: str | None = None
 
 
@@ -130,7 +134,7 @@ class Dispute(msgspec.Struct, frozen=True):
 
     id: str
     status: str
-    amount: int
+    amount: Units
     currency: str
     payment_intent: str | None = None
     balance_transactions: tuple[Moved, ...] | None = None
@@ -141,8 +145,8 @@ class Source(msgspec.Struct, frozen=True):
 
     id: str
     object: str
-    amount: int | None = None
-    amount_captured: int | None = None
+    amount: Units | None = None
+    amount_captured: Units | None = None
     currency: str | None = None
     metadata: dict[str, str] | None = None
     payment_intent: Intent | str | None = None
@@ -153,10 +157,10 @@ class Movement(msgspec.Struct, frozen=True):
 
     id: str
     type: str
-    amount: int
-    fee: int
+    amount: Units
+    fee: Units
     currency: str
-    created: int
+    created: Seconds
     source: Source | str | None = None
 
 
@@ -204,7 +208,7 @@ class Event(msgspec.Struct, frozen=True):
     type: str
     data: EventData
     livemode: bool = False
-    created: int | None = None
+    created: Seconds | None = None
 
 
 class Refused(msgspec.Struct, frozen=True):

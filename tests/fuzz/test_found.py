@@ -1,0 +1,69 @@
+"""What the fuzzers found, one input each: the doors take them or refuse them in words from now on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import doors
+import pytest
+from doors_notices import SIGNED, seeds_of_stripe
+from doors_records import KEY
+from event_records import binary
+from fuzz_parts import Door, written
+
+GOOD = binary()
+HEADERS = [(name.encode(), value) for name, value in GOOD.headers]
+HELD = next(seed for seed in seeds_of_stripe() if b"capture_before" in seed)
+DISPUTE = next(seed for seed in seeds_of_stripe() if b"charge.dispute" in seed)
+PAID = b'{"mchid":"1900007291","out_trade_no":"K","trade_state":"SUCC\\u0000ESS","transaction_id":"4"}'
+
+FOUND: dict[str, tuple[str, Callable[[], bytes]]] = {
+    "the name of a header that is there twice has a NUL: no row of the quarantine took its path": (
+        "record",
+        lambda: written([(KEY, GOOD.key or b""), *HEADERS, (b"ce_\0x", b"1"), (b"ce_\0x", b"1")], GOOD.value),
+    ),
+    "an exported value is a text of bad UTF-8": ("line", lambda: b'{"value":"\xbf","key":"k"}'),
+    "an export's first line is not UTF-8": ("trips", lambda: b"ride_id,sta\xa4ted_at,ended_at\n"),
+    "a feed's fields that nobody reads have a NUL, or bad UTF-8": (
+        "tariff",
+        lambda: b'{"plan_id":"p","currency":"CNY","price":1,"x":"\\u0000"}',
+    ),
+    "a port is set to bytes that are no UTF-8": (
+        "settings",
+        lambda: b"FAREBOX_DATABASE_URL: postgresql://u@h/f\nFAREBOX_HTTP_PORT: 80\xae",
+    ),
+    "a misspelt setting has a control character, and its refusal had a second line": (
+        "settings",
+        lambda: b"FAREBOX_DATABASE_URL: postgresql://u@h/f\nFAREBOX_HTTP_\x1ePORT: 80",
+    ),
+    "a signed form has a NUL": ("alipay-notice", lambda: written([SIGNED], b"notify_type=fund_auth_freeze&x=%00")),
+    "a sealed resource has a NUL": (
+        "wechatpay-notice",
+        lambda: written([SIGNED, (b"event", b"TRANSACTION.SUCCESS")], PAID),
+    ),
+    "a dispute is told of in the year 3170843": (
+        "stripe-notice",
+        lambda: DISPUTE.replace(b"1790000000", b"99999999999999"),
+    ),
+    "a card payment can be captured before the year -3166904": (
+        "stripe-notice",
+        lambda: HELD.replace(b"1790000000", b"-99999999999999"),
+    ),
+    "an amount is a number of 64 bits, its fee another": (
+        "stripe-notice",
+        lambda: DISPUTE.replace(b"1500", b"9223372036854775807").replace(b"eur", b"isk"),
+    ),
+}
+
+
+@pytest.mark.parametrize("what", FOUND)
+def test_what_was_found_once_is_taken_or_refused(what: str) -> None:
+    name, made = FOUND[what]
+    (door,) = (door for door in doors.DOORS if door.name == name)
+    door.enter(made())
+
+
+@pytest.mark.parametrize("door", doors.DOORS, ids=lambda door: str(door.name))
+def test_what_a_door_begins_with_is_taken(door: Door) -> None:
+    for seed in door.seeds():
+        door.enter(seed)
