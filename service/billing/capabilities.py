@@ -34,6 +34,8 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """A declined debit may be tried again, under the same key, with a smaller amount."""
     closes_unpaid: bool = True
     """A debit that is not paid yet can be closed, and the provider says when it is."""
+    told_paid_elsewhere: bool = True
+    """A debit that is not paid yet ends once the provider is told that the rider has paid elsewhere, and he says so."""
     same_key_window: timedelta = timedelta(hours=24)
     """How long after its first use a key is remembered."""
     same_key_is_query: bool = False

@@ -24,12 +24,16 @@ from service.billing.debits.events import (
 from service.billing.outcomes import Accepted, Closed, NotFound, Rejected, Succeeded, Unknown
 
 ELSEWHERE = PaidElsewhere("cash")
+DEAF = replace(ORDER, told_paid_elsewhere=False)
+"""An order that is collected for ever, whatever the rider paid to whom."""
 CANCEL = OperatorDecided("cancel", "nobody knows")
 REFUSED = LowerAnswered(KEY, Rejected("TRADE_STATUS_ERROR"))
 
 OPEN: dict[str, tuple[Debit, tuple[DebitEvent, ...], Capabilities]] = {
-    "paid elsewhere, and can't be closed": (debit(State.PENDING), (ELSEWHERE,), ORDER),
-    "paid elsewhere after a decline, and can't be closed": (debit(State.NEEDS_RIDER), (ELSEWHERE,), ORDER),
+    "paid elsewhere, and can't be closed": (debit(State.PENDING), (ELSEWHERE,), DEAF),
+    "paid elsewhere after a decline, and can't be closed": (debit(State.NEEDS_RIDER), (ELSEWHERE,), DEAF),
+    "paid elsewhere, and does not listen": (debit(State.PENDING), (ELSEWHERE, REFUSED), ORDER),
+    "told of what he does not know yet": (debit(State.NEEDS_RIDER), (ELSEWHERE, LowerAnswered(KEY, NotFound())), ORDER),
     "paid elsewhere, and the close is refused": (debit(State.PENDING), (ELSEWHERE, REFUSED), CARD),
     "cancelled by hand": (debit(State.MANUAL), (CANCEL,), CARD),
     "owed no longer, and can't be closed": (debit(State.RETRY_WAIT), (OwedChanged(0),), ORDER),
@@ -44,6 +48,7 @@ SHUT: dict[str, tuple[Debit, tuple[DebitEvent, ...], Capabilities]] = {
     "never sent": (debit(State.NEW), (OwedChanged(0),), ORDER),
     "declined, and the next number is another": (debit(State.RETRY_WAIT), (ELSEWHERE,), CARD),
     "closed": (debit(State.PENDING), (ELSEWHERE, LowerAnswered(KEY, Closed())), CARD),
+    "told": (debit(State.PENDING), (ELSEWHERE, LowerAnswered(KEY, Closed("PAID_ELSEWHERE"))), ORDER),
     "paid": (debit(State.NEEDS_RIDER, given=True), (Notified(KEY, Succeeded(1000)),), CARD),
 }
 
@@ -80,6 +85,21 @@ def test_a_number_that_brings_nothing_any_more_is_left_alone(row: str) -> None:
 
 
 def test_nobody_is_asked_for_ever() -> None:
-    over = replace(ended(debit(State.PENDING), (ELSEWHERE,), ORDER), queries=WRITTEN_OFF_POLLS)
-    last, _ = after(over, Queried(KEY, Accepted()), NOW, terms(ORDER))
+    over = replace(ended(debit(State.PENDING), (ELSEWHERE,), DEAF), queries=WRITTEN_OFF_POLLS)
+    last, _ = after(over, Queried(KEY, Accepted()), NOW, terms(DEAF))
     assert last.due_at is None
+
+
+def test_a_provider_who_does_not_answer_is_told_again_soon_then_seldom() -> None:
+    told, effects = after(debit(State.PENDING), ELSEWHERE, NOW, terms(ORDER))
+    assert told.due_at == NOW
+    now, waits = NOW, list[float]()
+    for _ in range(60):
+        told, effects = after(told, Due(), now, terms(ORDER))
+        assert effects == (Call("lower"),)
+        told, _ = after(told, LowerAnswered(KEY, Unknown("timeout")), now, terms(ORDER))
+        assert told.due_at is not None
+        waits.append((told.due_at - now).total_seconds())
+        now = told.due_at
+    assert waits == sorted(waits)
+    assert (waits[0], waits[10], waits[15], waits[-1]) == (1.0, 300.0, 3600.0, 86_400.0)

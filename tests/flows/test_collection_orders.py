@@ -197,7 +197,9 @@ async def test_a_hold_that_trips_over_a_bug_of_ours_holds_up_no_other(database_u
     async with open_bench(database_url, ORDERS) as bench:
         rides = [await bench.ride(await bench.party(), 300) for _ in range(3)]
         await bench.collection.submit_round(bench.account_no)
-        trips = await bench.connection.fetchval("SELECT max(provider_key) FROM hold WHERE state = 'requested'")
+        trips = await bench.connection.fetchval(
+            "SELECT max(provider_key) FROM hold WHERE state = 'requested' AND account_no = $1", bench.account_no
+        )
 
         def trip(what: str, key: str) -> None:
             if key == trips:

@@ -25,6 +25,8 @@ from service.billing.outcomes import (
 
 ASK_AFTER = tuple(timedelta(seconds=seconds) for seconds in (1, 2, 5, 10, 30, 60, 300))
 """Steps between calls that brought no answer; the last one repeats."""
+ASKED_SOON = 24
+"""After so many calls (an hour and a half) a hold that the provider does not end is asked to end seldom."""
 LOOK_AGAIN = timedelta(minutes=10)
 """How soon an open hold whose ride goes on is looked at again; collection makes it due when its debits are final."""
 LOOK_SELDOM = timedelta(hours=6)
@@ -210,6 +212,8 @@ def _told_nothing(hold: Hold, answer: HoldAnswer, now: datetime) -> Hold:
 
 def _again(hold: Hold, now: datetime) -> Hold:
     wait = ASK_AFTER[min(hold.asks, len(ASK_AFTER) - 1)]
+    if hold.state is HoldState.COMPLETING and hold.asks >= ASKED_SOON:
+        wait = LOOK_SELDOM
     return replace(hold, asks=hold.asks + 1, due_at=now + wait)
 
 

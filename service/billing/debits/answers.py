@@ -31,6 +31,8 @@ RESTORED = "asked about after a restore"
 PREPARED_MAX = 3
 """How often a provider may say of a key that it has a number now, and is to be called with it."""
 PREPARED_ONLY = "prepared again and again, and never executed"
+ASKED_SOON = 12
+"""After so many calls (half an hour) what is to be lowered or closed is asked for as seldom as a poll."""
 THROTTLED = "throttled"
 """Why a debit waits that was provably not executed; before any question about its key, it was never even sent."""
 
@@ -88,6 +90,8 @@ def on_lower_answered(debit: Debit, outcome: Outcome, now: datetime, terms: Term
             return _paid_or_unknown(debit, outcome, now, terms)
         case Closed():
             return close_confirmed(debit), ()
+        case NotFound() if debit.state in ENDED:
+            return _left_to_settle(debit, now, terms), ()
         case NotFound() if debit.state is not State.PENDING:
             return close_confirmed(debit), ()
         case Accepted() if debit.lowering_to > debit.paid_minor and debit.state not in ENDED:
@@ -98,7 +102,8 @@ def on_lower_answered(debit: Debit, outcome: Outcome, now: datetime, terms: Term
         case Throttled():
             return replace(debit, due_at=now + outcome.retry_after), ()
         case Unknown() | Accepted() | NotFound():
-            return replace(debit, queries=debit.queries + 1, due_at=dunning.query_at(debit.queries, now)), ()
+            wait = dunning.query_at if debit.queries < ASKED_SOON else dunning.poll_at
+            return replace(debit, queries=debit.queries + 1, due_at=wait(debit.queries, now)), ()
         case AlreadyDone() if debit.state in ENDED:  # It was paid there, too: how much, only a question can tell.
             asked = replace(debit, lowering_to=None, doubted_minor=debit.asked_minor, queries=0, due_at=now)
             return asked, ()

@@ -52,13 +52,13 @@ def operator_decided(debit: Debit, event: OperatorDecided, now: datetime, terms:
 
 
 def paid_elsewhere(debit: Debit, event: PaidElsewhere, now: datetime, terms: Terms) -> Step:
-    """Paid outside: nothing more is asked, and the provider is told to stop where it can. What was owed no longer of a
-    debit that can't be lowered was not paid outside either."""
+    """Paid outside: nothing more is asked, and the provider is told where he listens, until he has answered. What was
+    owed no longer of a debit that can't be lowered was not paid outside either."""
     if debit.state not in CAN_BE_OVERDUE:
         raise ImpossibleEventError(debit, event)
     rest = debit.amount_minor - debit.paid_minor - debit.excess_minor
     open_there = debit.state is State.PENDING or asked_about(debit, terms)
-    stop = terms.capabilities.closes_unpaid and open_there
+    stop = terms.capabilities.told_paid_elsewhere and open_there
     ended = replace(
         debit,
         state=State.SETTLED_ELSEWHERE,

@@ -207,5 +207,10 @@ def _finished(book: Book, debits: Iterable[Debit]) -> dict[UUID, str]:
     return {
         key: "settled" if any(debit.paid_minor for debit in ride) else "waived"
         for key, ride in rides.items()
-        if all(debit.state in FINAL and debit.state is not State.WRITTEN_OFF for debit in ride)
+        if all(map(_over, ride))
     }
+
+
+def _over(debit: Debit) -> bool:
+    """Whether the debit's hold is not needed any more: not while its provider is still to be told that it ended."""
+    return debit.state in FINAL and debit.state is not State.WRITTEN_OFF and debit.lowering_to is None

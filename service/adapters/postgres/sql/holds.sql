@@ -82,7 +82,8 @@ ORDER BY h.session_key;
 
 -- name: rides_of_holds
 -- What became of the rides of these sessions: their state, what they owe, their debits. One that was written off may
--- still be collected on the hold for as long as its number is asked about.
+-- still be collected on the hold for as long as its number is asked about, one that was paid elsewhere until its provider
+-- knows it.
 SELECT k.session_key, ride.state::text AS state, coalesce(owed.minor, 0)::bigint AS owed_minor, taken.debits,
        taken.debits_final, taken.debits_minor, taken.paid_minor, taken.debits_on_hold
 FROM session_key k
@@ -94,8 +95,8 @@ CROSS JOIN LATERAL (SELECT count(*) AS debits, count(*) FILTER (WHERE final) AS 
                       count(*) FILTER (WHERE NOT final AND begun_at IS NOT NULL) AS debits_on_hold,
                       coalesce(sum(d.amount_minor), 0)::bigint AS debits_minor,
                       coalesce(sum(d.paid_minor), 0)::bigint AS paid_minor
-                    FROM (SELECT debit.*, state IN ('settled', 'settled_elsewhere', 'settled_twice', 'waived', 'cancelled')
-                            OR (state = 'written_off' AND due_at IS NULL) AS final
+                    FROM (SELECT debit.*, (state IN ('settled', 'settled_elsewhere', 'settled_twice', 'waived', 'cancelled')
+                              AND lowering_to IS NULL) OR (state = 'written_off' AND due_at IS NULL) AS final
                           FROM debit WHERE debit.ride_no = k.ride_no AND debit.slot = k.slot) d) taken
 WHERE k.session_key = ANY($1::uuid[]);
 

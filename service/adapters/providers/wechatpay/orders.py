@@ -261,14 +261,15 @@ class Orders:
         return outcome
 
     async def _over(self, hold: HoldRef, otherwise: Outcome) -> Outcome:
-        """What is said of an order that waits for no payment; `otherwise` of one that does."""
+        """What is said of an order that waits for no payment: it was never completed (NotFound), or has ended;
+        `otherwise` of one that does."""
         order = await self.order(hold)
         if not isinstance(order, wire.OrderView):
             return codes.of_query(order)
         state = wire.debit_outcome(order)
         if isinstance(state, Succeeded) and order.state == "DONE":
             return AlreadyDone()
-        return state if isinstance(state, Closed) else otherwise
+        return state if isinstance(state, Closed | NotFound) else otherwise
 
     def _confirmation(self, package: str) -> MiniProgram | None:
         """How the rider confirms an order: its package is signed already, or is to be (both are documented)."""

@@ -81,4 +81,5 @@ def capabilities_of(settings: WechatPaySettings) -> Capabilities:
         reports_performance="provider",
         dispute="complaint",
         pauses_for_dispute=False,
+        told_paid_elsewhere=True,
     )

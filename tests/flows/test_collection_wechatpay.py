@@ -1,0 +1,166 @@
+"""Rides paid to the operator himself, through the rules and the adapter, at the simulator's face of WeChat Pay.
+
+Its books are the oracle: what nobody told it, it goes on collecting for ever (wechatpay-skills, 排障手册 3.1 #4).
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, cast
+
+from builders import Ride
+from collecting_bench import Bench, open_bench
+from sandbox_peer import peer
+from wechatpay_peer import Merchant, merchant_at
+
+from service.adapters.providers import Providers
+from service.adapters.providers.port import Provider
+from service.billing.debits.events import PaidElsewhere
+from service.flows.collection import Collection
+from service.flows.holds import Holds
+
+PRICE = 300
+
+
+class OneProvider:
+    """Every merchant account is the shop's."""
+
+    def __init__(self, provider: Provider) -> None:
+        self.provider = provider
+
+    def of(self, _account: object) -> Provider:
+        return self.provider
+
+
+class Shop:
+    """A bench whose provider is the face, and a ride of a rider with an empty wallet."""
+
+    def __init__(self, bench: Bench, merchant: Merchant) -> None:
+        self.bench = bench
+        self.merchant = merchant
+        providers = cast(Providers, OneProvider(merchant.provider))
+        self.holds = Holds(bench.database, providers, lambda: bench.now, lambda: bench.machine)
+
+    async def ride(self) -> Ride:
+        await self.merchant.wallet("ann", 0)
+        agreement = await self.merchant.signed("AGREE", "ann")
+        party = await self.bench.party()
+        await self.bench.connection.execute(
+            "UPDATE agreement SET provider_key = $2, provider_ref = $3 WHERE agreement_no = $1",
+            party.agreement_no,
+            agreement.key,
+            agreement.provider_ref,
+        )
+        return await self.bench.ride(party, PRICE)
+
+    async def go_on(self, rounds: int, step: timedelta) -> None:
+        """Rounds of holds and debits, and time at both ends."""
+        for _ in range(rounds):
+            await self.holds.resolve_round(self.bench.account_no)
+            await self.holds.release_round(self.bench.account_no)
+            await self.bench.collection.submit_round(self.bench.account_no)
+            self.bench.pass_time(step)
+            await self.merchant.at(self.bench.now)
+
+    async def there(self, ride: Ride) -> dict[str, Any]:
+        """The debit of the ride's order in the provider's books."""
+        key = await self.bench.connection.fetchval(
+            "SELECT provider_key FROM hold WHERE session_id = $1 AND account_no = $2",
+            ride.session_id,
+            self.bench.account_no,
+        )
+        found = await self.merchant.peer.debit(key)
+        assert found is not None
+        return found
+
+    async def hold_state(self, ride: Ride) -> str:
+        state = await self.bench.connection.fetchval(
+            "SELECT state FROM hold WHERE session_id = $1 AND account_no = $2", ride.session_id, self.bench.account_no
+        )
+        assert isinstance(state, str)
+        return state
+
+    async def books_agree(self) -> None:
+        """What the ledger's clearing account says is what the provider's books do."""
+        there = await self.merchant.peer.call("GET", "/books/debits")
+        moved = sum(line["paid_minor"] - line["refunded_minor"] for line in there)
+        assert await self.bench.balance(4, self.bench.account_no) == moved
+
+
+@asynccontextmanager
+async def wechat(url: str, directory: Path) -> AsyncIterator[Shop]:
+    async with open_bench(url) as bench, peer() as simulator, merchant_at(simulator, "shop", directory) as merchant:
+        providers = {bench.account_no: merchant.provider}
+        bench.collection = Collection(bench.database, providers, lambda: bench.now, lambda: bench.machine)
+        await merchant.at(bench.now)
+        yield Shop(bench, merchant)
+
+
+async def test_wechat_pay_is_told_that_an_order_was_paid_elsewhere_and_never_collects_it(
+    database_url: str, tmp_path: Path
+) -> None:
+    async with wechat(database_url, tmp_path) as shop:
+        ride = await shop.ride()
+        await shop.go_on(6, timedelta(minutes=1))
+        assert await shop.bench.states(ride) == [("pending", PRICE, 0)]
+        await shop.bench.collection.happen([((ride.ride_no, 1), PaidElsewhere("cash"))])
+        await shop.go_on(1, timedelta(minutes=1))
+        assert (await shop.there(ride))["state"] == "closed"
+        await shop.merchant.wallet("ann", 10_000)
+        await shop.go_on(6, timedelta(hours=12))
+        assert (await shop.there(ride))["paid_minor"] == 0
+        assert await shop.bench.states(ride) == [("settled_elsewhere", PRICE, 0)]
+        assert await shop.hold_state(ride) == "completed"
+        await shop.books_agree()
+
+
+async def test_until_wechat_pay_has_answered_that_it_knows_the_hold_stays_and_it_is_told_again(
+    database_url: str, tmp_path: Path
+) -> None:
+    async with wechat(database_url, tmp_path) as shop:
+        ride = await shop.ride()
+        await shop.go_on(6, timedelta(minutes=1))
+        faults = [{"kind": "error_before", "op": "debit.settle_elsewhere", "account": "shop", "times": 2}]
+        await shop.merchant.peer.call("POST", "/script", faults)
+        await shop.bench.collection.happen([((ride.ride_no, 1), PaidElsewhere("cash"))])
+        await shop.go_on(2, timedelta(seconds=61))
+        assert ((await shop.there(ride))["state"], await shop.hold_state(ride)) == ("accepted", "open")
+        await shop.go_on(4, timedelta(minutes=6))
+        assert ((await shop.there(ride))["state"], await shop.hold_state(ride)) == ("closed", "completed")
+
+
+async def test_what_wechat_pay_collected_before_it_could_be_told_goes_back(database_url: str, tmp_path: Path) -> None:
+    async with wechat(database_url, tmp_path) as shop:
+        ride = await shop.ride()
+        await shop.go_on(6, timedelta(minutes=1))
+        await shop.bench.collection.happen([((ride.ride_no, 1), PaidElsewhere("cash"))])
+        await shop.merchant.wallet("ann", 10_000)
+        await shop.merchant.pays((await shop.there(ride))["key"])
+        await shop.go_on(12, timedelta(minutes=6))
+        there = await shop.there(ride)
+        assert (there["paid_minor"], there["refunded_minor"]) == (PRICE, PRICE)
+        assert await shop.bench.states(ride) == [("settled_twice", PRICE, PRICE)]
+        await shop.books_agree()
+
+
+async def test_a_payment_that_the_rider_was_given_is_closed_when_he_pays_elsewhere(
+    database_url: str, tmp_path: Path
+) -> None:
+    """What he must approve goes through no order: he could still pay it in WeChat, the day after."""
+    async with wechat(database_url, tmp_path) as shop:
+        ride = await shop.ride()
+        await shop.merchant.wallet("ann", 10_000)
+        await shop.go_on(6, timedelta(minutes=1))
+        assert await shop.bench.states(ride) == [("settled", PRICE, PRICE)]
+        await shop.bench.owe(ride, 2, 200)
+        assert (await shop.bench.states(ride))[1] == ("needs_rider", 200, 0)
+        given = await shop.bench.collection.ask_payment((ride.ride_no, 2))
+        assert (await shop.merchant.peer.debit(given.provider_key) or {})["state"] == "declined"
+        await shop.bench.collection.happen([((ride.ride_no, 2), PaidElsewhere("cash"))])
+        await shop.go_on(2, timedelta(minutes=1))
+        assert (await shop.merchant.peer.debit(given.provider_key) or {})["state"] == "closed"
+        assert (await shop.bench.states(ride))[1] == ("settled_elsewhere", 200, 0)
+        await shop.books_agree()
