@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 import asyncpg
 import rich_click as click
 
-from service.adapters.migrate import ServiceRoleError
+from service.adapters.migrate import MigrationError, SchemaVersionError, ServiceRoleError
 from service.adapters.migrate import migrate as run_migrations
 from service.adapters.postgres.access import DatabaseAccessError
 from service.cli.connections import AWAY, Ended, away, fail, load_settings
@@ -102,7 +102,7 @@ def migrate(service_role: str | None) -> None:
                 service_role=service_role,
             )
         )
-    except (ServiceRoleError, DatabaseAccessError) as error:
+    except (MigrationError, SchemaVersionError, ServiceRoleError, DatabaseAccessError) as error:
         fail(str(error))
     except AWAY as error:
         fail(away(error))

@@ -84,7 +84,7 @@ async def no_topic(installation: Installation) -> dict[str, str]:
     ("spoil", "said"),
     [
         (no_schema, NO_SCHEMA),
-        (newer_schema, "the database is at schema 9999, newer than this release's 0001: run a newer Farebox"),
+        (newer_schema, "more than a release newer than this one's 0001: run a newer Farebox"),
         (no_topic, "topic 'there-is-none' is not there: create it"),
     ],
 )
