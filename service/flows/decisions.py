@@ -12,15 +12,13 @@ from datetime import datetime
 import msgspec
 
 from service.adapters.postgres import RACES, Database
-from service.adapters.postgres.batches import OutRecord, writer_name
+from service.adapters.postgres.batches import writer_name
 from service.adapters.postgres.rides import RideStore
 from service.billing.adjustments import AdjustmentError, adjust, check_adjustment
-from service.billing.announcements import announce
 from service.billing.batch import Arrival, advance
 from service.billing.catalog import BalanceBook, Catalog, Operator
 from service.billing.events import Adjustment, RideEvent
 from service.billing.keys import session_key_bytes, slot_of
-from service.billing.proofs import batch_no
 from service.billing.rides import Revision, Ride
 from service.flows.clock import machine_now
 from service.flows.knowledge import Knowledge
@@ -127,7 +125,8 @@ async def _decide_group(
                 if book.asked:
                     book = BalanceBook(await store.lock_balances(book.asked))
                     decisions = _decided(rides, decide, knowledge.catalog, book, now)
-                await _append(store, writer, decisions, now)
+                revisions = [decision.revision for decision in decisions if decision.revision is not None]
+                await store.write_batch(writer, revisions, now, machine_now())
         except RACES:
             if attempt == RACES_MAX:
                 raise
@@ -165,22 +164,6 @@ async def _read(
     }
     await knowledge.learn_agreements(store, named)
     return sorted(rides.values(), key=lambda ride: ride.ride_no)
-
-
-async def _append(store: RideStore, writer: str, decisions: Sequence[Decision], now: datetime) -> None:
-    """The rest of the transaction: the writer's next batch with the revisions, and the facts they announce."""
-    revisions = [decision.revision for decision in decisions if decision.revision is not None]
-    batch = await store.take_batch(writer)
-    number = batch_no(batch.writer_no, batch.seq)
-    await store.append_revisions(revisions, lambda _: number)
-    await store.seal_batch(
-        batch,
-        [OutRecord("billing", *fact) for revision in revisions for fact in announce(revision, now)],
-        now,
-        machine_now(),
-        revisions=[revision.ride.digest for revision in revisions],
-        owing=[revision.ride.ride_no for revision in revisions if revision.owing_minor],
-    )
 
 
 def _count(decisions: Sequence[Decision]) -> None:

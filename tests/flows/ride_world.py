@@ -10,15 +10,13 @@ from ride_builders import at
 from ride_builders import tariff as bike
 
 from service.adapters.postgres import Database
-from service.adapters.postgres.batches import OutRecord
 from service.adapters.postgres.catalog import CatalogStore
 from service.adapters.postgres.rides import RideNumbers, RideStore
-from service.billing.announcements import announce
 from service.billing.batch import Arrival, advance
 from service.billing.catalog import BalanceBook
 from service.billing.events import RideEvent
 from service.billing.keys import session_key_bytes
-from service.billing.proofs import batch_no, fingerprint
+from service.billing.proofs import fingerprint
 from service.billing.rides import Revision, Ride
 from service.billing.tariffs import Tariff
 from service.flows.clock import BusinessClock
@@ -138,17 +136,7 @@ class RideWorld:
         decision = advance(known, arrivals, self.knowledge.catalog, book, now, self.numbers.at(now))
         revisions = decision.revisions
         if revisions:
-            batch = await store.take_batch("intake/test")
-            number = batch_no(batch.writer_no, batch.seq)
-            await store.append_revisions(revisions, lambda _: number)
-            await store.seal_batch(
-                batch,
-                [OutRecord("billing", *fact) for revision in revisions for fact in announce(revision, now)],
-                now,
-                now,
-                revisions=[item.ride.digest for item in sorted(revisions, key=lambda item: item.ride.ride_no)],
-                owing=[item.ride.ride_no for item in revisions if item.owing_minor],
-            )
+            await store.write_batch("intake/test", revisions, now, now)
         return revisions
 
     async def ride(self, session: str = "s-1") -> Ride:

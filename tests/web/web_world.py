@@ -20,13 +20,11 @@ from service.adapters.postgres.operators import NewOperator
 from service.adapters.postgres.rides import RideNumbers, RideStore
 from service.adapters.postgres.tokens import SCOPES, TokenStore, token_hash
 from service.adapters.providers.port import MerchantAccount
-from service.billing.announcements import announce
 from service.billing.batch import Arrival, advance
 from service.billing.capabilities import Capabilities
 from service.billing.catalog import BalanceBook
 from service.billing.events import RideEvent
 from service.billing.keys import session_key_bytes
-from service.billing.proofs import batch_no
 from service.billing.rides import Revision
 from service.billing.tariffs import Tariff
 from service.flows.accounts import add_account
@@ -144,17 +142,7 @@ class WebWorld:
             advance(known, arrivals, knowledge.catalog, book := BalanceBook(), now, self._numbers.at(now))
             book = BalanceBook(await store.lock_balances(book.asked))
             revisions = advance(known, arrivals, knowledge.catalog, book, now, self._numbers.at(now)).revisions
-            batch = await store.take_batch("intake/test")
-            number = batch_no(batch.writer_no, batch.seq)
-            await store.append_revisions(revisions, lambda _: number)
-            await store.seal_batch(
-                batch,
-                [OutRecord("billing", *fact) for revision in revisions for fact in announce(revision, now)],
-                now,
-                now,
-                revisions=[item.ride.digest for item in sorted(revisions, key=lambda item: item.ride.ride_no)],
-                owing=[item.ride.ride_no for item in revisions if item.owing_minor],
-            )
+            await store.write_batch("intake/test", revisions, now, now)
         return revisions
 
     async def collect(self) -> None:

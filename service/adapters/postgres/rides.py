@@ -13,12 +13,14 @@ from uuid import UUID
 
 import asyncpg
 
-from service.adapters.postgres.batches import BatchStore
+from service.adapters.postgres.batches import BatchStore, OutRecord
 from service.billing.agreements.holds import OVER
+from service.billing.announcements import announce
 from service.billing.catalog import AgreementRef, BalanceKey, Operator
 from service.billing.charged import obligation_kind
 from service.billing.events import decode_events
 from service.billing.keys import session_key_bytes
+from service.billing.proofs import batch_no
 from service.billing.rides import Revision, Ride, StoredRevision, restore
 
 REVISION_COLUMNS = (
@@ -122,9 +124,18 @@ class RideStore(BatchStore):
         rows = await self.all("lock_balances", *columns)
         return {(row["operator_no"], row["rider_no"], row["balance_window"]): row["used"] for row in rows}
 
-    async def append_revisions(self, revisions: Sequence[Revision], batch_no: Callable[[Revision], int]) -> None:
-        """Appends decisions and everything that follows from them, in the order that all writers keep."""
-        await self.append_rows(rows_of(revisions, batch_no), revisions)
+    async def write_batch(
+        self, writer: str, revisions: Sequence[Revision], now: datetime, machine_at: datetime
+    ) -> None:
+        """The writer's next batch: these decisions, everything that follows from them, and the facts they announce."""
+        batch = await self.take_batch(writer)
+        number = batch_no(batch.writer_no, batch.seq)
+        await self.append_rows(rows_of(revisions, lambda _: number), revisions)
+        facts = [OutRecord("billing", *fact) for revision in revisions for fact in announce(revision, now)]
+        by_ride = sorted(revisions, key=lambda revision: revision.ride.ride_no)
+        owing = [revision.ride.ride_no for revision in by_ride if revision.owing_minor]
+        digests = [revision.ride.digest for revision in by_ride]
+        await self.seal_batch(batch, facts, now, machine_at, revisions=digests, owing=owing)
 
     async def append_rows(self, rows: Sequence[Rows], revisions: Sequence[Revision]) -> None:
         """Appends what `rows_of` made of these revisions."""
@@ -178,11 +189,11 @@ class Rows(NamedTuple):
     text: bytes
 
 
-def rows_of(revisions: Sequence[Revision], batch_no: Callable[[Revision], int]) -> list[Rows]:
+def rows_of(revisions: Sequence[Revision], number: Callable[[Revision], int]) -> list[Rows]:
     """The rows of these decisions, table by table in the order that all writers keep."""
     tables = (
         ("session_key", KEY_COLUMNS, _identity_rows(revisions)),
-        ("ride_revision", REVISION_COLUMNS, _revision_rows(revisions, batch_no)),
+        ("ride_revision", REVISION_COLUMNS, _revision_rows(revisions, number)),
         ("obligation", OBLIGATION_COLUMNS, _obligation_rows([one for one in revisions if one.owing_minor])),
         ("transfer", TRANSFER_COLUMNS, _transfer_rows([one for one in revisions if one.transfers])),
         ("cap_use", _CAP_USE_COLUMNS, _cap_use_rows([one for one in revisions if one.cap_uses])),
@@ -222,10 +233,9 @@ def _identity_rows(revisions: Sequence[Revision]) -> list[str]:
     )
 
 
-def _revision_rows(revisions: Sequence[Revision], batch_no: Callable[[Revision], int]) -> list[str]:
+def _revision_rows(revisions: Sequence[Revision], number: Callable[[Revision], int]) -> list[str]:
     return [
-        f"{_copy_row(revision.row)}\t{batch_no(revision)}\t\\\\x{revision.ride.digest.hex()}\n"
-        for revision in revisions
+        f"{_copy_row(revision.row)}\t{number(revision)}\t\\\\x{revision.ride.digest.hex()}\n" for revision in revisions
     ]
 
 

@@ -12,15 +12,13 @@ import msgspec
 
 from service.adapters.csv_file import Line
 from service.adapters.postgres import RACES, Database
-from service.adapters.postgres.batches import OutRecord, writer_name
+from service.adapters.postgres.batches import writer_name
 from service.adapters.postgres.imports import DebtImportStore, Debtor
 from service.adapters.postgres.rides import RideNumbers
 from service.billing.agreements.asking import AskError, ConflictingAskError, InvalidAskError, UnknownAskError
-from service.billing.announcements import announce
 from service.billing.catalog import AgreementRef, Operator, TariffVersion
 from service.billing.keys import slot_of
 from service.billing.opening import brought_over, debt_of
-from service.billing.proofs import batch_no
 from service.billing.rides import Revision
 from service.billing.verdicts import Terms
 from service.flows.clock import Clock
@@ -165,17 +163,7 @@ class DebtImport:
                 agreement = AgreementRef(debtor.agreement_no, debtor.rider_no, debtor.currency)
                 agreed = Terms(agreement, terms[line.debt.currency])
                 revisions.append(brought_over(line.debt, self._operator, mint(), agreed, now))
-            batch = await store.take_batch(writer)
-            number = batch_no(batch.writer_no, batch.seq)
-            await store.append_revisions(revisions, lambda _: number)
-            await store.seal_batch(
-                batch,
-                [OutRecord("billing", *fact) for revision in revisions for fact in announce(revision, now)],
-                now,
-                self._machine_now(),
-                revisions=[revision.ride.digest for revision in revisions],
-                owing=[revision.ride.ride_no for revision in revisions],
-            )
+            await store.write_batch(writer, revisions, now, self._machine_now())
 
 
 def _debtor(line: DebtLine, debtor: Debtor | None) -> Debtor:
