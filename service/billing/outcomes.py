@@ -123,6 +123,13 @@ class Throttled(msgspec.Struct, frozen=True, tag=True):
     retry_after: timedelta
 
 
+class Unreachable(Throttled, frozen=True, tag=True):
+    """Provably not sent: there is no way to the provider's address now; `reason` says whether it is his name, his
+    certificate or the connection. It waits as one that was turned away does."""
+
+    reason: str
+
+
 class Unknown(msgspec.Struct, frozen=True, tag=True):
     """The call may have executed: timeout, server error, an answer that can't be believed."""
 

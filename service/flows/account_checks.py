@@ -11,7 +11,7 @@ import msgspec
 from service.adapters.postgres.agreements import OwnedAccount
 from service.adapters.providers import Providers
 from service.adapters.providers.secrets import AccountSettingsError
-from service.billing.outcomes import Outcome, Throttled, Unknown
+from service.billing.outcomes import Outcome, Throttled, Unknown, Unreachable
 from service.flows.accounts import merchant_account
 
 CHECK_SECONDS = 10.0
@@ -62,7 +62,9 @@ async def check(providers: Providers, owned: OwnedAccount) -> Finding:
 
 def in_words(outcome: Outcome) -> str:
     """What a provider said instead of yes."""
+    if isinstance(outcome, Unreachable):
+        return f"can't be reached (is its address right?): {outcome.reason}"
     if isinstance(outcome, Throttled):
-        return "can't be reached (is its address right?), or wants no calls now"
+        return "wants no calls now"
     parts = (getattr(outcome, name, "") for name in ("code", "message", "reason"))
     return " ".join((type(outcome).__name__, *(str(part) for part in parts if part)))

@@ -26,7 +26,7 @@ async def test_whoever_sets_a_ceiling_hears_that_it_is_one_processs(farebox: Far
     added = await farebox("account", "add", "slow", *words, "--setting", "calls_per_second=25")
     assert "calls_per_second: 25 for each process of collect and serve" in added[1]
     assert added[0] == 3
-    assert "can't be reached (is its address right?)" in added[2]
+    assert "can't be reached (is its address right?): no connection to 127.0.0.1: Connection refused" in added[2]
     assert "ask again with `farebox account check slow`" in added[2]
 
 

@@ -79,8 +79,8 @@ ELSEWHERE = Unknown("the file is not at the provider's own address")
 async def exchange(
     session: aiohttp.ClientSession, method: str, url: str, headers: dict[str, str], data: bytes | None
 ) -> Reply | Throttled | Rejected | Unknown:
-    """Sends a call. Unreachable when it provably never left, Throttled when it was turned away, Rejected when it can't be
-    sent at all."""
+    """Sends a call. Unreachable when it provably never left, Throttled when it was turned away, Rejected when it can't
+    be sent at all."""
     try:
         async with session.request(method, url, headers=headers, data=data, allow_redirects=False) as answer:
             body = bytearray()
@@ -108,7 +108,7 @@ def _in_the_way(error: aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutE
         case aiohttp.ClientConnectorCertificateError(certificate_error=ssl.SSLCertVerificationError() as wrong):
             return f"the certificate of {host} is not trusted: {wrong.verify_message}"
         case aiohttp.ClientSSLError():
-            return f"TLS with {host} fails: {error.os_error.reason if isinstance(error.os_error, ssl.SSLError) else error}"
+            return f"TLS with {host} fails: {error.os_error}"
         case aiohttp.ClientConnectorDNSError():
             return f"the name {host} leads nowhere: {error.os_error.strerror}"
         case aiohttp.ClientConnectorError():

@@ -15,7 +15,17 @@ from service.adapters.providers.wechatpay.client import Client
 from service.adapters.providers.wechatpay.codes import Problem
 from service.adapters.providers.wechatpay.orders import RIDER_MUST_PAY, Orders
 from service.adapters.providers.wechatpay.settings import WechatPaySettings
-from service.billing.outcomes import Closed, MiniProgram, NeedsRider, NotFound, Outcome, Rejected, Throttled, Unknown
+from service.billing.outcomes import (
+    Closed,
+    MiniProgram,
+    NeedsRider,
+    NotFound,
+    Outcome,
+    Rejected,
+    Throttled,
+    Unknown,
+    Unreachable,
+)
 
 TRANSACTIONS = "/v3/pay/transactions"
 REFUNDS = "/v3/refund/domestic/refunds"
@@ -95,7 +105,7 @@ class Payments:
         answer = await self._client.post(REFUNDS, asked, wire.REFUND)
         if isinstance(answer, Problem):
             return codes.of_refund(answer)
-        if isinstance(answer, Throttled):
+        if isinstance(answer, Throttled) and not isinstance(answer, Unreachable):
             return Throttled(max(answer.retry_after, codes.REFUND_APART))
         return self._refunded(answer, request.key) if isinstance(answer, wire.RefundView) else answer
 
