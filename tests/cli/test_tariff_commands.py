@@ -103,7 +103,7 @@ def test_a_tariff_comes_on_standard_input_even_where_that_cannot_be_opened_again
         ours.sendall(Path(CARS).read_bytes())
         ours.shutdown(socket.SHUT_WR)
         command = [sys.executable, "-m", "service", "quote", "--plan", "-", "--seconds", "60"]
-        done = subprocess.run(command, stdin=theirs, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, stdin=theirs.fileno(), capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout.splitlines()[-1].split()[:1]) == (0, ["total"]), done.stderr
 
 
