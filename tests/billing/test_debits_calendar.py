@@ -20,6 +20,7 @@ from service.billing.debits.events import (
     DisputeOpened,
     Due,
     Effect,
+    Notified,
     NudgeAnswered,
     PolicyDue,
     Publish,
@@ -146,6 +147,17 @@ def test_nobody_is_reported_who_objects_and_the_report_comes_when_that_is_over(s
     assert [entry.split()[-1] for entry in diary] == ["report", "performance.reported"]
 
 
+@pytest.mark.parametrize("given", [False, True])
+def test_of_what_was_never_sent_nothing_is_reported_neither_bad_nor_good(given: bool) -> None:
+    """The rider did not confirm the hold, and paid by a number of its own in the end, if at all."""
+    unsent = debit(State.NEEDS_RIDER, attempts=0, begun_at=None, submitted_at=NOW if given else None, given=given)
+    made, diary = live(unsent, rules(REPORTING), 100)
+    assert diary == ["04 12:00 reminder.due", "07 12:00 debit.overdue", "07 12:00 reminder.overdue"]
+    assert (made.overdue, made.record, made.record_asks) == (True, None, 0)
+    paid, _ = after(made, Notified(KEY, Succeeded(1000)), NOW + timedelta(days=100), rules(REPORTING))
+    assert (paid.state, paid.record, paid.policy_at) == (State.SETTLED, None, None)
+
+
 def test_reports_can_be_switched_off_and_stopped() -> None:
     _, diary = live(debit(State.NEEDS_RIDER), rules(REPORTING, reports=False), 100)
     assert not any("report" in entry for entry in diary)
@@ -181,6 +193,8 @@ def test_a_provider_that_retries_is_nudged_at_most_once_a_civil_day() -> None:
     made = debit(State.PENDING, pay_by=NOW + timedelta(days=60))
     _, diary = live(made, rules(NUDGING), 3.5, {"call nudge": NudgeAnswered(Accepted())})
     assert diary == ["23 10:00 call nudge", "24 10:00 call nudge", "25 10:00 call nudge"]
+    _, diary = live(made, replace(rules(NUDGING), debiting=False), 3.5, {"call nudge": NudgeAnswered(Accepted())})
+    assert diary == []
     asked, _ = after(made, NudgeAnswered(AlreadyDone()), NOW, rules(NUDGING))
     assert asked.due_at == NOW, "what came of it is asked"
     silent, _ = after(made, NudgeAnswered(Unknown("timeout")), NOW, rules(NUDGING))

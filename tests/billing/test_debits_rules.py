@@ -254,6 +254,17 @@ def test_nobody_is_dunned_for_what_is_owed_no_longer() -> None:
     assert again.policy_at is not None
 
 
+def test_who_owes_nothing_any_more_is_not_overdue_and_is_again_when_he_owes() -> None:
+    """The order can't be closed: it stays open at the provider, as long as nobody pays it."""
+    late = debit(State.PENDING, overdue=True, pay_by=NOW - timedelta(days=1))
+    left, _ = live(late, [(seconds(0), OwedChanged(0))], ORDER)
+    assert (left.state, left.excess_minor, left.overdue) == (State.PENDING, 1000, False)
+    less, _ = live(late, [(seconds(0), OwedChanged(1))], ORDER)
+    assert (less.excess_minor, less.overdue) == (999, True)
+    again, _ = live(left, [(seconds(1), OwedChanged(1000)), (seconds(2), PolicyDue())], ORDER)
+    assert again.overdue
+
+
 def test_past_due_is_overdue_and_goes_on_being_tried() -> None:
     made, _ = live(debit(State.RETRY_WAIT), [(timedelta(days=15), PolicyDue())])
     assert (made.state, made.overdue) == (State.RETRY_WAIT, True)

@@ -9,6 +9,7 @@ import pytest
 from builders import Ride
 from collecting_bench import Bench, assert_books_agree, open_bench
 from fakes import FakeProvider, KilledError
+from msgspec.structs import replace
 
 from service.adapters.postgres.holds import HoldStore
 from service.adapters.providers import Providers
@@ -20,6 +21,7 @@ from service.flows.holds import Holds
 from service.flows.stops import What, resume, stop
 
 ORDERS = Capabilities(hold_needed=True, further_debit=False, new_key_after_decline=False, closes_unpaid=False)
+RETRYING = replace(ORDERS, provider_retries=True, nudges=True, reduces_pending=True)
 
 
 class OneProvider:
@@ -130,6 +132,65 @@ async def test_what_was_written_off_and_is_asked_about_no_more_lets_its_hold_go(
                 ride.ride_no,
             )
             assert (await store.rides_of_holds([key]))[key].debits_final == 1
+
+
+async def two_days(bench: Bench) -> None:
+    for _ in range(8):
+        bench.pass_time(timedelta(hours=6))
+        await bench.collection.policy_round(bench.account_no)
+
+
+async def overdue_at_a_provider_that_retries(bench: Bench) -> Ride:
+    ride = await bench.ride(await bench.party(), 300)
+    bench.provider.faults["*"] = ["accepted"]
+    await go_on(bench, 4)
+    for _ in range(3):
+        bench.pass_time(timedelta(days=7))
+        await bench.collection.policy_round(bench.account_no)
+    assert [(debit["state"], debit["overdue"]) for debit in await bench.debits(ride)] == [("pending", True)]
+    return ride
+
+
+async def test_who_owes_nothing_any_more_is_refused_nothing(database_url: str) -> None:
+    """The order can't be closed, and stays: its rider was refused for 300 days after the void."""
+    async with open_bench(database_url, RETRYING) as bench:
+        ride = await overdue_at_a_provider_that_retries(bench)
+        party = ride.party
+        asked = "SELECT v.* FROM rider_debt v JOIN agreement a USING (rider_no) WHERE a.agreement_no = $1"
+        owed = await bench.connection.fetchrow(asked, party.agreement_no)
+        assert owed is not None
+        assert (owed["overdue"], owed["overdue_minor"], owed["open_minor"]) == (1, 300, 300)
+        await bench.owe(ride, 2, -300)
+        owed = await bench.connection.fetchrow(asked, party.agreement_no)
+        assert owed is not None
+        assert (owed["overdue"], owed["overdue_minor"], owed["open_minor"]) == (0, 0, 0)
+        assert [debit["overdue"] for debit in await bench.debits(ride)] == [False]
+        await assert_books_agree(bench)
+
+
+@pytest.mark.parametrize("scope", ["operator", "account", "tariff"])
+async def test_while_debits_are_stopped_nobody_is_nudged(database_url: str, scope: str) -> None:
+    """A tariff that was published × 100 went on being pushed."""
+    async with open_bench(database_url, RETRYING) as bench:
+        ride = await overdue_at_a_provider_that_retries(bench)
+        assert "nudge_debit" in {what for what, _ in bench.provider.calls}
+        names = await bench.connection.fetchrow(
+            "SELECT m.account_id, t.tariff_id FROM merchant_account m, tariff t"
+            " WHERE m.account_no = $1 AND t.tariff_no = $2",
+            bench.account_no,
+            ride.party.tariff_no,
+        )
+        assert names is not None
+        operator_no = ride.party.operator_no
+        named = {f"{scope}_id": names[f"{scope}_id"]} if scope != "operator" else {}
+        assert await stop(bench.database, operator_no, "debits", reason="× 100", by="ops", now=bench.now, **named)
+        bench.provider.calls.clear()
+        await two_days(bench)
+        assert bench.provider.calls == []
+        stop_no = await bench.connection.fetchval("SELECT max(stop_no) FROM stop WHERE resumed_at IS NULL")
+        await resume(bench.database, operator_no, stop_no, reason="put right", by="ops", now=bench.now)
+        await two_days(bench)
+        assert "nudge_debit" in {what for what, _ in bench.provider.calls}
 
 
 @pytest.mark.parametrize("what", ["confirmed hold", "died", "paid by himself", "died refund"])

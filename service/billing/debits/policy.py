@@ -30,7 +30,7 @@ What = Literal["remind_attempt", "remind_due", "overdue", "remind_overdue", "not
 QUIET = frozenset({"remind_attempt", "remind_due", "remind_overdue", "notice", "nudge"})
 """What reaches riders: not at night."""
 STOPPED_AGAIN = timedelta(hours=1)
-"""How soon a report that is stopped is looked at again."""
+"""How soon a nudge or a report that is stopped is looked at again."""
 DAILY = len(dunning.POLL_AFTER)
 """After so many times a report that the provider has not taken is told once a day."""
 REPORT_ASKS_MAX = DAILY + 14
@@ -108,7 +108,7 @@ def report_answered(debit: Debit, event: ReportAnswered, now: datetime, _terms: 
 def good_record(before: Debit, debit: Debit, terms: Terms) -> Debit:
     """What was reported as violated, or was overdue, is reported as kept once nothing is owed any more."""
     ended = debit.state in FINAL and debit.state is not State.WRITTEN_OFF and before.state is not debit.state
-    late = before.overdue and debit.state is not State.CANCELLED
+    late = before.overdue and debit.state is not State.CANCELLED and debit.attempts > 0
     if not ended or terms.capabilities.reports_performance != "merchant" or not (late or debit.record == "violated"):
         return debit
     return replace(debit, record="completed", record_at=None, record_asks=0, dunned_at=None)
@@ -140,14 +140,16 @@ def _steps(debit: Debit, now: datetime, terms: Terms) -> Iterator[Planned]:
     else:
         yield from _overdue_steps(debit, debit.pay_by, now, terms)
     if debit.state is State.PENDING and able.provider_retries and able.nudges and debit.submitted_at is not None:
-        yield Planned(dunning.next_day(debit.nudged_at or debit.submitted_at, zone, rules), "nudge")
+        at = dunning.next_day(debit.nudged_at or debit.submitted_at, zone, rules)
+        yield Planned(at if terms.debiting else max(at, now + STOPPED_AGAIN), "nudge")
 
 
 def _overdue_steps(debit: Debit, pay_by: datetime, now: datetime, terms: Terms) -> Iterator[Planned]:
     zone, rules = terms.zone, terms.calendar
+    ours = terms.capabilities.reports_performance == "merchant" and rules.reports and _to_be_told(debit)
     if debit.dunned in (None, "reminded"):
         yield Planned(pay_by, "remind_overdue")
-    elif terms.capabilities.reports_performance == "merchant" and rules.reports and _to_be_told(debit):
+    elif ours and debit.attempts > 0:  # Of what was never sent, the provider has nothing that could be reported on.
         if debit.dunned == "overdue_reminded":
             yield Planned(dunning.civil_days(pay_by, rules.notice_days, zone), "notice")
         else:

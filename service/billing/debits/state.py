@@ -191,7 +191,8 @@ class HoldSeen(msgspec.Struct, frozen=True):
 class Terms(msgspec.Struct, frozen=True):
     """What the rules look at beside the debit: the provider's abilities, the operator's calendar, the rider's zone.
 
-    `hold` is None where the ride has none; while `reporting` is False no report is made.
+    `hold` is None where the ride has none; while `reporting` is False no report is made, while `debiting` is False
+    no nudge.
     """
 
     capabilities: Capabilities
@@ -199,6 +200,7 @@ class Terms(msgspec.Struct, frozen=True):
     zone: ZoneInfo
     hold: HoldSeen | None = None
     reporting: bool = True
+    debiting: bool = True
 
 
 def debit_id(ride_no: int, ordinal: int) -> str:

@@ -29,7 +29,8 @@ class Dunning(Disputing):
         Disputes that were told before their debits were known are told again.
 
         What is asked of the provider (a nudge, a report) is committed before and repeated under the same key until it
-        is answered, so that a process may die anywhere. Nothing is done while the operator or the account is paused.
+        is answered, so that a process may die anywhere. Nothing is done while the operator is paused; no nudge goes out while
+        debits are stopped, no report while reports are.
         """
         await self.hear_unheard(account_no)
         looked, claims = await or_apart(
@@ -69,7 +70,9 @@ class Dunning(Disputing):
         book = Book(self._now())
         for row in claimed:
             reporting = not stopped.reports and row.debit.tariff_no not in stopped.report_tariffs
-            book.happen(row.debit, PolicyDue(), context(self._providers, row, reporting=reporting))
+            debiting = not stopped.debits and row.debit.tariff_no not in stopped.debit_tariffs
+            about = context(self._providers, row, reporting=reporting, debiting=debiting)
+            book.happen(row.debit, PolicyDue(), about)
         rows = {(row.debit.ride_no, row.debit.ordinal): row for row in claimed}
         machine_at, writer = self._machine_now(), f"collection/policies/{account_no % 64}"
         await keep(store, self._providers, book, rows, {}, machine_at, writer, {}, whole_rides=False)

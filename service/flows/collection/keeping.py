@@ -41,8 +41,11 @@ ACCOUNT_AGAIN = timedelta(minutes=5)
 """When a ride is looked at again of whose account nobody can tell what it can do, business time."""
 
 
-def context(providers: Providers, row: DebitRow | OwingRow, *, reporting: bool = True) -> Context:
-    """What the rules look at beside a debit; while `reporting` is False no report is made.
+def context(
+    providers: Providers, row: DebitRow | OwingRow, *, reporting: bool = True, debiting: bool = True
+) -> Context:
+    """What the rules look at beside a debit; while `reporting` is False no report is made, while `debiting` is False
+    no nudge.
 
     An account that this process has not opened (its secrets are elsewhere, or it was added a moment ago) can do what
     its settings in the database say. Raises AccountSettingsError where they can't be used.
@@ -52,7 +55,7 @@ def context(providers: Providers, row: DebitRow | OwingRow, *, reporting: bool =
     opened = None if provider is None else provider.capabilities
     capabilities = opened or _declared(row.provider, row.account_id, row.account_settings)
     hold = row.hold if isinstance(row, DebitRow) else None
-    terms = Terms(capabilities, calendar(row.operator_calendar), ZoneInfo(row.time_zone), hold, reporting)
+    terms = Terms(capabilities, calendar(row.operator_calendar), ZoneInfo(row.time_zone), hold, reporting, debiting)
     contact = contact_of(row.operator_name, row.operator_contact)
     naming = Naming(row.operator_id, row.agreement_id, row.provider, contact, row.language)
     return Context(terms, naming, row.restored_at)

@@ -510,10 +510,11 @@ CREATE INDEX debit_owed ON debit (agreement_no)
 -- What a rider owes over all his agreements, by currency: debits not paid, and of those what is overdue. What is owed no
 -- longer of a debit that can't be lowered is no debt of his.
 CREATE VIEW rider_debt AS
-SELECT a.rider_no, d.currency, count(*) FILTER (WHERE d.overdue) AS overdue,
-  coalesce(sum(d.amount_minor - d.paid_minor - d.excess_minor) FILTER (WHERE d.overdue), 0)::bigint AS overdue_minor,
-  sum(d.amount_minor - d.paid_minor - d.excess_minor)::bigint AS open_minor
+SELECT a.rider_no, d.currency, count(*) FILTER (WHERE d.overdue AND owed.minor > 0) AS overdue,
+  coalesce(sum(owed.minor) FILTER (WHERE d.overdue), 0)::bigint AS overdue_minor,
+  sum(owed.minor)::bigint AS open_minor
 FROM agreement a JOIN debit d ON d.agreement_no = a.agreement_no
+CROSS JOIN LATERAL (SELECT least(d.amount_minor - d.excess_minor, d.lowering_to) - d.paid_minor AS minor) owed
 WHERE d.state NOT IN ('settled', 'settled_elsewhere', 'settled_twice', 'waived', 'cancelled')
 GROUP BY a.rider_no, d.currency;
 -- Money that comes too late is still found by its key; what is settled is not asked for again.
