@@ -145,8 +145,10 @@ class RecordSource(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
         return {key.partition: records for key, records in fetched.items() if records and key in self._ready}
 
     def end_seen(self, partition: int) -> int:
-        """The end of a partition as the last fetch told it, or 2**63 - 1 where none has."""
-        end = self._consumer.highwater(TopicPartition(self._settings.topic, partition))
+        """The end of a partition as the last fetch told it, or 2**63 - 1 where none has, or where the partition was
+        taken away since."""
+        key = TopicPartition(self._settings.topic, partition)
+        end = self._consumer.highwater(key) if key in self._consumer.assignment() else None
         return int(end) if end is not None else 2**63 - 1
 
     async def behind(self) -> dict[int, int]:

@@ -25,7 +25,7 @@ SECONDS = (0.2, 2.0)
 FULL_S = (2.0, 5.0)
 DELAY_S, NARROW_BYTES_PER_S = 0.15, 4_000.0
 JUMP = (timedelta(seconds=30), timedelta(minutes=8))
-OTHERS_SHARE, PAIR_SHARE = 0.4, 0.12
+OTHERS_SHARE, PAIR_SHARE = 0.45, 0.12
 """How many other faults there are for a kill, and how often a kill meets another one at the same time."""
 
 

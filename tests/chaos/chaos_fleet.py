@@ -41,7 +41,7 @@ from service.lab.servers import Servers
 KAFKA, POSTGRES, PROVIDER = "Kafka", "PostgreSQL", "provider"
 ROLES = ("intake-1", "intake-2", "collect-1", "collect-2", "publish", "keep", "serve")
 POSTGRES_SETTINGS = {"max_wal_size": "256MB", "min_wal_size": "64MB", "log_min_messages": "warning"}
-OPEN_S = 60.0
+OPEN_S = 90.0
 DATABASE = "chaos"
 SECRET = "chaos"  # noqa: S105  On loopback, for as long as the run lasts.
 TOPICS = {"rental.sessions": 6, "rental.billing": 6, "rental.sessions.quarantine": 1}
@@ -82,7 +82,10 @@ class Fleet(Children):
         """Tells a process to stop by a signal, and returns when it is gone."""
         self._told.add(name)
         self.now[name].send(number)
-        await self.now[name].wait(OPEN_S)
+        try:
+            await self.now[name].wait(OPEN_S)
+        except TimeoutError:
+            raise LabError(f"{name} does not end by signal {number}:\n{self.now[name].tail()}") from None
 
     async def watch(self) -> None:
         """Starts every role again that ends by itself, as an orchestrator would, and counts it."""
