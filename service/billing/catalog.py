@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 
@@ -46,14 +46,22 @@ class TariffVersion(msgspec.Struct, frozen=True, gc=False):
         return self.tariff_no, self.version
 
 
+class UnreadVersion(msgspec.Struct, frozen=True, gc=False):
+    """A version that this release can't read: a newer one published it, with rules that this one does not know. Its
+    rides wait for a process that can; no other version stands in for it."""
+
+    version: int
+    valid_from: datetime
+
+
 class Catalog:
     """The agreements and tariffs known to this process, by operator number and id."""
 
     def __init__(self) -> None:
         self.agreements: dict[tuple[int, str], AgreementRef] = {}
-        self._versions: dict[tuple[int, str], tuple[TariffVersion, ...]] = {}
+        self._versions: dict[tuple[int, str], tuple[TariffVersion | UnreadVersion, ...]] = {}
 
-    def add_tariffs(self, versions: Mapping[tuple[int, str], list[TariffVersion]]) -> None:
+    def add_tariffs(self, versions: Mapping[tuple[int, str], Sequence[TariffVersion | UnreadVersion]]) -> None:
         """Takes in more versions; order does not matter."""
         for key, more in versions.items():
             merged = {version.version: version for version in (*self._versions.get(key, ()), *more)}
@@ -67,19 +75,25 @@ class Catalog:
 
     def tariffs(self) -> Iterator[Tariff]:
         """Every version of every tariff that is known."""
-        return (version.tariff for versions in self._versions.values() for version in versions)
+        known = (version for versions in self._versions.values() for version in versions)
+        return (version.tariff for version in known if isinstance(version, TariffVersion))
 
     def tariff_at(self, operator_no: int, tariff_id: str, at: datetime) -> TariffVersion | None:
         """The version in force at an instant, or None."""
         versions = self._versions.get((operator_no, tariff_id), ())
         if len(versions) == 1 and versions[0].valid_from <= at:
-            return versions[0]
+            return _read(versions[0])
         index = bisect_right(versions, at, key=lambda version: version.valid_from)
-        return versions[index - 1] if index else None
+        return _read(versions[index - 1]) if index else None
 
     def tariff_version(self, operator_no: int, tariff_id: str, version: int) -> TariffVersion | None:
         """A version by its number, or None."""
-        return next((v for v in self._versions.get((operator_no, tariff_id), ()) if v.version == version), None)
+        found = next((v for v in self._versions.get((operator_no, tariff_id), ()) if v.version == version), None)
+        return _read(found)
+
+
+def _read(version: TariffVersion | UnreadVersion | None) -> TariffVersion | None:
+    return version if isinstance(version, TariffVersion) else None
 
 
 BalanceKey = tuple[int, int, str]

@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 
+import asyncpg
 import msgspec
 
 from service.adapters.postgres import Store
-from service.billing.catalog import Operator, TariffVersion
+from service.billing.catalog import Operator, TariffVersion, UnreadVersion
 from service.billing.tariffs import load
+from service.billing.tariffs.gbfs import TariffError
+from service.telemetry import logger
+
+LOG = logger("catalog")
 
 
 class Installation(msgspec.Struct, frozen=True):
@@ -50,12 +55,24 @@ class CatalogStore(Store):
         """(topic, source) → operator number."""
         return {(row["topic"], row["source"]): row["operator_no"] for row in await self.all("operator_sources")}
 
-    async def tariffs_since(self, change_no: int) -> tuple[int, dict[tuple[int, str], list[TariffVersion]]]:
+    async def tariffs_since(
+        self, change_no: int
+    ) -> tuple[int, dict[tuple[int, str], list[TariffVersion | UnreadVersion]]]:
         """The tariff versions after a change number, by (operator number, tariff id), and the newest change number."""
-        found: dict[tuple[int, str], list[TariffVersion]] = {}
+        found: dict[tuple[int, str], list[TariffVersion | UnreadVersion]] = {}
         for row in await self.all("tariffs_since", change_no):
-            tariff = load(row["document"].encode(), row["version"])
-            version = TariffVersion(row["tariff_no"], row["version"], row["valid_from"], tariff)
-            found.setdefault((row["operator_no"], row["tariff_id"]), []).append(version)
+            found.setdefault((row["operator_no"], row["tariff_id"]), []).append(_version(row))
             change_no = row["change_no"]
         return change_no, found
+
+
+def _version(row: asyncpg.Record) -> TariffVersion | UnreadVersion:
+    try:
+        tariff = load(row["document"].encode(), row["version"])
+    except TariffError as error:
+        named = {"tariff": row["tariff_id"], "version": row["version"]}
+        LOG.error(
+            "a tariff version can't be read, its rides wait: a newer release published it", why=str(error), **named
+        )
+        return UnreadVersion(row["version"], row["valid_from"])
+    return TariffVersion(row["tariff_no"], row["version"], row["valid_from"], tariff)

@@ -53,7 +53,7 @@ class HoldState(StrEnum):
 ENDED = frozenset({HoldState.REFUSED, HoldState.EXPIRED, HoldState.COMPLETED, HoldState.RELEASED})
 
 
-class HoldPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class HoldPolicy(msgspec.Struct, frozen=True, kw_only=True):
     """An operator's policy on holds; durations are ISO 8601 and business time, unless said."""
 
     cap_minor: int = 100_000

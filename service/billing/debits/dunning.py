@@ -30,7 +30,7 @@ RETRY_AFTER = (
 """From the first attempt to each retry; stays inside Alipay's 15 days (providers.md, 1.2)."""
 
 
-class Calendar(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Calendar(msgspec.Struct, frozen=True, kw_only=True):
     """An operator's collection calendar; durations are ISO 8601, hours are those of the rider's day."""
 
     debit_delay: timedelta = timedelta()
