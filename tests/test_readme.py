@@ -32,7 +32,7 @@ RUNBOOK = (TOP / "deploy/runbook.md").read_text(encoding="utf-8")
 DOCUMENTS = {"README.md": README, "deploy/runbook.md": RUNBOOK}
 PAGES = DOCUMENTS | {
     str(page.relative_to(TOP)): page.read_text(encoding="utf-8")
-    for page in sorted((TOP / "service/adapters/providers").glob("*/README.md"))
+    for page in sorted((TOP / "service/adapters/providers").rglob("*.md"))
 }
 MAKEFILE = (TOP / "Makefile").read_text(encoding="utf-8")
 PATIENCE_S = 60.0

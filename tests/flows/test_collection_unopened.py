@@ -31,6 +31,7 @@ WECHAT = {
     "merchant_serial_no": "1",
     "merchant_private_key_env": "ELSEWHERE",
     "api_v3_key_env": "ELSEWHERE",
+    "api_v2_key_env": "ELSEWHERE",
     "public_key_id": "PUB_KEY_ID_1",
     "wechatpay_public_key_env": "ELSEWHERE",
 }

@@ -60,6 +60,12 @@ def read_settings(account: MerchantAccount) -> WechatPaySettings:
         raise account_error(
             account.account_id, "settings.public_key_id and wechatpay_public_key_file or _env go together"
         )
+    if settings.need_user_confirm and not names_secret(given, "api_v2_key"):
+        raise account_error(
+            account.account_id,
+            "settings.need_user_confirm wants api_v2_key_file or _env, which signs the page where the rider confirms an"
+            " order; or it is false, where WeChat Pay allows the service orders that are not confirmed one by one",
+        )
     return settings
 
 
@@ -75,11 +81,11 @@ def capabilities_of(settings: WechatPaySettings) -> Capabilities:
         further_debit=False,
         reduces_pending=True,
         closes_unpaid=False,
+        told_paid_elsewhere=True,
         same_key_window=timedelta(days=30),
         new_key_after_decline=False,
         refund_window=settings.refund_window,
         reports_performance="provider",
         dispute="complaint",
         pauses_for_dispute=False,
-        told_paid_elsewhere=True,
     )
