@@ -20,7 +20,7 @@ from service.lab.city import plan_city
 from service.lab.demo.merchants import SHARES
 from service.lab.demo.play import CITY_BEGINS_AFTER, PLAY_SECONDS, play
 from service.lab.demo.report import closing_line, show_summary
-from service.lab.demo.stage import Stage, let_run, stage
+from service.lab.demo.stage import Stage, follow_clock, let_run, stage
 from service.lab.demo.telling import tell
 from service.lab.demo.truth import find_truth
 from service.lab.processes import LabError
@@ -78,18 +78,23 @@ async def _demo(rides: int, seed: int, seconds: float, *, keep: bool) -> bool:
             _invite(running, console)
         console.print(line, soft_wrap=True)
         if keep:
-            await _until_told()
+            await _until_told(running)
             console.print("stopping everything …")
     shutil.rmtree(logs)
     return not (truth.lost or truth.charged_twice or truth.trial_balance or problems or truth.disagreements)
 
 
-async def _until_told() -> None:
-    """Returns at SIGINT or SIGTERM."""
+async def _until_told(running: Stage) -> None:
+    """Returns at SIGINT or SIGTERM; until then the simulator's clock follows the installation's."""
     told = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, told.set)
-    await told.wait()
+    waiting = asyncio.create_task(told.wait())
+    following = asyncio.create_task(follow_clock(running.database_url, running.places.provider))
+    await asyncio.wait({waiting, following}, return_when=asyncio.FIRST_COMPLETED)
+    if following.done():  # It ends by a failure alone.
+        following.result()
+    following.cancel()
 
 
 async def _audit(running: Stage, console: Console) -> int:

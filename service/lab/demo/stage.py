@@ -41,6 +41,9 @@ ROLES = ("intake", "collect", "publish", "keep", "serve")
 CLOCKS_SECONDS = 1.5
 """After so long, machine time, every role has read a clock that was set: they do so once a second."""
 
+FOLLOW_SECONDS = 0.5
+"""How often, machine time, it is looked whether the installation's clock was set."""
+
 
 class Stage(msgspec.Struct, frozen=True):
     """Where everything is."""
@@ -143,10 +146,31 @@ async def set_clock(database_url: str, provider: str, pace: Pace) -> None:
         )
     finally:
         await connection.close()
-    async with aiohttp.ClientSession() as session:
-        face = {"now": pace.now().isoformat(), "speed": pace.speed}
-        async with session.put(f"{provider}/clock", json=face) as answer:
-            answer.raise_for_status()
+    await _set_providers_clock(provider, pace)
+
+
+async def follow_clock(database_url: str, provider: str) -> None:
+    """The provider's clock goes where the installation's is set (`farebox clock`), until cancelled."""
+    followed: Pace | None = None
+    while True:
+        connection = await asyncpg.connect(database_url)
+        try:
+            row = await connection.fetchrow(
+                "SELECT clock_machine_at, clock_business_at, clock_speed FROM installation WHERE clock_mode = 'virtual'"
+            )
+        finally:
+            await connection.close()
+        pace = followed if row is None else Pace(*row)
+        if pace is not None and pace != followed:
+            await _set_providers_clock(provider, pace)
+            followed = pace
+        await asyncio.sleep(FOLLOW_SECONDS)
+
+
+async def _set_providers_clock(provider: str, pace: Pace) -> None:
+    face = {"now": pace.now().isoformat(), "speed": pace.speed}
+    async with aiohttp.ClientSession() as session, session.put(f"{provider}/clock", json=face) as answer:
+        answer.raise_for_status()
 
 
 async def stop_clock(stage: Stage, pace: Pace) -> datetime:
