@@ -1,5 +1,5 @@
-"""Every process of every role is replaced while clients ask and rides come in, as deploy/ says: no request fails, no
-ride is lost, none is charged twice, no money moves twice."""
+"""A release: the schema is migrated and every process of every role replaced while clients ask and rides come in, as
+deploy/ says. No request fails, no ride is lost, none is charged twice, no money moves twice."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from intake_world import BIKE
 from ride_books import check_chains, outcomes
 from sandbox_peer import API_KEY, Peer, peer
 
+from service.adapters.migrate import VERSIONS, migrate
 from service.adapters.postgres import Database
 from service.adapters.postgres.operators import OperatorStore
 from service.adapters.postgres.tokens import SCOPES, TokenStore, token_hash
@@ -37,6 +38,7 @@ from service.lab.provider.rows import Account, Terms
 from service.lab.servers import Servers
 from service.lab.trip_events import TripRecord
 
+NEXT = Path(__file__).parents[1] / "data" / "migrations"
 SURGING = ("intake", "collect")
 ALONE = ("publish", "keep")
 """One process at a time: the next starts when the one before has gone (deploy/base: Recreate)."""
@@ -193,7 +195,11 @@ async def rolled(
         riding = asyncio.create_task(fleet.ride_on())
         asking = [asyncio.create_task(asyncio.to_thread(asker.run)) for asker in askers]
         try:
+            url, versions = installation.settings["FAREBOX_DATABASE_URL"], (VERSIONS, NEXT)
+            assert await migrate(url, datetime.now(UTC), versions=versions) == "0002.5"
+            before = fleet.rides
             await fleet.roll()
+            assert fleet.rides > before
         finally:
             riding.cancel()
             for asker in askers:
@@ -202,7 +208,7 @@ async def rolled(
         yield fleet, provider, [first, *askers]
 
 
-async def test_every_process_is_replaced_under_load_and_nobody_notices(
+async def test_the_schema_grows_and_every_process_is_replaced_under_load_and_nobody_notices(
     rolled: tuple[Fleet, Peer, list[Asker]],
 ) -> None:
     fleet, provider, askers = rolled
