@@ -38,6 +38,11 @@ REFUNDS = Counter(
     "Refunds opened or changed, by the state after it; one that failed or is manual waits for somebody",
     ["state"],
 )
+SENT_AGAIN = Counter(
+    "farebox_sent_again_total",
+    "Debits and refunds sent once more since their provider found nothing of them, by what they are",
+    ["what"],
+)
 UNEXPLAINED = Counter("farebox_unexplained_payments_total", "Payments told by notifications that no debit knows of")
 SET_ASIDE = Counter(
     "farebox_collection_trips_total",

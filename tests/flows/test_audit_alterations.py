@@ -62,6 +62,7 @@ UNSEEN = {
     "debit": {
         "queries": "how often the provider was asked",
         "not_found_at": "when the provider first knew nothing: it is asked again",
+        "resent": "how often it was sent again, always under the same key",
         "due_at": "when the provider is called next; what is never called stays unpaid, which is shown by age",
         "policy_at": "when the calendar looks next",
         "lease_until": "who has it now",
@@ -75,6 +76,7 @@ UNSEEN = {
         "code": "why it waits or failed, in the provider's words",
         "queries": "how often the provider was asked",
         "not_found_at": "when the provider first knew nothing: it is asked again",
+        "resent": "how often it was sent again, always under the same key",
         "due_at": "when the provider is called next",
         "lease_until": "who has it now",
         "updated_at": "when it was last written",

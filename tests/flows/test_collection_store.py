@@ -74,6 +74,7 @@ def changed(debit: Debit) -> Debit:
         attempts=3,
         queries=4,
         not_found_at=AT,
+        resent=5,
         begun_at=AT,
         submitted_at=AT + timedelta(seconds=1),
         settled_at=AT + timedelta(seconds=2),

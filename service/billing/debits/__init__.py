@@ -159,6 +159,7 @@ def _begin(debit: Debit, now: datetime, terms: Terms) -> Step:
         begun_at=debit.begun_at or now,
         submitted_at=now,
         not_found_at=None,
+        resent=0,
         given=False,
         payable_until=None,
         action=None,

@@ -199,7 +199,7 @@ def _unknown_queried(debit: Debit, outcome: Outcome, now: datetime, terms: Terms
         case Conflict():
             return manual(debit, outcome.code)
         case _ if window_over(debit, now, terms):
-            return manual(debit, "the key's window is over and the outcome unknown")
+            return manual(debit, f"the key's window is over and the outcome unknown: {debit.reason or 'no answer'}")
         case NotFound():
             return _not_found(debit, now)
         case Throttled():
@@ -222,13 +222,15 @@ def window_over(debit: Debit, now: datetime, terms: Terms) -> bool:
 
 
 def _not_found(debit: Debit, now: datetime) -> Debit:
-    if debit.not_found_at is None:
-        debit = replace(debit, not_found_at=now)
-    elif now - debit.not_found_at >= dunning.NOT_FOUND_APART:
-        # It never arrived: the same request again, under the same key.
-        again = replace(debit, state=State.SUBMITTING, reason="not found twice", queries=1)
+    first_at = debit.not_found_at or now
+    if dunning.never_arrived(first_at, debit.resent, now):
+        if debit.resent == len(dunning.NOT_FOUND_APART):
+            return manual(debit, dunning.given_up(debit.reason or "unknown"))
+        # The same request again, under the same key.
+        again = replace(debit, state=State.SUBMITTING, resent=debit.resent + 1, reason="not found twice", queries=1)
         return replace(again, not_found_at=None, due_at=now)
-    return _told_nothing(debit, debit.reason or "unknown", now)
+    at = dunning.asked_again_at(first_at, debit.resent, debit.queries + 1, now)
+    return replace(debit, not_found_at=first_at, queries=debit.queries + 1, due_at=at)
 
 
 def _told_nothing(debit: Debit, reason: str, now: datetime) -> Debit:

@@ -16,8 +16,17 @@ WRITTEN_OFF_POLL = timedelta(days=7)
 """How often a debt that was given up, or a debit that has ended, is asked about while its number is open."""
 WRITTEN_OFF_POLLS = 104
 """After so many polls (two years) it is left to notifications and reconciliation."""
-NOT_FOUND_APART = timedelta(seconds=60)
-"""Two answers NOT_FOUND this far apart mean that the request never arrived."""
+NOT_FOUND_APART = (
+    timedelta(seconds=60),
+    timedelta(minutes=5),
+    timedelta(minutes=30),
+    timedelta(hours=2),
+    timedelta(hours=6),
+    timedelta(days=1),
+    timedelta(days=2),
+)
+"""Two answers NOT_FOUND this far apart mean that the request never arrived: it is sent again under its key, so often
+at most. What is never there then is refused in words that nobody has listed: only a person can tell."""
 RETRY_AFTER = (
     timedelta(hours=6),
     timedelta(days=1),
@@ -94,6 +103,28 @@ def civil_days(at: datetime, days: float, zone: ZoneInfo) -> datetime:
 def query_at(queries: int, now: datetime) -> datetime:
     """When to ask again after `queries` questions that told nothing."""
     return now + QUERY_AFTER[min(queries, len(QUERY_AFTER) - 1)]
+
+
+def never_arrived(first_at: datetime, resent: int, now: datetime) -> bool:
+    """Whether what was first NOT_FOUND at `first_at`, and was sent again `resent` times, is NOT_FOUND for certain."""
+    return now - first_at >= _apart(resent)
+
+
+def given_up(reason: str) -> str:
+    """Why a person must look at what was sent so often and never found; `reason` is what the provider said to it."""
+    return f"sent {len(NOT_FOUND_APART) + 1} times and never found: {reason}"
+
+
+def asked_again_at(first_at: datetime | None, resent: int, queries: int, now: datetime) -> datetime:
+    """When to ask about an unknown outcome again: what was found neither before nor now, when that can be certain."""
+    if first_at is None or not resent:
+        return query_at(queries, now)
+    return max(first_at + _apart(resent), now + QUERY_AFTER[0])
+
+
+def _apart(resent: int) -> timedelta:
+    """Nothing is sent after the last time: what is not found then is not waited for."""
+    return NOT_FOUND_APART[resent] if resent < len(NOT_FOUND_APART) else NOT_FOUND_APART[0]
 
 
 def poll_at(polls: int, now: datetime) -> datetime:

@@ -147,4 +147,5 @@ def _numbered(debit: Debit, now: datetime, terms: Terms) -> Debit:
         return replace(debit, asked_minor=asked)
     key = provider_key(debit.session_key.bytes, "debit", debit.ordinal, debit.attempts)
     asked = debit.amount_minor - debit.paid_minor
-    return replace(debit, provider_key=key, attempts=debit.attempts + 1, asked_minor=asked, submitted_at=now)
+    numbered = replace(debit, provider_key=key, attempts=debit.attempts + 1, asked_minor=asked)
+    return replace(numbered, submitted_at=now, resent=0)

@@ -49,7 +49,8 @@ class RefundState(StrEnum):
 class Refund(msgspec.Struct, frozen=True, kw_only=True):
     """One refund against one receipt (`debit_key`, `debit_ref`) of a debit; it is given back whole or not at all.
 
-    Where the provider says otherwise an operator decides, and `amount_minor` is what he found was given back.
+    Where the provider says otherwise an operator decides, and `amount_minor` is what he found was given back. `resent`
+    counts how often it was sent again since nobody found it.
     """
 
     ride_no: int
@@ -72,6 +73,7 @@ class Refund(msgspec.Struct, frozen=True, kw_only=True):
     attempts: int = 0
     queries: int = 0
     not_found_at: datetime | None = None
+    resent: int = 0
     due_at: datetime | None = None
 
 
@@ -192,11 +194,15 @@ def _later(refund: Refund, code: str, now: datetime) -> Refund:
 
 
 def _not_found(refund: Refund, now: datetime) -> Refund:
-    if refund.not_found_at is None:
-        refund = replace(refund, state=RefundState.UNKNOWN, not_found_at=now)
-    elif now - refund.not_found_at >= dunning.NOT_FOUND_APART:
-        return replace(refund, state=RefundState.SUBMITTING, not_found_at=None, due_at=now)
-    return replace(refund, queries=refund.queries + 1, due_at=dunning.query_at(refund.queries + 1, now))
+    first_at = refund.not_found_at or now
+    if dunning.never_arrived(first_at, refund.resent, now):
+        if refund.resent == len(dunning.NOT_FOUND_APART):
+            return _manual(refund, dunning.given_up(refund.code or "unknown"))
+        again = replace(refund, state=RefundState.SUBMITTING, resent=refund.resent + 1)
+        return replace(again, not_found_at=None, due_at=now)
+    at = dunning.asked_again_at(first_at, refund.resent, refund.queries + 1, now)
+    asked = replace(refund, state=RefundState.UNKNOWN, not_found_at=first_at)
+    return replace(asked, queries=refund.queries + 1, due_at=at)
 
 
 def _pending(refund: Refund, provider_ref: str | None, now: datetime) -> Refund:
@@ -231,7 +237,7 @@ def _decided(refund: Refund, event: RefundDecided, now: datetime) -> Refund:
         return _failed(refund, event.reason)
     if event.decision == "submit_again":
         again = replace(refund, state=RefundState.SUBMITTING, code=event.reason, due_at=now)
-        return replace(again, queries=0, not_found_at=None)
+        return replace(again, queries=0, not_found_at=None, resent=0)
     ref = event.provider_ref or refund.provider_ref
     return replace(refund, state=RefundState.SUCCEEDED, amount_minor=told, provider_ref=ref, code=event.reason)
 

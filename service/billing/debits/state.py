@@ -113,10 +113,11 @@ class Debit(msgspec.Struct, frozen=True, kw_only=True):
     else is tried. `items` and the instants of the ride
     are what the debit is sent with; `dunned` (since `dunned_at`), `reminded` (the attempt that was announced),
     `nudged_at`, `record` (what is reported; `record_at`: since when the provider knows) are the calendar's diary.
-    `attempts` and `begun_at` count over all keys, `submitted_at`, `not_found_at` and `asked_minor` (what is asked for)
-    are of the present one. `dispute` is the kind of the dispute that is open (a chargeback first), else the end of the
-    last of `disputes`, which stand in the order of their last changes; `disputed_minor` is what banks have taken back
-    and not returned. `digest` is that of its last transition (service.billing.debits.lives).
+    `attempts` and `begun_at` count over all keys, `submitted_at`, `not_found_at`, `resent` (how often it was sent again
+    since nobody found it) and `asked_minor` (what is asked for) are of the present one. `dispute` is the kind of the
+    dispute that is open (a chargeback first), else the end of the last of `disputes`, which stand in the order of their
+    last changes; `disputed_minor` is what banks have taken back and not returned. `digest` is that of its last
+    transition (service.billing.debits.lives).
     """
 
     ride_no: int
@@ -154,6 +155,7 @@ class Debit(msgspec.Struct, frozen=True, kw_only=True):
     attempts: int = 0
     queries: int = 0
     not_found_at: datetime | None = None
+    resent: int = 0
     begun_at: datetime | None = None
     submitted_at: datetime | None = None
     settled_at: datetime | None = None

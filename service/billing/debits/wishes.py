@@ -45,7 +45,8 @@ def operator_decided(debit: Debit, event: OperatorDecided, now: datetime, terms:
         told = Succeeded(debit.asked_minor, event.provider_ref)
         return take_money(debit, debit.provider_key, told, now, terms)
     if event.decision == "submit_again":
-        return replace(debit, state=State.SUBMITTING, submitted_at=now, queries=1, not_found_at=None, due_at=now), ()
+        again = replace(debit, state=State.SUBMITTING, submitted_at=now, queries=1, due_at=now)
+        return replace(again, not_found_at=None, resent=0), ()
     rest = debit.amount_minor - debit.paid_minor
     ended = replace(debit, state=State.CANCELLED, forgone_minor=rest, given=debit.submitted_at is not None)
     return ended, (Post("write_off", rest),)  # Nobody knows what becomes of its number: it is asked about, seldom.

@@ -31,7 +31,7 @@ from service.billing.keys import provider_key, session_key
 from service.billing.rides import read_charge
 from service.flows.collection.apart import Tripped, set_aside
 from service.flows.collection.watching import watch
-from service.telemetry import DEBITS, REFUNDS
+from service.telemetry import DEBITS, REFUNDS, SENT_AGAIN
 
 Providers = Mapping[int, Provider]
 """By account number; it may grow meanwhile."""
@@ -158,6 +158,12 @@ async def _write(
     for debit, ordinal in book.holds_wanted:
         key = provider_key(debit.session_key.bytes, "hold", ordinal)
         await store.want_hold(debit, key, ordinal, book.now, HoldPolicy().cap_minor)
+    for key, debit in book.changed.items():
+        if debit.resent > rows[key].debit.resent:
+            SENT_AGAIN.labels("debit").inc()
+    for key, refund in book.refunds_changed.items():
+        if refund.resent > refund_rows[key].refund.resent:
+            SENT_AGAIN.labels("refund").inc()
     for transition in book.transitions:
         DEBITS.labels(transition.debit.state).inc()
     for refund in (*book.refunds_opened, *book.refunds_changed.values()):

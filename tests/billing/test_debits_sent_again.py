@@ -1,0 +1,83 @@
+"""What a provider refuses in words that nobody has listed may have executed: asked about, sent again, given up."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from itertools import pairwise
+
+from debit_makers import KEY, NOW, ORDER, debit, terms
+
+from service.billing.debits import State, after
+from service.billing.debits.events import Call, Due, OperatorDecided, Queried, RefundDecided, Submitted
+from service.billing.debits.refunds import Refund, RefundState, refund_after, refund_call
+from service.billing.outcomes import NotFound, Unknown
+
+REFUSED = Unknown("code NOBODY_KNOWS")
+GIVEN_UP = "sent 8 times and never found: code NOBODY_KNOWS"
+
+
+def assert_ever_later(sent: list[datetime], asked: int) -> None:
+    waits = [later - sooner for sooner, later in pairwise(sent)]
+    assert len(waits) == 7 and waits == sorted(waits)
+    assert waits[0] < timedelta(minutes=3) and timedelta(days=2) < waits[-1] < timedelta(days=3)
+    assert asked < 40
+
+
+def test_a_debit_that_is_never_found_is_sent_seven_times_again_ever_later_then_a_person_is_told_why() -> None:
+    """It was sent 12,000 times and asked about 72,000 times in the 15 days of the key's window."""
+    made, at, sent, asked = debit(due_at=NOW), NOW, list[datetime](), 0
+    while made.due_at is not None:
+        at = max(at, made.due_at)
+        made, effects = after(made, Due(), at, terms(ORDER))
+        if Call("submit") in effects:
+            sent.append(at)
+            made, _ = after(made, Submitted(KEY, REFUSED), at, terms(ORDER))
+        elif Call("query") in effects:
+            asked += 1
+            made, _ = after(made, Queried(KEY, NotFound()), at, terms(ORDER))
+    assert (made.state, made.reason, made.provider_key) == (State.MANUAL, GIVEN_UP, KEY)
+    assert_ever_later(sent, asked)
+    decided, _ = after(made, OperatorDecided("submit_again", "mended there"), at, terms(ORDER))
+    assert (decided.state, decided.resent) == (State.SUBMITTING, 0)
+
+
+def test_a_new_key_begins_anew() -> None:
+    made, _ = after(debit(State.RETRY_WAIT, resent=6), Due(), NOW, terms())
+    assert (made.state, made.resent) == (State.SUBMITTING, 0)
+
+
+def test_a_refund_that_is_never_found_is_sent_seven_times_again_ever_later_then_a_person_is_told_why() -> None:
+    """It was sent 24,000 times and asked about 144,000 times in 30 days, and went on."""
+    made, at, sent, asked = refund(), NOW, list[datetime](), 0
+    while made.due_at is not None:
+        at = max(at, made.due_at)
+        made = refund_after(made, Due(), at)
+        if refund_call(made) == "submit":
+            sent.append(at)
+            made = refund_after(made, Submitted("BACK", REFUSED), at)
+        else:
+            asked += 1
+            made = refund_after(made, Queried("BACK", NotFound()), at)
+    assert (made.state, made.code, made.provider_key) == (RefundState.MANUAL, GIVEN_UP, "BACK")
+    assert_ever_later(sent, asked)
+    decided = refund_after(made, RefundDecided("submit_again", "mended there"), at)
+    assert (decided.state, decided.resent) == (RefundState.SUBMITTING, 0)
+
+
+def refund() -> Refund:
+    return Refund(
+        ride_no=1,
+        ordinal=1,
+        refund_ordinal=1,
+        slot=1,
+        operator_no=1,
+        agreement_no=1,
+        account_no=1,
+        currency="CNY",
+        amount_minor=100,
+        provider_key="BACK",
+        debit_key=KEY,
+        created_at=NOW,
+        reason="goodwill",
+        due_at=NOW,
+    )
