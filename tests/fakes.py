@@ -30,12 +30,15 @@ from service.billing.outcomes import (
     NotFound,
     OpenUrl,
     Outcome,
+    Postponed,
     Succeeded,
     Throttled,
     Unknown,
 )
 
-Fault = Literal["lost_before", "lost_after", "killed_before", "killed_after", "throttled", "short", "accepted", "slow"]
+Fault = Literal[
+    "lost_before", "lost_after", "killed_before", "killed_after", "throttled", "postponed", "short", "accepted", "slow"
+]
 
 THROTTLE = timedelta(seconds=30)
 
@@ -185,6 +188,8 @@ class FakeProvider:
             await self.gate.wait()
         if fault == "throttled":
             return Throttled(THROTTLE)
+        if fault == "postponed":
+            return Postponed(THROTTLE)
         return Unknown("lost before") if fault == "lost_before" else None
 
     def _late(self, fault: Fault | None, outcome: Outcome) -> Outcome:

@@ -117,10 +117,14 @@ class AlreadyDone(msgspec.Struct, frozen=True, tag=True):
     """The provider says this was done before, without saying what: ask."""
 
 
-class Throttled(msgspec.Struct, frozen=True, tag=True):
-    """Provably not executed: too many calls; again after `retry_after`."""
+class Postponed(msgspec.Struct, frozen=True, tag=True):
+    """Provably not executed: this call again after `retry_after`, under the same key; the account's others go on."""
 
     retry_after: timedelta
+
+
+class Throttled(Postponed, frozen=True, tag=True):
+    """Provably not executed: too many calls of the account; this one and all others again after `retry_after`."""
 
 
 class Unreachable(Throttled, frozen=True, tag=True):
@@ -148,6 +152,7 @@ Outcome = (
     | CapExceeded
     | Conflict
     | AlreadyDone
+    | Postponed
     | Throttled
     | Unknown
 )

@@ -18,7 +18,7 @@ from service.adapters.providers.port import MerchantAccount
 from service.adapters.providers.secrets import AccountSettingsError
 from service.billing.agreements.asking import AskError
 from service.billing.money import format_amount
-from service.billing.outcomes import Outcome, Throttled, Unknown
+from service.billing.outcomes import Outcome, Postponed, Unknown
 from service.cli.connections import BY, REASON, business_now, carry_out, database_of, fail, load_settings, named_values
 from service.flows.account_checks import Finding, check_accounts, in_words
 from service.flows.accounts import add_account, change_account, check_account, list_accounts
@@ -245,7 +245,7 @@ def _say_checked(at: MerchantAccount, wrong: Outcome | None, operator_id: str | 
     if wrong is None:
         return
     whose = "" if operator_id is None else f" --operator {operator_id}"
-    silent = isinstance(wrong, Throttled | Unknown)
+    silent = isinstance(wrong, Postponed | Unknown)
     said = f"does not answer as it should ({in_words(wrong)})" if silent else f"says: {in_words(wrong)}"
     again = f"; ask again with `farebox account check {at.account_id}{whose}`" if silent else ""
     click.echo(f"but {at.base_url} {said}", err=True)

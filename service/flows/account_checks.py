@@ -11,7 +11,7 @@ import msgspec
 from service.adapters.postgres.agreements import OwnedAccount
 from service.adapters.providers import Providers
 from service.adapters.providers.secrets import AccountSettingsError
-from service.billing.outcomes import Outcome, Throttled, Unknown, Unreachable
+from service.billing.outcomes import Outcome, Postponed, Unknown, Unreachable
 from service.flows.accounts import merchant_account
 
 CHECK_SECONDS = 10.0
@@ -57,14 +57,14 @@ async def check(providers: Providers, owned: OwnedAccount) -> Finding:
         return Finding(name, provider, "silent", f"no answer within {CHECK_SECONDS:g} s")
     if wrong is None:
         return Finding(name, provider, "good")
-    return Finding(name, provider, "silent" if isinstance(wrong, Throttled | Unknown) else "refused", in_words(wrong))
+    return Finding(name, provider, "silent" if isinstance(wrong, Postponed | Unknown) else "refused", in_words(wrong))
 
 
 def in_words(outcome: Outcome) -> str:
     """What a provider said instead of yes."""
     if isinstance(outcome, Unreachable):
         return f"can't be reached (is its address right?): {outcome.reason}"
-    if isinstance(outcome, Throttled):
+    if isinstance(outcome, Postponed):
         return "wants no calls now"
     parts = (getattr(outcome, name, "") for name in ("code", "message", "reason"))
     return " ".join((type(outcome).__name__, *(str(part) for part in parts if part)))

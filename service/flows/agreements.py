@@ -39,7 +39,7 @@ from service.billing.agreements.standing import AgreementAnswer, AgreementStatus
 from service.billing.debits.dunning import calendar
 from service.billing.facts import encode_fact
 from service.billing.keys import session_key_bytes, slot_of
-from service.billing.outcomes import NotFound, Throttled, Unknown
+from service.billing.outcomes import NotFound, Postponed, Unknown
 from service.flows.accounts import merchant_account
 from service.flows.admission import Admission
 from service.flows.agreement_replies import (
@@ -244,7 +244,7 @@ class Agreements:
         """Keeps what the provider answered; where somebody was faster, what he kept stands."""
         now = self._now()
         agreement = answered(row.agreement, answer, now)
-        if not isinstance(answer, Throttled):
+        if not isinstance(answer, Postponed):
             agreement = asked_early(row.agreement, agreement, now)
         if overslept(agreement, now):
             agreement = never_signed(agreement)

@@ -15,7 +15,7 @@ from service.adapters.postgres import Database
 from service.adapters.postgres.disputes import DisputeQuestion, DisputeStore
 from service.adapters.providers import Providers
 from service.adapters.providers.port import DisputeAnswer, DisputeStatus
-from service.billing.outcomes import Throttled, Unknown
+from service.billing.outcomes import Postponed, Unknown
 from service.flows.accounts import merchant_account
 from service.flows.clock import Clock
 from service.flows.each import each
@@ -84,7 +84,7 @@ class Disputes:
                     await store.forget(question)
                 case tuple():
                     await store.later(question, 0, now + LOOK_AGAIN)
-                case Throttled(retry_after=wait):
+                case Postponed(retry_after=wait):
                     await store.later(question, question.asks, now + wait)
                 case _:
                     wait = ASK_AFTER[min(question.asks, len(ASK_AFTER) - 1)]

@@ -6,7 +6,7 @@ from litestar import Response, post
 from litestar.params import FromPath
 
 from service.billing.debits.events import ImpossibleEventError
-from service.billing.outcomes import AlreadyDone, Outcome, Succeeded, Throttled, Unknown
+from service.billing.outcomes import AlreadyDone, Outcome, Postponed, Succeeded, Unknown
 from service.flows.collection.hearing import NoPaymentError
 from service.telemetry import logger
 from service.web.access import needs
@@ -47,7 +47,7 @@ async def ask_payment(request: Asked, debit_id: FromPath[str], idempotency_key: 
 
 def _nothing_to_do(debit_id: str, outcome: Outcome) -> ProblemError:
     """The provider gave the rider nothing to do: is it paid, is he away, or does he refuse?"""
-    if isinstance(outcome, Throttled | Unknown):
+    if isinstance(outcome, Postponed | Unknown):
         return away("the payment provider")
     if isinstance(outcome, AlreadyDone | Succeeded):
         detail = f"debit {debit_id} is paid already, says its provider; look at it again in a moment"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
+import msgspec
 import pytest
 from alipay_double import (
     APP_ID,
@@ -122,7 +123,8 @@ BUYER_PAYMENT_AMOUNT_MONTH_LIMIT_ERROR NO_PAYMENT_INSTRUMENTS_AVAILABLE ERROR_BA
 FINAL = """AGREEMENT_NOT_EXIST AGREEMENT_INVALID AGREEMENT_STATUS_NOT_NORMAL BUYER_ENABLE_STATUS_FORBID
 ERROR_BUYER_CERTIFY_LEVEL_LIMIT PAYMENT_REQUEST_HAS_RISK BUYER_SELLER_EQUAL"""
 REJECTED = """INVALID_PARAMETER ACCESS_FORBIDDEN EXIST_FORBIDDEN_WORD PARTNER_ERROR SELLER_BEEN_BLOCKED
-MERCHANT_AGREEMENT_NOT_EXIST MERCHANT_AGREEMENT_INVALID AMOUNT_OR_CURRENCY_ERROR"""
+MERCHANT_AGREEMENT_NOT_EXIST MERCHANT_AGREEMENT_INVALID MERCHANT_AGREEMENT_SUSPENDED AMOUNT_OR_CURRENCY_ERROR
+BEYOND_PAY_RESTRICTION BEYOND_PER_RECEIPT_RESTRICTION"""
 BUSINESS: list[tuple[str, Outcome]] = [
     *((f"ACQ.{code}", Declined(True, f"ACQ.{code}")) for code in RETRYABLE.split()),
     *((f"ACQ.{code}", Declined(False, f"ACQ.{code}")) for code in FINAL.split()),
@@ -145,6 +147,18 @@ async def test_each_code_of_a_debit_means_what_alipay_says(
     order = {"credit_biz_order_id": ORDER_NO, "order_status": "INIT", "total_amount": "10.00"}
     gateway.says("zhima.credit.payafteruse.creditbizorder.query", order)
     assert await zhima.debit(REQUEST) == outcome
+
+
+@pytest.mark.parametrize(("attempt", "retryable"), [(1, True), (2, False), (5, False)])
+async def test_what_fails_for_no_reason_is_tried_once_more_and_not_seven_times(
+    gateway: Double, zhima: Provider, attempt: int, retryable: bool
+) -> None:
+    """Error table of alipay.trade.pay: PAYMENT_FAIL."""
+    gateway.refuses(PAY, "ACQ.PAYMENT_FAIL")
+    tried = msgspec.structs.replace(REQUEST, attempt=attempt)
+    assert await zhima.debit(tried) == Declined(retryable, "ACQ.PAYMENT_FAIL")
+    gateway.refuses(PAY, "ACQ.BUYER_BALANCE_NOT_ENOUGH")
+    assert await zhima.debit(tried) == Declined(True, "ACQ.BUYER_BALANCE_NOT_ENOUGH")
 
 
 @pytest.mark.parametrize("code", ["20001", "40001", "40002", "40006"])

@@ -43,9 +43,9 @@ from service.billing.outcomes import (
     NeedsRider,
     NotFound,
     Outcome,
+    Postponed,
     Rejected,
     Succeeded,
-    Throttled,
     Unknown,
 )
 
@@ -196,7 +196,7 @@ async def test_a_debit_waits_for_the_orders_number(gateway: Double, zhima: Provi
     assert await zhima.debit(unknown) == Accepted()
     assert gateway.biz(PAY)["out_trade_no"] == ORDER_NO
     gateway.says(f"{ORDERS}query", Canned({}, "html"))
-    assert await zhima.debit(unknown) == Throttled(timedelta(seconds=5))  # Nothing was sent: again.
+    assert await zhima.debit(unknown) == Postponed(timedelta(seconds=5))  # Nothing was sent: again.
     assert await zhima.get_debit(msgspec.structs.replace(REF, hold=HoldRef("H0LD"))) == Unknown(
         "the answer can't be read"
     )

@@ -35,6 +35,7 @@ from service.billing.outcomes import (
     NeedsRider,
     NotFound,
     Outcome,
+    Postponed,
     Prepared,
     Rejected,
     Succeeded,
@@ -116,7 +117,7 @@ async def test_a_debit_is_made_unconfirmed_and_each_confirmation_has_a_key_of_it
             NeedsRider("authentication_required", SECRET),
         ),
         (402, b"<html>", Unknown("HTTP 402 with a body that can't be read")),
-        (409, bad_request("idempotency_key_in_use"), Throttled(timedelta(seconds=2))),
+        (409, bad_request("idempotency_key_in_use"), Postponed(timedelta(seconds=2))),
         (429, bad_request("lock_timeout"), Throttled(timedelta(seconds=7))),
         (400, {"error": {"type": "idempotency_error", "message": "Other parameters"}}, Conflict("idempotency_error")),
         (401, bad_request(None), Rejected("UNAUTHORIZED", "the account's secret key is refused")),
@@ -189,7 +190,7 @@ async def test_a_confirmation_that_is_refused_is_looked_into(
         (200, intent("processing"), Accepted("pi_1")),
         (200, intent("canceled"), Closed("canceled")),
         (404, bad_request("resource_missing"), Rejected("PAYMENT_MISSING", "pi_1 is not a payment of this account")),
-        (500, {}, Throttled(timedelta(seconds=2))),
+        (500, {}, Postponed(timedelta(seconds=2))),
     ],
 )
 async def test_a_further_attempt_looks_first_and_confirms_nothing_that_is_decided(
@@ -390,7 +391,7 @@ async def test_a_refund_that_was_made_is_found_on_any_page_and_not_made_again(
 
 async def test_without_a_look_no_refund_is_made(stripe: Double, provider: Provider) -> None:
     stripe.says("GET refunds", {}, 500)
-    assert await provider.refund(BACK) == Throttled(timedelta(seconds=5))
+    assert await provider.refund(BACK) == Postponed(timedelta(seconds=5))
     assert await provider.get_refund(RefundRef("R1", DEBIT)) == Unknown("HTTP 500")
     assert "POST refunds" not in stripe.calls
     unknown = RefundRequest("R1", DebitRef("D1", 1250, "EUR"), 500, "EUR", "goodwill")

@@ -47,6 +47,7 @@ from service.billing.outcomes import (
     NotFound,
     Outcome,
     Part,
+    Postponed,
     Rejected,
     Succeeded,
     Throttled,
@@ -101,7 +102,7 @@ async def test_times_that_the_order_does_not_take_are_the_orders_own(wechat: Dou
     wechat.order(state="DOING", state_description="USER_CONFIRM")
     assert isinstance(await score.debit(timeless), Rejected)
     wechat.says(ORDERS, Canned({}, how="html"))
-    assert await score.debit(timeless) == Throttled(timedelta(seconds=5))  # Nothing was sent: again.
+    assert await score.debit(timeless) == Postponed(timedelta(seconds=5))  # Nothing was sent: again.
     wechat.refuses(ORDERS, "RESOURCE_NOT_EXISTS", 404, 271317510)
     assert await score.debit(timeless) == Rejected("ORDER_NOT_EXIST")
 

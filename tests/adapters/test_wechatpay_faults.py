@@ -18,6 +18,7 @@ from service.billing.outcomes import (
     Closed,
     NeedsRider,
     NotFound,
+    Postponed,
     Rejected,
     Succeeded,
     Throttled,
@@ -91,7 +92,7 @@ async def test_a_query_that_fails_in_any_way_says_nothing(shop: Merchant, fault:
     assert isinstance(paid, Succeeded)
     back = RefundRequest(f"BACKQ_{fault}", ref(debit, paid.provider_ref), 100, "CNY", "goodwill")
     await provider.refund(back)
-    said = Throttled if fault == "throttle" else Unknown
+    said = Postponed if fault == "throttle" else Unknown
     for op, on, ask in (
         ("debit.get", hold.key, lambda: provider.get_debit(ref(debit))),
         ("debit.get", hold.key, lambda: provider.get_hold(hold)),
@@ -111,7 +112,7 @@ async def test_no_fault_on_the_way_of_anything_else_does_it_twice(shop: Merchant
     provider = shop.provider
     agreement = await shop.signed(f"AGE_{fault}", "rider")
     order = hold_request(f"HOLDE_{fault}", agreement)
-    said = Throttled if fault == "throttle" else Unknown
+    said = Postponed if fault == "throttle" else Unknown
     await shop.peer.script(fault, on=order.key, op="hold.open", seconds=seconds(fault))
     assert isinstance(await provider.open_hold(order), said)
     opened = await provider.open_hold(order)
@@ -148,7 +149,7 @@ async def test_no_fault_keeps_an_order_from_being_lowered_and_stopped(shop: Merc
     await shop.wallet("empty", 0)
     unused = await shop.ordered(f"HOLDU_{fault}", agreement)
     await shop.peer.script(fault, on=unused.key, op="hold.release", seconds=seconds(fault))
-    said = Throttled if fault == "throttle" else Unknown
+    said = Postponed if fault == "throttle" else Unknown
     assert isinstance(await provider.release_hold(unused), said | HoldStatus)
     released = await provider.release_hold(unused)
     assert isinstance(released, HoldStatus) and released.state == "released"
@@ -174,7 +175,7 @@ async def test_no_fault_asks_a_rider_to_pay_twice(shop: Merchant, fault: str) ->
     agreement = await shop.signed(f"AGP_{fault}", "payer")
     extra = request(f"EXTRA_{fault}", None, agreement, 800)
     await shop.peer.script(fault, on=extra.key, op="debit.request_payment", seconds=seconds(fault))
-    said = Throttled if fault == "throttle" else Unknown
+    said = Postponed if fault == "throttle" else Unknown
     assert isinstance(await provider.request_payment(extra), said | NeedsRider)
     asked = await provider.request_payment(extra)
     assert isinstance(asked, NeedsRider)
@@ -190,7 +191,7 @@ async def test_no_fault_asks_a_rider_to_pay_twice(shop: Merchant, fault: str) ->
 async def test_no_fault_makes_a_permission_or_a_statement_up(shop: Merchant, fault: str) -> None:
     await shop.peer.script(fault, on=f"AGB_{fault}", op="agreement.begin", seconds=seconds(fault))
     begun = await shop.provider.begin_agreement(AgreementRequest(f"AGB_{fault}", "rider", "CNY"))
-    said = Throttled if fault == "throttle" else Unknown
+    said = Postponed if fault == "throttle" else Unknown
     assert isinstance(begun, said | AgreementStatus | Rejected), begun
     assert not isinstance(begun, AgreementStatus) or begun.state == "pending"
     day = date(2026, 1, 1)

@@ -48,9 +48,9 @@ from service.billing.outcomes import (
     NotFound,
     Outcome,
     Part,
+    Postponed,
     Rejected,
     Succeeded,
-    Throttled,
     Unknown,
 )
 
@@ -104,7 +104,7 @@ async def test_a_payment_needs_an_openid(wechat: Double, score: Provider, tmp_pa
     wechat.says(permission, {"authorization_state": "UNBINDUSER"})
     assert await score.request_payment(unsigned) == Rejected("OPENID_UNKNOWN")
     wechat.says(permission, Canned({}, how="html"))
-    assert await score.request_payment(unsigned) == Throttled(timedelta(seconds=5))
+    assert await score.request_payment(unsigned) == Postponed(timedelta(seconds=5))
     async with provider_at(wechat.url, settings_of(tmp_path, need_user_confirm=True)) as confirming:
         refused = await confirming.request_payment(unsigned)
         assert isinstance(refused, Rejected) and refused.code == "OPENID_UNKNOWN" and refused.message
@@ -183,7 +183,7 @@ async def test_a_refund_names_the_payment_that_can_give_it(wechat: Double, score
     assert (told["transaction_id"], told["amount"]["total"]) == ("77", 1234)
     assert isinstance(await score.refund(msgspec.structs.replace(BACK, debit=OWN)), Rejected)
     wechat.says("/v3/payscore/serviceorder", Canned({}, how="html"))
-    assert await score.refund(BACK) == Throttled(timedelta(seconds=5))  # Nothing was sent: again.
+    assert await score.refund(BACK) == Postponed(timedelta(seconds=5))  # Nothing was sent: again.
     wechat.refuses("/v3/payscore/serviceorder", "RESOURCE_NOT_EXISTS", 404)
     assert await score.refund(BACK) == Rejected("ORDER_NOT_EXIST")
 
@@ -214,8 +214,8 @@ async def test_each_state_of_a_refund(wechat: Double, score: Provider, said: dic
     [
         ("NOT_ENOUGH", 403, Declined(True, "NOT_ENOUGH", "no")),
         ("USER_ACCOUNT_ABNORMAL", 403, Declined(False, "USER_ACCOUNT_ABNORMAL", "no")),
-        ("FREQUENCY_LIMITED", 403, Throttled(MINUTE)),
-        ("FREQUENCY_LIMITED", 429, Throttled(MINUTE)),
+        ("FREQUENCY_LIMITED", 403, Postponed(MINUTE)),
+        ("FREQUENCY_LIMITED", 429, Postponed(MINUTE)),
         ("RESOURCE_NOT_EXISTS", 404, NotFound()),
         ("INVALID_REQUEST", 400, Unknown("code INVALID_REQUEST")),
         ("SYSTEM_ERROR", 500, Unknown("HTTP 500")),

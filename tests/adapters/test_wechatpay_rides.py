@@ -33,9 +33,9 @@ from service.billing.outcomes import (
     MiniProgram,
     NeedsRider,
     NotFound,
+    Postponed,
     Rejected,
     Succeeded,
-    Throttled,
     Unknown,
 )
 
@@ -77,7 +77,7 @@ async def test_a_ride_from_permission_to_refund(shop: Merchant) -> None:
     assert (await shop.ear.hears("refund", "BACK1")).answer == Succeeded(234, given.provider_ref)
     second = RefundRequest("BACK2", taken, 1000, "CNY", "all of it")
     soon = await provider.refund(second)
-    assert isinstance(soon, Throttled) and soon.retry_after == timedelta(minutes=1)
+    assert isinstance(soon, Postponed) and soon.retry_after == timedelta(minutes=1)
     assert await provider.get_refund(RefundRef("BACK2", taken)) == NotFound()
     await shop.later(timedelta(minutes=1))
     assert isinstance(await provider.refund(second), Succeeded | Accepted)

@@ -13,7 +13,7 @@ import pytest
 from aiohttp import web
 from builders import Ride
 from collecting_bench import Bench, open_bench
-from fakes import FakeProvider
+from fakes import FakeProvider, Fault
 
 from service.adapters.providers import open_provider
 from service.adapters.providers.port import MerchantAccount, Provider
@@ -145,6 +145,24 @@ async def test_after_too_many_nothing_that_waits_is_called_and_no_key_changes(be
     await bench.settle_down(4)
     assert [await state_of(bench, ride) for ride in rides] == ["settled"] * 20
     assert len({key for _, key in bench.provider.calls}) == 20
+
+
+@pytest.mark.parametrize(("said", "goes_on"), [("throttled", False), ("postponed", True)])
+async def test_a_call_that_is_to_come_later_holds_up_no_other_of_its_account(
+    bench: Bench, said: Fault, goes_on: bool
+) -> None:
+    """WeChat Pay's minute between two refunds of one payment silenced its whole account for a minute."""
+    first = await bench.ride(await bench.party(), 300)
+    bench.provider.faults["*"] = [said]
+    await bench.collection.submit_round(bench.account_no)
+    assert await state_of(bench, first) == "submitting"
+    second = await bench.ride(await bench.party(), 200)
+    await bench.collection.submit_round(bench.account_no)
+    assert await state_of(bench, second) == ("settled" if goes_on else "new")
+    bench.pass_time(timedelta(seconds=31))
+    await bench.collection.submit_round(bench.account_no)
+    assert [await state_of(bench, ride) for ride in (first, second)] == ["settled"] * 2
+    assert len({key for _, key in bench.provider.calls}) == 2
 
 
 async def test_a_claim_whose_lease_runs_out_before_its_turn_is_given_back(bench: Bench) -> None:

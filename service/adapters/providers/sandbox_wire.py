@@ -20,9 +20,9 @@ from service.billing.outcomes import (
     NotFound,
     OpenUrl,
     Outcome,
+    Postponed,
     Rejected,
     Succeeded,
-    Throttled,
     Unknown,
 )
 
@@ -230,7 +230,7 @@ def statement(day: date, lines: list[StatementLine]) -> Statement | Unknown:
 
 def of_query(answer: Outcome) -> Outcome:
     """A query that failed says nothing about what was asked for, whatever its code."""
-    if isinstance(answer, NotFound | Throttled | Unknown):
+    if isinstance(answer, NotFound | Postponed | Unknown):
         return answer
     return Unknown(getattr(answer, "code", type(answer).__name__))
 

@@ -18,9 +18,9 @@ from service.billing.outcomes import (
     Declined,
     NeedsRider,
     NotFound,
+    Postponed,
     Rejected,
     RiderAction,
-    Throttled,
 )
 
 ASK_AFTER = tuple(timedelta(seconds=seconds) for seconds in (1, 2, 5, 10, 30, 60, 300))
@@ -193,7 +193,7 @@ def _told_nothing(hold: Hold, answer: HoldAnswer, now: datetime) -> Hold:
     """The hold after an answer that is not a status."""
     asking = hold.state is HoldState.REQUESTED
     match answer:
-        case Throttled(retry_after=wait):
+        case Postponed(retry_after=wait):
             return replace(hold, due_at=now + wait)
         case NeedsRider(action=action) if asking:
             return replace(_again(hold, now), action=action)

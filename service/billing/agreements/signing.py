@@ -16,9 +16,9 @@ from service.billing.outcomes import (
     Declined,
     NeedsRider,
     NotFound,
+    Postponed,
     Rejected,
     RiderAction,
-    Throttled,
 )
 
 State = Literal["pending", "active", "suspended", "refused", "revoked", "expired"]
@@ -165,7 +165,7 @@ def _told_of_its_end(agreement: Agreement, answer: AgreementAnswer, now: datetim
     match answer:
         case AgreementStatus(state="revoked" | "refused" | "expired") | NotFound() | Closed():
             return replace(agreement, ending_at=None, due_at=None)
-        case Throttled(retry_after=wait):
+        case Postponed(retry_after=wait):
             return replace(agreement, due_at=now + wait)
         case Rejected() | Conflict():
             return replace(agreement, due_at=now + OURS_AGAIN)
@@ -176,7 +176,7 @@ def _told_nothing(agreement: Agreement, answer: AgreementAnswer, now: datetime) 
     """The agreement after an answer that is not a status."""
     signing = agreement.state == "pending"
     match answer:
-        case Throttled(retry_after=wait):
+        case Postponed(retry_after=wait):
             return replace(agreement, due_at=now + wait)
         case NeedsRider(action=action) if signing:
             return replace(_again(agreement, now), action=action or agreement.action)

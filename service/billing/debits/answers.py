@@ -19,11 +19,11 @@ from service.billing.outcomes import (
     NeedsRider,
     NotFound,
     Outcome,
+    Postponed,
     Prepared,
     Rejected,
     RiderAction,
     Succeeded,
-    Throttled,
     Unknown,
 )
 
@@ -63,7 +63,7 @@ def on_submitted(debit: Debit, outcome: Outcome, now: datetime, terms: Terms) ->
             return manual(debit, outcome.code), ()
         case CapExceeded():
             return _cut(debit, outcome.cap_minor, now, terms), ()
-        case Throttled():
+        case Postponed():
             return replace(debit, due_at=now + outcome.retry_after, reason=THROTTLED), ()
         case AlreadyDone() | NotFound():
             return unknown(debit, type(outcome).__name__, now), ()
@@ -99,7 +99,7 @@ def on_lower_answered(debit: Debit, outcome: Outcome, now: datetime, terms: Term
             lowered = replace(debit, amount_minor=debit.lowering_to, asked_minor=debit.asked_minor - less)
             polled = replace(lowered, lowering_to=None, net_again=True, queries=0, due_at=dunning.poll_at(0, now))
             return polled, ()
-        case Throttled():
+        case Postponed():
             return replace(debit, due_at=now + outcome.retry_after), ()
         case Unknown() | Accepted() | NotFound():
             wait = dunning.query_at if debit.queries < ASKED_SOON else dunning.poll_at
@@ -202,7 +202,7 @@ def _unknown_queried(debit: Debit, outcome: Outcome, now: datetime, terms: Terms
             return manual(debit, f"the key's window is over and the outcome unknown: {debit.reason or 'no answer'}")
         case NotFound():
             return _not_found(debit, now)
-        case Throttled():
+        case Postponed():
             return replace(debit, due_at=now + outcome.retry_after)
         case _:
             return _told_nothing(debit, debit.reason or "unknown", now)
@@ -261,7 +261,7 @@ def _pending_queried(debit: Debit, outcome: Outcome, now: datetime, terms: Terms
 
 
 def _poll_again(debit: Debit, outcome: Outcome, now: datetime) -> Debit:
-    if isinstance(outcome, Throttled):
+    if isinstance(outcome, Postponed):
         return replace(debit, due_at=now + outcome.retry_after)
     return replace(debit, queries=debit.queries + 1, due_at=dunning.poll_at(debit.queries + 1, now))
 

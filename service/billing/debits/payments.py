@@ -32,9 +32,9 @@ from service.billing.outcomes import (
     NeedsRider,
     NotFound,
     Outcome,
+    Postponed,
     Prepared,
     Succeeded,
-    Throttled,
     Unknown,
 )
 
@@ -89,8 +89,8 @@ def payment_due(debit: Debit, now: datetime) -> Step:
 
 def payment_queried(debit: Debit, outcome: Outcome, now: datetime, terms: Terms) -> Debit:
     """Not paid yet: asked again while he has time, then collection goes on."""
-    if isinstance(outcome, Unknown | Throttled):
-        wait = outcome.retry_after if isinstance(outcome, Throttled) else None
+    if isinstance(outcome, Unknown | Postponed):
+        wait = outcome.retry_after if isinstance(outcome, Postponed) else None
         at = now + wait if wait is not None else dunning.query_at(debit.queries, now)
         return replace(debit, queries=debit.queries + 1, due_at=at)
     if left_open(debit):
@@ -127,7 +127,7 @@ def close_answered(debit: Debit, event: CloseAnswered, now: datetime, terms: Ter
             return replace(closed, net_again=False, excess_minor=0), effects
         case AlreadyDone():
             return unknown(debit, "paid while it was being closed", now), ()
-        case Throttled():
+        case Postponed():
             return replace(debit, due_at=now + outcome.retry_after), ()
         case Unknown() | Accepted():
             return replace(debit, queries=debit.queries + 1, due_at=dunning.query_at(debit.queries, now)), ()

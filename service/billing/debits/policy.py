@@ -24,7 +24,7 @@ from service.billing.debits.events import (
 )
 from service.billing.debits.money import Step
 from service.billing.debits.state import CAN_BE_OVERDUE, FINAL, Debit, State, Terms
-from service.billing.outcomes import Accepted, AlreadyDone, Prepared, Succeeded, Throttled, Unknown
+from service.billing.outcomes import Accepted, AlreadyDone, Postponed, Prepared, Succeeded, Unknown
 
 What = Literal["remind_attempt", "remind_due", "overdue", "remind_overdue", "notice", "report", "write_off", "nudge"]
 QUIET = frozenset({"remind_attempt", "remind_due", "remind_overdue", "notice", "nudge"})
@@ -98,7 +98,7 @@ def report_answered(debit: Debit, event: ReportAnswered, now: datetime, _terms: 
     """The provider knows; or he is told again, under the same key: what he refuses, once a day."""
     if event.record != debit.record or debit.record_at is not None:
         return debit, ()
-    if isinstance(event.outcome, Unknown | Throttled | Prepared):
+    if isinstance(event.outcome, Unknown | Postponed | Prepared):
         return debit, ()
     if not isinstance(event.outcome, Accepted | AlreadyDone | Succeeded):
         return replace(debit, record_asks=max(debit.record_asks, DAILY)), ()

@@ -20,10 +20,10 @@ from service.billing.outcomes import (
     NeedsRider,
     NotFound,
     Outcome,
+    Postponed,
     Prepared,
     Rejected,
     Succeeded,
-    Throttled,
     Unknown,
 )
 
@@ -157,7 +157,7 @@ def _submitted(refund: Refund, outcome: Outcome, now: datetime) -> Refund:
             return _failed(refund, "cap_exceeded")
         case Closed():
             return _failed(refund, outcome.code or "closed")
-        case Throttled():
+        case Postponed():
             return replace(refund, due_at=now + outcome.retry_after)
         case Conflict() if refund.code == outcome.code:  # Said before, and asked about since: nobody found it.
             return _manual(refund, outcome.code)
@@ -181,7 +181,7 @@ def _queried(refund: Refund, outcome: Outcome, now: datetime) -> Refund:
             return _failed(refund, outcome.code or "closed")
         case NotFound():
             return _not_found(refund, now)
-        case Throttled():
+        case Postponed():
             return replace(refund, due_at=now + outcome.retry_after)
         case _:
             wait = dunning.query_at if refund.state is RefundState.UNKNOWN else dunning.poll_at

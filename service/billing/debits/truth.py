@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from service.billing.debits import dunning
 from service.billing.debits.money import ENDED, Step, take_money, taken_minor
 from service.billing.debits.state import Debit, State, Terms
-from service.billing.outcomes import Outcome, Succeeded, Throttled, Unknown
+from service.billing.outcomes import Outcome, Postponed, Succeeded, Unknown
 
 
 def news(debit: Debit, key: str, outcome: Outcome, now: datetime, terms: Terms) -> Step:
@@ -43,8 +43,8 @@ def told(debit: Debit, outcome: Outcome, now: datetime, terms: Terms) -> Debit:
     """The doubt once the provider has answered the question about it; without an answer it is asked again."""
     if debit.doubted_minor is None:
         return debit
-    if isinstance(outcome, Unknown | Throttled):
-        wait = outcome.retry_after if isinstance(outcome, Throttled) else None
+    if isinstance(outcome, Unknown | Postponed):
+        wait = outcome.retry_after if isinstance(outcome, Postponed) else None
         again = now + wait if wait is not None else dunning.query_at(debit.queries, now)
         return replace(debit, queries=debit.queries + 1, due_at=again)
     return goes_on(replace(debit, doubted_minor=None, queries=0), now, terms)

@@ -22,7 +22,7 @@ from service.billing.debits.events import (
 )
 from service.billing.debits.refunds import REFUND_FINAL
 from service.billing.debits.state import Debit
-from service.billing.outcomes import NeedsRider, Outcome, Prepared, Succeeded, Throttled, Unknown
+from service.billing.outcomes import NeedsRider, Outcome, Postponed, Prepared, Succeeded, Unknown
 from service.flows.clock import Clock
 from service.flows.collection.calls import CALL_SECONDS, debit_ref, debit_request
 from service.flows.collection.keeping import Providers, context, keep, net_rides
@@ -123,7 +123,7 @@ class Hearing:
             async with asyncio.timeout(CONFIRM_SECONDS):
                 earlier = replace(row.debit, provider_key=key, provider_ref=None)
                 answer = await provider.get_debit(debit_ref(provider, row, earlier))
-        if isinstance(answer, Unknown | Throttled):
+        if isinstance(answer, Unknown | Postponed):
             raise NoAnswerError
         if not isinstance(answer, Succeeded) or answer.amount_minor != told.amount_minor:
             LOG.warning("told of money that is not there", key=key, told_minor=told.amount_minor, answer=repr(answer))

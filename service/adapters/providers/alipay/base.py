@@ -243,11 +243,11 @@ class AlipayAccount:
         state = self._meaning(trade, Accepted())
         return AlreadyDone() if isinstance(state, Succeeded) else state
 
-    async def _refused(self, problem: Problem, number: str) -> Outcome:
+    async def _refused(self, problem: Problem, number: str, attempt: int) -> Outcome:
         """What a refused debit means. "Closed" may be an unpaid trade, one that was given back, or its order: the trade
         tells, and one that Alipay does not know will not come."""
         if problem.sub_code != codes.TRADE_HAS_CLOSE:
-            return codes.outcome(problem)
+            return codes.of_debit(problem, attempt)
         trade = await self._trade(number)
         state = self._meaning(trade, Unknown(problem.sub_code)) if isinstance(trade, wire.TradeView) else trade
         if isinstance(state, NotFound | Closed):

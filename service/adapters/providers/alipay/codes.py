@@ -19,6 +19,7 @@ from service.billing.outcomes import (
     Declined,
     NotFound,
     Outcome,
+    Postponed,
     Rejected,
     Throttled,
     Unknown,
@@ -63,10 +64,11 @@ RETRYABLE = frozenset(
         "ACQ.BUYER_PAYMENT_AMOUNT_MONTH_LIMIT_ERROR",
         "ACQ.NO_PAYMENT_INSTRUMENTS_AVAILABLE",
         "ACQ.ERROR_BALANCE_PAYMENT_DISABLE",
-        "ACQ.PAYMENT_FAIL",
     }
 )
 """The rider can't pay now. ERR."""
+PAYMENT_FAIL = "ACQ.PAYMENT_FAIL"
+"""The payment failed, for no reason that is told: worth one more attempt. ERR."""
 FINAL = frozenset(
     {
         "ACQ.AGREEMENT_NOT_EXIST",
@@ -79,8 +81,13 @@ FINAL = frozenset(
     }
 )
 """Waiting does not help: he must sign again, or pay in another way. ERR."""
-OVER_CAP = frozenset({"ACQ.TOTAL_FEE_EXCEED", "ACQ.BEYOND_PAY_RESTRICTION", "ACQ.BEYOND_PER_RECEIPT_RESTRICTION"})
-"""More than the order allows; the last two are limits of the merchant's contract. ERR."""
+OVER_CAP = "ACQ.TOTAL_FEE_EXCEED"
+"""More than the order allows. ERR."""
+MERCHANT_LIMITS = frozenset({"ACQ.BEYOND_PAY_RESTRICTION", "ACQ.BEYOND_PER_RECEIPT_RESTRICTION"})
+"""More than the merchant's contract lets him receive, in all or at once: the order's cap is no help, and only people at
+Alipay can raise it. ERR."""
+MERCHANT_AGREEMENT = "ACQ.MERCHANT_AGREEMENT_"
+"""How every code begins that says that the merchant's contract for the product is not there, or not in force. ERR."""
 CONFLICTS = frozenset(
     {
         "ACQ.CONTEXT_INCONSISTENT",
@@ -97,8 +104,6 @@ REJECTIONS = frozenset(
         "ACQ.EXIST_FORBIDDEN_WORD",
         "ACQ.PARTNER_ERROR",
         "ACQ.SELLER_BEEN_BLOCKED",
-        "ACQ.MERCHANT_AGREEMENT_NOT_EXIST",
-        "ACQ.MERCHANT_AGREEMENT_INVALID",
         "ACQ.AMOUNT_OR_CURRENCY_ERROR",
         "ACQ.REASON_TRADE_REFUND_FEE_ERR",
         "ACQ.REFUND_AMT_NOT_EQUAL_TOTAL",
@@ -146,17 +151,27 @@ def _business(sub: str) -> Outcome:
     """What the business codes under 40004 mean."""
     if sub == "ACQ.TRADE_HAS_SUCCESS":
         return AlreadyDone()
-    if sub in RETRYABLE or sub in FINAL or sub in UNVERIFIED_AGREEMENT_OVER or sub in UNVERIFIED_REFUSED:
-        return Declined(sub in RETRYABLE, sub)
-    if sub in OVER_CAP:
+    if sub in RETRYABLE or sub == PAYMENT_FAIL:
+        return Declined(True, sub)
+    if sub in FINAL or sub in UNVERIFIED_AGREEMENT_OVER or sub in UNVERIFIED_REFUSED:
+        return Declined(False, sub)
+    if sub == OVER_CAP:
         return CapExceeded()
     if sub in CONFLICTS:
         return Conflict(sub)
-    if sub in REJECTIONS:
+    if sub in REJECTIONS or sub in MERCHANT_LIMITS or sub.startswith(MERCHANT_AGREEMENT):
         return Rejected(sub)
     if sub in NOT_THERE or sub in UNVERIFIED_NOT_THERE:
         return NotFound()
     return Unknown(f"code {sub or '40004'}")  # TRADE_HAS_CLOSE too: only a query tells more.
+
+
+def of_debit(problem: Problem, attempt: int) -> Outcome:
+    """What a refused debit means; `attempt` counts from 1. What fails for no reason that is told fails for good the
+    second time."""
+    if problem.sub_code == PAYMENT_FAIL and attempt > 1:
+        return Declined(False, problem.sub_code)
+    return outcome(problem)
 
 
 def of_refund(problem: Problem) -> Outcome:
@@ -178,11 +193,11 @@ def of_refund(problem: Problem) -> Outcome:
 def not_sent(answer: Outcome) -> Outcome:
     """A debit that was not sent, or was refused for certain, since what it needs could not be looked up: it is sent
     again under the same key."""
-    return Throttled(NOT_SENT_FOR) if isinstance(answer, Unknown) else answer
+    return Postponed(NOT_SENT_FOR) if isinstance(answer, Unknown) else answer
 
 
 def of_query(answer: Outcome) -> Outcome:
     """A query that failed says nothing about what was asked for, whatever its code."""
-    if isinstance(answer, NotFound | Throttled | Unknown):
+    if isinstance(answer, NotFound | Postponed | Unknown):
         return answer
     return Unknown(getattr(answer, "code", type(answer).__name__))

@@ -116,7 +116,7 @@ class PreauthProvider(AlipayAccount):
         }
         answer = await self._gateway.call("alipay.trade.pay", asked, wire.PAY)
         if isinstance(answer, Problem):
-            return await self._refused(answer, request.key)
+            return await self._refused(answer, request.key, request.attempt)
         if not isinstance(answer, wire.PayView):
             return answer
         if answer.out_trade_no not in ("", request.key):

@@ -151,7 +151,7 @@ class ZhimaProvider(AlipayAccount):
             if answer.out_trade_no not in ("", number):
                 return wire.ANOTHER_NUMBER
             return wire.accepted(answer, self._settings.credit_pay_modes)
-        outcome = await self._refused(answer, number) if isinstance(answer, Problem) else answer
+        outcome = await self._refused(answer, number, request.attempt) if isinstance(answer, Problem) else answer
         return await self._capped(request.hold) if outcome == CapExceeded() else outcome
 
     async def _number(self, debit: DebitRef | DebitRequest) -> str | Outcome:

@@ -34,10 +34,10 @@ from service.billing.outcomes import (
     NeedsRider,
     NotFound,
     Outcome,
+    Postponed,
     Prepared,
     Rejected,
     Succeeded,
-    Throttled,
     Unknown,
 )
 
@@ -135,8 +135,8 @@ class Debits:
             case NotFound():
                 return Rejected("PAYMENT_MISSING", f"{number} is not a payment of this account")
             case Unknown():
-                return Throttled(LOOK_AGAIN)
-            case Throttled():
+                return Postponed(LOOK_AGAIN)
+            case Postponed():
                 return intent
         assert isinstance(intent, Intent)
         standing = debit_outcome(intent)
@@ -163,7 +163,7 @@ class Debits:
         """A confirmation that was refused as impossible: it was confirmed before, or the rider's card is gone."""
         intent = await self._intents.get(number)
         if not isinstance(intent, Intent):
-            return intent if isinstance(intent, Throttled | Unknown) else refusal(refused)
+            return intent if isinstance(intent, Postponed | Unknown) else refusal(refused)
         standing = debit_outcome(intent)
         if not isinstance(standing, Prepared) and intent.status != "requires_payment_method":
             return standing

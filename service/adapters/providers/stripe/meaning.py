@@ -18,10 +18,10 @@ from service.billing.outcomes import (
     NeedsRider,
     NotFound,
     Outcome,
+    Postponed,
     Prepared,
     Rejected,
     Succeeded,
-    Throttled,
     Unknown,
 )
 
@@ -137,7 +137,7 @@ def refusal(refused: Refused) -> Outcome:
         case 403:
             return Rejected("PERMISSION_MISSING", f"the account's secret key may not {refused.call}")
         case 409:
-            return Throttled(IN_USE_RETRY)
+            return Postponed(IN_USE_RETRY)
     if error.type == "idempotency_error":
         return Conflict(code)
     if refused.status in REFUSED_UNREAD:
@@ -160,7 +160,7 @@ def of_query(answer: Refused | Outcome) -> Outcome:
         if answer.status == 404:
             return NotFound()
         answer = refusal(answer)
-    if isinstance(answer, NotFound | Throttled | Unknown):
+    if isinstance(answer, NotFound | Postponed | Unknown):
         return answer
     return Unknown(getattr(answer, "code", type(answer).__name__))
 

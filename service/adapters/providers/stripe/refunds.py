@@ -10,7 +10,7 @@ from service.adapters.providers.stripe.calls import Calls, Form
 from service.adapters.providers.stripe.intents import Intents
 from service.adapters.providers.stripe.meaning import of_query, refund_outcome, refund_refusal, refusal
 from service.adapters.providers.stripe.wire import KEY, REFUND, REFUNDS, Refund, Refused, our_key
-from service.billing.outcomes import NotFound, Outcome, Rejected, Throttled, Unknown
+from service.billing.outcomes import NotFound, Outcome, Postponed, Rejected, Unknown
 
 LOOK_AGAIN = timedelta(seconds=5)
 """A look for the refund that failed: nothing was sent, the same again soon."""
@@ -35,7 +35,7 @@ class Refunds:
         if isinstance(known, Refund):
             return refund_outcome(known)
         if not isinstance(known, NotFound):
-            return Throttled(LOOK_AGAIN) if isinstance(known, Unknown) else known
+            return Postponed(LOOK_AGAIN) if isinstance(known, Unknown) else known
         form: Form = [("payment_intent", payment), ("amount", amount), (f"metadata[{KEY}]", request.key)]
         refund = await self._calls.post("refunds", REFUND, form, request.key)
         if isinstance(refund, Refund):

@@ -24,6 +24,7 @@ from service.billing.outcomes import (
     Declined,
     NotFound,
     Outcome,
+    Postponed,
     Rejected,
     Throttled,
     Unknown,
@@ -160,7 +161,7 @@ def of_refund(problem: Problem) -> Outcome:
     The same INVALID_REQUEST is said of all that can never be given back, and only the text says which it is.
     """
     if problem.code in THROTTLED_WORDS or problem.number == TOO_OFTEN:
-        return Throttled(REFUND_APART)
+        return Postponed(REFUND_APART)
     if problem.code == "INVALID_REQUEST" and any(words in problem.message for words in REFUND_REFUSED):
         return Rejected(problem.name, problem.message)
     if problem.code == "INVALID_REQUEST" and REFUND_OTHERWISE in problem.message:
@@ -175,11 +176,11 @@ def times_refused(problem: Problem) -> bool:
 
 def not_sent(answer: Outcome) -> Outcome:
     """A call that was not made, since what it needs could not be looked up: it is made again under the same key."""
-    return Throttled(NOT_SENT_FOR) if isinstance(answer, Unknown) else answer
+    return Postponed(NOT_SENT_FOR) if isinstance(answer, Unknown) else answer
 
 
 def of_query(answer: Outcome) -> Outcome:
     """A query that failed says nothing about what was asked for, whatever its code."""
-    if isinstance(answer, NotFound | Throttled | Unknown):
+    if isinstance(answer, NotFound | Postponed | Unknown):
         return answer
     return Unknown(getattr(answer, "code", type(answer).__name__))

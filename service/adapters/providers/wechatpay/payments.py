@@ -21,6 +21,7 @@ from service.billing.outcomes import (
     NeedsRider,
     NotFound,
     Outcome,
+    Postponed,
     Rejected,
     Throttled,
     Unknown,
@@ -106,7 +107,7 @@ class Payments:
         if isinstance(answer, Problem):
             return codes.of_refund(answer)
         if isinstance(answer, Throttled) and not isinstance(answer, Unreachable):
-            return Throttled(max(answer.retry_after, codes.REFUND_APART))
+            return Postponed(max(answer.retry_after, codes.REFUND_APART))
         return self._refunded(answer, request.key) if isinstance(answer, wire.RefundView) else answer
 
     async def get_refund(self, refund: RefundRef) -> Outcome:
