@@ -148,6 +148,10 @@ async def _ledger(store: AuditStore, operator_no: int | None, names: dict[int, s
             Problem(place, "cap_use", f"{end.balance_window} of rider {end.rider_no}", "a chain from 0 to the balance",
                     f"{end.value} {times}")
         )  # fmt: skip
+    for shared in await store.shared_payments(operator_no):
+        named = f"payment {shared.provider_ref} at account {shared.account_no}"
+        place = Place(names.get(shared.operator_no))
+        problems.append(Problem(place, "debit", f"receipts: {named}", "one receipt", f"receipts of {shared.debits}"))
     trial: dict[tuple[int, str], int] = defaultdict(int)
     receivables = await store.receivables(operator_no)
     for row in await store.accounts(operator_no):

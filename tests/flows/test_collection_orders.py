@@ -270,3 +270,45 @@ async def test_a_hold_that_trips_over_a_bug_of_ours_holds_up_no_other(database_u
         with pytest.raises(ZeroDivisionError):
             await holds_of(bench).resolve_round(bench.account_no)
         assert sorted([(await hold_of(bench, ride))[0] for ride in rides]) == ["open", "open", "requested"]
+
+
+@pytest.mark.parametrize(
+    ("policy", "agreed", "opened_at", "taken"),
+    [
+        ('{"cap_minor": 10000}', None, 100_000, 10_000),
+        ("{}", None, 500_000, 100_000),
+        ('{"cap_minor": 10000}', 30_000, 100_000, 30_000),
+        ('{"cap_minor": 200000}', None, 20_000, 20_000),
+        ('{"cap_minor": 200000}', None, 200_000, 150_000),
+    ],
+)
+async def test_a_ride_without_a_hold_is_debited_up_to_its_holds_cap_and_the_rest_is_the_riders(
+    database_url: str, policy: str, agreed: int | None, opened_at: int, taken: int
+) -> None:
+    """The cap is the agreement's, else the operator's, and never more than the provider opens the hold with."""
+    async with open_bench(database_url, ORDERS) as bench:
+        bench.provider.next_hold = HoldStatus("open", "hold-ref", opened_at)
+        party = await bench.party(cap_minor=agreed)
+        await bench.connection.execute(
+            "UPDATE operator SET hold_policy = $2 WHERE operator_no = $1", party.operator_no, policy
+        )
+        ride = await bench.ride(party, 150_000)
+        await go_on(bench, 6, timedelta(minutes=1))
+        left = [("needs_rider", 150_000 - taken, 0)] if taken < 150_000 else []
+        assert await bench.states(ride) == [("settled", taken, taken), *left]
+        await assert_books_agree(bench)
+
+
+async def test_what_waits_for_the_rider_to_confirm_a_hold_is_cut_to_it_with_what_came_meanwhile(
+    database_url: str,
+) -> None:
+    async with open_bench(database_url, replace(ORDERS, further_debit=True)) as bench:
+        bench.provider.next_hold = HoldStatus("pending", action=OpenUrl("https://confirm.invalid"))
+        ride = await bench.ride(await bench.party(), 300)
+        await go_on(bench, 3, timedelta(minutes=1))
+        await bench.owe(ride, 2, 200)
+        assert await bench.states(ride) == [("needs_rider", 500, 0)]
+        bench.provider.holds = dict.fromkeys(bench.provider.holds, HoldStatus("open", "hold-ref", 400))
+        await go_on(bench, 6)
+        assert await bench.states(ride) == [("settled", 400, 400), ("needs_rider", 100, 0)]
+        await assert_books_agree(bench)

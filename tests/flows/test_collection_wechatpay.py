@@ -73,7 +73,7 @@ class Shop:
             self.bench.account_no,
         )
         found = await self.merchant.peer.debit(key)
-        assert found is not None
+        assert isinstance(found, dict)
         return found
 
     async def hold_state(self, ride: Ride) -> str:

@@ -35,6 +35,7 @@ async def check_world(world: World, script: Script) -> None:
     found += await _check_owed(world, script)
     found += await _check_ledger(world, script)
     found += await _check_rest(world, script, debits)
+    found += await _check_holds(world, script)
     found += [f"still set aside: {row}" for row in await world.rows("SELECT * FROM set_aside")]
     if found:
         lines = [f"world {world.seed}, {world.weather}", *found, *await _story(world, script)]
@@ -51,6 +52,7 @@ def _check_ride(world: World, ride: Ride, debits: list[dict[str, Any]], late: bo
     found = []
     if (paid, back) != (ours_paid, ours_back):
         found.append(f"{ride.session_id}: paid {paid}, back {back} there; paid {ours_paid}, back {ours_back} here")
+    found += _check_told(world, ride, debits)
     forgone = sum(row["forgone_minor"] for row in debits)
     unpaid = [row for row in debits if row["state"] not in FINAL]
     open_minor = sum(row["amount_minor"] - row["paid_minor"] - row["excess_minor"] for row in unpaid)
@@ -65,6 +67,33 @@ def _check_ride(world: World, ride: Ride, debits: list[dict[str, Any]], late: bo
     return found
 
 
+def _check_told(world: World, ride: Ride, debits: list[dict[str, Any]]) -> list[str]:
+    """Who was told that the rider had paid elsewhere collects nothing any more; whoever listens was told."""
+    ended = all(row["state"] in FINAL - {"written_off"} for row in debits)
+    outside = any(row["state"] == "settled_elsewhere" for row in debits)
+    listens = world.accounts[ride.account_no][1].capabilities.told_paid_elsewhere
+    if not (ended and outside and listens):
+        return []
+    there = (debit for debit in debits_there(world, ride) if debit.state == "accepted")
+    return [f"{ride.session_id}: {debit.asked.key} is still collected, though it was paid elsewhere" for debit in there]
+
+
+async def _check_holds(world: World, script: Script) -> list[str]:
+    """What is debited on a hold is no more than its cap."""
+    rows = await world.rows(ON_HOLDS, script.operator.operator_no)
+    return [f"{row['taken']} is debited on the hold of {row['session_id']}, of {row['cap_minor']}" for row in rows]
+
+
+ON_HOLDS = """
+SELECT h.session_id, h.cap_minor, sum(CASE WHEN d.state IN ('settled', 'settled_elsewhere', 'settled_twice', 'waived',
+    'written_off', 'cancelled') THEN d.paid_minor - d.refunded_minor ELSE d.amount_minor END)::bigint AS taken
+FROM hold h JOIN debit d ON d.session_key = h.session_key AND d.slot = h.slot AND d.begun_at >= h.opened_at
+WHERE h.operator_no = $1 AND h.opened_at IS NOT NULL AND h.state IN ('open', 'completing', 'completed')
+GROUP BY h.session_id, h.cap_minor
+HAVING sum(CASE WHEN d.state IN ('settled', 'settled_elsewhere', 'settled_twice', 'waived', 'written_off', 'cancelled')
+    THEN d.paid_minor - d.refunded_minor ELSE d.amount_minor END) > h.cap_minor
+ORDER BY h.session_id
+"""
 REFUSED_LATE = """
 SELECT FROM refund r JOIN debit d USING (ride_no, ordinal)
 WHERE d.operator_no = $1 AND d.session_id = $2 AND r.state = 'failed'

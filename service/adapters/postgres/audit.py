@@ -18,7 +18,9 @@ from service.adapters.postgres.rides import RideStore, stored_revision
 from service.billing.auditing.rows import (
     AuditedDebits,
     RideRows,
+    SharedPayment,
     StoredCapUse,
+    StoredHold,
     StoredKey,
     StoredObligation,
     StoredRefund,
@@ -120,6 +122,7 @@ class AuditStore(RideStore):
         odd = _grouped(odd for row in told for odd in _unreadable(row))
         transitions = _grouped(_rows(LifeRow, await self.all("audit_transitions", *place)))
         refunds = _grouped(_refunds(await self.all("audit_refunds", *place)))
+        holds = _grouped(_rows(StoredHold, await self.all("audit_holds", *place)))
         tables: tuple[Mapping[int, Any], ...] = (
             *(revisions, obligations, transfers, cap_uses),
             *(debits, transitions, refunds),
@@ -132,7 +135,11 @@ class AuditStore(RideStore):
                 transfers=transfers.get(number, ()),
                 cap_uses=cap_uses.get(number, ()),
                 debits=AuditedDebits(
-                    debits.get(number, ()), transitions.get(number, ()), refunds.get(number, ()), odd.get(number, ())
+                    debits.get(number, ()),
+                    transitions.get(number, ()),
+                    refunds.get(number, ()),
+                    odd.get(number, ()),
+                    holds.get(number, ()),
                 ),
             )
             for number in sorted(set().union(*tables))
@@ -191,6 +198,10 @@ class AuditStore(RideStore):
     async def loose_ends(self, operator_no: int | None) -> list[LooseEnd]:
         """Where the chain of a balance's movements is broken."""
         return [LooseEnd(*_plain(row)) for row in await self.all("audit_balances", operator_no)]
+
+    async def shared_payments(self, operator_no: int | None) -> list[SharedPayment]:
+        """Payments of a provider that stand in more than one receipt."""
+        return list(_rows(SharedPayment, await self.all("audit_shared_payments", operator_no)))
 
     async def accounts(self, operator_no: int | None) -> list[AccountSum]:
         """Every account of the ledger, added up."""

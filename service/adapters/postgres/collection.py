@@ -56,7 +56,7 @@ class RefundRow(msgspec.Struct, frozen=True):
 
 
 class OwingRow(msgspec.Struct, frozen=True):
-    """A ride's obligations summed, with its agreement."""
+    """A ride's obligations summed, with its agreement; `hold_cap_minor` is what the operator has said of its hold's."""
 
     ride_no: int
     slot: int
@@ -72,6 +72,7 @@ class OwingRow(msgspec.Struct, frozen=True):
     agreement_id: str
     account_no: int
     cap_minor: int | None
+    hold_cap_minor: int | None
     time_zone: str
     language: str
     provider: str
@@ -303,7 +304,7 @@ def _debit_row(row: asyncpg.Record) -> DebitRow:
 def _hold_seen(row: asyncpg.Record) -> HoldSeen:
     action = row["hold_action"]
     asked = None if action is None else _ACTION.decode(action)
-    return HoldSeen(row["hold_state"], row["hold_ordinal"], asked, row["hold_reason"])
+    return HoldSeen(row["hold_state"], row["hold_ordinal"], asked, row["hold_reason"], row["hold_cap_minor"])
 
 
 def _refund_row(row: asyncpg.Record) -> RefundRow:

@@ -9,7 +9,7 @@ from service.billing.auditing.problems import MISSING, Place, Problem
 from service.billing.auditing.rows import AuditedDebits, StoredRefund, StoredTransfer
 from service.billing.debits.collecting import FACT_ORDINALS, ledger_transfers
 from service.billing.debits.lives import LifeRow, Move, life_digest, refund_digest, told_digest
-from service.billing.debits.obligations import PAID_OUTSIDE, covered_minor
+from service.billing.debits.obligations import PAID_OUTSIDE, covered_minor, taken_minor
 from service.billing.debits.refunds import REFUND_FINAL, Refund, RefundState
 from service.billing.debits.state import FINAL, UNSURE, UNWRITTEN, Debit
 from service.billing.keys import provider_key, slot_of
@@ -64,6 +64,7 @@ def check_debits(
         yield from _check_refunds(place, debit, refunds)
         yield from _check_ledger(place, debit, own)
         yield from _check_transfers(place, debit, own, refunds, life)
+    yield from _check_caps(place, rows)
     if owed_minor is not None:
         yield from _check_owed(place, rows, owed_minor)
 
@@ -207,6 +208,15 @@ def _check_transfers(
                 yield Problem(place, "transfer", column, getattr(wanted, column), row)
         if at is None:
             yield Problem(place, "transfer", "ordinal, posted_at", "a transition of the debit", row)
+
+
+def _check_caps(place: Place, rows: AuditedDebits) -> Iterator[Problem]:
+    """What is debited on a hold is no more than its cap; what the rider approves himself is on none."""
+    for hold in rows.holds:
+        on_it = (debit for debit in rows.debits if debit.begun_at is not None and debit.begun_at >= hold.opened_at)
+        taken = sum(taken_minor(debit) for debit in on_it)
+        if taken > hold.cap_minor:
+            yield Problem(place, "debit", "amount_minor on its hold", f"{hold.cap_minor}, the hold's cap", taken)
 
 
 def _check_owed(place: Place, rows: AuditedDebits, owed_minor: int) -> Iterator[Problem]:

@@ -74,6 +74,23 @@ class StoredRefund(msgspec.Struct, frozen=True):
     digest: UUID
 
 
+class StoredHold(msgspec.Struct, frozen=True):
+    """What of a row of `hold` bounds its ride's debits: those that were begun since it was opened."""
+
+    ride_no: int
+    cap_minor: int
+    opened_at: datetime
+
+
+class SharedPayment(msgspec.Struct, frozen=True):
+    """A provider's number of a payment that stands in more than one receipt of an account; `debits` names them."""
+
+    operator_no: int
+    account_no: int
+    provider_ref: str
+    debits: str
+
+
 class StoredTariff(msgspec.Struct, frozen=True):
     """A row of `tariff` with one of its versions; those columns are None where it has none."""
 
@@ -103,6 +120,7 @@ class AuditedDebits(msgspec.Struct, frozen=True):
     transitions: Sequence[LifeRow] = ()
     refunds: Sequence[StoredRefund] = ()
     unreadable: Sequence[Unreadable] = ()
+    holds: Sequence[StoredHold] = ()
 
 
 class RideRows(msgspec.Struct, kw_only=True):

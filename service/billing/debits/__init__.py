@@ -149,6 +149,9 @@ def _begin(debit: Debit, now: datetime, terms: Terms) -> Step:
     waits = holding.hold_first(debit, now, terms)
     if waits is not None:
         return waits
+    cut = holding.cut_to_hold(debit, now, terms)
+    if cut is not None:
+        return cut, ()
     key = provider_key(debit.session_key.bytes, "debit", debit.ordinal, debit.attempts) if fresh else debit.provider_key
     begun = replace(
         debit,

@@ -53,5 +53,23 @@ def hold_first(debit: Debit, now: datetime, terms: Terms) -> Step | None:
     return _for_rider(debit, f"the hold was refused: {hold.reason or ''}".rstrip(": "), None), ()
 
 
+def cut_to_hold(debit: Debit, now: datetime, terms: Terms) -> Debit | None:
+    """The debit at what its open hold allows, where it was netted before that was known; None: it fits.
+
+    What it leaves of the ride is netted again, for the rider to approve. A number that stays the same was sent with its
+    amount before.
+    """
+    hold, able = terms.hold, terms.capabilities
+    sent = debit.attempts > 0 and not able.new_key_after_decline
+    if sent or hold is None or hold.state != "open" or hold.cap_minor is None:
+        return None
+    if debit.amount_minor <= hold.cap_minor:
+        return None
+    if hold.cap_minor <= 0:
+        return _for_rider(debit, "cap_exceeded", None)
+    cut = max(hold.cap_minor, debit.paid_minor)
+    return replace(debit, amount_minor=cut, capped=True, net_again=True, due_at=now)
+
+
 def _for_rider(debit: Debit, reason: str, due_at: datetime | None) -> Debit:
     return replace(debit, state=State.NEEDS_RIDER, reason=reason, action=None, queries=0, due_at=due_at)

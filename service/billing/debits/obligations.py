@@ -9,6 +9,7 @@ import msgspec
 
 from service.billing.capabilities import Capabilities
 from service.billing.debits.events import OwedChanged, RefundAsked
+from service.billing.debits.holding import waits_for_hold
 from service.billing.debits.state import FINAL, UNSURE, Debit, State
 from service.billing.debits.wishes import refundable_minor
 
@@ -77,8 +78,8 @@ def _more(
     more_minor: int, debits: Sequence[Debit], capabilities: Capabilities, cap_minor: int | None
 ) -> tuple[Netting, ...]:
     """A further debit up to the cap where one is allowed; what is left needs the rider, never hidden in another."""
-    room = more_minor if cap_minor is None else max(cap_minor - sum(map(_taken_minor, debits)), 0)
-    untried = next((debit for debit in debits if debit.state is State.NEW and not debit.attempts), None)
+    room = more_minor if cap_minor is None else max(cap_minor - sum(map(taken_minor, debits)), 0)
+    untried = next(filter(_untried, debits), None)
     if untried is not None:
         added = min(more_minor, room)
         raised = [Change(untried.ordinal, OwedChanged(untried.amount_minor + added))] if added else []
@@ -128,7 +129,12 @@ def _asked_for(debit: Debit) -> bool:
     return debit.submitted_at is not None or debit.state not in (State.WAIVED, State.CANCELLED)
 
 
-def _taken_minor(debit: Debit) -> int:
+def _untried(debit: Debit) -> bool:
+    """Whether more can still be in the same debit: it was never sent, and will be."""
+    return (debit.state is State.NEW and not debit.attempts) or waits_for_hold(debit)
+
+
+def taken_minor(debit: Debit) -> int:
     """What a debit uses of the cap: what was or may be taken without the rider's approval."""
     if debit.state in FINAL:
         return debit.paid_minor - debit.refunded_minor - debit.refunding_minor

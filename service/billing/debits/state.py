@@ -182,12 +182,14 @@ class Debit(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class HoldSeen(msgspec.Struct, frozen=True):
-    """The hold of a debit's ride, as it stands; `ordinal` counts those that the ride had before."""
+    """The hold of a debit's ride, as it stands; `ordinal` counts those that the ride had before. `cap_minor` is the
+    most that may be debited on it, once it is open."""
 
     state: str
     ordinal: int = 0
     action: RiderAction | None = None
     reason: str | None = None
+    cap_minor: int | None = None
 
 
 class Terms(msgspec.Struct, frozen=True):

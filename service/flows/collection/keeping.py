@@ -182,7 +182,10 @@ async def _publish(
 def _owing(
     row: OwingRow, key: UUID, session_id: str, hold_cap: int | None, debits: Iterable[Debit], about: Context
 ) -> RideOwing:
+    able = about.terms.capabilities
     caps = [cap for cap in (hold_cap, row.cap_minor) if cap is not None]
+    if not caps and able.hold_needed and not able.debits_without_hold:  # That of the hold that it will get.
+        caps = [HoldPolicy().cap_minor if row.hold_cap_minor is None else row.hold_cap_minor]
     return RideOwing(
         ride_no=row.ride_no,
         slot=row.slot,

@@ -55,6 +55,24 @@ SELECT * FROM refund
 WHERE ride_no > $1 AND ride_no <= $2 AND ($3::integer IS NULL OR operator_no = $3)
 ORDER BY ride_no, ordinal, refund_ordinal;
 
+-- name: audit_holds
+-- The caps under which debits were begun, by ride.
+SELECT d.ride_no, h.cap_minor, h.opened_at
+FROM debit d JOIN hold h ON h.session_key = d.session_key AND h.slot = d.slot
+WHERE d.ride_no > $1 AND d.ride_no <= $2 AND d.ordinal = 1 AND ($3::integer IS NULL OR d.operator_no = $3)
+  AND h.opened_at IS NOT NULL AND h.state IN ('open', 'completing', 'completed')
+ORDER BY d.ride_no;
+
+-- name: audit_shared_payments
+-- A payment that a provider took once and that stands in two receipts is two settlements in the ledger.
+SELECT d.operator_no, d.account_no, r.value ->> 'provider_ref' AS provider_ref,
+  string_agg(d.ride_no || '-' || d.ordinal, ', ' ORDER BY d.ride_no, d.ordinal) AS debits
+FROM debit d
+CROSS JOIN LATERAL jsonb_array_elements(
+  CASE jsonb_typeof(d.receipts) WHEN 'array' THEN d.receipts ELSE '[]' END) r
+WHERE r.value ->> 'provider_ref' IS NOT NULL AND ($1::integer IS NULL OR d.operator_no = $1)
+GROUP BY 1, 2, 3 HAVING count(*) > 1 ORDER BY 1, 2, 3;
+
 -- name: audit_tariffs
 -- Every version of every tariff; a tariff without one has none of the columns.
 SELECT t.tariff_no, t.operator_no, t.tariff_id, t.versions, v.version, v.valid_from, v.document, v.digest

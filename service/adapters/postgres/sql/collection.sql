@@ -31,6 +31,7 @@ SELECT d.*, o.operator_id, o.calendar AS operator_calendar, o.name AS operator_n
   a.agreement_id, a.time_zone, a.language, m.provider, m.account_id, m.settings AS account_settings,
   a.provider_key AS agreement_key, a.provider_ref AS agreement_ref, h.provider_key AS hold_key, h.provider_ref AS hold_ref,
   h.state AS hold_state, h.ordinal AS hold_ordinal, h.action AS hold_action, h.reason AS hold_reason,
+  h.cap_minor AS hold_cap_minor,
   (SELECT restored_at FROM installation) AS restored_at
 FROM debit d
 JOIN agreement a ON a.agreement_no = d.agreement_no
@@ -49,6 +50,7 @@ SELECT d.*, o.operator_id, o.calendar AS operator_calendar, o.name AS operator_n
   a.agreement_id, a.time_zone, a.language, m.provider, m.account_id, m.settings AS account_settings,
   a.provider_key AS agreement_key, a.provider_ref AS agreement_ref, h.provider_key AS hold_key, h.provider_ref AS hold_ref,
   h.state AS hold_state, h.ordinal AS hold_ordinal, h.action AS hold_action, h.reason AS hold_reason,
+  h.cap_minor AS hold_cap_minor,
   (SELECT restored_at FROM installation) AS restored_at
 FROM (
   (SELECT ride_no, ordinal, slot, due_at FROM debit
@@ -102,6 +104,7 @@ SELECT d.*, o.operator_id, o.calendar AS operator_calendar, o.name AS operator_n
   a.agreement_id, a.time_zone, a.language, m.provider, m.account_id, m.settings AS account_settings,
   a.provider_key AS agreement_key, a.provider_ref AS agreement_ref, h.provider_key AS hold_key, h.provider_ref AS hold_ref,
   h.state AS hold_state, h.ordinal AS hold_ordinal, h.action AS hold_action, h.reason AS hold_reason,
+  h.cap_minor AS hold_cap_minor,
   (SELECT restored_at FROM installation) AS restored_at
 FROM debit d
 JOIN agreement a ON a.agreement_no = d.agreement_no
@@ -118,6 +121,7 @@ SELECT d.*, o.operator_id, o.calendar AS operator_calendar, o.name AS operator_n
   a.agreement_id, a.time_zone, a.language, m.provider, m.account_id, m.settings AS account_settings,
   a.provider_key AS agreement_key, a.provider_ref AS agreement_ref, h.provider_key AS hold_key, h.provider_ref AS hold_ref,
   h.state AS hold_state, h.ordinal AS hold_ordinal, h.action AS hold_action, h.reason AS hold_reason,
+  h.cap_minor AS hold_cap_minor,
   (SELECT restored_at FROM installation) AS restored_at
 FROM debit d
 JOIN agreement a ON a.agreement_no = d.agreement_no
@@ -142,7 +146,8 @@ SELECT DISTINCT ride_no FROM debit WHERE ride_no > $1 ORDER BY ride_no LIMIT $2;
 -- name: rides_owing
 -- What each ride owes in all, on its latest agreement, with the events that name its session.
 SELECT owed.*, ride.events, o.operator_id, o.calendar AS operator_calendar, o.name AS operator_name,
-  o.contact AS operator_contact, a.agreement_id, a.account_no, a.cap_minor, a.time_zone, a.language, m.provider, m.account_id, m.settings AS account_settings,
+  o.contact AS operator_contact, a.agreement_id, a.account_no, a.cap_minor,
+  (o.hold_policy ->> 'cap_minor')::bigint AS hold_cap_minor, a.time_zone, a.language, m.provider, m.account_id, m.settings AS account_settings,
   (SELECT restored_at FROM installation) AS restored_at
 FROM (
   SELECT ride_no, slot, operator_no, max(currency) AS currency, sum(amount_minor)::bigint AS owed_minor,
@@ -177,11 +182,12 @@ FROM ride_revision r WHERE r.ride_no = ANY($1::bigint[]) AND r.ride_no BETWEEN $
 
 -- name: want_hold
 -- A hold for the ride of debit $1 that was charged without one, or whose own is over or was refused by us before the rider
--- had signed: the holds' rounds open it. None while the agreement waits for him.
+-- had signed: the holds' rounds open it. None while the agreement waits for him. Its cap is the agreement's, else the
+-- operator's ($6: where he has said none), as of one that is asked for before the ride.
 INSERT INTO hold (session_key, slot, operator_no, session_id, agreement_no, account_no, tariff_id, state, cap_minor,
   currency, provider_key, ordinal, requested_at, due_at, updated_at)
 SELECT d.session_key, d.slot, d.operator_no, d.session_id, d.agreement_no, d.account_no, coalesce(t.tariff_id, ''),
-  'requested', coalesce(a.cap_minor, greatest((o.hold_policy ->> 'cap_minor')::bigint, $6, d.amount_minor)), d.currency,
+  'requested', coalesce(a.cap_minor, (o.hold_policy ->> 'cap_minor')::bigint, $6), d.currency,
   $3, $4, $5, $5, $5
 FROM debit d
 JOIN agreement a ON a.agreement_no = d.agreement_no
@@ -189,7 +195,8 @@ JOIN operator o ON o.operator_no = d.operator_no
 LEFT JOIN tariff t ON t.tariff_no = d.tariff_no
 WHERE d.ride_no = $1 AND d.ordinal = $2 AND a.state <> 'pending'
 ON CONFLICT (session_key, slot) DO UPDATE SET state = 'requested', provider_key = excluded.provider_key,
-  ordinal = excluded.ordinal, provider_ref = NULL, action = NULL, reason = NULL, requested_at = excluded.requested_at,
+  ordinal = excluded.ordinal, cap_minor = excluded.cap_minor, provider_ref = NULL,
+  action = NULL, reason = NULL, requested_at = excluded.requested_at,
   opened_at = NULL, expires_at = NULL, asks = 0, due_at = excluded.due_at, updated_at = excluded.updated_at,
   version = hold.version + 1
 WHERE (hold.state IN ('expired', 'completed', 'released') OR (hold.state = 'refused' AND hold.reason = 'agreement_pending'))
@@ -310,6 +317,7 @@ SELECT d.*, o.operator_id, o.calendar AS operator_calendar, o.name AS operator_n
   a.agreement_id, a.time_zone, a.language, m.provider, m.account_id, m.settings AS account_settings,
   a.provider_key AS agreement_key, a.provider_ref AS agreement_ref, h.provider_key AS hold_key, h.provider_ref AS hold_ref,
   h.state AS hold_state, h.ordinal AS hold_ordinal, h.action AS hold_action, h.reason AS hold_reason,
+  h.cap_minor AS hold_cap_minor,
   (SELECT restored_at FROM installation) AS restored_at
 FROM debit d
 JOIN agreement a ON a.agreement_no = d.agreement_no
