@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import doors
 import pytest
+from doors_bills import WECHAT, seeds_of_archives
 from doors_notices import SIGNED, seeds_of_stripe
 from doors_records import KEY
 from event_records import binary
@@ -48,6 +49,11 @@ FOUND: dict[str, tuple[str, Callable[[], bytes]]] = {
     "a card payment can be captured before the year -3166904": (
         "stripe-notice",
         lambda: HELD.replace(b"1790000000", b"-99999999999999"),
+    ),
+    "a bill's row has a NUL": ("wechatpay-bill", lambda: WECHAT.replace("4200", "42\0").encode()),
+    "an archive says that its first file begins before it": (
+        "alipay-archive",
+        lambda: seeds_of_archives()[1].replace(b"PK\x05\x06", b"\x00PK\x05\x06").replace(b"PK\x03\x04", b"PK\x03"),
     ),
     "an amount is a number of 64 bits, its fee another": (
         "stripe-notice",

@@ -7,6 +7,7 @@ vectors in tests/vectors/signatures.json.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from urllib.parse import quote
 
@@ -16,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from service.adapters.providers.rsa import sign
 
 _JSON = json.JSONDecoder()
-_WHITE = " \t\r\n"
+_WHITE = re.compile(r"[ \t\r\n]+")
 
 
 class Envelope(msgspec.Struct, frozen=True):
@@ -115,9 +116,8 @@ def _expect(text: str, at: int, sign_: str) -> int:
 
 
 def _skip(text: str, at: int) -> int:
-    while at < len(text) and text[at] in _WHITE:
-        at += 1
-    return at
+    found = _WHITE.match(text, at)
+    return at if found is None else found.end()
 
 
 def _joined(params: Mapping[str, str], left_out: set[str], *, empty: bool) -> str:

@@ -33,6 +33,7 @@ KINDS: dict[str, Literal["debit", "refund"]] = {"交易": "debit", "退款": "re
 NO_BILL = frozenset({"BILL_NOT_EXIST", "isp.bill_not_exist"})
 """There is none for that day, or not yet (error table of the method, opendocs.alipay.com/open/02e7gr; older words)."""
 UNPACKED_BYTES_MAX = 8 * ANSWER_BYTES_MAX
+PIECE_BYTES = 1 << 20
 
 
 async def read_statement(gateway: Gateway, day: date) -> StatementAnswer:
@@ -53,11 +54,11 @@ def unpacked(day: date, body: bytes) -> Statement | Unknown:
     """The rows of a downloaded bill; a row that can't be read makes all of it unreadable, since money is in it."""
     try:
         with zipfile.ZipFile(io.BytesIO(body)) as archive:
-            if sum(entry.file_size for entry in archive.infolist()) > UNPACKED_BYTES_MAX:
-                return Unknown("the bill is too long")
-            texts = [archive.read(entry).decode("gb18030") for entry in archive.infolist()]  # All of GBK, and more.
-    except (zipfile.BadZipFile, zlib.error, UnicodeDecodeError, EOFError, RuntimeError) as error:
+            texts = _texts(archive)
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError) as error:
         return Unknown(f"the bill can't be read: {type(error).__name__}")
+    if texts is None:
+        return Unknown("the bill is too long")
     rows: list[StatementRow] = []
     found = False
     for text in texts:
@@ -74,6 +75,26 @@ def unpacked(day: date, body: bytes) -> Statement | Unknown:
                 return Unknown("a row of the bill can't be read")
             rows.append(row)
     return Statement(day, tuple(rows)) if found else Unknown("the bill has no table of trades")
+
+
+def _texts(archive: zipfile.ZipFile) -> list[str] | None:
+    """The files of an archive, None where they are too long in all; their lengths are counted, not believed.
+
+    Raises ValueError for what is packed in a way that unpacks without a bound (bzip2, LZMA), and as zipfile does.
+    """
+    texts, left = [], UNPACKED_BYTES_MAX
+    for entry in archive.infolist():
+        if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise ValueError("packed in another way")
+        raw = bytearray()
+        with archive.open(entry) as file:
+            while part := file.read(PIECE_BYTES):
+                raw += part
+                left -= len(part)
+                if left < 0:
+                    return None
+        texts.append(raw.decode("gb18030"))  # All of GBK, and more.
+    return texts
 
 
 def _cells(line: str, count: int) -> list[str]:
@@ -96,7 +117,7 @@ def _row(cells: list[str]) -> StatementRow | None:
     what = KINDS.get(kind)
     sign = -1 if what == "refund" else 1
     taken, charged = _signed(amount), _signed(fee)
-    if what is None or taken is None or charged is None or taken * sign <= 0:
+    if what is None or taken is None or charged is None or taken * sign <= 0 or any("\0" in cell for cell in cells):
         return None
     try:
         at = datetime.strptime(done_at, "%Y-%m-%d %H:%M:%S").replace(tzinfo=ZONE).astimezone(UTC)

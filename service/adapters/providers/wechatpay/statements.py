@@ -92,6 +92,8 @@ def _row(cells: list[str]) -> StatementRow | None:
     moved = _minor(refunded if given_back else amount)
     if state not in ("SUCCESS", "REFUND", "REVOKED") or charged is None or moved is None or moved <= 0:
         return None
+    if any("\0" in cell for cell in cells):
+        return None
     try:
         at = datetime.strptime(done_at, "%Y-%m-%d %H:%M:%S").replace(tzinfo=wire.ZONE).astimezone(UTC)
     except ValueError:
