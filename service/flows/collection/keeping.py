@@ -158,11 +158,11 @@ async def _write(
     for debit, ordinal in book.holds_wanted:
         key = provider_key(debit.session_key.bytes, "hold", ordinal)
         await store.want_hold(debit, key, ordinal, book.now, HoldPolicy().cap_minor)
-    for key, debit in book.changed.items():
-        if debit.resent > rows[key].debit.resent:
+    for debit_key, changed in book.changed.items():
+        if changed.resent > rows[debit_key].debit.resent:
             SENT_AGAIN.labels("debit").inc()
-    for key, refund in book.refunds_changed.items():
-        if refund.resent > refund_rows[key].refund.resent:
+    for refund_key, refund in book.refunds_changed.items():
+        if refund.resent > refund_rows[refund_key].refund.resent:
             SENT_AGAIN.labels("refund").inc()
     for transition in book.transitions:
         DEBITS.labels(transition.debit.state).inc()
