@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
@@ -14,6 +15,11 @@ Clock = Callable[[], datetime]
 def machine_now() -> datetime:
     """The machine's clock."""
     return datetime.now(UTC)
+
+
+def elapsed() -> float:
+    """Seconds by the running loop's clock, of which only differences mean anything: pauses and stalls go by it."""
+    return asyncio.get_running_loop().time()
 
 
 class BusinessClock:

@@ -69,6 +69,18 @@ async def test_the_same_records_again_change_nothing_even_with_nothing_remembere
     )
 
 
+async def test_what_names_no_agreement_is_about_that_of_its_ride_whoever_takes_it(world: World) -> None:
+    first = await world.intake()
+    await world.ride("corrected", 20)
+    await world.publish("started", "paused", NOON)
+    await world.drain(first, 3)
+    await world.leave(first)
+    await world.publish("corrected", "corrected", NOON, ended_at=NOON + timedelta(minutes=50), reason="read off wrong")
+    await world.publish("paused", "paused", NOON + timedelta(minutes=1))
+    await world.drain(await world.intake(), 5)
+    assert await world.charges() == {"corrected": ("closed", 450), "paused": ("open", None)}
+
+
 async def test_a_second_end_that_differs_is_a_conflict_and_moves_no_money(world: World) -> None:
     intake = await world.intake()
     await world.ride("ride", 20)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 from intake_world import NOON, World, furnish
 
 from service.adapters.postgres import Database
+from service.flows.clock import elapsed
 from service.flows.intake import Intake
 from service.flows.intake.watchdog import StalledError, Watchdog
 from service.lab.servers import Servers
@@ -35,7 +35,7 @@ async def stopped(world: World) -> Intake:
     intake = await world.intake()
     await world.ride("read", 20)
     await world.drain(intake, 2)
-    intake.progress_at = time.monotonic() - 2 * STALL_SECONDS
+    intake.progress_at = elapsed() - 2 * STALL_SECONDS
     return intake
 
 
@@ -47,7 +47,7 @@ async def test_behind_without_a_commit_for_long_ends_the_process(world: World) -
     await world.publish("started", "waits", NOON)
     with pytest.raises(StalledError, match="1 records wait"):
         await watchdog.look()
-    intake.progress_at = time.monotonic()
+    intake.progress_at = elapsed()
     await watchdog.look()
     await database.close()
 
@@ -58,4 +58,4 @@ async def test_a_database_that_is_away_is_no_stall_of_ours(world: World) -> None
     database = await Database.open(world.url, name="watchdog", size_max=1)
     await database.close()
     await Watchdog(intake, intake.source, database, STALL_SECONDS).look()
-    assert time.monotonic() - intake.progress_at < STALL_SECONDS
+    assert elapsed() - intake.progress_at < STALL_SECONDS

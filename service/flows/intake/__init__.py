@@ -8,7 +8,6 @@ the fence; Kafka's own committed offsets are never the truth.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Any
@@ -24,6 +23,7 @@ from service.adapters.postgres.intake import FenceLostError, IntakeStore
 from service.adapters.postgres.rides import RideNumbers
 from service.billing.batch import Advance, advance
 from service.billing.catalog import BalanceBook, BalanceKey
+from service.flows.clock import elapsed
 from service.flows.intake.preparing import Prepared, count, prepare
 from service.flows.intake.reading import Work, condemn, halves, read
 from service.flows.intake.streams import Streams
@@ -66,14 +66,14 @@ class Intake:
         self._upcoming: dict[int, list[Any]] = {}
         self._read_to: dict[int, int] = {}
         self._failures: tuple[str, int] = ("", 0)
-        self.progress_at = time.monotonic()
+        self.progress_at = elapsed()
 
     async def round(self) -> int:
         """One batch; returns how many records it took up. Raises what `recover` understands."""
         writer, reader = await self._stores()
-        if time.monotonic() - self._refreshed > REFRESH_SECONDS:
+        if elapsed() - self._refreshed > REFRESH_SECONDS:
             await self._knowledge.refresh(CatalogStore(reader.connection))
-            self._refreshed = time.monotonic()
+            self._refreshed = elapsed()
         if self.source.failure is not None:
             raise self.source.failure
         if self.source.waiting:
@@ -85,7 +85,7 @@ class Intake:
             records = await self.source.fetch(self._settings.records_max, self._settings.wait_ms)
         if not records:
             await self.settle()
-            self.progress_at = time.monotonic()
+            self.progress_at = elapsed()
             await self._mark_quiet(reader, set())
             await self._tell_kafka()
             return 0
@@ -110,7 +110,7 @@ class Intake:
             self._failures = ("", 0)
             self._read_to.update(offsets)
             self._knowledge.land()
-            self.progress_at = time.monotonic()
+            self.progress_at = elapsed()
             await self._tell_kafka()
 
     async def recover(self, error: Exception) -> None:
@@ -157,7 +157,10 @@ class Intake:
         work.known, unknown = knowledge.recall(keys)
         if unknown:
             work.known |= await reader.find_rides(unknown, knowledge.operators)
-        agreements: set[tuple[int, str]] = set()
+        agreements: set[tuple[int, str]] = set()  # A correction names none: those that its ride names are meant.
+        for ride in work.known.values():
+            number = ride.operator.operator_no
+            agreements.update((number, told.agreement_id) for told in ride.session.counted if told.agreement_id)
         tariffs: set[tuple[int, str]] = set()
         for arrival in work.arrivals:
             event, number = arrival.event, arrival.operator.operator_no
@@ -252,9 +255,9 @@ class Intake:
 
         Partitions with records in hand or in flight say so with their batch.
         """
-        if time.monotonic() - self._marked < REFRESH_SECONDS:
+        if elapsed() - self._marked < REFRESH_SECONDS:
             return
-        self._marked = time.monotonic()
+        self._marked = elapsed()
         at = self._knowledge.clock.now()
         behind = await self.source.behind()
         busy = fetched | (self._written.tails.keys() if self._written is not None else set())
@@ -264,8 +267,8 @@ class Intake:
             await reader.mark_caught_up(self._streams.group, self._streams.topic, quiet, at)
 
     async def _tell_kafka(self, *, force: bool = False) -> None:
-        if force or time.monotonic() - self._committed > REFRESH_SECONDS:
-            self._committed = time.monotonic()
+        if force or elapsed() - self._committed > REFRESH_SECONDS:
+            self._committed = elapsed()
             ready = set(self.source.ready)
             own = {partition: offset for partition, offset in self._read_to.items() if partition in ready}
             if own:

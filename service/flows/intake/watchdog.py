@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import time
 
 from service.adapters.kafka import RecordSource
 from service.adapters.kafka_access import KAFKA_UNAVAILABLE
 from service.adapters.postgres import UNAVAILABLE, Database, Store
+from service.flows.clock import elapsed
 from service.flows.intake import Intake
 from service.telemetry import LAG, logger
 
@@ -42,11 +42,11 @@ class Watchdog:
                     await store.connection.fetchval("SELECT 1")
         except (*KAFKA_UNAVAILABLE, *UNAVAILABLE) as error:
             LOG.debug("a server is away; no judgement", error=f"{type(error).__name__}: {error}")
-            self._intake.progress_at = time.monotonic()
+            self._intake.progress_at = elapsed()
             return
         for partition, records in behind.items():
             LAG.labels(str(partition)).set(records)
-        idle = time.monotonic() - self._intake.progress_at
+        idle = elapsed() - self._intake.progress_at
         if any(records > 0 for records in behind.values()) and idle > self._stall_seconds:
             raise StalledError(
                 f"nothing committed for {idle:.0f} s while {sum(behind.values())} records wait and both servers"
