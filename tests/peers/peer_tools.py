@@ -43,6 +43,12 @@ class Workbench:
             assert answer.status == 200, text
             return msgspec.json.decode(text)
 
+    async def file(self, url: str) -> bytes:
+        """What lies at an address that an answer named."""
+        async with self._session.get(url) as answer:
+            assert answer.status == 200, await answer.text()
+            return await answer.read()
+
 
 async def node_clients() -> tuple[str, Path]:
     """Node, and the folder with the clients of the lock; the test is skipped where one can't be had."""

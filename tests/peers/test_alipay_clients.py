@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import zipfile
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
+from io import BytesIO
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -17,7 +20,9 @@ from peer_tools import Workbench, node_clients, run, workbench
 from service.lab.provider.signatures import new_key, public_half
 
 APP_ID = "2021000000000001"
-ZHIMA = "zhima.credit.payafteruse."
+ZHIMA, FUND = "zhima.credit.payafteruse.", "alipay.fund.auth."
+ZHIMA_TERMS = {"provider_retries": True, "hold_needed": True}
+PREAUTH = {"hold_needed": True, "new_key_after_decline": False}
 SECONDS = 20
 
 
@@ -44,9 +49,9 @@ class Merchant:
         self.forms.put_nowait(dict(parse_qsl((await request.read()).decode())))
         return web.Response(text="success")
 
-    async def notice(self, status: str) -> dict[str, str]:
+    async def notice(self, status: str, field: str = "trade_status") -> dict[str, str]:
         async with asyncio.timeout(SECONDS):
-            while (form := await self.forms.get()).get("trade_status") != status:
+            while (form := await self.forms.get()).get(field) != status:
                 pass
         return form
 
@@ -79,6 +84,65 @@ async def test_a_python_client_signs_orders_debits_queries_refunds_and_reads_a_n
         books = await bench.call("GET", "/books")
         assert books["problems"] == []
         assert (books["accounts"][0]["paid_minor"], books["accounts"][0]["refunded_minor"]) == (1234, 234)
+
+
+async def test_a_python_client_debits_what_a_rider_has_frozen_and_unfreezes_the_rest() -> None:
+    async with workbench() as bench:
+        merchant, runner = await opened(bench, terms=PREAUTH)
+        try:
+            numbers = {"out_order_no": "auth_py_1", "out_request_no": "freeze_py_1"}
+            freeze = {"order_title": "骑行", "amount": "30.00", "product_code": "PRE_AUTH_ONLINE"}
+            await confirmed(bench, merchant.client.client_api(f"{FUND}order.app.freeze", {**numbers, **freeze}))
+            seen = await merchant.call(f"{FUND}operation.detail.query", **numbers, operation_type="FREEZE")
+            assert (seen["order_status"], seen["rest_amount"]) == ("AUTHORIZED", "30.00")
+            form = await merchant.notice("fund_auth_freeze", "notify_type")
+            signature = form.pop("sign")
+            assert (form["auth_no"], form["out_order_no"]) == (seen["auth_no"], "auth_py_1")
+            assert merchant.client.verify(dict(form), signature)
+            pays = {"auth_no": seen["auth_no"], "buyer_id": seen["payer_user_id"], "product_code": "PREAUTH_PAY"}
+            pays |= {"out_trade_no": "ride_py_1", "total_amount": "12.34", "subject": "骑行 {}"}
+            paid = await merchant.call("alipay.trade.pay", **pays, auth_confirm_mode="NOT_COMPLETE")
+            assert (paid["code"], paid["total_amount"]) == ("10000", "12.34")
+            seen = await merchant.call(f"{FUND}operation.detail.query", **numbers, operation_type="FREEZE")
+            assert (seen["total_pay_amount"], seen["rest_amount"]) == ("12.34", "17.66")
+            back = {"auth_no": seen["auth_no"], "out_request_no": "unfreeze_py_1", "remark": "ride over"}
+            for _ in range(2):
+                told = await merchant.call(f"{FUND}order.unfreeze", **back, amount="17.66")
+                assert (told["code"], told["status"]) == ("10000", "SUCCESS")
+            seen = await merchant.call(f"{FUND}operation.detail.query", **numbers, operation_type="FREEZE")
+            assert (seen["order_status"], seen["rest_amount"]) == ("FINISH", "0.00")
+        finally:
+            await runner.cleanup()
+        books = await bench.call("GET", "/books")
+        assert (books["problems"], books["accounts"][0]["paid_minor"]) == ([], 1234)
+
+
+async def test_a_python_client_has_a_rider_pay_reads_his_complaint_and_the_bill() -> None:
+    async with workbench() as bench:
+        merchant, runner = await opened(bench, terms=PREAUTH)
+        try:
+            await confirmed(bench, merchant.client.api_alipay_trade_app_pay("骑行", "app_py_1", "2.50"))
+            trade = await merchant.do(merchant.client.api_alipay_trade_query, "app_py_1")
+            assert (trade["trade_status"], trade["total_amount"]) == ("TRADE_SUCCESS", "2.50")
+            form = await merchant.notice("TRADE_SUCCESS")
+            assert (form["out_trade_no"], form["trade_no"]) == ("app_py_1", trade["trade_no"])
+            await bench.call("POST", "/disputes", {"account_id": "shop", "debit": "app_py_1", "kind": "complaint"})
+            form = await merchant.notice("alipay.merchant.tradecomplain.changed", "msg_method")
+            named = msgspec.json.decode(form["biz_content"])
+            complaint = await merchant.call(
+                "alipay.merchant.tradecomplain.query", complain_event_id=named["complain_event_id"]
+            )
+            assert (complaint["status"], complaint["merchant_order_no"]) == ("MERCHANT_PROCESSING", "app_py_1")
+        finally:
+            await runner.cleanup()
+        asked = {"bill_type": "trade", "bill_date": complaint["gmt_create"][:10]}
+        clock = await bench.call("GET", "/clock")
+        later = datetime.fromisoformat(clock["now"]) + timedelta(days=1)
+        await bench.call("PUT", "/clock", {"now": later, "speed": 0})
+        told = await merchant.call("alipay.data.dataservice.bill.downloadurl.query", **asked)
+        with zipfile.ZipFile(BytesIO(await bench.file(told["bill_download_url"]))) as bill:
+            rows = bill.read(bill.namelist()[0]).decode("gb18030").splitlines()
+        assert [row.split(",")[1].strip() for row in rows if trade["trade_no"] in row] == ["app_py_1"]
 
 
 async def test_a_python_client_does_not_believe_a_wrong_signature_and_is_not_believed_with_one() -> None:
@@ -129,14 +193,16 @@ async def test_alipays_own_node_client_signs_orders_debits_queries_refunds_and_r
         assert (await bench.call("GET", "/books"))["problems"] == []
 
 
-async def opened(bench: Workbench, *, certificates: bool = False) -> tuple[Merchant, web.ServerRunner]:
+async def opened(
+    bench: Workbench, *, certificates: bool = False, terms: Mapping[str, bool] = ZHIMA_TERMS
+) -> tuple[Merchant, web.ServerRunner]:
     """An account at the face, its merchant, and the server of his notifications."""
     key = new_key()
     account = {
         "account_id": "shop",
         "face": "alipay",
         "alipay": {"app_id": APP_ID, "public_key": public_half(key), "certificates": certificates},
-        "terms": {"provider_retries": True, "hold_needed": True},
+        "terms": terms,
     }
     await bench.call("PUT", "/accounts", account)
     merchant = Merchant(bench, key, await bench.call("GET", "/keys?account=shop"))
@@ -146,6 +212,12 @@ async def opened(bench: Workbench, *, certificates: bool = False) -> tuple[Merch
     url = f"http://127.0.0.1:{runner.addresses[0][1]}/"
     await bench.call("PUT", "/accounts", account | {"notify_url": url})
     return merchant, runner
+
+
+async def confirmed(bench: Workbench, order_string: str) -> None:
+    """The rider agrees to what the merchant's app hands over."""
+    told = await bench.call("POST", "/alipay/rider?answer=confirm&rider=rider", order_string)
+    assert told["resultStatus"] == "9000", told
 
 
 async def debited(bench: Workbench, merchant: Merchant) -> str:

@@ -133,6 +133,76 @@ async def test_a_node_client_takes_permission_orders_completes_queries_refunds_a
         assert (await bench.call("GET", "/books"))["problems"] == []
 
 
+async def test_a_python_client_cancels_an_order_and_lowers_and_collects_another() -> None:
+    async with workbench() as bench, opened(bench) as (key, inbox, url):
+        merchant = Merchant(bench, key, url)
+        async with merchant.client:
+            openid = await permitted(bench, merchant)
+            await ordered(merchant, openid, "order_py_1")
+            status, _ = await merchant.ask("payscore_cancel", "order_py_1", SERVICE, "no bicycle")
+            assert status == 200
+            status, found = await merchant.ask("payscore_query", SERVICE, out_order_no="order_py_1")
+            assert (status, found["state"]) == (200, "REVOKED")
+            await owes(bench, merchant, openid, "order_py_2")
+            lines = [{"name": "骑行", "amount": 1000}]
+            named = ("order_py_2", SERVICE, lines, 1000, "bell was broken")
+            status, found = await merchant.ask("payscore_modify", *named)
+            assert (status, found["total_amount"]) == (200, 1000), found
+            await fill(bench, 100_000)
+            status, told = await merchant.ask("payscore_pay", "order_py_2", SERVICE)
+            assert (status, told["out_order_no"]) == (200, "order_py_2")
+            told = merchant.client.callback(*await inbox.next("PAYSCORE.USER_PAID"))
+            assert told["resource"]["collection"]["paid_amount"] == 1000
+            status, refused = await merchant.ask("payscore_modify", *named)
+            assert (status, refused["code"]) == (400, "INVALID_REQUEST"), refused
+        books = await bench.call("GET", "/books")
+        assert books["problems"] == []
+        assert books["accounts"][0]["paid_minor"] == 1000
+
+
+async def test_a_python_client_says_that_a_rider_has_paid_elsewhere() -> None:
+    async with workbench() as bench, opened(bench) as (key, _, url):
+        merchant = Merchant(bench, key, url)
+        async with merchant.client:
+            openid = await permitted(bench, merchant)
+            await owes(bench, merchant, openid, "order_py_1")
+            detail = {"paid_time": f"{datetime.now(UTC) + timedelta(hours=8):%Y%m%d%H%M%S}"}
+            for _ in range(2):
+                status, found = await merchant.ask("payscore_sync", "order_py_1", SERVICE, detail=detail)
+                assert (status, found["state"]) == (200, "DONE"), found
+            await fill(bench, 100_000)
+            status, refused = await merchant.ask("payscore_pay", "order_py_1", SERVICE)
+            assert status == 400, refused
+        books = await bench.call("GET", "/books")
+        assert (books["problems"], books["accounts"][0]["paid_minor"]) == ([], 0)
+
+
+async def test_a_python_client_hears_of_a_complaint_answers_it_and_ends_it() -> None:
+    async with workbench() as bench, opened(bench) as (key, inbox, url):
+        merchant = Merchant(bench, key, url)
+        async with merchant.client:
+            await debited(bench, merchant)
+            status, told = await merchant.ask("complaint_notification_create", url)
+            assert (status, told["url"]) == (200, url)
+            await bench.call("POST", "/disputes", {"account_id": "shop", "debit": "order_py_1", "kind": "complaint"})
+            told = merchant.client.callback(*await inbox.next("COMPLAINT.CREATE"))
+            number = told["resource"]["complaint_id"]
+            status, found = await merchant.ask("complaint_detail_query", number)
+            assert (status, found["complaint_state"]) == (200, "PENDING")
+            assert found["service_order_info"][0]["out_order_no"] == "order_py_1"
+            day = found["complaint_time"][:10]
+            status, listed = await merchant.ask("complaint_list_query", day, day)
+            assert (status, [one["complaint_id"] for one in listed["data"]]) == (200, [number])
+            for call, *more in (("complaint_response", "we give it back"), ("complaint_complete",)):
+                status, _ = await getattr(merchant.client, call)(number, *more)
+                assert status == 204
+            told = merchant.client.callback(*await inbox.next("COMPLAINT.STATE_CHANGE"))
+            assert told["resource"]["complaint_id"] == number
+            status, found = await merchant.ask("complaint_detail_query", number)
+            assert (status, found["complaint_state"]) == (200, "PROCESSED")
+        assert (await bench.call("GET", "/books"))["problems"] == []
+
+
 @asynccontextmanager
 async def opened(bench: Workbench, *, public_key_mode: bool = False) -> AsyncIterator[tuple[str, Inbox, str]]:
     """An account at the face: the merchant's private key, his inbox, and its address."""
@@ -154,7 +224,13 @@ async def opened(bench: Workbench, *, public_key_mode: bool = False) -> AsyncIte
             "apiv3_key": APIV3_KEY,
             "public_key_mode": public_key_mode,
         },
-        "terms": {"provider_retries": True, "hold_needed": True, "new_key_after_decline": False},
+        "terms": {
+            "provider_retries": True,
+            "nudge": True,
+            "hold_needed": True,
+            "reduce_pending": True,
+            "new_key_after_decline": False,
+        },
     }
     await bench.call("PUT", "/accounts", account)
     try:
@@ -165,27 +241,56 @@ async def opened(bench: Workbench, *, public_key_mode: bool = False) -> AsyncIte
 
 async def debited(bench: Workbench, merchant: Merchant) -> None:
     """A rider gives his permission, rides, and pays 12.34 yuan."""
+    await ordered(merchant, await permitted(bench, merchant), "order_py_1")
+    await completed(merchant, "order_py_1")
+
+
+async def owes(bench: Workbench, merchant: Merchant, openid: str, number: str) -> None:
+    """A rider who can't pay has ridden for 12.34 yuan."""
+    await fill(bench, 0)
+    await ordered(merchant, openid, number)
+    await completed(merchant, number)
+    status, found = await merchant.ask("payscore_query", SERVICE, out_order_no=number)
+    assert (status, found["collection"]["state"]) == (200, "USER_PAYING"), found
+
+
+async def fill(bench: Workbench, balance_minor: int) -> None:
+    """What the rider has."""
+    await bench.call("PUT", "/wallets", [{"rider": "rider", "currency": "CNY", "balance_minor": balance_minor}])
+
+
+async def permitted(bench: Workbench, merchant: Merchant) -> str:
+    """A rider gives his permission; his openid."""
     status, told = await merchant.ask("payscore_permission", SERVICE, "perm_py")
     assert status == 200, told
     await bench.call("POST", "/wechatpay/rider?answer=confirm&rider=rider", told["apply_permissions_token"])
     status, told = await merchant.ask("payscore_permission_query", SERVICE, authorization_code="perm_py")
     assert (status, told["authorization_state"]) == (200, "AVAILABLE")
+    return str(told["openid"])
+
+
+async def ordered(merchant: Merchant, openid: str, number: str) -> None:
+    """A ride begins."""
     status, order = await merchant.ask(
         "payscore_create",
-        "order_py_1",
+        number,
         SERVICE,
         "骑行",
         {"start_time": "OnAccept"},
         {"name": "ESTIMATE_ORDER_COST", "amount": 3000},
-        openid=told["openid"],
+        openid=openid,
         need_user_confirm=False,
     )
     assert (status, order["state"]) == (200, "DOING"), order
+
+
+async def completed(merchant: Merchant, number: str) -> None:
+    """It ends, for 12.34 yuan."""
     lines = [{"name": "骑行 {20}", "amount": 1234, "description": '1.00/"h"'}]
     end = f"{datetime.now(UTC) + timedelta(hours=8):%Y%m%d%H%M%S}"
     status, done = await merchant.ask(
         "payscore_complete",
-        out_order_no="order_py_1",
+        out_order_no=number,
         service_id=SERVICE,
         post_payments=lines,
         total_amount=1234,
