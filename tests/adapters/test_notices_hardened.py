@@ -122,8 +122,8 @@ def alipay(directory: Path) -> Post:
         Letter({}, urlencode({name: text for name, text in form.items() if name != "sign"}).encode()),
         {
             "RSA with SHA-1": signed(by(hashes.SHA1(), plain), sign_type="RSA"),  # noqa: S303  What is to be refused.
-            "SHA-1 called RSA2": signed(by(hashes.SHA1(), plain)),  # noqa: S303
-            "MD5": signed(by(hashes.MD5(), plain), sign_type="MD5"),  # noqa: S303
+            "SHA-1 called RSA2": signed(by(hashes.SHA1(), plain)),  # noqa: S303  What is to be refused.
+            "MD5": signed(by(hashes.MD5(), plain), sign_type="MD5"),  # noqa: S303  What is to be refused.
             "PSS": signed(by(hashes.SHA256(), pss)),
             "none": signed(b"", sign_type="none"),
             "the content itself": signed(content.encode()),
@@ -145,7 +145,7 @@ def wechatpay(directory: Path) -> Post:
 
     at, nonce = str(int(NOW.timestamp())), "n0nce"
     content = f"{at}\n{nonce}\n{body.decode()}\n".encode()
-    weak = wechatpay_double.key_of("public").sign(content, padding.PKCS1v15(), hashes.SHA1())  # noqa: S303
+    weak = wechatpay_double.key_of("public").sign(content, padding.PKCS1v15(), hashes.SHA1())  # noqa: S303  What is to be refused.
     sha1 = {"Wechatpay-Signature": b64encode(weak).decode()}
     forged = sealed("other", body, {"Wechatpay-Serial": wechatpay_double.serial_of("public")})
     return Post(

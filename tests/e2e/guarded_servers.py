@@ -9,6 +9,7 @@ import os
 import shutil
 import sys
 import tempfile
+from base64 import b64encode
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -23,9 +24,15 @@ from service.lab.kafka import Doors, Ports, start_kafka
 from service.lab.postgres import reachable_temp, start_postgres
 from service.lab.processes import Children, free_ports
 
-USER, PASSWORD, DATABASE_PASSWORD = "farebox", "kafka-secret-7", "pg-secret-7"
+USER, PASSWORD, DATABASE_PASSWORD, WRONG = "farebox", "kafka-secret-7", "pg-secret-7", "not-the-one"
 LISTENERS = {"GUARDED": "SASL_SSL", "MUTUAL": "SSL", "CLEAR": "SASL_PLAINTEXT", "EXPIRED": "SSL", "ELSEWHERE": "SSL"}
 MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
+
+
+def told(text: str) -> list[str]:
+    """The passwords that stand in a text, also as SASL and HTTP encode them; the wrong one that was tried is one."""
+    forms = [form for one in (PASSWORD, DATABASE_PASSWORD, WRONG) for form in (one, b64encode(one.encode()).decode())]
+    return [form for form in forms if form.rstrip("=") in text]
 
 
 class Guarded(NamedTuple):
@@ -55,15 +62,16 @@ class Guarded(NamedTuple):
         return {f"FAREBOX_{name}": text for name, text in (chosen | changes).items()}
 
     async def farebox(self, *arguments: str | Path, settings: dict[str, str]) -> tuple[int, list[str]]:
-        """Runs a command to its end: its exit code, and the lines that it said."""
+        """Runs a command to its end: its exit code, and the lines that it said, in none of which is a password."""
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "service", *map(str, arguments)),
-            env=os.environ | {"FAREBOX_LOG_LEVEL": "error"} | settings,
+            env=os.environ | {"FAREBOX_LOG_LEVEL": "debug"} | settings,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
         )
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(180):
             out, _ = await process.communicate()
+        assert told(out.decode()) == []
         return process.returncode or 0, out.decode().splitlines()
 
     def database(self, **changes: str) -> str:
@@ -122,7 +130,7 @@ def _files(base: Path) -> Path:
     (folder / "ca.crt").write_bytes(ours.pem)
     (folder / "other-ca.crt").write_bytes(other.pem)
     (folder / "password").write_text(f"{PASSWORD}\n")
-    (folder / "wrong-password").write_text("not-the-one\n")
+    (folder / "wrong-password").write_text(f"{WRONG}\n")
     pairs = {
         "server": ours.pair(),
         "expired": ours.pair(until=-DAY),

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import asyncpg
 import pytest
-from guarded_servers import DATABASE_PASSWORD, LISTENERS, MECHANISMS, PASSWORD, USER, Guarded, guarded_servers
+from guarded_servers import LISTENERS, MECHANISMS, PASSWORD, USER, Guarded, guarded_servers, told
 from trips_export import write_trips
 
 from service.adapters.kafka import partitions_of
@@ -57,7 +57,7 @@ def command_lines() -> list[str]:
 
 
 async def test_an_event_goes_all_the_way_by_tls_and_sasl(guarded: Guarded, tmp_path: Path) -> None:
-    settings = guarded.settings() | {"FAREBOX_SESSION_TIMEOUT_MS": "2000", "FAREBOX_REBALANCE_TIMEOUT_MS": "3000"}
+    settings = guarded.settings(KAFKA_SASL_MECHANISM="PLAIN", LOG_LEVEL="debug", SESSION_TIMEOUT_MS="2000")
     plan = {"plan_id": "bike", "name": "Bike", "currency": "CNY", "price": "1.50", "is_taxable": False}
     (tmp_path / "plan.json").write_text(json.dumps(plan | {"description": "1.50 a ride"}))
     trips = write_trips(tmp_path / "trips.csv", 3)
@@ -75,7 +75,7 @@ async def test_an_event_goes_all_the_way_by_tls_and_sasl(guarded: Guarded, tmp_p
             await asyncio.sleep(0.05)
         shown = await asyncio.to_thread(command_lines)
         assert any("service intake" in line for line in shown)
-        assert not [line for line in shown if PASSWORD in line or DATABASE_PASSWORD in line]
+        assert not [line for line in shown if told(line)]
     connection = await asyncpg.connect(guarded.database_url)
     charged = await connection.fetchval("SELECT count(*) FROM ride_revision WHERE state = 'closed'")
     await connection.close()
@@ -87,7 +87,7 @@ async def test_an_event_goes_all_the_way_by_tls_and_sasl(guarded: Guarded, tmp_p
         assert "rental.sessions/0" in said[-1]
     logs = (tmp_path / "intake.log").read_text() + (tmp_path / "publish.log").read_text()
     assert "role ends" in logs
-    assert PASSWORD not in logs
+    assert told(logs) == []
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ async def test_kafka_is_not_entered_by_another_key_or_with_another_ca(
         await partitions_of(brokers, ["none"])
     assert said in str(refused.value)
     assert "\n" not in str(refused.value)
-    assert PASSWORD not in str(refused.value)
+    assert told(str(refused.value)) == []
 
 
 OTHERWISE = {
@@ -192,7 +192,7 @@ async def test_postgresql_is_not_entered_by_another_key_or_with_another_ca(
         await connect(guarded.database(**paths), name="test")
     assert said in str(refused.value)
     assert "\n" not in str(refused.value)
-    assert DATABASE_PASSWORD not in str(refused.value)
+    assert told(str(refused.value)) == []
 
 
 async def test_a_postgresql_without_tls_is_told_of(guarded: Guarded) -> None:
