@@ -17,10 +17,12 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListen
 from aiokafka.errors import KafkaTimeoutError, NoOffsetForPartitionError
 
 from service.adapters.kafka_access import KAFKA_UNAVAILABLE, Brokers, admin_of, let_go, opened
+from service.adapters.kafka_records import read_every_record
 from service.billing.events import RawRecord
 from service.billing.proofs import fingerprint
 
 ANSWER_SECONDS = 10.0
+read_every_record()
 DAYS_MS = int(timedelta(days=7).total_seconds() * 1000)
 
 

@@ -17,7 +17,7 @@ from doors_bills import DAY, packed
 from doors_notices import SIGNED
 from doors_records import KEY
 from event_records import SESSION, STRUCTURED, binary
-from fuzz_parts import written
+from fuzz_parts import Door, written
 
 from service.adapters.providers.alipay import statements
 from service.billing.outcomes import Unknown
@@ -99,7 +99,7 @@ def told(what: str) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("door", doors.DOORS, ids=lambda door: str(door.name))
-def test_no_door_is_exhausted_by_what_is_made_to_exhaust(door: doors.Door) -> None:
+def test_no_door_is_exhausted_by_what_is_made_to_exhaust(door: Door) -> None:
     door.enter(door.seeds()[0])  # What is made once is made now.
     for what, hostile in HOSTILE.items():
         for number, data in enumerate(in_each_part(door.name, hostile)):

@@ -56,7 +56,7 @@ def read(records: dict[int, list[Any]], knowledge: Knowledge, fetched_at: dateti
 def condemn(records: dict[int, list[Any]], reason: str, fetched_at: datetime) -> Work:
     """One record that this service can't take although it reads well: our fault, kept whole."""
     (partition, (record,)) = next(iter(records.items()))
-    held = Quarantined(raw_record(record), "service", reason, "$")
+    held = Quarantined(_kept(raw_record(record)), "service", reason, "$")
     tail = Tail(record.offset + 1, record_digest(record), record.timestamp)
     return Work(records, fetched_at, {partition: tail}, [], [held], 0, {})
 
@@ -82,12 +82,17 @@ def _take(work: Work, record: RawRecord, knowledge: Knowledge) -> None:
         if operator is None:
             reason = "no operator is mapped to this source: farebox operator map-source"
             work.quarantined.append(
-                Quarantined(record, "unmapped_source", reason, "headers.ce_source", None, event.source)
+                Quarantined(_kept(record), "unmapped_source", reason, "headers.ce_source", None, event.source)
             )
         else:
             key = session_key_bytes(operator.operator_id, event.session_id)
             work.arrivals.append(Arrival(key, operator, event))
     elif isinstance(event, Malformed):
-        work.quarantined.append(Quarantined(record, "record", event.reason, event.path))
+        work.quarantined.append(Quarantined(_kept(record), "record", event.reason, event.path))
     else:
         work.skipped += 1
+
+
+def _kept(record: RawRecord) -> RawRecord:
+    """The record as it can be kept: a header without a value, which Kafka knows, gets an empty one."""
+    return msgspec.structs.replace(record, headers=tuple((name, value or b"") for name, value in record.headers))
