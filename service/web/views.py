@@ -10,7 +10,6 @@ from msgspec.structs import replace
 
 from service.adapters.postgres.reading import DebitRow, RideRows
 from service.billing.catalog import AgreementRef, Operator
-from service.billing.debits.obligations import PAID_OUTSIDE
 from service.billing.debits.state import debit_id, refund_id
 from service.billing.events import RideEvent, decode_events
 from service.billing.rating import Charge, Line
@@ -90,7 +89,7 @@ def money_of(rows: RideRows) -> RideMoney:
     paid_minor = sum(debit.paid_minor for debit in debits)
     refunded_minor = sum(debit.refunded_minor for debit in debits)
     forgone_minor = sum(debit.forgone_minor for debit in debits)
-    outside_minor = sum(debit.forgone_minor for debit in debits if debit.state in PAID_OUTSIDE)
+    outside_minor = sum(debit.outside_minor for debit in debits)
     taken = {row.ordinal: sum(dispute.taken_minor for dispute in row.disputes) for row in rows.disputes or []}
     at_hand = (debit.paid_minor - debit.refunded_minor - taken.get(debit.ordinal, 0) for debit in debits)
     excess_minor = paid_minor - refunded_minor - max(0, owed_minor - outside_minor)

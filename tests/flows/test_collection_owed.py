@@ -15,11 +15,11 @@ from service.adapters.postgres.collection import CollectionStore
 from service.adapters.providers.port import Provider
 from service.billing.capabilities import Capabilities
 from service.billing.debits.collecting import Book
-from service.billing.debits.events import Notified
+from service.billing.debits.events import Notified, OperatorDecided
 from service.billing.outcomes import Succeeded
 from service.flows.collection.keeping import keep, net_rides
 
-CLEARING, RECEIVABLE = 4, 1
+CLEARING, RECEIVABLE, WRITE_OFFS = 4, 1, 7
 
 
 @pytest.fixture
@@ -189,3 +189,28 @@ async def test_a_refund_too_late_for_the_provider_fails_at_once(database_url: st
         assert refund is not None
         assert tuple(refund) == ("failed", "refund_window_over")
         assert (await bench.debits(ride))[0]["refunding_minor"] == 0
+
+
+async def test_what_was_written_off_is_owed_less_even_when_it_was_paid_after_all(bench: Bench) -> None:
+    """Money that comes after an operator's end goes back; that he wrote the ride off stands, as far as it is owed."""
+    party = await bench.party()
+    ride = await bench.ride(party, 300)
+    (debit,) = await bench.debits(ride)
+    key, number = (ride.ride_no, 1), debit["provider_key"]
+    await bench.connection.execute(
+        "UPDATE debit SET state = 'manual', attempts = 1, submitted_at = $2, begun_at = $2, asked_minor = 300,"
+        " due_at = NULL WHERE ride_no = $1",
+        ride.ride_no,
+        bench.now,
+    )
+    await bench.collection.happen([(key, OperatorDecided("cancel", "too old"))])
+    bench.provider.taken[number] = 300
+    await bench.collection.happen([(key, Notified(number, Succeeded(300, "late")))])
+    await bench.settle_down(3)
+    assert await bench.states(ride) == [("settled_twice", 300, 300)]
+    for revision, less, written_off in ((2, -100, 200), (3, -200, 0)):
+        await bench.owe(ride, revision, less)
+        await bench.settle_down(3)
+        assert await bench.balance(WRITE_OFFS, party.operator_no) == written_off
+        assert await bench.balance(RECEIVABLE, party.agreement_no) == 0
+    assert sum(bench.provider.given_back.values()) == 300

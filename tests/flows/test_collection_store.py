@@ -57,6 +57,7 @@ def changed(debit: Debit) -> Debit:
         refunding_minor=7,
         refunded_minor=5,
         forgone_minor=3,
+        outside_minor=2,
         refunds=2,
         overdue=True,
         suspended=True,

@@ -58,6 +58,7 @@ class DebitRow(msgspec.Struct, frozen=True):
     refunding_minor: int
     refunded_minor: int
     forgone_minor: int
+    outside_minor: int
     state: str
     overdue: bool
     suspended: bool

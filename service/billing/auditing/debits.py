@@ -9,7 +9,7 @@ from service.billing.auditing.problems import MISSING, Place, Problem
 from service.billing.auditing.rows import AuditedDebits, StoredRefund, StoredTransfer
 from service.billing.debits.collecting import FACT_ORDINALS, ledger_transfers
 from service.billing.debits.lives import LifeRow, Move, life_digest, refund_digest, told_digest
-from service.billing.debits.obligations import PAID_OUTSIDE, covered_minor, taken_minor
+from service.billing.debits.obligations import covered_minor, taken_minor
 from service.billing.debits.refunds import REFUND_FINAL, Refund, RefundState
 from service.billing.debits.state import FINAL, UNSURE, UNWRITTEN, Debit
 from service.billing.keys import provider_key, slot_of
@@ -27,6 +27,7 @@ _SIGNS: dict[str, dict[Fact, int]] = {
         Fact.WRITE_OFF_BACK: -1,
         Fact.WAIVER_BACK: -1,
     },
+    "outside_minor": {Fact.ELSEWHERE: 1},
     "disputed_minor": {Fact.CHARGEBACK: 1, Fact.CHARGEBACK_WON: -1},
 }
 """What each sum of a debit is in the ledger."""
@@ -234,7 +235,7 @@ def _check_owed(place: Place, rows: AuditedDebits, owed_minor: int) -> Iterator[
         for debit in rows.debits
         if (debit.disputed_minor or debit.dispute == "chargeback") and debit.state in FINAL
     )
-    outside = sum(debit.forgone_minor for debit in rows.debits if debit.state in PAID_OUTSIDE)
+    outside = sum(debit.outside_minor for debit in rows.debits)
     if not owed_minor <= covered <= max(owed_minor, outside) + failed + frozen:
         yield Problem(place, "debit", "amount_minor in all", f"{owed_minor}, the obligations' sum", covered)
 

@@ -13,9 +13,6 @@ from service.billing.debits.holding import waits_for_hold
 from service.billing.debits.state import FINAL, UNSURE, Debit, State
 from service.billing.debits.wishes import refundable_minor
 
-PAID_OUTSIDE = (State.SETTLED_ELSEWHERE, State.SETTLED_TWICE)
-"""States in which what was not paid by the provider was paid outside: it goes back there, and stands here."""
-
 
 class OpenDebit(msgspec.Struct, frozen=True):
     """A further debit of the ride; NEEDS_RIDER: only with a payment that he approves; WAIVED: not worth one."""
@@ -102,10 +99,12 @@ def _approved_by_rider(amount_minor: int, ordinal: int) -> tuple[Netting, ...]:
 
 
 def _less(excess_minor: int, debits: Sequence[Debit]) -> Iterable[Netting]:
-    """The newest debits first: what is unpaid is lowered (what can't be is left to settle), then money goes back."""
+    """The newest debits first: what is unpaid is lowered (what can't be is left to settle), then money goes back. What
+    was paid outside stands: it goes back there."""
     for debit in reversed(debits):
-        unpaid = debit.forgone_minor if debit.state in FINAL else debit.amount_minor - debit.paid_minor
-        lowered = min(excess_minor, unpaid) if debit.state not in PAID_OUTSIDE else 0
+        ended = debit.state in FINAL
+        unpaid = debit.forgone_minor - debit.outside_minor if ended else debit.amount_minor - debit.paid_minor
+        lowered = min(excess_minor, unpaid)
         if lowered:
             excess_minor -= lowered
             yield Change(debit.ordinal, OwedChanged(debit.amount_minor - lowered))

@@ -102,8 +102,8 @@ class Debit(msgspec.Struct, frozen=True, kw_only=True):
     """One debit of a ride. Amounts are minor units of `currency`; instants are business time.
 
     `paid_minor` is the sum of the receipts; `forgone_minor` is what is no longer asked of the rider by us (waived,
-    written off, cancelled by an operator, paid elsewhere). `due_at` is when the provider is next to be called,
-    `policy_at` when the calendar next looks at it; None: nothing to do. `net_again` says that obligations of the
+    written off, cancelled by an operator, paid elsewhere), `outside_minor` what of that was paid elsewhere. `due_at` is
+    when the provider is next to be called, `policy_at` when the calendar next looks at it; None: nothing to do. `net_again` says that obligations of the
     ride wait for this debit; `lowering_to`, that the provider is being asked to lower it, or to close it when
     no more than what was paid is left; `excess_minor` is what is owed no longer of a debit that can't be lowered: it is
     given back when it settles, and nobody is dunned for it. `capped`: it was cut to a cap.
@@ -138,6 +138,7 @@ class Debit(msgspec.Struct, frozen=True, kw_only=True):
     refunding_minor: int = 0
     refunded_minor: int = 0
     forgone_minor: int = 0
+    outside_minor: int = 0
     refunds: int = 0
     overdue: bool = False
     suspended: bool = False

@@ -26,6 +26,10 @@ from service.billing.debits.money import Step, close_confirmed, give_back, recei
 from service.billing.debits.state import CAN_BE_OVERDUE, FINAL, UNSURE, Debit, State, Terms
 from service.billing.outcomes import Succeeded
 
+FORGONE = (State.WAIVED, State.WRITTEN_OFF, State.CANCELLED, State.SETTLED_TWICE)
+"""States in which something may have been given up that was not paid outside either: money that came after an operator
+had cancelled goes back, and what was written off stays so."""
+
 
 def retry_asked(debit: Debit, event: RetryAsked, now: datetime, _terms: Terms) -> Step:
     """Now, not when the calendar says: tried where we try, asked about where the provider does."""
@@ -66,6 +70,7 @@ def paid_elsewhere(debit: Debit, event: PaidElsewhere, now: datetime, terms: Ter
         amount_minor=debit.paid_minor + rest,
         excess_minor=0,
         forgone_minor=rest,
+        outside_minor=rest,
         reason=event.reason,
         lowering_to=debit.paid_minor if stop else None,
         given=open_there,
@@ -77,7 +82,7 @@ def paid_elsewhere(debit: Debit, event: PaidElsewhere, now: datetime, terms: Ter
 
 def owed_changed(debit: Debit, event: OwedChanged, now: datetime, terms: Terms) -> Step:
     """The ride's obligations leave another amount to this debit; less than what was paid is a matter of refunds."""
-    if debit.forgone_minor and debit.state in (State.WAIVED, State.WRITTEN_OFF, State.CANCELLED):
+    if debit.forgone_minor > debit.outside_minor and debit.state in FORGONE:
         return _less_forgone(debit, event)
     if debit.state in FINAL or (event.amount_minor > debit.amount_minor and debit.attempts > 0):
         raise ImpossibleEventError(debit, event)
@@ -104,7 +109,7 @@ def owed_changed(debit: Debit, event: OwedChanged, now: datetime, terms: Terms) 
 
 def _less_forgone(debit: Debit, event: OwedChanged) -> Step:
     """What was given up is owed no longer: so much less was given up."""
-    back = min(debit.amount_minor - event.amount_minor, debit.forgone_minor)
+    back = min(debit.amount_minor - event.amount_minor, debit.forgone_minor - debit.outside_minor)
     if back <= 0:
         return debit, ()
     less = replace(debit, amount_minor=debit.amount_minor - back, forgone_minor=debit.forgone_minor - back)

@@ -419,6 +419,7 @@ CREATE TABLE debit (
   refunding_minor bigint NOT NULL DEFAULT 0 CHECK (refunding_minor >= 0),
   refunded_minor bigint NOT NULL DEFAULT 0 CHECK (refunded_minor >= 0),
   forgone_minor bigint NOT NULL DEFAULT 0 CHECK (forgone_minor >= 0),
+  outside_minor bigint NOT NULL DEFAULT 0 CHECK (outside_minor BETWEEN 0 AND forgone_minor),
   disputed_minor bigint NOT NULL DEFAULT 0 CHECK (disputed_minor >= 0),
   lowering_to bigint CHECK (lowering_to >= 0),
   excess_minor bigint NOT NULL DEFAULT 0 CHECK (excess_minor BETWEEN 0 AND amount_minor),

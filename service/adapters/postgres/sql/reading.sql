@@ -23,7 +23,7 @@ SELECT json_build_object(
   'debits', (
     SELECT json_agg(d ORDER BY d.ordinal) FROM (
       SELECT ride_no, ordinal, debit.operator_no, session_id, agreement_id, debit.currency, amount_minor, paid_minor, refunding_minor,
-             refunded_minor, forgone_minor, debit.state, overdue, suspended, dispute, debit.provider_key,
+             refunded_minor, forgone_minor, outside_minor, debit.state, overdue, suspended, dispute, debit.provider_key,
              debit.provider_ref, debit.action, debit.reason, attempts, submitted_at, settled_at, debit.due_at, pay_by,
              payable_until, dunned, dunned_at, nudged_at, record, record_at,
              debit.created_at, debit.updated_at
@@ -122,7 +122,7 @@ WHERE operator_no = $1 AND rider_no = $2 AND balance_window = ANY($3::text[]);
 -- A page of an operator's debits, newest first, looking at no more than $7 of them.
 WITH scanned AS MATERIALIZED (
   SELECT ride_no, ordinal, operator_no, session_id, agreement_no, currency, amount_minor, paid_minor, refunding_minor,
-         refunded_minor, forgone_minor, state, overdue, suspended, dispute, provider_key, provider_ref, action, reason,
+         refunded_minor, forgone_minor, outside_minor, state, overdue, suspended, dispute, provider_key, provider_ref, action, reason,
          attempts, submitted_at, settled_at, due_at, pay_by,
          payable_until, dunned, dunned_at, nudged_at, record, record_at, created_at, updated_at
   FROM debit WHERE (ride_no, ordinal) < ($2::bigint, $3::smallint) ORDER BY ride_no DESC, ordinal DESC LIMIT $7
@@ -144,7 +144,7 @@ WITH rides AS MATERIALIZED (
 SELECT (SELECT count(*) FROM rides) AS scanned, (SELECT min(ride_no) || '-0' FROM rides) AS through,
   (SELECT json_agg(d)::text FROM (
     SELECT ride_no, ordinal, debit.operator_no, session_id, agreement_id, debit.currency, amount_minor, paid_minor,
-           refunding_minor, refunded_minor, forgone_minor, debit.state, overdue, suspended, dispute, debit.provider_key,
+           refunding_minor, refunded_minor, forgone_minor, outside_minor, debit.state, overdue, suspended, dispute, debit.provider_key,
            debit.provider_ref, debit.action, debit.reason, attempts, submitted_at, settled_at, debit.due_at, pay_by,
              payable_until, dunned, dunned_at, nudged_at, record, record_at,
            debit.created_at, debit.updated_at
@@ -166,7 +166,7 @@ SELECT json_build_object(
   'debits', (
     SELECT json_agg(d ORDER BY d.ride_no DESC, d.ordinal) FROM (
       SELECT ride_no, ordinal, debit.operator_no, session_id, agreement_id, debit.currency, amount_minor, paid_minor,
-             refunding_minor, refunded_minor, forgone_minor, debit.state, overdue, suspended, dispute, debit.provider_key,
+             refunding_minor, refunded_minor, forgone_minor, outside_minor, debit.state, overdue, suspended, dispute, debit.provider_key,
              debit.provider_ref, debit.action, debit.reason, attempts, submitted_at, settled_at, debit.due_at, pay_by,
              payable_until, dunned, dunned_at, nudged_at, record, record_at,
              debit.created_at, debit.updated_at
