@@ -51,10 +51,11 @@ class Recovery(msgspec.Struct):
 class Run:
     """One run: the plan, what it took to recover, how it ended."""
 
-    def __init__(self, seed: int, kills: int, rides_per_s: float) -> None:
+    def __init__(self, seed: int, kills: int, rides_per_s: float, minutes: float) -> None:
         self.seed = seed
         self.steps = plan(seed, kills)
         self.rides_per_s = rides_per_s
+        self._until_s = time.monotonic() + 60 * minutes
         self.recovered: defaultdict[str, Recovery] = defaultdict(Recovery)
         self.kills = self.others = 0
         self.left_out: set[str] = set()
@@ -73,6 +74,8 @@ class Run:
                 await self._probe("nothing", time.monotonic())
                 hand = Hand(site, disk, self.seed)
                 for number, step in enumerate(self.steps, 1):
+                    if time.monotonic() > self._until_s:
+                        break
                     await self._step(hand, step)
                     say(f"{number}/{len(self.steps)} {self._how(step)}")
                 await town.stop()
@@ -201,10 +204,11 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=20, help="how many processes are killed")
     parser.add_argument("--seed", type=int, default=1, help="of the plan and the load")
     parser.add_argument("--rides", type=float, default=3.0, help="a second")
+    parser.add_argument("--minutes", type=float, default=600.0, help="after so many no further fault begins")
     parser.add_argument("--plan", action="store_true", help="print the plan alone")
     asked = parser.parse_args()
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # That Kafka is away is what is tried.
-    run = Run(asked.seed, asked.kills, asked.rides)
+    run = Run(asked.seed, asked.kills, asked.rides, asked.minutes)
     if asked.plan:
         for step in run.steps:
             say(" and ".join(f"{fault.name} ({fault.seconds} s)" for fault in step))

@@ -25,8 +25,8 @@ SECONDS = (0.2, 2.0)
 FULL_S = (2.0, 5.0)
 DELAY_S, NARROW_BYTES_PER_S = 0.15, 4_000.0
 JUMP = (timedelta(seconds=30), timedelta(minutes=8))
-OTHERS_SHARE, PAIR_SHARE = 0.45, 0.12
-"""How many other faults there are for a kill, and how often a kill meets another one at the same time."""
+OTHERS_SHARE, PAIR_SHARE = 0.35, 0.3
+"""How often another fault follows a kill, and how often two faults meet at the same time."""
 
 
 class Fault(msgspec.Struct, frozen=True):
@@ -91,14 +91,19 @@ def plan(seed: int, kills: int) -> list[list[Fault]]:
         fault = next(kill)
         if fault.kills > left:
             continue
-        left -= fault.kills
         steps.append([fault])
-        if random.random() < OTHERS_SHARE:
-            second = next(other)
-            if random.random() < PAIR_SHARE and not {*fault.on} & {*second.on}:
-                steps[-1].append(second)
-            else:
-                steps.append([second])
+        left -= fault.kills
+        drawn = random.random()
+        if drawn >= PAIR_SHARE + OTHERS_SHARE:
+            continue
+        second = next(random.choice((kill, other)) if drawn < PAIR_SHARE else other)
+        if second.kills > left:
+            continue
+        left -= second.kills
+        if drawn < PAIR_SHARE and not {*fault.on} & {*second.on}:
+            steps[-1].append(second)
+        else:
+            steps.append([second])
     return steps
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from importlib import resources
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 from urllib.parse import parse_qs, urlsplit
@@ -88,10 +88,28 @@ class Store:
         """The first column of the first row of a named query, or None."""
         return await self.connection.fetchval(QUERIES[query], *arguments)
 
+    @asynccontextmanager
+    async def transaction(self, **options: Any) -> AsyncIterator[None]:
+        """A transaction on this connection."""
+        async with self.connection.transaction(**options):
+            with let_go_in_silence(self.connection):
+                yield
+
     async def run(self, query: str, *arguments: Any) -> int:
         """Runs a named query and tells how many rows it touched."""
         status = await self.connection.execute(QUERIES[query], *arguments)
         return int(status.rpartition(" ")[2]) if status[-1:].isdigit() else 0
+
+
+@contextmanager
+def let_go_in_silence(connection: Connection) -> Iterator[None]:
+    """A connection that gave no answer in time is let go of at once: it may be half open, and what comes next on it, a
+    ROLLBACK or the pool's reset, would wait for as long again."""
+    try:
+        yield
+    except TimeoutError:
+        connection.terminate()
+        raise
 
 
 class Database:
@@ -123,14 +141,16 @@ class Database:
         """A transaction: READ COMMITTED, or one read-only snapshot (REPEATABLE READ) for a status."""
         async with self._pool.acquire() as connection:
             options: dict[str, Any] = {"isolation": "repeatable_read", "readonly": True} if snapshot else {}
-            async with connection.transaction(**options):
-                yield store(connection)
+            bound = store(connection)
+            async with bound.transaction(**options):
+                yield bound
 
     @asynccontextmanager
     async def reading(self, store: type[StoreT]) -> AsyncIterator[StoreT]:
         """A connection without a transaction, for a single statement."""
         async with self._pool.acquire() as connection:
-            yield store(connection)
+            with let_go_in_silence(connection):
+                yield store(connection)
 
 
 def session_settings(name: str, url: str = "") -> dict[str, str]:

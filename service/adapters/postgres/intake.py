@@ -78,7 +78,7 @@ class IntakeStore(RideStore):
 
     async def read_offsets(self, group: str, topic: str, partitions: Sequence[int]) -> dict[int, Stream]:
         """The streams that were begun, after any transaction of ours that may still be under way."""
-        async with self.connection.transaction():
+        async with self.transaction():
             rows = await self.all("read_offsets", group, topic, list(partitions))
         return {row["partition"]: Stream(**dict(row)) for row in rows}
 

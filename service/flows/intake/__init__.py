@@ -115,9 +115,9 @@ class Intake:
 
     async def recover(self, error: Exception) -> None:
         """Puts the process back to what PostgreSQL says after a failure: nothing is lost, nothing is done twice."""
-        suspect, self._upcoming = await self._suspect(), {}
-        await self._drop()
         away = isinstance(error, UNAVAILABLE + KAFKA_UNAVAILABLE) or is_partition_missing(error)
+        suspect, self._upcoming = {} if away else await self._suspect(), {}
+        await self._drop()
         race = isinstance(error, (*RACES, FenceLostError))
         BATCH_FAILURES.labels(type(error).__name__).inc()
         if race:
@@ -205,13 +205,13 @@ class Intake:
         self, writer: IntakeStore, work: Work, asked: set[BalanceKey], now: datetime
     ) -> dict[int, int]:
         """Caps and passes across rides: the balances are locked before the batch is decided again with them."""
-        async with writer.connection.transaction():
+        async with writer.transaction():
             decision = self._decide(work, BalanceBook(await writer.lock_balances(asked)), now)
             return await self._append(writer, self._prepare(work, decision, now))
 
     async def _write(self, writer: IntakeStore, prepared: Prepared) -> dict[int, int]:
         with BATCH_SECONDS.labels("write").time(), TRACER.start_as_current_span("intake batch"):
-            async with writer.connection.transaction():
+            async with writer.transaction():
                 return await self._append(writer, prepared)
 
     async def _append(self, writer: IntakeStore, prepared: Prepared) -> dict[int, int]:
@@ -283,12 +283,12 @@ class Intake:
 
     async def _drop(self) -> None:
         """Forgets everything in the pipe; the offsets are read and sought again before the next batch."""
-        await self._forget_batch()
-        self.source.unready()
         for store in (self._writer, self._reader):
             if store is not None:
-                store.connection.terminate()
+                store.connection.terminate()  # Before the batch: on a connection that is half open it would not end.
         self._writer = self._reader = None
+        await self._forget_batch()
+        self.source.unready()
 
     async def _forget_batch(self) -> None:
         if self._writing is not None:
