@@ -9,6 +9,9 @@
 #                 again, twice, and says if it did not go the same way
 #   make chaos KILLS=300       real processes and servers are killed, stopped, cut off and filled up under load; SEED=7 does
 #                 it by another plan
+#   make fuzz SECONDS=60       every door under inputs that are made by what they reach, so long at each, then requests made
+#                 from openapi.json (TIMES=10 times as many as make test makes); DOOR=name for one door, SEED=7 for other
+#                 inputs, CORPUS=dir keeps what was learnt, DOOR=name REPLAY=base64 enters one door once
 #   make bench    the figures, each beside its floor
 #   make image-check       runs the steps of deploy/Dockerfile without a container engine
 #   make kubernetes-check  the manifests as kubectl renders them (needs kubectl)
@@ -22,7 +25,7 @@
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint simulate chaos bench image-check kubernetes-check constraints hashes sbom advisories clean
+.PHONY: help demo test lint simulate chaos fuzz bench image-check kubernetes-check constraints hashes sbom advisories clean
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
@@ -71,6 +74,11 @@ simulate: .venv/.farebox-test
 
 chaos: .venv/.farebox-test
 	@PYTHONPATH=tests $(BIN)/python tests/chaos/chaos.py --kills $(or $(KILLS),20) $(if $(SEED),--seed $(SEED))
+
+fuzz: .venv/.farebox-test
+	@PYTHONHASHSEED=0 $(BIN)/python tests/fuzz/fuzz.py --seconds $(or $(SECONDS),60) $(if $(SEED),--seed $(SEED)) \
+	  $(if $(DOOR),--door $(DOOR)) $(if $(CORPUS),--corpus $(CORPUS)) $(if $(REPLAY),--replay $(REPLAY))
+	@$(if $(DOOR),,FAREBOX_FUZZ_TIMES=$(or $(TIMES),10) $(BIN)/pytest tests/web/test_served_schema.py)
 
 image-check: .venv/.farebox-test
 	@$(BIN)/python deploy/image_check.py
