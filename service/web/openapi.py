@@ -82,6 +82,13 @@ def _complete(operation: Document, route: HTTPRouteHandler) -> None:
         operation["requestBody"] = {"required": True, "content": content}
     if "raw_body" in route.opt:
         operation["requestBody"] = {"required": True, "description": route.opt["raw_body"], "content": {"*/*": {}}}
+        words = {"text/plain": {"schema": {"type": "string"}}, "application/json": {}}
+        operation["responses"]["200"]["content"] = words
+        problem = {"application/problem+json": {"schema": REFERENCE_TO_PROBLEM}}
+        refused = "A problem, or a refusal in the words that the sender looks for."
+        operation["responses"]["default"] = {"description": refused, "content": {**problem, **words}}
+    if "text" in route.opt:
+        operation["responses"]["200"]["content"] = {"text/plain": {"schema": {"type": "string"}}}
     scope = route.opt["scope"]
     if scope is not None:
         operation["security"] = [{"token": [scope]}]
@@ -141,6 +148,7 @@ def _ref(shape: type) -> Document:
     return {"$ref": REFERENCE.format(name=shape.__name__)}
 
 
+REFERENCE_TO_PROBLEM = {"$ref": REFERENCE.format(name="Problem")}
 _REFERRED = re.compile(r"#/components/schemas/([^\"]+)")
 _PAGE = re.compile(r"Page_[\w.]+\.(\w+?)_(?=\")")
 """How the framework names a page of something."""

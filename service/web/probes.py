@@ -37,7 +37,7 @@ async def readyz(request: Asked) -> Response[ProbeView]:
     return answer(request, ProbeView("ready", "serve", doors_of(request).health.refused_accounts))
 
 
-@get("/metrics", opt=OPEN, tags=["probes"])
+@get("/metrics", opt=OPEN | {"text": True}, tags=["probes"])
 async def metrics() -> Response[bytes]:
     """Prometheus metrics of this process."""
-    return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+    return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST.partition("; charset")[0])  # It is added again.
