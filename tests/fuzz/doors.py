@@ -5,6 +5,7 @@ from __future__ import annotations
 import doors_answers
 import doors_bills
 import doors_files
+import doors_http
 import doors_notices
 import doors_records
 from fuzz_parts import Door
@@ -15,4 +16,5 @@ DOORS: tuple[Door, ...] = (
     *doors_notices.DOORS,
     *doors_answers.DOORS,
     *doors_bills.DOORS,
+    *doors_http.DOORS,
 )
