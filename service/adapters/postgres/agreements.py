@@ -135,6 +135,10 @@ class AgreementStore(BatchStore):
         rows = await self.all("claim_agreements", account_no, now, machine_at, lease_until, limit)
         return [agreement_row(row) for row in rows]
 
+    async def ask_all_again(self, now: datetime) -> int:
+        """Has every provider asked about each agreement that is not over; how many those are."""
+        return await self.run("ask_agreements_again", now)
+
     async def save(self, agreement: Agreement, now: datetime, lease_until: datetime | None = None) -> bool:
         """Keeps what was decided about the version that was read; False when somebody was faster."""
         return bool(

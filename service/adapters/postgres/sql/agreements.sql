@@ -85,6 +85,11 @@ JOIN operator o ON o.operator_no = a.operator_no
 JOIN merchant_account m ON m.account_no = a.account_no
 ORDER BY a.agreement_no;
 
+-- name: ask_agreements_again
+-- Every agreement that is not over is due at $1: its rider may have ended it meanwhile.
+UPDATE agreement SET due_at = $1, asks = 0, version = version + 1
+WHERE state IN ('pending', 'active', 'suspended') AND (due_at IS NULL OR due_at > $1);
+
 -- name: save_agreement
 -- What was decided, by compare-and-set on the version; the lease is over, unless a new one is given.
 UPDATE agreement SET state = $3, cap_minor = $4, provider_ref = $5, action = $6, reason = $7, valid_until = $8, asks = $9,
