@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from inspect import iscoroutinefunction
 from typing import Any, TypeAlias, TypeVar, cast
@@ -24,6 +24,8 @@ class Connections:
         self._url = url
         self._free: list[Connection] = []
         self._all: list[Connection] = []
+        self.kept: list[HotConnection] = []
+        """Those that a life keeps for itself."""
 
     async def take(self) -> Connection:
         """One that nobody uses."""
@@ -40,6 +42,14 @@ class Connections:
         )
         self._all.append(connection)
         return connection
+
+    async def keep(self, turns: Turns, process: Process) -> HotConnection:
+        """One for a life of a process alone."""
+        await turns.turn(process, "connection")
+        turns.connections += 1
+        kept = HotConnection(self, await turns.statement(0, self.take()), turns, process)
+        self.kept.append(kept)
+        return kept
 
     def give_back(self, connection: Connection) -> None:
         """For the next one."""
@@ -75,6 +85,9 @@ class MortalConnection:
             ending.push_async_exit(end)
             yield
 
+    def _check(self) -> None:
+        """Raises where the connection can't be used any more."""
+
     def __getattr__(self, name: str) -> Any:
         call = getattr(self._connection, name)
         assert iscoroutinefunction(call), f"{name} is no statement: say here how a world goes through it"
@@ -82,6 +95,7 @@ class MortalConnection:
         async def statement(*arguments: Any, **options: Any) -> Any:
             if await self._turns.turn(self._process, f"statement {name}") == "cut":
                 raise asyncpg.ConnectionDoesNotExistError("connection was closed in the middle of operation")
+            self._check()
             pid = self._connection.get_server_pid()
             return await self._turns.statement(pid, call(*arguments, **options))
 
@@ -105,23 +119,10 @@ class MortalDatabase(Database):
         """See Database."""
         connection = await self._begun()
         begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY" if snapshot else "BEGIN"
-        await self._run(connection, begin)
-        self._turns.open_transactions += 1
-        ends = "ROLLBACK"
         try:
-            try:
+            async with _transaction(connection, self._turns, self._process, begin):
                 yield store(cast("Connection", MortalConnection(connection, self._turns, self._process)))
-                verdict = await self._turns.turn(self._process, "commit")
-                if verdict == "cut":
-                    raise asyncpg.ConnectionDoesNotExistError("connection was closed before the commit")
-                ends = "COMMIT"
-            finally:
-                await self._run(connection, ends)
-            if verdict == "lost":
-                raise asyncpg.ConnectionDoesNotExistError("connection was closed after the commit")
         finally:
-            self._turns.open_transactions -= 1
-            self._turns.locks_freed()
             self._connections.give_back(connection)
 
     @asynccontextmanager
@@ -138,16 +139,96 @@ class MortalDatabase(Database):
         self._turns.connections += 1
         return await self._turns.statement(0, self._connections.take())
 
-    async def _run(self, connection: Connection, statement: str) -> None:
-        """To its end, even when the task is ended meanwhile: the server rolls back for a process that died."""
-        running = self._turns.statement(connection.get_server_pid(), connection.execute(statement))
-        task = asyncio.ensure_future(running)
-        cancelled = False
-        while not task.done():
-            try:
-                await asyncio.shield(task)
-            except asyncio.CancelledError:
-                cancelled = True
-        task.result()
-        if cancelled:
-            raise asyncio.CancelledError
+
+class HotConnection(MortalConnection):
+    """A connection that one life of a process keeps for itself, as `service.adapters.postgres.connect` gives it."""
+
+    def __init__(self, connections: Connections, connection: Connection, turns: Turns, process: Process) -> None:
+        super().__init__(connection, turns, process)
+        self._connections = connections
+        self._inside = False
+        self._lost = False
+        self._over = False
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[None]:
+        """The outer one is a transaction, one within it a savepoint."""
+        if self._inside:
+            async with super().transaction():
+                yield
+            return
+        await self._turns.turn(self._process, "begin")
+        self._check()
+        self._turns.connections += 1
+        self._inside = True
+        try:
+            async with _transaction(self._connection, self._turns, self._process, "BEGIN", lambda: self._lost):
+                yield
+        finally:
+            self._inside = False
+            self._let_go()
+
+    def terminate(self) -> None:
+        """The process has no use for it any more, or is dead."""
+        self._over = True
+        if not self._inside:
+            self._let_go()
+
+    async def expire(self) -> None:
+        """The server ends a transaction that has been idle for too long, and the connection with it."""
+        if self._inside and not self._lost:
+            self._lost = True
+            await _to_its_end(self._turns, self._connection, "ROLLBACK")
+
+    def _check(self) -> None:
+        """What the server has ended takes no statement more; it may have done so while this one waited for its turn."""
+        if self._over:
+            raise asyncpg.InterfaceError("connection is closed")
+        if self._lost:
+            raise asyncpg.ConnectionDoesNotExistError("connection was closed in the middle of operation")
+        self._turns.connections += 1
+
+    def _let_go(self) -> None:
+        if self._over and self in self._connections.kept:
+            self._connections.kept.remove(self)
+            self._connections.give_back(self._connection)
+
+
+@asynccontextmanager
+async def _transaction(
+    connection: Connection, turns: Turns, process: Process, begin: str, lost: Callable[[], bool] = lambda: False
+) -> AsyncIterator[None]:
+    """From its beginning to its end; `lost` tells that the server has ended it."""
+    await _to_its_end(turns, connection, begin)
+    turns.open_transactions += 1
+    ends = "ROLLBACK"
+    try:
+        try:
+            yield
+            verdict = await turns.turn(process, "commit")
+            if verdict == "cut" or lost():
+                raise asyncpg.ConnectionDoesNotExistError("connection was closed before the commit")
+            ends = "COMMIT"
+        finally:
+            if not lost():
+                await _to_its_end(turns, connection, ends)
+        if verdict == "lost":
+            raise asyncpg.ConnectionDoesNotExistError("connection was closed after the commit")
+    finally:
+        turns.open_transactions -= 1
+        turns.connections += 1
+        turns.locks_freed()
+
+
+async def _to_its_end(turns: Turns, connection: Connection, statement: str) -> None:
+    """Even when the task is ended meanwhile: the server rolls back for a process that died."""
+    task = asyncio.ensure_future(turns.statement(connection.get_server_pid(), connection.execute(statement)))
+    cancelled = False
+    while not task.done():
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError:
+            cancelled = True
+    task.result()
+    if cancelled:
+        raise asyncio.CancelledError

@@ -31,7 +31,10 @@ class Door:
 
     def __init__(self) -> None:
         self.world: Place
-        self._knowledge = Knowledge(BusinessClock(lambda: self.world.now()), 0)
+        self._knowledge = Knowledge(BusinessClock(self._now), 0)
+
+    def _now(self) -> datetime:
+        return self.world.now()
 
     async def decide(self, database: Database, event: RideEvent) -> bool:
         """An operator's own event; False when there is no such ride yet."""

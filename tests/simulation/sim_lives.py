@@ -11,6 +11,7 @@ import aiohttp
 from aiohttp import web
 from memory_wire import MemoryConnector
 from mortal_database import Connections, MortalDatabase
+from sim_topic import GROUP, TOPIC
 from turns import KilledError, Process, Turns
 
 from service.adapters.postgres import RACES, UNAVAILABLE
@@ -18,10 +19,13 @@ from service.adapters.providers import Providers, open_provider
 from service.adapters.providers.port import Ack, BadNotification, MerchantAccount, Provider
 from service.billing.agreements.standing import AgreementStatus, HoldStatus
 from service.flows.agreements import Agreements
+from service.flows.clock import BusinessClock
 from service.flows.collection import Collection
 from service.flows.collection.hearing import NoAnswerError
 from service.flows.disputes import Disputes, announced
 from service.flows.holds import Holds
+from service.flows.housekeeping import Housekeeping
+from service.flows.knowledge import Knowledge
 from service.lab.provider.desk import Desk
 from service.lab.provider.server import doors
 
@@ -133,6 +137,7 @@ class Life:
         self.holds = Holds(self.database, self.providers, now, now)
         self.agreements = Agreements(self.database, self.providers, now, now)
         self.disputes = Disputes(self.database, self.providers, self.collection.disputed, now, now)
+        self.keep = Housekeeping(self.database, Knowledge(BusinessClock(now), 0), GROUP, TOPIC, now)
         self._now = now
 
     async def notified(self, request: web.BaseRequest) -> web.StreamResponse:

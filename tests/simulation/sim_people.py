@@ -9,7 +9,7 @@ from random import Random
 from typing import Any
 
 import msgspec
-from sim_intake import Intake
+from sim_intake import Door
 from sim_lives import Life
 from sim_profiles import Focus
 from sim_world import BEGINNING, World
@@ -36,21 +36,57 @@ HUMAN = (ImpossibleEventError, RefundRefusedError, AskError, NoPaymentError, Key
 """What people are told when they ask for what can't be."""
 
 
+class Said(msgspec.Struct, frozen=True):
+    """What is said of a ride, by the topic or by the door: `minutes` from its start to its end."""
+
+    event_id: str
+    kind: str
+    minutes: int = 0
+    amount_minor: int = 0
+
+
 class Ride(msgspec.Struct):
-    """What the script knows of a ride: the oracle's side of it. `minutes` None: voided."""
+    """What the script knows of a ride: the oracle's side of it. `said` has what was said of it, in its order; what was
+    said by the door is there when it was taken in. `lost_minor`: what it costs when nobody ever says that it ended."""
 
     session_id: str
     agreement_id: str
     account_no: int
     began_at: datetime
-    minutes: int | None
-    charged: bool = False
+    minutes: int
+    by_topic: bool
+    lost_minor: int = 0
+    said: list[Said] = []
     deciding: str | None = None
 
     @property
+    def voided(self) -> bool:
+        """Whether it is not to be paid."""
+        return any(one.kind == "voided" for one in self.said)
+
+    @property
+    def unclear(self) -> bool:
+        """Whether what was said of it does not tell what it costs: somebody must decide."""
+        kinds = {one.kind for one in self.said}
+        ended = bool(self.lost_minor) or not kinds.isdisjoint(("ended", "corrected"))
+        return "voided" not in kinds and not ("started" in kinds and ended)
+
+    @property
     def owed_minor(self) -> int:
-        """What it must cost, worked out by hand: 1.00, and 0.20 for each minute begun."""
-        return 0 if self.minutes is None or not self.charged else UNLOCK_MINOR + MINUTE_MINOR * (self.minutes + 1)
+        """What it must cost, worked out by hand: 1.00, and 0.20 for each minute begun; the last correction counts, else
+        the first end; each of them once, however often it was said."""
+        once: dict[str, Said] = {}
+        for one in self.said:
+            once.setdefault(one.event_id, one)
+        said = once.values()
+        ends = [one.minutes for one in said if one.kind == "ended"]
+        corrected = [one.minutes for one in said if one.kind == "corrected"]
+        if self.voided or not any(one.kind == "started" for one in said):
+            return 0
+        fare_minor = self.lost_minor
+        if ends or corrected:
+            fare_minor = UNLOCK_MINOR + MINUTE_MINOR * ((corrected[-1] if corrected else ends[0]) + 1)
+        return fare_minor + sum(one.amount_minor for one in said)
 
 
 class Rider(msgspec.Struct):
@@ -85,9 +121,9 @@ def debits_there(world: World, ride: Ride) -> list[Debit]:
 class People:
     """Riders, support and operators of one world, who ask by the door and look after what waits for people."""
 
-    def __init__(self, world: World, intake: Intake, focus: Focus) -> None:
+    def __init__(self, world: World, door: Door, focus: Focus) -> None:
         self.world = world
-        self.intake = intake
+        self.door = door
         self.focus = focus
         self.random = Random(f"script {world.seed}")
         self.rides: list[Ride] = []
@@ -139,6 +175,7 @@ class People:
         """Looks after what waits for people; True when nothing else is under way."""
         if self.world.now() >= self._round_at:
             self._round_at = self.world.now() + timedelta(hours=12)
+            self._keep(self.world.now())
             for ride in self.rides:
                 for row in await self._debits(ride):
                     self._look_after(ride, row)
@@ -160,6 +197,15 @@ class People:
         ended = [state.value for state in FINAL - {State.WRITTEN_OFF}]
         holds = (await self.world.rows(asked, self.operator.operator_no, ended))[0]["n"]
         return not (debits or refunds or lowering or holds or self.world.script)
+
+    def _keep(self, when: datetime) -> None:
+        """How far the topic is read is looked at, and then what waits for its time."""
+
+        async def keep(life: Life) -> None:
+            await life.keep.round()
+
+        self._outside(when, "look", lambda world: world.fleet.look())
+        self.world.at(when + timedelta(seconds=30), "keep", "keep", keep)
 
     async def _look_after_refunds(self) -> None:
         """What became of a refund that only a person can tell: the provider's books say it."""

@@ -104,7 +104,8 @@ class Focus(msgspec.Struct, frozen=True):
 class Chaos(msgspec.Struct, frozen=True):
     """How often things go wrong of themselves, 0 to 1, at each turn (kills, cuts, lost commits, time that passes).
 
-    `both`: how often two collectors begin the same round at once, which is nothing wrong.
+    `freeze`: an intake is stopped and goes on later, and may have lost its partitions meanwhile; `both`: how often two
+    collectors begin the same round at once, which is nothing wrong.
     """
 
     kill: float
@@ -113,6 +114,7 @@ class Chaos(msgspec.Struct, frozen=True):
     drift: float
     faults: Rates
     both: float = 0.2
+    freeze: float = 0.0
 
 
 def calm() -> Chaos:
@@ -134,7 +136,8 @@ def draw_chaos(random: Random) -> Chaos:
     kill = random.choice((0.0, 0.004, 0.015, 0.04))
     cut = random.choice((0.0, 0.002, 0.01))
     lost = random.choice((0.0, 0.01, 0.05))
-    return Chaos(kill, cut, lost, random.choice((0.0, 0.01, 0.05)), msgspec.convert(shares, Rates))
+    drift, freeze = random.choice((0.0, 0.01, 0.05)), random.choice((0.0, 0.003, 0.01))
+    return Chaos(kill, cut, lost, drift, msgspec.convert(shares, Rates), freeze=freeze)
 
 
 def _within_one(shares: dict[str, float]) -> dict[str, float]:

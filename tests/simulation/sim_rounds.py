@@ -23,15 +23,16 @@ ROUNDS: dict[str, Round] = {
 """Each by the name that `DUE` has for it."""
 OF_NO_ACCOUNT = ("plan", "aside")
 
+# Of the accounts $1; the writers $2 may have written what is owed; no ride has number $3 yet, nor a month after that.
 DUE = """
 SELECT 'submit' AS what, account_no, min(greatest(due_at, lease_until)) AS at FROM debit
-WHERE account_no = ANY($1) AND due_at IS NOT NULL GROUP BY account_no
+WHERE ride_no < $3 AND account_no = ANY($1) AND due_at IS NOT NULL GROUP BY account_no
 UNION ALL
 SELECT 'submit', account_no, min(greatest(due_at, lease_until)) FROM refund
-WHERE account_no = ANY($1) AND due_at IS NOT NULL GROUP BY account_no
+WHERE ride_no < $3 AND account_no = ANY($1) AND due_at IS NOT NULL GROUP BY account_no
 UNION ALL
 SELECT 'policy', account_no, min(policy_at) FROM debit
-WHERE account_no = ANY($1) AND policy_at IS NOT NULL GROUP BY account_no
+WHERE ride_no < $3 AND account_no = ANY($1) AND policy_at IS NOT NULL GROUP BY account_no
 UNION ALL
 SELECT 'policy', account_no, min(due_at) FROM dispute_unheard WHERE account_no = ANY($1) GROUP BY account_no
 UNION ALL

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from random import Random
 from typing import NamedTuple
 
@@ -15,23 +16,27 @@ from msgspec.structs import replace
 from sim_books import check_world
 from sim_calm import CalmDatabase
 from sim_faces import remember_keys
-from sim_intake import Intake
+from sim_fleet import unread
+from sim_intake import Door
 from sim_order import break_ties
 from sim_profiles import Focus, calm, draw_chaos
 from sim_script import Script
+from sim_topic import CLUSTER, GROUP, PARTITIONS, TOPIC
 from sim_trips import caught
-from sim_world import World
+from sim_world import BEGINNING, World, WorldError
 from turns import Turns
 from virtual_loop import VirtualLoop
 
+from service.adapters.migrate import PARTITION_MONTHS
 from service.adapters.postgres import QUERIES
 from service.adapters.postgres.batches import SLOT_GROUPS
-from service.adapters.postgres.rides import RideStore
+from service.adapters.postgres.housekeeping import HousekeepingStore
+from service.adapters.postgres.intake import IntakeStore
+from service.adapters.postgres.streams import NOTHING_READ
 from service.billing.auditing.problems import Problem
 from service.flows.audit import audit
 
 ANYTHING = Focus()
-RIDES_MAX = 100_000
 SKIP_LEFT = """
 WITH asides AS (DELETE FROM set_aside)
 UPDATE batch_reader r SET seq = (SELECT max(seq) FROM batch b WHERE b.writer_no = r.writer_no)
@@ -88,12 +93,12 @@ async def _run(
     loop = asyncio.get_running_loop()
     assert isinstance(loop, VirtualLoop)
     loop.set_exception_handler(lambda *_: None)  # Tasks of killed processes are never asked how they ended.
-    connections, side, intake, result = Connections(url), await asyncpg.connect(url), Intake(), Result()
+    connections, side, door, result = Connections(url), await asyncpg.connect(url), Door(), Result()
     try:
-        writers = await _prepare(CalmDatabase(connections), intake)
+        writers = await _prepare(CalmDatabase(connections))
         for seed in seeds:
             began = time.process_time()
-            world, error = await _play(loop, side, connections, intake, writers, seed, focus)
+            world, error = await _play(loop, side, connections, door, writers, seed, focus)
             result.counts.update(world.counts)
             result.counts["worlds"] += 1
             result.counts["calls"] += world.wire.calls
@@ -113,21 +118,26 @@ async def _run(
     return result
 
 
-async def _prepare(database: CalmDatabase, intake: Intake) -> list[int]:
+async def _prepare(database: CalmDatabase) -> list[int]:
     """What worlds share is there before the first: none finds less than another, and so does other statements.
 
     Returns the numbers of those who may come to owe something.
     """
-    names = ["intake/simulation", "collection/plan", "collection/wishes", *(f"collection/{n}" for n in range(64))]
+    names = ["collection/plan", "collection/wishes", *(f"collection/{n}" for n in range(64))]
     names += [f"collection/policies/{number}" for number in range(64)]
     names += [
         f"{role}/{number}" for role in ("agreements", "holds", "operator", "keep") for number in range(SLOT_GROUPS)
     ]
     await database.rows("INSERT INTO writer (name) SELECT unnest($1::text[]) ON CONFLICT DO NOTHING RETURNING 1", names)
+    async with database.reading(IntakeStore) as store:
+        for partition in range(PARTITIONS):
+            await store.begin_stream(GROUP, TOPIC, partition, 0, CLUSTER, NOTHING_READ)
     await database.rows(QUERIES["ensure_collection_cursors"] + " RETURNING 1")
-    async with database.reading(RideStore) as store:
-        await intake.numbers.reserve(store, RIDES_MAX)
-    owing = "SELECT writer_no FROM writer WHERE name LIKE ANY('{intake/%,operator/%,keep/%}') ORDER BY 1"
+    async with database.transaction(HousekeepingStore) as store:
+        for at in (BEGINNING, BEGINNING + timedelta(days=110)):
+            await store.make_partitions(at, PARTITION_MONTHS)
+    owing = "SELECT writer_no FROM writer WHERE name LIKE ANY('{operator/%,keep/%}')"
+    owing += " UNION ALL SELECT writer_no FROM stream_offset ORDER BY 1"
     return [row["writer_no"] for row in await database.rows(owing)]
 
 
@@ -135,7 +145,7 @@ async def _play(
     loop: VirtualLoop,
     side: asyncpg.Connection[asyncpg.Record],
     connections: Connections,
-    intake: Intake,
+    door: Door,
     writers: list[int],
     seed: int,
     focus: Focus,
@@ -148,8 +158,8 @@ async def _play(
     if focus.faults is not None:
         chaos = replace(chaos, faults=focus.faults)
     world = World(seed, chaos, turns, CalmDatabase(connections), connections)
-    intake.world, world.writers = world, writers
-    script = Script(world, intake, focus)
+    door.world, world.writers = world, writers
+    script = Script(world, door, focus)
     playing = loop.create_task(_from_beginning_to_end(world, script))
     await asyncio.wait({playing})  # Whatever it raises: the seed is what finds it again.
     return world, playing.exception()
@@ -160,4 +170,6 @@ async def _from_beginning_to_end(world: World, script: Script) -> None:
         await script.set_up()
         await world.play()
     world.look_for_trips()
+    if wrong := await unread(world.fleet, world.rows):
+        raise WorldError("\n".join([f"world {world.seed}, {world.weather}", *wrong]))
     await check_world(world, script)

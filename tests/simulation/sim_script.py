@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, Literal
 
 import msgspec
-from sim_faces import ADDRESS, AtFace, at_face, follow
+from sim_faces import ADDRESS, AtFace, at_face
+from sim_fleet import open_fleet
 from sim_lives import API_KEY, NOTIFY_SECRET, Life
-from sim_people import People, Ride, Rider, debits_there
+from sim_people import Ride, Rider, debits_there
 from sim_profiles import FORGETFUL, PROFILES, Profile
+from sim_rides import Rides
 from sim_world import BEGINNING, World
 
 from service.adapters.postgres.operators import NewOperator, OperatorStore
@@ -24,30 +25,38 @@ from service.billing.debits.events import (
     Suspended,
 )
 from service.billing.debits.state import DisputeResult
-from service.billing.events import Position, RideEvent
 from service.billing.tariffs import import_document
 from service.flows.accounts import add_account
 from service.flows.agreement_replies import NewAgreement
-from service.flows.hold_replies import HoldAsk
 from service.flows.operators import add_operator
 from service.flows.tariffs import publish_tariff
 from service.lab.provider import agreements as provider_agreements
 from service.lab.provider import debits as provider_debits
-from service.lab.provider import holds as provider_holds
 from service.lab.provider.courier import signature
 from service.lab.provider.disputes import AskDispute, dispute
 from service.lab.provider.mirror import terms_of
 from service.lab.provider.refusals import RefusedError
 from service.lab.provider.rows import Account, Entry, Wallet
 
-PLAN = """{"tariff_id": "bike", "valid_from": "2026-01-01T00:00:00Z", "plan": {"plan_id": "p", "currency": "CNY",
- "price": "1.00", "is_taxable": false, "name": "n", "description": "d",
- "per_min_pricing": [{"start": 0, "rate": "0.20", "interval": 1}]}}"""
-AFTERMATH = ("correct", "correct", "void", "suspend", "dispute", "pay", "pay", "elsewhere", "ask", "forge")
+PLAN: dict[str, Any] = {
+    "tariff_id": "bike",
+    "valid_from": "2026-01-01T00:00:00Z",
+    "plan": {
+        "plan_id": "p",
+        "currency": "CNY",
+        "price": "1.00",
+        "is_taxable": False,
+        "name": "n",
+        "description": "d",
+        "per_min_pricing": [{"start": 0, "rate": "0.20", "interval": 1}],
+    },
+}
+LOST_END = {"rules": {"ride_max": "30.00", "lost_end": {"after_hours": 24, "charge": "ride_max"}}}
+LOST_MINOR = 3000
 RICH, MIDDLING = 10_000_000, 500
 
 
-class Script(People):
+class Script(Rides):
     """Writes the script of one world."""
 
     async def set_up(self) -> None:
@@ -67,11 +76,14 @@ class Script(People):
         }
         statement = "UPDATE operator SET calendar = $2 WHERE operator_no = $1 RETURNING 1"
         await world.rows(statement, operator.operator_no, msgspec.json.encode(calendar).decode())
-        draft = import_document(PLAN.encode())[0]
+        self.lost_minor = random.choice((0, LOST_MINOR))
+        draft = import_document(msgspec.json.encode(PLAN | (LOST_END if self.lost_minor else {})))[0]
         await publish_tariff(world.calm, operator, draft, now=BEGINNING, lead=timedelta())
         wanted = self.focus.profiles
         drawn = (*PROFILES, FORGETFUL) if wanted else PROFILES
         profiles = [profile for profile in drawn if not wanted or profile.name in wanted]
+        await world.rows("UPDATE installation SET default_operator_no = $1 RETURNING 1", operator.operator_no)
+        world.fleet = await open_fleet(world, world.rows)
         for number in range(random.choice((1, 1, 2))):
             await self._open_account(f"acc{number}", random.choice(profiles))
         for number in range(random.choice((1, 2, 3))):
@@ -144,24 +156,11 @@ class Script(People):
 
             self._human(self._some_day(), f"end {rider.agreement_id}", end)
 
-    def _phone(self, when: datetime, table: Literal["agreement", "hold", "debit"]) -> None:
-        faces = [number for number, (_, profile) in self.world.accounts.items() if profile.face != "sandbox"]
-        if faces:
-            doing = follow(self.world, self.operator.operator_no, table, lambda: self.random.random() < 0.9)
-            self.world.at(when, f"phone {table}", "phone", doing)
-
     def _confirm_agreements(self) -> None:
         for (account_id, key), agreement in sorted(self.world.books.agreements.items()):
             account = self.world.books.accounts[account_id]
             if agreement.state == "pending" and account.face == "sandbox":
                 provider_agreements.answer_by_rider(self.world.books, account, key, True, self.world.now())
-
-    def _confirm_holds(self) -> None:
-        for (account_id, key), hold in sorted(self.world.books.holds.items()):
-            account = self.world.books.accounts[account_id]
-            if hold.state == "pending" and account.face == "sandbox":
-                confirmed = self.random.random() < 0.9
-                provider_holds.answer_by_rider(self.world.books, account, key, confirmed, self.world.now())
 
     def _wallet(self, rider: Rider, balance_minor: int) -> None:
         books, now, currency = self.world.books, self.world.now(), "CNY"
@@ -192,119 +191,6 @@ class Script(People):
         found = self._theirs(rider)
         if found is not None and found[0].face == "sandbox":
             provider_agreements.limit(self.world.books, *found, self.world.now(), cap_minor=cap_minor, valid_until=None)
-
-    # -------------------------------------------------------------- rides
-
-    def _ride(self, number: int) -> None:
-        random, world = self.random, self.world
-        rider = random.choice(self.riders)
-        began_at = BEGINNING + timedelta(hours=1) + timedelta(minutes=random.randrange(30 * 1440))
-        ride = Ride(f"ride-{number}", rider.agreement_id, rider.account_no, began_at, random.randrange(1, 40))
-        self.rides.append(ride)
-        _, profile = world.accounts[ride.account_no]
-        if profile.capabilities.hold_needed or random.random() < 0.3:
-
-            async def hold(life: Life) -> None:
-                asked = HoldAsk(
-                    operator_no=self.operator.operator_no,
-                    session_id=ride.session_id,
-                    agreement_id=ride.agreement_id,
-                    tariff_id="bike",
-                    vehicle_id="v",
-                )
-                await life.holds.ask(asked)
-
-            for before_s in (60, 40):
-                self._human(began_at - timedelta(seconds=before_s), f"hold {ride.session_id}", hold)
-            self._outside(began_at - timedelta(seconds=5), "confirm holds", lambda _: self._confirm_holds())
-            self._outside(began_at + timedelta(seconds=50), "confirm holds", lambda _: self._confirm_holds())
-            for after_s in (-5, 50):
-                self._phone(began_at + timedelta(seconds=after_s), "hold")
-        assert ride.minutes is not None
-        ended_at = began_at + timedelta(minutes=ride.minutes, seconds=30)
-        self._event(ride, "started", began_at, f"s{number}", began_at)
-
-        def charged() -> None:
-            ride.charged = True
-
-        self._event(ride, "ended", ended_at, f"e{number}", ended_at, then=charged)
-        self._aftermath(ride, ended_at)
-
-    def _aftermath(self, ride: Ride, ended_at: datetime) -> None:
-        """What happens to a ride that is charged, in some order, over some weeks."""
-        when = ended_at
-        kinds = self.focus.aftermath or AFTERMATH
-        for _ in range(4 if self.focus.aftermath else self.random.choice((0, 1, 2, 4))):
-            when += timedelta(minutes=self.random.choice((1, 30, 300, 2000, 9000)))
-            what = self.random.choice(kinds)
-            getattr(self, f"_{what}")(ride, when)
-
-    def _event(
-        self,
-        ride: Ride,
-        kind: Any,
-        occurred_at: datetime,
-        event_id: str,
-        when: datetime,
-        then: Callable[[], None] = lambda: None,
-    ) -> None:
-        event = RideEvent(
-            kind=kind,
-            source="urn:app",
-            id=f"{self.world.seed}-{event_id}",
-            time=occurred_at,
-            session_id=ride.session_id,
-            position=Position("rides", 0, 0),
-            agreement_id=ride.agreement_id,
-            tariff_id="bike",
-        )
-
-        async def deliver(life: Life) -> None:
-            await self.intake.take(life.database, self.operator.operator_no, event)
-            then()
-
-        for _ in range(self.random.choice((1, 1, 2))):
-            late = timedelta(seconds=self.random.choice((1, 30, 3600)))
-            self.world.at(when + late, f"{kind} {ride.session_id}", "intake", deliver, must=True)
-
-    def _correct(self, ride: Ride, when: datetime) -> None:
-        minutes = self.random.randrange(1, 60)
-        ended_at = ride.began_at + timedelta(minutes=minutes, seconds=30)
-
-        def corrected() -> None:
-            ride.minutes = minutes
-
-        self._correction(ride, when, corrected, kind="corrected", corrected_end=ended_at)
-
-    def _void(self, ride: Ride, when: datetime) -> None:
-        def voided() -> None:
-            ride.minutes = None
-
-        self._correction(ride, when, voided, kind="voided")
-
-    def _correction(self, ride: Ride, when: datetime, then: Callable[[], None], **fields: Any) -> None:
-        self._extra += 1
-        event = RideEvent(
-            source="urn:operator",
-            id=f"{self.world.seed}-c{self._extra}",
-            time=when,
-            session_id=ride.session_id,
-            position=Position("", 0, 0),
-            reason="as it was",
-            **fields,
-        )
-
-        async def decide(life: Life) -> None:
-            if ride.minutes is None or not ride.charged:
-                return
-            if ride.deciding not in (None, event.id):
-                raise ConnectionRefusedError("whether the correction before it was taken in is not known yet")
-            ride.deciding = event.id
-            if await self.intake.decide(life.database, event, self.world):
-                then()
-            ride.deciding = None
-
-        self.world.at(when, f"{event.kind} {ride.session_id}", "serve", decide, must=True)
 
     def _suspend(self, ride: Ride, when: datetime) -> None:
         self._wish(ride, when, Suspended("lock failed"))
@@ -393,3 +279,7 @@ class Script(People):
         for rider in self.riders:
             if rider.rich:
                 self._wallet(rider, RICH)
+        for ride in self.rides:
+            if ride.unclear:
+                started = any(one.kind == "started" for one in ride.said)
+                (self._correct if started else self._void)(ride, self.world.now())

@@ -18,20 +18,24 @@ from typing import Any, TypeAlias
 
 import msgspec
 from sim_calm import CalmDatabase
+from sim_fleet import Fleet
 from sim_lives import Life, Wire
 from sim_profiles import Chaos, Profile, calm
+from sim_provider import CountedFaults, WorldClock
 from sim_rounds import DUE, OF_NO_ACCOUNT, ROUNDS
 from turns import KilledError, Process, Turns, Waiting
 from virtual_loop import VirtualLoop
 
+from service.adapters.kafka_access import KAFKA_UNAVAILABLE
 from service.adapters.postgres import RACES, UNAVAILABLE
+from service.adapters.postgres.intake import FenceLostError
+from service.adapters.postgres.rides import ride_number
 from service.adapters.providers.port import MerchantAccount
 from service.lab.provider.books import Books
-from service.lab.provider.clock import ProviderClock
 from service.lab.provider.courier import Courier
 from service.lab.provider.desk import Desk
 from service.lab.provider.faces import notices_of
-from service.lab.provider.faults import Faults, Rates
+from service.lab.provider.faults import Rates
 from service.lab.provider.server import FACES
 
 BEGINNING = datetime(2026, 11, 22, 10, tzinfo=UTC)
@@ -64,40 +68,6 @@ class Action(msgspec.Struct, frozen=True, order=True):
     must: bool = False
 
 
-class WorldClock(ProviderClock):
-    """The provider's clock is the world's."""
-
-    def __init__(self, now: Callable[[], datetime]) -> None:
-        self._now = now
-
-    def now(self) -> datetime:
-        return self._now()
-
-
-MET = ("of_call", "of_notice", "refusal", "later_s", "decline", "takes_half", "refund_fails")
-
-
-class CountedFaults(Faults):
-    """The simulator's faults, counted as they are met."""
-
-    def __init__(self, counts: Counter[str], seed: int, rates: Rates) -> None:
-        super().__init__(seed, rates)
-        self._counts = counts
-
-    def __getattribute__(self, name: str) -> Any:
-        found = super().__getattribute__(name)
-        if name not in MET:
-            return found
-        counts = self._counts
-
-        def counted(*about: Any, **more: Any) -> Any:
-            fault = found(*about, **more)
-            counts["faults"] += bool(fault) or fault == 0.0
-            return fault
-
-        return counted
-
-
 class World:
     """The stage and its driver; what is played on it is the script's (sim_script)."""
 
@@ -125,6 +95,7 @@ class World:
         self.script: list[Action] = []
         self.pending: dict[str, Action] = {}
         self.trips: list[str] = []
+        self.fleet: Fleet
         self.settled_down: Callable[[], Coroutine[Any, Any, bool]]
         self._actions = 0
         self._digest = blake2b(digest_size=8)
@@ -175,6 +146,7 @@ class World:
             await self._until(BEGINNING + SIXTY_DAYS + HEALING, self.settled_down)
         finally:
             self.chaos = calm()
+            self.fleet.end()
             for life in self.lives.values():
                 self.turns.kill(life.process)
             await self._courier.close()
@@ -186,6 +158,7 @@ class World:
 
     def _heal(self) -> None:
         self.chaos = calm()
+        self.fleet.thaw()
         self.desk.faults.rates = Rates()
         self.desk.faults.clear()
 
@@ -196,7 +169,7 @@ class World:
             self.look_for_trips()
             if self._step():
                 continue
-            if self.turns.tasks or self.turns.waiting:
+            if self.turns.active or self.turns.ready:
                 self._wait(end)
                 continue
             due = await self.due()
@@ -205,14 +178,13 @@ class World:
             if self.now() >= end or (enough is not None and await enough()):
                 return
             self._pass_time(due, end)
-        raise WorldError(f"no end of steps at {self.now()}; running: {sorted(self.turns.tasks.values())}")
+        raise WorldError(f"no end of steps at {self.now()}; running: {sorted(self.turns.active)}")
 
     # -------------------------------------------------------------- one step
 
     def _step(self) -> bool:
         """Lets one effect go on, or something begin; False when all wait for time to pass."""
-        waiting = sorted(self.turns.waiting, key=lambda entry: entry.order)
-        room = len(self.turns.tasks) < ACTIVE_MAX
+        waiting, room = self.turns.ready, len(self.turns.active) < ACTIVE_MAX
         if not waiting:
             return False
         if room and self.random.random() < 0.02 and self.lives:
@@ -222,10 +194,16 @@ class World:
         if self.random.random() < self.chaos.drift and not self.turns.blocked:
             return self._drift(waiting)
         entry = self.random.choice(waiting)
-        if entry.process is not None and self.random.random() < self.chaos.kill:
+        long_round = entry.process is not None and entry.process.name.startswith("intake")
+        if entry.process is not None and self.random.random() < self.chaos.kill / (4 if long_round else 1):
             self._kill(entry)
             return True
-        self._grant(entry)
+        frozen = entry.process is not None and not self.turns.blocked and self.random.random() < self.chaos.freeze
+        if frozen and entry.process is not None and self.fleet.freeze(entry.process):
+            self.counts["stopped"] += 1
+            self._decided("stop", entry.process.name, entry.what)
+        else:
+            self._grant(entry)
         return True
 
     def _drift(self, waiting: list[Waiting]) -> bool:
@@ -244,7 +222,7 @@ class World:
         if entry.process is not None:
             if self.random.random() < self.chaos.cut and not entry.what.startswith("connection"):
                 verdict = "cut"
-            elif entry.what == "commit" and self.random.random() < self.chaos.lost:
+            elif entry.what.startswith("commit") and self.random.random() < self.chaos.lost:
                 verdict = "lost"
         if verdict:
             self.counts[verdict] += 1
@@ -259,6 +237,7 @@ class World:
         self.counts["killed"] += 1
         self._decided("kill", entry.process.name, entry.what)
         self.turns.kill(entry.process)
+        self.fleet.died(entry.process)
 
     def _reap(self) -> None:
         """Takes note of tasks that ended; what a process may not raise is a failure of the world."""
@@ -273,7 +252,7 @@ class World:
                 self.at(again, action.name, action.slot, action.run, must=True)
 
     def _check(self, name: str, error: BaseException) -> None:
-        expected = (KilledError, *RACES, *UNAVAILABLE)
+        expected = (KilledError, FenceLostError, *RACES, *UNAVAILABLE, *KAFKA_UNAVAILABLE)
         if isinstance(error, BaseExceptionGroup):
             rest = error.split(lambda one: isinstance(one, (*expected, asyncio.CancelledError)))[1]
             if rest is None:
@@ -294,9 +273,12 @@ class World:
         """Everybody waits for a timer, or for an answer that is on its way."""
         timer_s = self.loop.next_timer_s()
         if timer_s is None:
-            raise WorldError(f"nobody can go on at {self.now()}: {sorted(self.turns.tasks.values())}")
+            raise WorldError(f"nobody can go on at {self.now()}: {sorted(self.turns.active)}")
+        self._move(self._at_s(timer_s))
+
+    def _at_s(self, timer_s: float) -> datetime:
         at = BEGINNING + timedelta(seconds=timer_s - self.began_s) + timedelta(microseconds=1)
-        self._move(max(at, self.now() + timedelta(milliseconds=1)))
+        return max(at, self.now() + timedelta(milliseconds=1))
 
     def _move(self, to: datetime) -> None:
         to = max(to, self.now())
@@ -328,7 +310,9 @@ class World:
         times += [self.books.due[0][0]] if self.books.due else []
         times += [self.books.due_notices[0][0]] if self.books.due_notices else []
         late = timedelta(seconds=self.random.choice(LATENESS))
-        self._move(min([*(at + late for at in times), end]))
+        timer_s = self.loop.next_timer_s() if self.fleet.timers else None
+        soon = [] if timer_s is None else [self._at_s(timer_s)]
+        self._move(min([*(at + late for at in times), *soon, end]))
 
     def _patient(self, what: str, number: int, at: datetime) -> datetime:
         """Holds in use are looked at every ten minutes for as long as they are: a world has no time for all of that."""
@@ -338,7 +322,11 @@ class World:
         return max(at, looked + pause)
 
     def _begin_rounds(self, what: str, number: int) -> None:
-        """A round on one of the collectors, now and then on both at once."""
+        """A round on one of the collectors, now and then on both at once; or one of an intake."""
+        if what == "intake":
+            self._decided("begin", what, str(number))
+            self.fleet.begin(number)
+            return
         slots = ["collect-1", "collect-2"]
         self.random.shuffle(slots)
         for slot in slots[: 2 if self.random.random() < self.chaos.both else 1]:
@@ -375,6 +363,9 @@ class World:
         """What is due when, by kind of round and account; asked again once a process has been at the database."""
         if self._due_as_of != self.turns.connections:
             self._due_as_of = self.turns.connections
-            rows = await self.rows(DUE, sorted(self.accounts), self.writers)
+            rows = await self.rows(
+                DUE, sorted(self.accounts), self.writers, ride_number(self.now() + timedelta(seconds=1), 0)
+            )
             self._due = [(row["at"], row["what"], row["account_no"]) for row in rows]
-        return sorted((self._patient(what, number, at), what, number) for at, what, number in self._due)
+        found = [(self._patient(what, number, at), what, number) for at, what, number in self._due]
+        return sorted(found + self.fleet.due())

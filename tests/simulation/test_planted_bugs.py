@@ -9,7 +9,6 @@ from datetime import datetime
 from typing import Any
 
 import pytest
-import sim_intake
 from msgspec.structs import replace
 from sim_profiles import Focus
 from sim_run import run_worlds
@@ -17,17 +16,27 @@ from sim_world import WorldError
 
 from service.adapters import postgres
 from service.adapters.providers import sandbox_notices
-from service.billing import batch, debits, ledger
-from service.billing.debits import answers, disputes, events, money, obligations, payments, refunds, truth, wishes
+from service.billing import adjustments, batch, debits, ledger, sessions
+from service.billing.debits import (
+    answers,
+    disputes,
+    events,
+    money,
+    obligations,
+    payments,
+    refunds,
+    truth,
+    wishes,
+)
 from service.billing.debits.events import DisputeOpened, Due, LeaseOver, OwedChanged
 from service.billing.debits.state import Debit, State, Terms
 from service.billing.outcomes import Declined, Succeeded
-from service.flows import collection
+from service.flows import collection, intake
 from service.flows.collection import calls, disputing
 from service.lab.provider.faults import Rates
 from service.lab.servers import Servers
 
-SEEDS = 30
+SEEDS = 60
 """Within so many worlds each of them must show."""
 
 Plant = Callable[[pytest.MonkeyPatch], None]
@@ -106,9 +115,70 @@ def an_end_that_comes_first_is_ignored(patch: pytest.MonkeyPatch) -> None:
     right = batch.advance
 
     def advance(known: Any, arrivals: list[Any], *about: Any) -> Any:
-        return right(known, [one for one in arrivals if known or one.event.kind != "ended"], *about)
+        left = [one for one in arrivals if one.key in known or one.event.kind != "ended"]
+        return right(known, left, *about)
 
-    patch.setattr(sim_intake, "advance", advance)
+    patch.setattr(intake, "advance", advance)
+
+
+def an_offset_is_committed_before_the_rows(patch: pytest.MonkeyPatch) -> None:
+    """In a transaction of its own, as a client that commits by itself would."""
+    right = intake.Intake._write
+
+    async def write(self: Any, writer: Any, prepared: Any) -> Any:
+        streams = self._streams
+        async with writer.connection.transaction():
+            await writer.move(streams.group, streams.topic, prepared.moved, prepared.now, prepared.machine_at)
+        with patch.context() as within:
+            within.setattr(writer, "move", _nothing, raising=False)
+            return await right(self, writer, prepared)
+
+    patch.setattr(intake.Intake, "_write", write)
+
+
+async def _nothing(*_: Any) -> None:
+    """The offsets are moved already."""
+
+
+def the_fence_does_not_compare(patch: pytest.MonkeyPatch) -> None:
+    """Neither the offset nor the number of the batch."""
+    query, compared = postgres.QUERIES["move_offsets"], " AND s.next_offset = n.expected_offset"
+    assert compared in query
+    patch.setitem(postgres.QUERIES, "move_offsets", query.replace(compared, ""))
+    for name in ("append_stream_batches", "append_stream_facts"):
+        patch.setitem(postgres.QUERIES, name, postgres.QUERIES[name] + " ON CONFLICT DO NOTHING")
+
+
+def a_duplicate_is_known_for_an_hour(patch: pytest.MonkeyPatch) -> None:
+    right = sessions.take
+
+    def take(session: Any, event: Any) -> Any:
+        since = event.position.offset - 2
+        short = tuple(one for one in session.counted if one.kind != "corrected" or one.position.offset > since)
+        taken = right(replace(session, counted=short), event)
+        return (replace(session, counted=(*session.counted, event)), "counted") if taken[1] == "counted" else taken
+
+    patch.setattr("service.billing.batch.take", take)
+
+
+def goodwill_is_given_twice(patch: pytest.MonkeyPatch) -> None:
+    """As if its id were not looked for."""
+    right = adjustments.adjust
+
+    def adjust(ride: Any, adjustment: Any, now: datetime) -> Any:
+        again = replace(adjustment, adjustment_id=f"{adjustment.adjustment_id}-{ride.revision}")
+        return right(ride, again if adjustment.kind == "goodwill" else adjustment, now)
+
+    patch.setattr("service.flows.decisions.adjust", adjust)
+
+
+def a_correction_downward_is_not_netted(patch: pytest.MonkeyPatch) -> None:
+    right = obligations.net
+
+    def net(owed_minor: int, made: Any, *about: Any) -> Any:
+        return right(max(owed_minor, sum(debit.amount_minor for debit in made)), made, *about)
+
+    patch.setattr("service.billing.debits.collecting.net", net)
 
 
 def what_is_owed_is_rounded(patch: pytest.MonkeyPatch) -> None:
@@ -197,6 +267,11 @@ PLANTS: dict[Plant, Focus] = {
     a_batch_that_owes_is_skipped: Focus(),
     leases_are_not_looked_at: Focus((), ("forgetful card",), quiet=True),
     an_end_that_comes_first_is_ignored: Focus((), CARDS, quiet=True),
+    an_offset_is_committed_before_the_rows: Focus((), CARDS),
+    the_fence_does_not_compare: Focus((), CARDS),
+    a_duplicate_is_known_for_an_hour: Focus(("correct",), CARDS, quiet=True),
+    goodwill_is_given_twice: Focus(("adjust",), CARDS),
+    a_correction_downward_is_not_netted: Focus(("correct",), CARDS, quiet=True),
     what_is_owed_is_rounded: Focus((), CARDS, quiet=True),
     refunds_under_way_are_forgotten: Focus(("correct",), ("chargeback card",), quiet=True),
     what_is_pending_covers_nothing: Focus(("correct",), ("slow card",), quiet=True),

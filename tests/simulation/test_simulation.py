@@ -9,7 +9,7 @@ from sim_run import audited, run_worlds
 
 from service.lab.servers import Servers
 
-CHUNK = 10
+CHUNK = 20
 CHUNKS = 6
 
 

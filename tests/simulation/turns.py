@@ -33,6 +33,8 @@ class Process:
     def __init__(self, name: str) -> None:
         self.name = name
         self.dead = False
+        self.frozen = False
+        """It was stopped, and knows nothing of it: nothing it waits for goes on before it is woken."""
         self.tasks: dict[asyncio.Task[Any], None] = {}  # In the order in which they began.
 
 
@@ -55,10 +57,10 @@ class Turns:
     def __init__(self, loop: VirtualLoop, side: asyncpg.Connection[asyncpg.Record]) -> None:
         self.loop = loop
         self.waiting: list[Waiting] = []
-        self.tasks: dict[asyncio.Task[Any], str] = {}
+        self.tasks: dict[asyncio.Task[Any], tuple[str, Process]] = {}
         self.open_transactions = 0
         self.connections = 0
-        """How often a process has taken one: nothing changes in the database between two."""
+        """How often a process has taken one, or ended a transaction: between two nothing changes in the database."""
         self._side = side
         self._busy: dict[int, int] = {}  # Statements under way: number -> process id of the connection's server.
         self._blocked: set[int] = set()
@@ -99,7 +101,7 @@ class Turns:
         context = copy_context()
         context.run(STRAND.set, next(self._numbers))
         task = self.loop.create_task(work, context=context)
-        self.tasks[task] = name
+        self.tasks[task] = name, process
         process.tasks[task] = None
         task.add_done_callback(lambda ended: process.tasks.pop(ended, None))
 
@@ -108,7 +110,7 @@ class Turns:
         done = [task for task in self.tasks if task.done()]
         ended = []
         for task in done:
-            name = self.tasks.pop(task)
+            name, _ = self.tasks.pop(task)
             ended.append((name, asyncio.CancelledError() if task.cancelled() else task.exception()))
         return ended
 
@@ -125,6 +127,17 @@ class Turns:
         """It is this effect's turn."""
         self.waiting.remove(entry)
         entry.waiter.set_result(verdict)
+
+    @property
+    def ready(self) -> list[Waiting]:
+        """The effects that may go on, in the order that does not depend on who was woken first."""
+        awake = (entry for entry in self.waiting if entry.process is None or not entry.process.frozen)
+        return sorted(awake, key=lambda entry: entry.order)
+
+    @property
+    def active(self) -> list[str]:
+        """The root tasks of processes that are not frozen."""
+        return [name for name, process in self.tasks.values() if not process.frozen]
 
     @property
     def blocked(self) -> bool:
