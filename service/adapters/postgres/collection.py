@@ -261,8 +261,10 @@ class CollectionStore(BatchStore, StopStore):
 
 _DEBIT_FIELDS = Debit.__struct_fields__
 _NEVER_CHANGED = frozenset(
-    ("slot", "operator_no", "agreement_no", "account_no", "session_key", "session_id", "currency", "created_at")
-    + ("tariff_no", "started_at", "ended_at", "items")
+    {
+        *("slot", "operator_no", "agreement_no", "account_no", "session_key", "session_id", "currency", "created_at"),
+        *("tariff_no", "started_at", "ended_at", "items"),
+    }
 )
 _CHANGING = tuple(field for field in msgspec.structs.fields(Debit) if field.name not in _NEVER_CHANGED)
 _WRITTEN = attrgetter(*(field.name for field in _CHANGING))

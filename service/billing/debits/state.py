@@ -104,9 +104,10 @@ class Debit(msgspec.Struct, frozen=True, kw_only=True):
     `paid_minor` is the sum of the receipts; `forgone_minor` is what is no longer asked of the rider by us (waived,
     written off, cancelled by an operator, paid elsewhere), `outside_minor` what of that was paid elsewhere. `due_at` is
     when the provider is next to be called, `policy_at` when the calendar next looks at it; None: nothing to do.
-    `net_again` says that obligations of the ride wait for this debit; `lowering_to`, that the provider is being asked to lower it, or to close it when
-    no more than what was paid is left; `excess_minor` is what is owed no longer of a debit that can't be lowered: it is
-    given back when it settles, and nobody is dunned for it. `capped`: it was cut to a cap.
+    `net_again` says that obligations of the ride wait for this debit; `lowering_to`, that the provider is being asked
+    to lower it, or to close it when no more than what was paid is left; `excess_minor` is what is owed no
+    longer of a debit that can't be lowered: it is given back when it settles, and nobody is dunned for it. `capped`: it
+    was cut to a cap.
     `doubted_minor` is the most that a notification says was taken and that is not believed: the provider is asked.
     `verify`: what its key stands for is asked before it is used (after a restore). `given`: the rider was given the
     present number to pay it himself (once the debit has ended: it may still be paid); until `payable_until` nothing
