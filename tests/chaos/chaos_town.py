@@ -73,6 +73,8 @@ class Town:
         self._number = 0
         self._asked: set[str] = set()
         self._charging: set[str] = set()
+        self.paused = False
+        """While it is set there are no new rides, and no questions."""
         self._stopping = False
         self._session: aiohttp.ClientSession
         self._producer: AIOKafkaProducer
@@ -174,7 +176,7 @@ class Town:
         while not self._stopping:
             due = max(due, time.monotonic() - 1) + self._random.expovariate(rides_per_s)
             await asyncio.sleep(max(0.0, due - time.monotonic()))
-            if len(under_way) < 60 * rides_per_s:
+            if not self.paused and len(under_way) < 60 * rides_per_s:
                 one = self.sign() if self._random.random() < 0.02 else self.ride()
                 task: asyncio.Task[Any] = asyncio.create_task(one)
                 under_way.add(task)
@@ -183,8 +185,8 @@ class Town:
 
     async def _ask(self) -> None:
         while not self._stopping:
-            names = list(self.rides)
-            if self._random.random() < 0.1 and self.agreements:
+            names = [] if self.paused else list(self.rides)
+            if names and self._random.random() < 0.1:
                 await self.agreement(self._random.choice(list(self.agreements)))
             elif names:
                 recent = names[-RECENT:] if self._random.random() < 0.8 else names
@@ -196,7 +198,7 @@ class Town:
         while not self._stopping:
             await asyncio.sleep(1.0)
             names = [name for name in list(self.rides)[-RECENT:] if name not in self._charging]
-            if not names:
+            if not names or self.paused:
                 continue
             ride = self.rides[self._random.choice(names)]
             told = await self.session(ride.session_id)

@@ -9,13 +9,15 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
-KILLS, SEED = 8, 1
+KILLS, SEED, RIDES_PER_S = 8, 3598, 2
+"""This plan kills intakes, collectors, serve, Kafka and PostgreSQL, stops a process and fills the disk."""
 NOTHING = "0 lost, 0 charged twice, 0 reads back in time, 0 problems, audit 0 problems"
 
 
 async def test_eight_kills_in_a_row_lose_nothing_and_charge_nothing_twice() -> None:
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, str(HERE / "chaos.py"), "--kills", str(KILLS), "--seed", str(SEED)),
+        *(sys.executable, str(HERE / "chaos.py"), "--rides", str(RIDES_PER_S)),
+        *("--kills", str(KILLS), "--seed", str(SEED)),
         env=os.environ | {"PYTHONPATH": f"{HERE.parents[1]}:{HERE.parent}"},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
