@@ -120,7 +120,7 @@ def test_a_good_record_that_is_refused_ends_too_and_a_bad_one_that_was_makes_way
     made, _ = live(debit(State.NEEDS_RIDER), rules(REPORTING), 60, {"call report": REFUSED})
     paid, _ = after(made, Queried(KEY, Succeeded(1000)), NOW + timedelta(days=60), rules(REPORTING))
     assert (paid.state, paid.record, paid.record_asks) == (State.SETTLED, "completed", 0)
-    refused = {"call report": ReportAnswered("completed", Rejected("NO_PERMISSION"))}
+    refused: dict[str, DebitEvent] = {"call report": ReportAnswered("completed", Rejected("NO_PERMISSION"))}
     kept, diary = live(paid, rules(REPORTING), 60, refused, since=NOW + timedelta(days=60))
     assert (len(diary), kept.policy_at, kept.record_at) == (15, None, None)
 
