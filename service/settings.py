@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from difflib import get_close_matches
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
@@ -171,7 +172,7 @@ def _allowed(hint: Any) -> str:
 
 
 def _check(settings: Settings) -> None:
-    if not settings.database_url.startswith(("postgresql://", "postgres://")):
+    if not settings.database_url.startswith(("postgresql://", "postgres://")) or not _is_address(settings.database_url):
         raise SettingsError("FAREBOX_DATABASE_URL must begin with postgresql://, as postgresql://user@host:5432/name")
     _check_kafka(settings.brokers)
     try:
@@ -190,6 +191,14 @@ def _check(settings: Settings) -> None:
                 f"FAREBOX_START_FROM is {settings.start_from!r}: allowed is `earliest`, or an RFC 3339 instant with"
                 " its offset, as 2026-11-01T00:00:00+08:00"
             )
+
+
+def _is_address(url: str) -> bool:
+    try:
+        urlsplit(url)
+    except ValueError:  # Half of the brackets of an IPv6 address, and the like.
+        return False
+    return True
 
 
 def _check_kafka(brokers: Brokers) -> None:

@@ -22,6 +22,7 @@ GIVEN = {"FAREBOX_DATABASE_URL": "postgresql://u@127.0.0.1/f", "FAREBOX_KAFKA_BO
         ("FAREBOX_START_FROM", "2026-11-01T00:00:00", "with its offset"),
         ("FAREBOX_START_FROM", "yesterday", "an RFC 3339 instant"),
         ("FAREBOX_DATABASE_URL", "mysql://u@h/f", "must begin with postgresql://"),
+        ("FAREBOX_DATABASE_URL", "postgresql://u@[::1/f", "must begin with postgresql://"),
         ("FAREBOX_KAFKA_SECURITY_PROTOCOL", "TLS", "one of PLAINTEXT, SSL, SASL_PLAINTEXT, SASL_SSL"),
         ("FAREBOX_KAFKA_SASL_MECHANISM", "GSSAPI", "one of PLAIN, SCRAM-SHA-256, SCRAM-SHA-512"),
         ("FAREBOX_KAFKA_CA_FILE", "/kafka/ca.crt", "allowed are SSL and SASL_SSL"),

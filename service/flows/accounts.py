@@ -107,6 +107,9 @@ async def _try(account: MerchantAccount, *, secrets_elsewhere: bool) -> None:
 
 
 def _check_address(base_url: str) -> None:
-    address = urlsplit(base_url)
+    try:
+        address = urlsplit(base_url)
+    except ValueError:  # Half of the brackets of an IPv6 address, and the like.
+        address = urlsplit("")
     if address.scheme not in ("http", "https") or not address.netloc:
         raise InvalidAskError("base_url", f"{base_url} is no http or https address")

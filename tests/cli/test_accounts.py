@@ -21,6 +21,14 @@ async def test_a_secret_does_not_get_into_the_settings_though_nobody_tries_them(
     assert "cards" not in (await farebox("account", "list"))[1]
 
 
+async def test_an_address_that_is_none_is_refused_in_words(farebox: Farebox) -> None:
+    for address in ("http://[::1", "http://\u2100", "ftp://provider.invalid", "provider"):
+        words = ("--provider", "sandbox", "--url", address, "--setting", "api_key=key")
+        code, told, said = await farebox("account", "add", "nowhere", *words)
+        assert (code, told) == (2, ""), address
+        assert "is no http or https address" in said and "Traceback" not in said
+
+
 async def test_whoever_sets_a_ceiling_hears_that_it_is_one_processs(farebox: Farebox) -> None:
     words = ("--provider", "sandbox", "--url", "http://127.0.0.1:9", "--setting", "api_key=key")
     added = await farebox("account", "add", "slow", *words, "--setting", "calls_per_second=25")

@@ -6,15 +6,16 @@ import gzip
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 import pytest
-from aiokafka import AIOKafkaProducer
+from aiokafka import AIOKafkaProducer, ConsumerRecord
 from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy
-from intake_world import World, furnish
+from intake_world import NOON, World, furnish
 
 from service.adapters.postgres import Database
 from service.adapters.postgres.batches import FACTS_DECODER
 from service.adapters.postgres.doors import QuarantineStore
 from service.adapters.postgres.reading import BIGINT_MAX
+from service.flows.intake.reading import condemn
 
 Headers = Sequence[tuple[str, bytes | None]]
 MB = 1 << 20
@@ -89,3 +90,10 @@ async def test_hostile_records_are_set_aside_whole_and_the_ride_behind_them_is_c
     facts = await world.rows("SELECT facts FROM batch_facts")
     told = [fact for (text,) in facts for fact in FACTS_DECODER.decode(text) if fact.topic == "quarantine"]
     assert sorted(fact.key.decode() for fact in told) == sorted(HOSTILE)
+
+
+def test_what_is_said_of_a_record_that_trips_us_can_be_kept_though_it_quotes_the_record() -> None:
+    record = ConsumerRecord("t", 0, 7, 0, 0, b"k", b"v", None, 1, 1, (("x", None),))
+    (held,) = condemn({0: [record]}, "ValueError: 'a\0b\udcff\x1b[31m'", NOON).quarantined
+    assert (held.fault, held.reason) == ("service", "ValueError: 'a\ufffdb\ufffd\ufffd[31m'")
+    assert held.record.headers == (("x", b""),)

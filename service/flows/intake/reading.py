@@ -56,7 +56,8 @@ def read(records: dict[int, list[Any]], knowledge: Knowledge, fetched_at: dateti
 def condemn(records: dict[int, list[Any]], reason: str, fetched_at: datetime) -> Work:
     """One record that this service can't take although it reads well: our fault, kept whole."""
     (partition, (record,)) = next(iter(records.items()))
-    held = Quarantined(_kept(raw_record(record)), "service", reason, "$")
+    told = "".join(letter if letter.isprintable() else "\ufffd" for letter in reason)  # It may quote the record.
+    held = Quarantined(_kept(raw_record(record)), "service", told, "$")
     tail = Tail(record.offset + 1, record_digest(record), record.timestamp)
     return Work(records, fetched_at, {partition: tail}, [], [held], 0, {})
 
