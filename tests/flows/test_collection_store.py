@@ -88,11 +88,8 @@ def changed(debit: Debit) -> Debit:
         given=True,
         payable_until=AT + timedelta(hours=2),
         dunned="reminded",
-        dunned_at=AT,
         reminded=2,
-        nudged_at=AT,
         record="completed",
-        record_at=AT,
         record_asks=1,
         digest=UUID(int=7),
     )

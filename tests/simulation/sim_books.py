@@ -58,7 +58,7 @@ def _check_ride(world: World, ride: Ride, debits: list[dict[str, Any]], late: bo
     open_minor = sum(row["amount_minor"] - row["paid_minor"] - row["excess_minor"] for row in unpaid)
     stands = paid - back + forgone + open_minor
     # What is too much of what was paid outside goes back outside, too; what was paid here as well does not stay here.
-    cash = sum(row["forgone_minor"] for row in debits if row["state"] in ("settled_elsewhere", "settled_twice"))
+    cash = sum(row["outside_minor"] for row in debits)
     outside = cash > 0 and stands - cash <= max(ride.owed_minor - cash, 0)
     if stands != ride.owed_minor and not ((late or outside) and stands > ride.owed_minor):
         found.append(
