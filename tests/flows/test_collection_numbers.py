@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from io import StringIO
 
+import msgspec
 import pytest
+import structlog
 from builders import Ride
 from collecting_bench import Bench, assert_books_agree, open_bench
 from fakes import FakeProvider
@@ -13,6 +16,7 @@ from fakes import FakeProvider
 from service.adapters.providers.port import DebitRef, DisputeStatus
 from service.billing.capabilities import Capabilities
 from service.billing.outcomes import Declined, Outcome, Succeeded, Unknown
+from service.flows.collection import hearing
 from service.flows.collection.hearing import NoAnswerError
 
 ABLE = Capabilities(dispute="chargeback", partial_debit=True)
@@ -93,6 +97,33 @@ class Silent(FakeProvider):
 
     async def get_debit(self, debit: DebitRef) -> Outcome:
         return Unknown("HTTP 502")
+
+
+class Chatty(FakeProvider):
+    """Says of each debit that it was declined, and whose it is."""
+
+    async def get_debit(self, debit: DebitRef) -> Outcome:
+        return Declined(True, "LOW", "王小明 has no money")
+
+
+async def test_what_a_provider_answers_about_money_that_is_not_there_is_not_logged_in_his_words(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, first = await tried_twice(bench)
+    talking, log = bench.provider, StringIO()
+    bench.provider = Chatty(bench.account_no, ABLE)
+    every, form = structlog.make_filtering_bound_logger("debug"), structlog.processors.JSONRenderer()
+    logger = structlog.wrap_logger(structlog.PrintLogger(log), processors=[form], wrapper_class=every)
+    monkeypatch.setattr(hearing, "LOG", logger)
+    assert await bench.collector().noticed(bench.account_no, first, Succeeded(300, "ref"))
+    bench.provider = talking
+    (line,) = log.getvalue().splitlines()
+    assert msgspec.json.decode(line) == {
+        "event": "told of money that is not there",
+        "key": first,
+        "told_minor": 300,
+        "answer": "Declined",
+    }
 
 
 async def test_without_an_answer_nothing_is_changed_and_the_provider_tells_again(bench: Bench) -> None:

@@ -126,7 +126,8 @@ class Hearing:
         if isinstance(answer, Unknown | Postponed):
             raise NoAnswerError
         if not isinstance(answer, Succeeded) or answer.amount_minor != told.amount_minor:
-            LOG.warning("told of money that is not there", key=key, told_minor=told.amount_minor, answer=repr(answer))
+            kind = type(answer).__name__  # Its words are the provider's, who may name the rider in them.
+            LOG.warning("told of money that is not there", key=key, told_minor=told.amount_minor, answer=kind)
         return answer
 
     async def _paid_as(self, account_no: int, provider_ref: str | None) -> bool:
