@@ -63,12 +63,11 @@ async def test_stripes_own_client_signs_debits_queries_refunds_and_reads_a_webho
     """None of it by our adapter, which only looks on: it reads the same agreement, debit, refund and webhook."""
     async with hooked(server) as came:
         customer = await client.v1.customers.create_async({"metadata": {"farebox_key": "AGOWN"}})
-        setup = await client.v1.setup_intents.create_async(
-            {"customer": customer.id, "usage": "off_session", "payment_method_types": ["card"]}
-        )
+        setup = await client.v1.setup_intents.create_async({"customer": customer.id, "usage": "off_session"})
         assert (setup.status, setup.customer) == ("requires_payment_method", customer.id)
-        number = {"number": "4242424242424242", "exp_month": 12, "exp_year": 2030, "cvc": "123"}
-        card = await client.v1.payment_methods.create_async({"type": "card", "card": number})
+        card = await client.v1.payment_methods.create_async(
+            {"type": "card", "card": {"number": "4242424242424242", "exp_month": 12, "exp_year": 2030, "cvc": "123"}}
+        )
         await client.v1.payment_methods.attach_async(card.id, {"customer": customer.id})
         signed = await client.v1.setup_intents.confirm_async(setup.id, {"payment_method": card.id})
         assert signed.status == "succeeded"
@@ -81,7 +80,6 @@ async def test_stripes_own_client_signs_debits_queries_refunds_and_reads_a_webho
                 "currency": "eur",
                 "customer": customer.id,
                 "payment_method": card.id,
-                "payment_method_types": ["card"],
                 "confirm": True,
                 "off_session": True,
                 "metadata": {"farebox_key": "DOWN"},
