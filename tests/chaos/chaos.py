@@ -129,7 +129,7 @@ class Run:
     async def _until(self, ride: Ride, seen: Callable[[Mapping[str, Any]], bool]) -> None:
         """Returns once the doors tell it of a ride."""
         while (told := await self.town.session(ride.session_id)) is None or not seen(told):  # noqa: ASYNC110  Another process does it.
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.25)
 
     def _how(self, step: Sequence[Fault]) -> str:
         what = step[0].name if len(step) == 1 else "two at once"
