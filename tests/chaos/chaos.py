@@ -6,7 +6,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
-import os
 import shutil
 import statistics
 import sys
@@ -34,8 +33,6 @@ PROBES = 6
 """So many rides are sent after a fault, and the slowest counts: one alone may meet the process that was not hit."""
 RECOVERY_S = 240.0
 """After so long without a fault a ride that was sent must be charged and readable, and its debit answered."""
-QUIET = os.environ.get("CHAOS_QUIET_FILE")
-"""While this file exists, the next fault waits, and nobody rides."""
 OPEN = ("new", "submitting", "unknown")
 """States of a debit that its provider has not answered."""
 
@@ -87,7 +84,6 @@ class Run:
 
     async def _step(self, hand: Hand, step: Sequence[Fault]) -> None:
         """The faults of a step at once; then a ride must go through, unless there is no such fault here."""
-        await self._hush()
         met = [fault for fault in step if hand.can(fault)]
         self.left_out |= {fault.kind for fault in step} - {fault.kind for fault in met}
         if not met:
@@ -98,15 +94,6 @@ class Run:
         await self._probe(met[0].name if len(met) == 1 else "two at once", lifted)
         if (failed := self.town.failed()) is not None:
             raise LabError(f"the load ended: {failed!r}") from failed
-
-    async def _hush(self) -> None:
-        """Waits, without a load, while somebody needs the machine for himself."""
-        began = time.monotonic()
-        while QUIET is not None and await asyncio.to_thread(Path(QUIET).exists):
-            self.town.paused = True
-            await asyncio.sleep(1.0)
-        self.town.paused = False
-        self._until_s += time.monotonic() - began
 
     async def _probe(self, what: str, lifted: float) -> None:
         """Sends rides, and asks until the last of them is charged and its debit answered."""

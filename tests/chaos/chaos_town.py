@@ -73,7 +73,6 @@ class Town:
         self._number = 0
         self._asked: set[str] = set()
         self._charging: set[str] = set()
-        self.paused = False
         """While it is set there are no new rides, and no questions."""
         self._stopping = False
         self._session: aiohttp.ClientSession
@@ -176,7 +175,7 @@ class Town:
         while not self._stopping:
             due = max(due, time.monotonic() - 1) + self._random.expovariate(rides_per_s)
             await asyncio.sleep(max(0.0, due - time.monotonic()))
-            if not self.paused and len(under_way) < 60 * rides_per_s:
+            if len(under_way) < 60 * rides_per_s:
                 one = self.sign() if self._random.random() < 0.02 else self.ride()
                 task: asyncio.Task[Any] = asyncio.create_task(one)
                 under_way.add(task)
@@ -185,7 +184,7 @@ class Town:
 
     async def _ask(self) -> None:
         while not self._stopping:
-            names = [] if self.paused else list(self.rides)
+            names = list(self.rides)
             if names and self._random.random() < 0.1:
                 await self.agreement(self._random.choice(list(self.agreements)))
             elif names:
@@ -198,7 +197,7 @@ class Town:
         while not self._stopping:
             await asyncio.sleep(1.0)
             names = [name for name in list(self.rides)[-RECENT:] if name not in self._charging]
-            if not names or self.paused:
+            if not names:
                 continue
             ride = self.rides[self._random.choice(names)]
             told = await self.session(ride.session_id)
