@@ -73,7 +73,6 @@ class Town:
         self._number = 0
         self._asked: set[str] = set()
         self._charging: set[str] = set()
-        """While it is set there are no new rides, and no questions."""
         self._stopping = False
         self._session: aiohttp.ClientSession
         self._producer: AIOKafkaProducer
