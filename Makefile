@@ -12,6 +12,7 @@
 #   make fuzz SECONDS=60       every door under inputs that are made by what they reach, so long at each, then requests made
 #                 from openapi.json (TIMES=10 times as many as make test makes); DOOR=name for one door, SEED=7 for other
 #                 inputs, CORPUS=dir keeps what was learnt, DOOR=name REPLAY=base64 enters one door once
+#   make test-full             make test and the large sizes of the last three: most of a day (tests/README.md)
 #   make bench    the figures, each beside its floor
 #   make image-check       runs the steps of deploy/Dockerfile without a container engine
 #   make kubernetes-check  the manifests as kubectl renders them (needs kubectl)
@@ -25,7 +26,7 @@
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint simulate chaos fuzz bench image-check kubernetes-check constraints hashes sbom advisories clean
+.PHONY: help demo test lint simulate chaos fuzz test-full bench image-check kubernetes-check constraints hashes sbom advisories clean
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
@@ -79,6 +80,11 @@ fuzz: .venv/.farebox-test
 	@PYTHONHASHSEED=0 $(BIN)/python tests/fuzz/fuzz.py --seconds $(or $(SECONDS),60) $(if $(SEED),--seed $(SEED)) \
 	  $(if $(DOOR),--door $(DOOR)) $(if $(CORPUS),--corpus $(CORPUS)) $(if $(REPLAY),--replay $(REPLAY))
 	@$(if $(DOOR),,FAREBOX_FUZZ_TIMES=$(or $(TIMES),10) $(BIN)/pytest tests/web/test_served_schema.py)
+
+test-full: test
+	@$(MAKE) simulate SEEDS=5000
+	@$(MAKE) chaos KILLS=300
+	@$(MAKE) fuzz SECONDS=1800 TIMES=100
 
 image-check: .venv/.farebox-test
 	@$(BIN)/python deploy/image_check.py
