@@ -6,6 +6,8 @@ import asyncio
 import math
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
 
 import msgspec
 from litestar.middleware import ASGIMiddleware
@@ -14,6 +16,12 @@ from litestar.types import ASGIApp, Message, Receive, Scope, Send
 from service.web.problems import Problem, ProblemError
 
 TOKENS_MAX = 10_000
+HEARD_OUT_BYTES = 65_536
+"""A body that is no larger is read before the answer, also where the answer does not need it: a server closes the
+connection on what it has not read, and a client that is still sending would hear of that instead. Where it is not read, the answer says that the connection
+closes, so that nobody asks on it again."""
+HEARD_OUT_SECONDS = 1.0
+"""How long it is waited for then."""
 
 
 class Pace:
@@ -54,15 +62,33 @@ class TimeLimit(ASGIMiddleware):
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
         """Passes the request on, for so long."""
         begun = False
+        announced = _announced(scope)
+        whole = not announced
+
+        async def hear() -> Any:
+            nonlocal whole
+            message = await receive()
+            whole = whole or not message.get("more_body", False)
+            return message
+
+        async def hear_out() -> None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(min(HEARD_OUT_SECONDS, self._seconds / 4)):
+                    while not whole:
+                        await hear()
 
         async def tell(message: Message) -> None:
             nonlocal begun
+            if not whole and announced <= HEARD_OUT_BYTES and message["type"] == "http.response.start":
+                await hear_out()
+            if not whole and message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", ()), (b"connection", b"close")]
             begun = True
             await send(message)
 
         try:
             async with asyncio.timeout(self._seconds):
-                await next_app(scope, receive, tell)
+                await next_app(scope, hear, tell)
         except TimeoutError:
             if begun:
                 raise
@@ -74,3 +100,9 @@ class TimeLimit(ASGIMiddleware):
         headers = [(b"content-type", b"application/problem+json"), (b"connection", b"close")]
         await send({"type": "http.response.start", "status": 408, "headers": headers})
         await send({"type": "http.response.body", "body": msgspec.json.encode(told), "more_body": False})
+
+
+def _announced(scope: Scope) -> int:
+    """The bytes of body that a request's head announces; 0 where it says nothing that can be read."""
+    told = next((value for name, value in scope["headers"] if name == b"content-length"), b"")
+    return int(told) if told.isdigit() and len(told) < 12 else 0

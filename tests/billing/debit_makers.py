@@ -63,7 +63,9 @@ def debit(state: State = State.NEW, **fields: Any) -> Debit:
         case State.SETTLED | State.SETTLED_TWICE:
             made = replace(made, receipts=(Receipt(KEY, 1000, "ref"),), paid_minor=1000, settled_at=NOW, due_at=None)
         case State.SETTLED_ELSEWHERE | State.WAIVED | State.WRITTEN_OFF:
-            made = replace(made, forgone_minor=1000, overdue=state is State.WRITTEN_OFF, due_at=None)
+            outside = 1000 if state is State.SETTLED_ELSEWHERE else 0
+            overdue = state is State.WRITTEN_OFF
+            made = replace(made, forgone_minor=1000, outside_minor=outside, overdue=overdue, due_at=None)
         case State.MANUAL | State.CANCELLED:
             made = replace(made, due_at=None)
         case State.PENDING | State.RETRY_WAIT | State.NEEDS_RIDER:

@@ -27,8 +27,9 @@ from service.billing.debits.obligations import Change, Netting, OpenDebit, cover
 from service.billing.outcomes import Accepted, Closed, Declined, NotFound, Outcome, Succeeded, Unknown
 
 NEW, SETTLED = debit(), debit(State.SETTLED)
-CLOSING = replace(debit(State.SETTLED_ELSEWHERE), forgone_minor=1000, paid_minor=0, receipts=(), lowering_to=0)
-PAID_TWICE = replace(debit(State.SETTLED_TWICE), paid_minor=1000, forgone_minor=1000, refunding_minor=1000)
+CLOSING = replace(debit(State.SETTLED_ELSEWHERE), paid_minor=0, receipts=(), lowering_to=0)
+PAID_TWICE = replace(debit(State.SETTLED_TWICE), forgone_minor=1000, outside_minor=1000, refunding_minor=1000)
+WRITTEN_OFF_AND_PAID = replace(PAID_TWICE, outside_minor=0)
 SECOND = replace(debit(), ordinal=2, amount_minor=200)
 WAIVED = replace(debit(State.WAIVED), amount_minor=30, forgone_minor=30)
 UNSENT = replace(debit(), ordinal=2, state=State.CANCELLED)
@@ -121,6 +122,14 @@ CASES: list[tuple[str, int, list[Debit], Capabilities, int | None, list[Netting]
     ),
     ("money paid outside is the operator's to return", 600, [debit(State.SETTLED_ELSEWHERE)], CARD, None, []),
     ("also when it was paid here, too, and is given back", 600, [PAID_TWICE], CARD, None, []),
+    (
+        "what was written off is written off no more, though it was paid and is given back",
+        600,
+        [WRITTEN_OFF_AND_PAID],
+        CARD,
+        None,
+        [Change(1, OwedChanged(600))],
+    ),
     ("a bank that takes it back is not helped", 600, [replace(SETTLED, dispute="chargeback")], CARD, None, []),
 ]
 

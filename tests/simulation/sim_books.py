@@ -138,9 +138,11 @@ async def _check_ledger(world: World, script: Script) -> list[str]:
 async def _check_rest(world: World, script: Script, debits: dict[str, list[dict[str, Any]]]) -> list[str]:
     """Nobody was forgotten: what is not final waits for the rider, and says why; refunds and holds have ended."""
     found = []
+    holds = "SELECT session_id, provider_key FROM hold WHERE operator_no = $1"
+    orders = {row["session_id"]: row["provider_key"] for row in await world.rows(holds, script.operator.operator_no)}
     for row in (row for rows in debits.values() for row in rows):
         name = f"debit {row['session_id']}-{row['ordinal']}"
-        if row["state"] not in FINAL and not _may_wait(world, row):
+        if row["state"] not in FINAL and not _may_wait(world, row, orders.get(row["session_id"])):
             found.append(f"{name} is forgotten: {row['state']}, reason {row['reason']}, due {row['due_at']}")
         if row["paid_minor"] > row["amount_minor"] and row["state"] != "settled_twice":
             found.append(f"{name}: more paid than asked")
@@ -158,12 +160,14 @@ async def _check_rest(world: World, script: Script, debits: dict[str, list[dict[
     return found
 
 
-def _may_wait(world: World, row: dict[str, Any]) -> bool:
-    """Whether a debit that is not final waits for somebody else, who knows of it."""
+def _may_wait(world: World, row: dict[str, Any], order: str | None) -> bool:
+    """Whether a debit that is not final waits for somebody else, who knows of it by its key or its ride's order."""
     if row["state"] == "needs_rider":
         return bool(row["reason"])
-    there = world.books.debits.get((world.accounts[row["account_no"]][0].account_id, row["provider_key"]))
-    return row["state"] == "pending" and there is not None and there.state == "accepted" and row["due_at"] is not None
+    account_id = world.accounts[row["account_no"]][0].account_id
+    known = [world.books.debits.get((account_id, key)) for key in (row["provider_key"], order) if key is not None]
+    waits = any(there is not None and there.state == "accepted" for there in known)
+    return row["state"] == "pending" and waits and row["due_at"] is not None
 
 
 async def _story(world: World, script: Script) -> list[str]:
@@ -175,6 +179,11 @@ async def _story(world: World, script: Script) -> list[str]:
         f" back {debit.refunded_minor} {debit.code}"
         for debit in world.books.debits_by_number.values()
     ]
+    for row in await world.rows("SELECT * FROM debit WHERE operator_no = $1", script.operator.operator_no):
+        lines.append(
+            f"here: {row['session_id']}-{row['ordinal']} {row['state']} {row['reason']} due {row['due_at']}"
+            f" queries {row['queries']} resent {row['resent']} not found {row['not_found_at']}"
+        )
     for row in await world.rows(
         "SELECT d.session_id, t.* FROM debit_transition t JOIN debit d USING (ride_no, ordinal)"
         " WHERE d.operator_no = $1 ORDER BY d.session_id, t.ordinal, t.transition",

@@ -196,7 +196,19 @@ class People:
         )
         ended = [state.value for state in FINAL - {State.WRITTEN_OFF}]
         holds = (await self.world.rows(asked, self.operator.operator_no, ended))[0]["n"]
-        return not (debits or refunds or lowering or holds or self.world.script)
+        return not (debits or refunds or lowering or holds or self.world.script or await self._paid_unheard())
+
+    async def _paid_unheard(self) -> bool:
+        """Whether a rider has paid a debt that was written off, and that is asked about, but not since."""
+        asked = (
+            "SELECT account_no, provider_key, paid_minor FROM debit"
+            " WHERE operator_no = $1 AND state = 'written_off' AND due_at IS NOT NULL"
+        )
+        for row in await self.world.rows(asked, self.operator.operator_no):
+            there = self.world.books.debits.get((self._account_id(row["account_no"]), row["provider_key"]))
+            if there is not None and there.paid_minor > row["paid_minor"]:
+                return True
+        return False
 
     def _keep(self, when: datetime) -> None:
         """How far the topic is read is looked at, and then what waits for its time."""

@@ -283,7 +283,11 @@ PLANTS: dict[Plant, Focus] = {
     less_owed_of_what_is_pending_is_forgotten: Focus(("correct", "void"), ("slow card",), quiet=True),
     an_unknown_refund_counts_as_made: Focus(("correct", "void"), ("chargeback card",), Rates(error_before=0.6)),
 }
-FIRST: dict[Plant, int] = {not_found_once_counts_as_declined: 39, refunds_under_way_are_forgotten: 67}
+FIRST: dict[Plant, int] = {
+    leases_are_not_looked_at: 78,
+    not_found_once_counts_as_declined: 39,
+    refunds_under_way_are_forgotten: 67,
+}
 """The seed with which the search begins, where the first worlds don't come to the place."""
 
 
