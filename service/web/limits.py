@@ -18,8 +18,8 @@ from service.web.problems import Problem, ProblemError
 TOKENS_MAX = 10_000
 HEARD_OUT_BYTES = 65_536
 """A body that is no larger is read before the answer, also where the answer does not need it: a server closes the
-connection on what it has not read, and a client that is still sending would hear of that instead. Where it is not read, the answer says that the connection
-closes, so that nobody asks on it again."""
+connection on what it has not read, and a client that is still sending would hear of that instead. Where it is not read,
+the answer says that the connection closes, so that nobody asks on it again."""
 HEARD_OUT_SECONDS = 1.0
 """How long it is waited for then."""
 
