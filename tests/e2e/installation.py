@@ -15,6 +15,7 @@ from pathlib import Path
 import asyncpg
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment
+from aiokafka.errors import GroupCoordinatorNotAvailableError
 
 from service.adapters.kafka import RecordSink
 from service.adapters.kafka_access import Brokers
@@ -127,11 +128,13 @@ class Installation:
         await self.until(taken, f"{end} records taken")
 
     async def shares(self) -> dict[str, set[int]]:
-        """The partitions of each member of the group; none while it is being rebalanced."""
+        """The partitions of each member of the group; none while it is being rebalanced, or its coordinator comes up."""
         admin = AIOKafkaAdminClient(bootstrap_servers=self.bootstrap)
         await admin.start()
         try:
             (answer,) = await admin.describe_consumer_groups([self.group])
+        except GroupCoordinatorNotAvailableError:
+            return {}
         finally:
             await admin.close()
         (group,) = answer.to_object()["groups"]
