@@ -128,7 +128,7 @@ class Installation:
         await self.until(taken, f"{end} records taken")
 
     async def shares(self) -> dict[str, set[int]]:
-        """The partitions of each member of the group; none while it is being rebalanced, or its coordinator comes up."""
+        """The partitions of each member of the group; none while it is rebalanced or its coordinator comes up."""
         admin = AIOKafkaAdminClient(bootstrap_servers=self.bootstrap)
         await admin.start()
         try:
