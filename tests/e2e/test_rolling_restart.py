@@ -187,6 +187,11 @@ async def rolled(
     ):
         fleet = Fleet(installation, ports)
         await fleet.start()
+
+        async def seen() -> bool:
+            return len(front.ready) == len(fleet.serving)
+
+        await installation.until(seen, "both doors on the front's list")
         first = Asker(front.port, token, iter([signing("agr", number) for number in range(4)]))
         await asyncio.to_thread(first.run)
         await fleet.more(KNOWN)

@@ -314,12 +314,17 @@ async def another_url(servers: Servers, migrated_template: str) -> AsyncIterator
 
 @pytest.mark.parametrize("plant", PLANTS, ids=lambda plant: plant.__name__)
 def test_a_planted_bug_is_found(
-    empty_url: str, another_url: str, monkeypatch: pytest.MonkeyPatch, plant: Plant
+    empty_url: str,
+    another_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    record_property: Callable[[str, object], None],
+    plant: Plant,
 ) -> None:
     plant(monkeypatch)
     first = FIRST.get(plant, 1)
     found = run_worlds(empty_url, range(first, first + SEEDS), focus=PLANTS[plant]).failures
     assert found, f"{SEEDS} worlds went well"
     assert isinstance(found[0].error, WorldError | AssertionError)
+    record_property("seed", found[0].seed)
     monkeypatch.undo()
     assert run_worlds(another_url, [found[0].seed], focus=PLANTS[plant]).failures == [], "it fails without the bug, too"
