@@ -18,8 +18,10 @@ from service.billing.outcomes import Throttled
 from service.flows.clock import Clock
 from service.flows.collection.calls import CALL_SECONDS, Answer, Claim, call, too_late
 
-AHEAD = 3
-"""How many claims wait for each call that may be under way: a transaction then holds many of them."""
+AHEAD = 4
+"""How many claims may wait for each call that may be under way: a transaction then holds many of them."""
+LOW = 3
+"""So many claims waiting for each call, and more are made: they last while the next are being claimed."""
 SAVING = timedelta(seconds=10)
 """What must be left of a lease, beside the call, for what it brings to be saved."""
 PATIENCE = 0.05
@@ -60,7 +62,7 @@ class Lane:
     @property
     def hungry(self) -> bool:
         """Whether so few claims wait for their turn that more should be made."""
-        return len(self._waiting) <= self._concurrency and self.room > 0 and not self.quiet
+        return len(self._waiting) <= LOW * self._concurrency and self.room > 0 and not self.quiet
 
     @property
     def quiet(self) -> bool:
