@@ -106,7 +106,7 @@ def claims_command(settled: int, json_file: Path) -> None:
 
 @bench.command("holds")
 @click.option("--holds", type=click.IntRange(min=100), default=2_000, show_default=True)
-@click.option("--at-once", type=click.IntRange(1, 100), default=4, show_default=True)
+@click.option("--rate", type=click.IntRange(1, 1000), default=25, show_default=True, help="Holds a second.")
 @click.option(
     "--json",
     "json_file",
@@ -114,9 +114,9 @@ def claims_command(settled: int, json_file: Path) -> None:
     default=Path("build/bench-holds.json"),
     show_default=True,
 )
-def holds_command(holds: int, at_once: int, json_file: Path) -> None:
+def holds_command(holds: int, rate: int, json_file: Path) -> None:
     """Measure how long an app waits for a hold before the unlock, beside what its provider takes by itself."""
-    _report(bench_holds(holds, at_once, Console(stderr=True)), json_file)
+    _report(bench_holds(holds, rate, Console(stderr=True)), json_file)
 
 
 @bench.command("rating")

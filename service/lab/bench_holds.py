@@ -1,8 +1,9 @@
 """`farebox bench holds`: how long an app waits for `POST /v1/holds`, beside what its provider takes by itself.
 
-The role `serve` and the simulator are processes of their own. Each session's hold is asked for through the service;
-in between, the same number of holds is asked for at the simulator itself, in the same shape and with as many at once:
-that is the provider's own time, which is taken off percentile by percentile.
+The role `serve` and the simulator are processes of their own. Holds are asked for at a steady rate, as riders come: who
+comes while others wait is not kept back, and is timed from the instant at which he came. In between, as many holds are
+asked for at the simulator itself, in the same shape and at the same rate: that is the provider's own time, which is
+taken off percentile by percentile.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import asyncio
 import secrets
 import statistics
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -41,8 +42,8 @@ WARM = 100
 Ask = Callable[[int], Awaitable[None]]
 
 
-async def bench_holds(holds: int, concurrency: int, console: Console) -> Report:
-    """Measures `holds` of each kind, `concurrency` at once, after some that only warm up."""
+async def bench_holds(holds: int, rate: int, console: Console) -> Report:
+    """Measures `holds` of each kind, `rate` of them a second, after some that only warm up."""
     capabilities = Capabilities(hold_needed=True)
     async with (
         # No Kafka is needed here: an address that is given is not started.
@@ -66,8 +67,8 @@ async def bench_holds(holds: int, concurrency: int, console: Console) -> Report:
                 async with aiohttp.ClientSession() as session:
                     served = _served(session, f"http://127.0.0.1:{port}/v1/holds", token)
                     own = _own(session, f"{provider}/v1/holds")
-                    times = await _in_turn({"served": served, "provider": own}, holds, concurrency)
-    settings = {"holds": f"{holds:,}", "at once": str(concurrency), "fsync": "on"}
+                    times = await _in_turn({"served": served, "provider": own}, holds, rate)
+    settings = {"holds": f"{holds:,}", "a second": str(rate), "fsync": "on"}
     return Report(this_machine(), SETTINGS | settings, [Section("POST /v1/holds", COLUMNS, _rows(times))])
 
 
@@ -84,23 +85,22 @@ def _percentiles(seconds: list[float]) -> list[float]:
     return [round(1000 * value, 3) for value in (cuts[49], cuts[89], cuts[98], max(seconds))]
 
 
-async def _in_turn(ways: dict[str, Ask], holds: int, concurrency: int) -> dict[str, list[float]]:
+async def _in_turn(ways: dict[str, Ask], holds: int, rate: int) -> dict[str, list[float]]:
     """Seconds of each hold, by way."""
     times: dict[str, list[float]] = {what: [] for what in ways}
     for begin in range(0, WARM + holds, ROUND):
         for what, ask in ways.items():
-            waiting = iter(range(begin, min(begin + ROUND, WARM + holds)))
+            now = time.perf_counter()
             async with asyncio.TaskGroup() as tasks:
-                for _ in range(concurrency):
-                    tasks.create_task(_timed(ask, waiting, times[what]))
+                for place, number in enumerate(range(begin, min(begin + ROUND, WARM + holds))):
+                    tasks.create_task(_timed(ask, number, now + place / rate, times[what]))
     return {what: seconds[WARM:] for what, seconds in times.items()}
 
 
-async def _timed(ask: Ask, waiting: Iterator[int], seconds: list[float]) -> None:
-    for number in waiting:
-        began = time.perf_counter()
-        await ask(number)
-        seconds.append(time.perf_counter() - began)
+async def _timed(ask: Ask, number: int, comes_at: float, seconds: list[float]) -> None:
+    await asyncio.sleep(max(comes_at - time.perf_counter(), 0.0))
+    await ask(number)
+    seconds.append(time.perf_counter() - comes_at)
 
 
 def _served(session: aiohttp.ClientSession, url: str, token: str) -> Ask:
