@@ -29,7 +29,7 @@ from service.flows import debit_wishes as wishes
 from service.flows.accounts import list_accounts, merchant_account
 from service.flows.clock import BusinessClock, machine_now
 from service.flows.collection import Collection
-from service.flows.collection.lost import lost_time
+from service.flows.collection.lost import NotAsked, lost_time
 from service.flows.debit_wishes import Decision, RefundDecision, Wish, WishRefusedError, fulfil
 from service.flows.operators import OperatorError, operator_of
 from service.web.views import debit_story, debit_view
@@ -183,7 +183,8 @@ def decide_refund(
 @debit.command()
 @click.option("--days", type=click.IntRange(1, 3650), default=30, show_default=True, help="Of rides that began since.")
 def lost(days: int) -> None:
-    """After a restore: what providers know of rides and our books do not, ride by ride; exit code 1 if there is any.
+    """After a restore: what providers know of rides and our books do not, ride by ride; exit code 1 if there is any, or
+    if an account could not be asked.
 
     Each key that could have been used is asked about; nothing is changed. Run it once nothing is unknown any more, do
     again what people did then (the same adjustments: the same keys), and run it again.
@@ -196,6 +197,10 @@ def lost(days: int) -> None:
         async with providers_of(database) as providers:
             async for one in lost_time(database, providers.by_number, since):
                 found += 1
+                if isinstance(one, NotAsked):
+                    about = f"{one.operator_id}  account {one.account_id}"
+                    click.echo(f"{about}  not asked: it can't be opened here; {one.rides} rides with debits on it")
+                    continue
                 told, known = format_amount(one.told_minor, one.currency), format_amount(one.known_minor, one.currency)
                 about = f"{one.operator_id}  {one.debit_id}  session {one.session_id}"
                 click.echo(f"{about}  {one.what}  {told} there, {known} here {one.currency}  key {one.key}")

@@ -1,4 +1,4 @@
-"""What comes between: a wish while a question is under way, a doubt, a restore, a dispute, a night."""
+"""What comes between: a wish while a question is under way, a doubt, a dispute, a night."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from msgspec.structs import replace
 
 from service.billing.capabilities import Capabilities
 from service.billing.debits import State, after
-from service.billing.debits.answers import RESTORED
 from service.billing.debits.events import (
     Call,
     DisputeClosed,
@@ -26,7 +25,7 @@ from service.billing.debits.events import (
     Suspended,
 )
 from service.billing.debits.obligations import covered_minor
-from service.billing.outcomes import Accepted, Closed, Declined, NotFound, Outcome, Succeeded
+from service.billing.outcomes import Accepted, NotFound, Succeeded
 
 KEY = debit().provider_key
 ASKS_BY_SENDING = replace(CARD, same_key_is_query=True)
@@ -71,23 +70,6 @@ def test_what_is_owed_no_longer_was_not_paid_outside_either() -> None:
     late, effects = after(outside, Notified(KEY, Succeeded(1000)), NOW, terms(ORDER))
     late, effects = after(late, Queried(KEY, Succeeded(1000)), NOW, terms(ORDER))
     assert (late.state, late.refunding_minor) == (State.SETTLED_TWICE, 1000)
-
-
-@pytest.mark.parametrize("answer", [Declined(True, "LOW"), Closed("TIMEOUT")])
-def test_after_a_restore_the_next_key_is_asked_about_too_until_one_is_not_known(answer: Outcome) -> None:
-    lost = debit(State.UNKNOWN, reason=RESTORED)
-    waits, _ = after(lost, Queried(KEY, answer), NOW, terms())
-    assert waits.state is State.RETRY_WAIT and waits.due_at is not None
-    asked, effects = after(waits, Due(), waits.due_at, terms())
-    assert (asked.state, effects) == (State.UNKNOWN, ())
-    assert asked.provider_key != KEY
-    for minutes in (0, 2):
-        at = waits.due_at + timedelta(minutes=minutes)
-        asked, _ = after(asked, Queried(asked.provider_key, NotFound()), at, terms())
-    assert asked.state is State.SUBMITTING and not asked.verify
-    waits, _ = after(debit(State.UNKNOWN), Queried(KEY, answer), NOW, terms())
-    assert waits.due_at is not None
-    assert after(waits, Due(), waits.due_at, terms())[0].state is State.SUBMITTING
 
 
 @pytest.mark.parametrize("state", [State.NEW, State.RETRY_WAIT, State.NEEDS_RIDER])

@@ -187,6 +187,8 @@ def test_a_reminder_before_each_attempt_of_ours_once() -> None:
     made, diary = live(waits, rules(Capabilities()), 0.99)
     assert diary == ["22 19:00 reminder.due"], "four hours before noon it is too early: the evening before"
     assert made.reminded == 2
+    _, diary = live(waits, replace(rules(Capabilities()), debiting=False), 0.99)
+    assert diary == [], "while debits are stopped no attempt will be made"
 
 
 def test_a_provider_that_retries_is_nudged_at_most_once_a_civil_day() -> None:

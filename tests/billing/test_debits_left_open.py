@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 from debit_makers import CARD, KEY, NOW, ORDER, debit, terms
 from msgspec.structs import replace
@@ -21,9 +23,10 @@ from service.billing.debits.events import (
     Queried,
     StartRefund,
 )
-from service.billing.outcomes import Accepted, Closed, NotFound, Rejected, Succeeded, Unknown
+from service.billing.outcomes import Accepted, AlreadyDone, Closed, NotFound, Rejected, Succeeded, Unknown
 
 ELSEWHERE = PaidElsewhere("cash")
+HOUR = timedelta(hours=1)
 DEAF = replace(ORDER, told_paid_elsewhere=False)
 """An order that is collected for ever, whatever the rider paid to whom."""
 CANCEL = OperatorDecided("cancel", "nobody knows")
@@ -82,6 +85,31 @@ def test_an_open_number_is_asked_about_and_what_it_brings_goes_back(row: str) ->
 @pytest.mark.parametrize("row", SHUT)
 def test_a_number_that_brings_nothing_any_more_is_left_alone(row: str) -> None:
     assert ended(*SHUT[row]).due_at is None
+
+
+@pytest.mark.parametrize("able", [CARD, ORDER])
+def test_a_payment_that_only_the_rider_makes_is_closed_when_it_is_owed_no_longer(able: Capabilities) -> None:
+    """An order that nobody closes is another matter: it goes through none."""
+    given = debit(State.NEEDS_RIDER, attempts=0, begun_at=None, given=True, payable_until=NOW + HOUR)
+    closing, _ = after(given, OwedChanged(0), NOW, terms(able))
+    assert after(closing, Due(), NOW, terms(able))[1] == (Call("lower"),)
+    closed, _ = after(closing, LowerAnswered(KEY, Closed()), NOW, terms(able))
+    assert (closed.state, closed.given, closed.due_at) == (State.CANCELLED, False, None)
+    left, _ = after(closing, REFUSED, NOW, terms(able))
+    assert (left.state, left.excess_minor, left.due_at) == (State.NEEDS_RIDER, 1000, NOW), "asked about, not dunned"
+    assert left.policy_at is None
+
+
+def test_what_was_written_off_and_is_owed_no_longer_is_closed_where_it_can_be() -> None:
+    given = debit(State.WRITTEN_OFF, given=True, due_at=NOW + WRITTEN_OFF_POLL)
+    closing, _ = after(given, OwedChanged(0), NOW, terms())
+    assert after(closing, Due(), NOW, terms())[1] == (Call("lower"),)
+    closed, _ = after(closing, LowerAnswered(KEY, Closed()), NOW, terms())
+    assert (closed.state, closed.given, closed.due_at) == (State.CANCELLED, False, None)
+    doubted, _ = after(closing, LowerAnswered(KEY, AlreadyDone()), NOW, terms())
+    assert after(doubted, Due(), NOW, terms())[1] == (Call("query"),)
+    paid, _ = after(doubted, Queried(KEY, Succeeded(1000)), NOW, terms())
+    assert (paid.state, paid.refunding_minor, paid.due_at) == (State.SETTLED_TWICE, 1000, None)
 
 
 def test_nobody_is_asked_for_ever() -> None:

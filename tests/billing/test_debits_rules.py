@@ -35,8 +35,7 @@ from service.billing.debits.events import (
     Submitted,
     Suspended,
 )
-from service.billing.debits.holding import TO_CONFIRM
-from service.billing.debits.state import HoldSeen
+from service.billing.debits.state import TO_CONFIRM, HoldSeen
 from service.billing.outcomes import (
     Accepted,
     AlreadyDone,

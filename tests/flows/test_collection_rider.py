@@ -92,6 +92,18 @@ async def test_what_he_must_approve_is_paid_under_its_own_key(bench: Bench) -> N
     assert await bench.states(ride) == [("settled", 200, 200), ("settled", 100, 100)]
 
 
+async def test_what_he_was_given_to_approve_is_closed_when_it_is_owed_no_longer(bench: Bench) -> None:
+    ride = await bench.ride(await bench.party(cap_minor=200), 300)
+    await bench.collection.submit_round(bench.account_no)
+    debit = await bench.collection.ask_payment((ride.ride_no, 2))
+    await bench.owe(ride, 2, -100)
+    await bench.settle_down(2)
+    assert await bench.states(ride) == [("settled", 200, 200), ("cancelled", 100, 0)]
+    assert [key for what, key in bench.provider.calls if what == "close_debit"] == [debit.provider_key]
+    with pytest.raises(KeyError):
+        bench.provider.rider_pays(debit.provider_key)
+
+
 async def test_less_is_owed_while_he_has_the_number_and_he_never_pays_more(bench: Bench) -> None:
     ride = await declined(bench)
     debit = await bench.collection.ask_payment((ride.ride_no, 1))
@@ -168,7 +180,7 @@ async def fact_names(bench: Bench, ride: Ride) -> list[str]:
         "SELECT facts FROM batch_facts JOIN batch USING (writer_no, seq) ORDER BY number"
     )
     return [
-        dict(record.headers)["ce_type"].decode().removeprefix("io.farebox.billing.").removesuffix(".v1")
+        (dict(record.headers)["ce_type"] or b"").decode().removeprefix("io.farebox.billing.").removesuffix(".v1")
         for row in rows
         for record in FACTS_DECODER.decode(row["facts"])
         if record.key == ride.session_id.encode()

@@ -82,7 +82,7 @@ def changed(debit: Debit) -> Debit:
         pay_by=AT + timedelta(days=7),
         policy_at=AT + timedelta(days=6),
         transitions=9,
-        verify=True,
+        verify="next",
         doubted_minor=302,
         given=True,
         payable_until=AT + timedelta(hours=2),

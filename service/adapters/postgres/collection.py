@@ -14,6 +14,7 @@ import msgspec
 from service.adapters.postgres.batches import BatchStore
 from service.adapters.postgres.stops import Standing, StopStore
 from service.billing.debits.collecting import Posted
+from service.billing.debits.dunning import WRITTEN_OFF_POLLS
 from service.billing.debits.lives import LifeRow, refund_digest
 from service.billing.debits.refunds import Refund, RefundState
 from service.billing.debits.state import Debit, Dispute, HoldSeen, Item, Receipt, State
@@ -196,7 +197,8 @@ class CollectionStore(BatchStore, StopStore):
 
     async def verify_all(self, now: datetime) -> int:
         """Whatever is not sent is asked about first; returns how many debits and refunds those are."""
-        return await self.run("verify_debits") + await self.run("verify_refunds", now)
+        debits = await self.run("verify_debits", now, WRITTEN_OFF_POLLS)
+        return debits + await self.run("verify_refunds", now)
 
     async def refunds_by_provider_key(self, provider_key: str, account_no: int) -> list[RefundKey]:
         """The refunds that news about a key concern: one, or none that is under way."""

@@ -20,6 +20,7 @@ from service.billing.debits.answers import (
     THROTTLED,
     asked_about,
     manual,
+    may_be_given,
     on_lower_answered,
     on_queried,
     on_submitted,
@@ -58,7 +59,7 @@ from service.billing.debits.events import (
     Suspended,
 )
 from service.billing.debits.money import Step, taken_minor
-from service.billing.debits.state import FINAL, UNSURE, Debit, Receipt, State, Terms
+from service.billing.debits.state import FINAL, UNSURE, Debit, Receipt, State, Terms, waits_for_hold
 from service.billing.keys import provider_key
 from service.billing.outcomes import Outcome
 
@@ -114,7 +115,7 @@ def _due(debit: Debit, event: Due | LeaseOver, now: datetime, terms: Terms) -> S
             return replace(debit, due_at=now), (Call("query"),)
         case _ if truth.left_open(debit):
             return replace(debit, due_at=now), (Call("query"),)
-        case State.NEEDS_RIDER if holding.waits_for_hold(debit):
+        case State.NEEDS_RIDER if waits_for_hold(debit):
             return _begin(debit, now, terms)
         case State.NEEDS_RIDER if asked_about(debit, terms) and not debit.suspended:
             return replace(debit, due_at=now), (Call("query"),)
@@ -129,7 +130,7 @@ def _submit_again(debit: Debit, now: datetime, terms: Terms) -> Step:
     is over, however long debits were stopped meanwhile.
     """
     if debit.verify:
-        return unknown(replace(debit, verify=False), RESTORED, now), ()
+        return unknown(replace(debit, verify=None), RESTORED, now), ()
     over, never_sent = window_over(debit, now, terms), debit.reason == THROTTLED and not debit.queries
     if over and not never_sent:
         return manual(debit, "the key's window is over"), ()
@@ -144,7 +145,7 @@ def _begin(debit: Debit, now: datetime, terms: Terms) -> Step:
     if at is not None:
         return replace(debit, due_at=at), ()
     fresh = debit.attempts > 0 and terms.capabilities.new_key_after_decline
-    if fresh and debit.given:
+    if fresh and may_be_given(debit):
         return payments.close_first(debit, now, terms)
     waits = holding.hold_first(debit, now, terms)
     if waits is not None:
@@ -166,7 +167,7 @@ def _begin(debit: Debit, now: datetime, terms: Terms) -> Step:
         given=False,
         payable_until=None,
         action=None,
-        verify=False,
+        verify=None,
         queries=0,
         due_at=now,
     )
@@ -248,7 +249,8 @@ def _ended(before: Debit, debit: Debit, now: datetime) -> Debit:
 
     A number that may still be paid at the provider is asked about, seldom: what comes is too much, and goes back.
     """
-    stopping = debit.state is State.SETTLED_ELSEWHERE and debit.lowering_to is not None
+    closing = debit.state is not State.SETTLED_TWICE and before.state in FINAL
+    stopping = debit.lowering_to is not None and (closing or debit.state is State.SETTLED_ELSEWHERE)
     written_off = debit.state is State.WRITTEN_OFF
     asking = stopping or debit.doubted_minor is not None or written_off
     brought = taken_minor(debit, debit.provider_key)

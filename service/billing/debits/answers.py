@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from service.billing.debits import dunning
 from service.billing.debits.money import ENDED, LIVE, Step, close_confirmed, take_money
-from service.billing.debits.state import Debit, State, Terms
+from service.billing.debits.state import Debit, State, Terms, waits_for_hold
 from service.billing.outcomes import (
     Accepted,
     AlreadyDone,
@@ -39,7 +39,15 @@ THROTTLED = "throttled"
 
 def asked_about(debit: Debit, terms: Terms) -> bool:
     """Whether the debit's number may still be paid at the provider after a decline, so that it is polled and closed."""
-    return debit.submitted_at is not None and (debit.given or not terms.capabilities.new_key_after_decline)
+    same_key = debit.submitted_at is not None and not terms.capabilities.new_key_after_decline
+    return same_key or may_be_given(debit)
+
+
+def may_be_given(debit: Debit) -> bool:
+    """Whether the rider was given the present number to pay it, or may have been in the time that a restored database
+    has lost."""
+    lost = debit.verify == "present" and debit.state is not State.NEW and not waits_for_hold(debit)
+    return debit.given or lost
 
 
 def on_submitted(debit: Debit, outcome: Outcome, now: datetime, terms: Terms) -> Step:
@@ -79,6 +87,10 @@ def on_queried(debit: Debit, outcome: Outcome, now: datetime, terms: Terms) -> S
         return _unknown_queried(debit, outcome, now, terms), ()
     if debit.state is State.PENDING:
         return _pending_queried(debit, outcome, now, terms), ()
+    if debit.verify == "present" and isinstance(outcome, NotFound | Closed):
+        debit = replace(debit, verify="next")  # The rider was not given it in the time that was lost.
+        if not asked_about(debit, terms):
+            return replace(debit, due_at=None), ()
     return _poll_again(debit, outcome, now), ()
 
 
@@ -173,7 +185,11 @@ def _paid_or_unknown(debit: Debit, outcome: Succeeded, now: datetime, terms: Ter
 
 
 def _left_to_settle(debit: Debit, now: datetime, terms: Terms) -> Debit:
-    left = replace(debit, lowering_to=None, net_again=debit.state not in ENDED)
+    """What can't be lowered: nobody is dunned for what is owed no longer of it."""
+    assert debit.lowering_to is not None
+    left = replace(debit, lowering_to=None)
+    if debit.state not in ENDED:
+        left = replace(left, net_again=True, excess_minor=debit.amount_minor - max(debit.lowering_to, debit.paid_minor))
     if left.state is State.RETRY_WAIT and not left.suspended:
         return retry_wait(left, left.reason or "", now, terms)
     if left.state in ENDED:  # It may still be paid there: that is too much then.
@@ -189,13 +205,13 @@ def _unknown_queried(debit: Debit, outcome: Outcome, now: datetime, terms: Terms
         case Prepared():
             return prepared(debit, outcome, now)
         case Declined(retryable=True):
-            return retry_wait(_next_asked_too(debit, terms), outcome.code, now, terms)
+            return retry_wait(_used(debit, terms), outcome.code, now, terms)
         case Declined():
-            return needs_rider(debit, outcome.code, None, now, terms)
+            return needs_rider(_used(debit, terms), outcome.code, None, now, terms)
         case Closed():
-            return _ended(_next_asked_too(debit, terms), outcome.code, now, terms)
+            return _ended(replace(_used(debit, terms), given=False), outcome.code, now, terms)
         case NeedsRider():
-            return needs_rider(debit, outcome.code, outcome.action, now, terms)
+            return needs_rider(_used(debit, terms), outcome.code, outcome.action, now, terms)
         case Conflict():
             return manual(debit, outcome.code)
         case _ if window_over(debit, now, terms):
@@ -208,11 +224,13 @@ def _unknown_queried(debit: Debit, outcome: Outcome, now: datetime, terms: Terms
             return _told_nothing(debit, debit.reason or "unknown", now)
 
 
-def _next_asked_too(debit: Debit, terms: Terms) -> Debit:
-    """The debit whose key was used in the time that a restored database has lost: so may the next one have been."""
+def _used(debit: Debit, terms: Terms) -> Debit:
+    """The debit whose key was used in the time that a restored database has lost: the rider may have been given it, and
+    the next one may have been used too."""
     able = terms.capabilities
-    lost = debit.reason == RESTORED and able.new_key_after_decline and not able.same_key_is_query
-    return replace(debit, verify=True) if lost else debit
+    if debit.reason != RESTORED or not able.new_key_after_decline:
+        return debit
+    return replace(debit, given=True, verify=None if able.same_key_is_query else "next")
 
 
 def window_over(debit: Debit, now: datetime, terms: Terms) -> bool:

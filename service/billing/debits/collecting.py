@@ -202,7 +202,7 @@ class Book:
             started_at=None if usage is None else usage.started_at,
             ended_at=None if usage is None else usage.ended_at,
             items=items_of(charge, step.amount_minor) if charge is not None else (),
-            verify=ride.verify,
+            verify="present" if ride.verify else None,
             currency=ride.currency,
             amount_minor=step.amount_minor,
             forgone_minor=step.amount_minor if waived else 0,

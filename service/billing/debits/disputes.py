@@ -11,7 +11,7 @@ from datetime import datetime
 
 from msgspec.structs import replace
 
-from service.billing.debits import dunning, holding
+from service.billing.debits import dunning
 from service.billing.debits.answers import asked_about
 from service.billing.debits.events import (
     DisputeClosed,
@@ -24,7 +24,7 @@ from service.billing.debits.events import (
     Told,
 )
 from service.billing.debits.money import Step
-from service.billing.debits.state import FINAL, Debit, Dispute, DisputeKind, DisputeResult, State, Terms
+from service.billing.debits.state import FINAL, Debit, Dispute, DisputeKind, DisputeResult, State, Terms, waits_for_hold
 
 
 def disputed(debit: Debit) -> bool:
@@ -82,7 +82,7 @@ def dispute_closed(debit: Debit, event: DisputeClosed, now: datetime, terms: Ter
     ended, fees = _fee(ended, event.fee_minor, told)
     ref, at = (known.ref, known.at) if told is None else (told.ref or known.ref, told.at or known.at)
     closed = _with(debit, replace(ended, state=event.result, ref=ref, at=at))
-    stopped = closed.state in (State.NEW, State.RETRY_WAIT) or holding.waits_for_hold(closed)
+    stopped = closed.state in (State.NEW, State.RETRY_WAIT) or waits_for_hold(closed)
     if stopped and closed.due_at is None and not closed.suspended and not disputed(closed):
         closed = replace(closed, due_at=goes_on_at(closed, now, terms))
     effects: list[Effect] = [Publish("dispute.closed"), *money, *fees]
@@ -93,7 +93,7 @@ def dispute_closed(debit: Debit, event: DisputeClosed, now: datetime, terms: Ter
 
 def goes_on_at(debit: Debit, now: datetime, terms: Terms) -> datetime | None:
     """When a debit that stood still is next looked at."""
-    if debit.state is State.NEW or holding.waits_for_hold(debit):
+    if debit.state is State.NEW or waits_for_hold(debit):
         return now
     if debit.state is State.RETRY_WAIT:
         return dunning.in_hours(now, terms.zone, terms.calendar)

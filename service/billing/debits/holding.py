@@ -10,19 +10,10 @@ from service.billing.debits import dunning
 from service.billing.debits.answers import needs_rider
 from service.billing.debits.events import OpenHold
 from service.billing.debits.money import Step
-from service.billing.debits.state import Debit, State, Terms
+from service.billing.debits.state import TO_CONFIRM, Debit, State, Terms
 
-TO_CONFIRM = "the hold needs the rider"
 UNSIGNED = "agreement_pending"
 """Why a hold was refused whose agreement the rider had not signed then (`billing.agreements.refusal`)."""
-
-
-def waits_for_hold(debit: Debit) -> bool:
-    """Whether the rider must confirm a hold before the debit can be tried for the first time.
-
-    Not what he must approve: that is never tried by us.
-    """
-    return debit.state is State.NEEDS_RIDER and debit.attempts == 0 and debit.reason == TO_CONFIRM
 
 
 def hold_first(debit: Debit, now: datetime, terms: Terms) -> Step | None:

@@ -9,8 +9,7 @@ import msgspec
 
 from service.billing.capabilities import Capabilities
 from service.billing.debits.events import OwedChanged, RefundAsked
-from service.billing.debits.holding import waits_for_hold
-from service.billing.debits.state import FINAL, UNSURE, Debit, State
+from service.billing.debits.state import FINAL, UNSURE, Debit, State, waits_for_hold
 from service.billing.debits.wishes import refundable_minor
 
 

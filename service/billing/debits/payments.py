@@ -10,8 +10,8 @@ from datetime import datetime
 
 from msgspec.structs import replace
 
-from service.billing.debits import dunning, holding
-from service.billing.debits.answers import asked_about, needs_rider, unknown
+from service.billing.debits import dunning
+from service.billing.debits.answers import asked_about, may_be_given, needs_rider, unknown
 from service.billing.debits.events import (
     Call,
     CloseAnswered,
@@ -22,7 +22,7 @@ from service.billing.debits.events import (
     PaymentWanted,
 )
 from service.billing.debits.money import LIVE, Step, take_money
-from service.billing.debits.state import CAN_BE_OVERDUE, Debit, State, Terms
+from service.billing.debits.state import CAN_BE_OVERDUE, Debit, State, Terms, waits_for_hold
 from service.billing.debits.truth import goes_on, left_open
 from service.billing.keys import provider_key
 from service.billing.outcomes import (
@@ -47,7 +47,7 @@ def payment_wanted(debit: Debit, event: PaymentWanted, now: datetime, terms: Ter
     """
     unpaid = debit.amount_minor - debit.paid_minor - debit.excess_minor
     payable = debit.state in (*CAN_BE_OVERDUE, State.WRITTEN_OFF) and not debit.suspended and unpaid > 0
-    if not payable or debit.lowering_to is not None or holding.waits_for_hold(debit):
+    if not payable or debit.lowering_to is not None or waits_for_hold(debit):
         raise ImpossibleEventError(debit, event)
     until = now + terms.calendar.payment_open_for
     if debit.state is State.PENDING:
@@ -118,12 +118,13 @@ def close_answered(debit: Debit, event: CloseAnswered, now: datetime, terms: Ter
     outcome = event.outcome
     if isinstance(outcome, Succeeded) and outcome.amount_minor > 0:
         return take_money(debit, event.key, outcome, now, terms)
-    if event.key != debit.provider_key or debit.state is not State.RETRY_WAIT or not debit.given:
+    if event.key != debit.provider_key or debit.state is not State.RETRY_WAIT or not may_be_given(debit):
         return debit, ()
     match outcome:
         case Closed() | NotFound():
             effects: tuple[Effect, ...] = (NetAgain(),) if debit.net_again else ()
             closed = replace(debit, given=False, payable_until=None, action=None, queries=0, due_at=now)
+            closed = replace(closed, verify="next" if debit.verify else None)
             return replace(closed, net_again=False, excess_minor=0), effects
         case AlreadyDone():
             return unknown(debit, "paid while it was being closed", now), ()

@@ -30,7 +30,7 @@ What = Literal["remind_attempt", "remind_due", "overdue", "remind_overdue", "not
 QUIET = frozenset({"remind_attempt", "remind_due", "remind_overdue", "notice", "nudge"})
 """What reaches riders: not at night."""
 STOPPED_AGAIN = timedelta(hours=1)
-"""How soon a nudge or a report that is stopped is looked at again."""
+"""How soon a nudge, a report or the reminder of an attempt that is stopped is looked at again."""
 DAILY = len(dunning.POLL_AFTER)
 """After so many times a report that the provider has not taken is told once a day."""
 REPORT_ASKS_MAX = DAILY + 14
@@ -131,7 +131,8 @@ def _steps(debit: Debit, now: datetime, terms: Terms) -> Iterator[Planned]:
     if debit.state is State.RETRY_WAIT:
         coming = debit.due_at is not None and debit.due_at > now and debit.payable_until is None
         if coming and debit.due_at is not None and debit.reminded <= debit.attempts:
-            yield Planned(dunning.hours_before(debit.due_at - rules.remind_before, zone, rules), "remind_attempt")
+            at = dunning.hours_before(debit.due_at - rules.remind_before, zone, rules)
+            yield Planned(at if terms.debiting else max(at, now + STOPPED_AGAIN), "remind_attempt")
     elif debit.dunned is None and not debit.overdue:
         at = dunning.civil_days(debit.pay_by, -rules.remind_days, zone)
         yield Planned(max(dunning.hours_before(at, zone, rules), debit.created_at), "remind_due")

@@ -54,6 +54,11 @@ Record = Literal["completed", "violated"]
 """How a rider kept the agreement, as a provider is told."""
 Stage = Literal["reminded", "overdue_reminded", "noticed"]
 """How far dunning has come, in this order."""
+Verify = Literal["present", "next"]
+"""What the time that a restored database has lost leaves open: of the "present" number and those after it, or only of
+the "next"."""
+TO_CONFIRM = "the hold needs the rider"
+"""Why a debit needs the rider before it is tried for the first time."""
 
 
 UNWRITTEN = UUID(int=0)
@@ -109,9 +114,9 @@ class Debit(msgspec.Struct, frozen=True, kw_only=True):
     longer of a debit that can't be lowered: it is given back when it settles, and nobody is dunned for it. `capped`: it
     was cut to a cap.
     `doubted_minor` is the most that a notification says was taken and that is not believed: the provider is asked.
-    `verify`: what its key stands for is asked before it is used (after a restore). `given`: the rider was given the
-    present number to pay it himself (once the debit has ended: it may still be paid); until `payable_until` nothing
-    else is tried. `items` and the instants of the ride
+    `verify` (after a restore): of which number it is asked what became of it, before it or one after it is used.
+    `given`: the rider was given the present number to pay it himself (once the debit has ended: it may still be paid);
+    until `payable_until` nothing else is tried. `items` and the instants of the ride
     are what the debit is sent with; `dunned` (since `dunned_at`), `reminded` (the attempt that was announced),
     `nudged_at`, `record` (what is reported; `record_at`: since when the provider knows) are the calendar's diary.
     `attempts` and `begun_at` count over all keys, `submitted_at`, `not_found_at`, `resent` (how often it was sent again
@@ -169,7 +174,7 @@ class Debit(msgspec.Struct, frozen=True, kw_only=True):
     started_at: datetime | None = None
     ended_at: datetime | None = None
     items: tuple[Item, ...] = ()
-    verify: bool = False
+    verify: Verify | None = None
     doubted_minor: int | None = None
     given: bool = False
     payable_until: datetime | None = None
@@ -198,7 +203,7 @@ class Terms(msgspec.Struct, frozen=True):
     """What the rules look at beside the debit: the provider's abilities, the operator's calendar, the rider's zone.
 
     `hold` is None where the ride has none; while `reporting` is False no report is made, while `debiting` is False
-    no nudge.
+    no nudge, and no attempt is announced.
     """
 
     capabilities: Capabilities
@@ -207,6 +212,14 @@ class Terms(msgspec.Struct, frozen=True):
     hold: HoldSeen | None = None
     reporting: bool = True
     debiting: bool = True
+
+
+def waits_for_hold(debit: Debit) -> bool:
+    """Whether the rider must confirm a hold before the debit can be tried for the first time.
+
+    Not what he must approve: that is never tried by us.
+    """
+    return debit.state is State.NEEDS_RIDER and debit.attempts == 0 and debit.reason == TO_CONFIRM
 
 
 def debit_id(ride_no: int, ordinal: int) -> str:

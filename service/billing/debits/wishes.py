@@ -6,7 +6,7 @@ from datetime import datetime
 
 from msgspec.structs import replace
 
-from service.billing.debits import dunning, holding
+from service.billing.debits import dunning
 from service.billing.debits.answers import asked_about
 from service.billing.debits.disputes import disputed, goes_on_at
 from service.billing.debits.events import (
@@ -23,7 +23,7 @@ from service.billing.debits.events import (
     Suspended,
 )
 from service.billing.debits.money import Step, close_confirmed, give_back, receipt_of, take_money
-from service.billing.debits.state import CAN_BE_OVERDUE, FINAL, UNSURE, Debit, State, Terms
+from service.billing.debits.state import CAN_BE_OVERDUE, FINAL, UNSURE, Debit, State, Terms, waits_for_hold
 from service.billing.outcomes import Succeeded
 
 FORGONE = (State.WAIVED, State.WRITTEN_OFF, State.CANCELLED, State.SETTLED_TWICE)
@@ -83,7 +83,7 @@ def paid_elsewhere(debit: Debit, event: PaidElsewhere, now: datetime, terms: Ter
 def owed_changed(debit: Debit, event: OwedChanged, now: datetime, terms: Terms) -> Step:
     """The ride's obligations leave another amount to this debit; less than what was paid is a matter of refunds."""
     if debit.forgone_minor > debit.outside_minor and debit.state in FORGONE:
-        return _less_forgone(debit, event)
+        return _less_forgone(debit, event, now, terms)
     if debit.state in FINAL or (event.amount_minor > debit.amount_minor and debit.attempts > 0):
         raise ImpossibleEventError(debit, event)
     if debit.state in UNSURE or debit.lowering_to is not None:
@@ -97,8 +97,10 @@ def owed_changed(debit: Debit, event: OwedChanged, now: datetime, terms: Terms) 
     if wanted == debit.paid_minor:
         never_closed = debit.state is State.RETRY_WAIT and not able.closes_unpaid
         if not open_there or never_closed:
-            return replace(close_confirmed(debit), given=open_there, net_again=False), ()
-        if able.closes_unpaid:
+            doubted = debit.asked_minor or debit.amount_minor if debit.verify and not open_there else None
+            closed = replace(close_confirmed(debit), given=open_there, net_again=False, doubted_minor=doubted)
+            return closed, ()  # What may have been sent in the time that was lost is asked about all the same.
+        if _closed_on_wish(debit, terms):
             return replace(debit, lowering_to=wanted, queries=0, due_at=now), ()
     elif pending and able.reduces_pending:
         return replace(debit, lowering_to=wanted, queries=0, due_at=now), ()
@@ -107,8 +109,14 @@ def owed_changed(debit: Debit, event: OwedChanged, now: datetime, terms: Terms) 
     return replace(debit, net_again=True, excess_minor=debit.amount_minor - wanted), ()
 
 
-def _less_forgone(debit: Debit, event: OwedChanged) -> Step:
-    """What was given up is owed no longer: so much less was given up."""
+def _closed_on_wish(debit: Debit, terms: Terms) -> bool:
+    """Whether the provider is asked to close the debit's number: also where he closes nothing that he collects, if only
+    the rider can pay it (WeChat Pay: an order stays open, the rider's own payment is closed)."""
+    return terms.capabilities.closes_unpaid or not debit.attempts
+
+
+def _less_forgone(debit: Debit, event: OwedChanged, now: datetime, terms: Terms) -> Step:
+    """What was given up is owed no longer: so much less was given up. A number that is still open is closed."""
     back = min(debit.amount_minor - event.amount_minor, debit.forgone_minor - debit.outside_minor)
     if back <= 0:
         return debit, ()
@@ -116,6 +124,8 @@ def _less_forgone(debit: Debit, event: OwedChanged) -> Step:
     if debit.state is State.WRITTEN_OFF and not less.forgone_minor:
         open_there = debit.due_at is not None
         less = replace(less, state=State.SETTLED if less.paid_minor else State.CANCELLED, given=open_there)
+        if open_there and _closed_on_wish(debit, terms):
+            less = replace(less, lowering_to=less.paid_minor, queries=0, due_at=now)
     return less, (Post("waiver_back" if debit.state is State.WAIVED else "write_off_back", back),)
 
 
@@ -123,7 +133,7 @@ def suspended(debit: Debit, event: Suspended, now: datetime, _terms: Terms) -> S
     """Support stops what is not submitted; a doubt whether money was taken is asked about all the same."""
     if debit.state not in (State.NEW, State.RETRY_WAIT, State.NEEDS_RIDER) or debit.lowering_to is not None:
         raise ImpossibleEventError(debit, event)
-    reason = debit.reason if holding.waits_for_hold(debit) else event.reason
+    reason = debit.reason if waits_for_hold(debit) else event.reason
     return replace(debit, suspended=True, reason=reason, due_at=None if debit.doubted_minor is None else now), ()
 
 

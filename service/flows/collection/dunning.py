@@ -29,8 +29,8 @@ class Dunning(Disputing):
         Disputes that were told before their debits were known are told again.
 
         What is asked of the provider (a nudge, a report) is committed before and repeated under the same key until it
-        is answered, so that a process may die anywhere. Nothing is done while the operator is paused; no nudge goes out
-        while debits are stopped, no report while reports are.
+        is answered, so that a process may die anywhere. Nothing is done while the operator is paused; while debits are
+        stopped no nudge goes out and no attempt is announced, while reports are, no report.
         """
         await self.hear_unheard(account_no)
         looked, claims = await or_apart(

@@ -45,7 +45,7 @@ def context(
     providers: Providers, row: DebitRow | OwingRow, *, reporting: bool = True, debiting: bool = True
 ) -> Context:
     """What the rules look at beside a debit; while `reporting` is False no report is made, while `debiting` is False
-    no nudge.
+    no nudge, and no attempt is announced.
 
     An account that this process has not opened (its secrets are elsewhere, or it was added a moment ago) can do what
     its settings in the database say. Raises AccountSettingsError where they can't be used.

@@ -7,6 +7,7 @@ the provider's answers to the keys that it would have used say that it was done,
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Literal
 
@@ -41,14 +42,24 @@ class Lost(msgspec.Struct, frozen=True):
     currency: str
 
 
+class NotAsked(msgspec.Struct, frozen=True):
+    """A merchant account that is not open here (its secrets are elsewhere), so that `rides` were not asked about."""
+
+    operator_id: str
+    account_id: str
+    rides: int
+
+
 async def lost_time(
     database: Database, providers: Mapping[int, Provider], since_ride_no: int = 0
-) -> AsyncIterator[Lost]:
+) -> AsyncIterator[Lost | NotAsked]:
     """Asks about every ride from a number on that has debits, in its order; changes nothing, keeps one page in memory.
 
-    To be read when nothing of the restored time is under way any more: what is still asked about is told as lost.
+    Accounts that could not be asked come last. To be read when nothing of the restored time is under way any more: what
+    is still asked about is told as lost.
     """
     after = since_ride_no - 1
+    unasked: Counter[tuple[str, str]] = Counter()
     while True:
         async with database.reading(CollectionStore) as store:
             rides = await store.rides_debited(after, RIDES_MAX)
@@ -56,18 +67,22 @@ async def lost_time(
         for ride_no in rides:
             own = [row for (number, _), row in sorted(rows.items()) if number == ride_no]
             provider = providers.get(own[0].debit.account_no)
-            if provider is not None:
-                async for lost in _of_ride(provider, own):
-                    yield lost
+            if provider is None:
+                unasked[own[0].operator_id, own[0].account_id] += 1
+                continue
+            async for lost in _of_ride(provider, own):
+                yield lost
         if len(rides) < RIDES_MAX:
-            return
+            break
         after = rides[-1]
+    for account, count in sorted(unasked.items()):
+        yield NotAsked(*account, count)
 
 
 async def _of_ride(provider: Provider, rows: Sequence[DebitRow]) -> AsyncIterator[Lost]:
     for row in rows:
         debit = row.debit
-        for attempt in range(debit.attempts + provider.capabilities.new_key_after_decline):
+        for attempt in range(debit.attempts + 1 if provider.capabilities.new_key_after_decline else 1):
             async for lost in _taken(provider, row, debit, attempt):
                 yield lost
         async for lost in _given_back(provider, row):

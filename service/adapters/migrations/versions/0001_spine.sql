@@ -454,7 +454,7 @@ CREATE TABLE debit (
   started_at timestamptz,
   ended_at timestamptz,
   items jsonb NOT NULL DEFAULT '[]',
-  verify boolean NOT NULL DEFAULT false,
+  verify text CHECK (verify IN ('present', 'next')),
   doubted_minor bigint,
   given boolean NOT NULL DEFAULT false,
   payable_until timestamptz,

@@ -219,7 +219,7 @@ UPDATE debit d SET
   attempts = coalesce(new.attempts, 0), queries = coalesce(new.queries, 0), begun_at = new.begun_at,
   submitted_at = new.submitted_at, not_found_at = new.not_found_at,
   resent = coalesce(new.resent, 0), settled_at = new.settled_at, due_at = new.due_at,
-  pay_by = new.pay_by, policy_at = new.policy_at, verify = coalesce(new.verify, false),
+  pay_by = new.pay_by, policy_at = new.policy_at, verify = new.verify,
   doubted_minor = new.doubted_minor, given = coalesce(new.given, false), payable_until = new.payable_until,
   dunned = new.dunned, dunned_at = new.dunned_at, reminded = coalesce(new.reminded, 0), nudged_at = new.nudged_at,
   record = new.record, record_at = new.record_at, record_asks = coalesce(new.record_asks, 0),
@@ -232,7 +232,7 @@ FROM ROWS FROM (json_to_recordset($2::json) AS (
   net_again boolean, capped boolean, dispute text, disputes jsonb, provider_key text, provider_ref text, action jsonb,
   reason text, attempts integer, queries integer, begun_at timestamptz, submitted_at timestamptz,
   not_found_at timestamptz, resent integer, settled_at timestamptz, due_at timestamptz, pay_by timestamptz,
-  policy_at timestamptz, verify boolean, doubted_minor bigint, given boolean, payable_until timestamptz, dunned text,
+  policy_at timestamptz, verify text, doubted_minor bigint, given boolean, payable_until timestamptz, dunned text,
   dunned_at timestamptz, reminded integer, nudged_at timestamptz, record text, record_at timestamptz, record_asks integer,
   transitions integer, digest uuid
 ), unnest($3::timestamptz[])) AS new
@@ -299,8 +299,13 @@ FROM installation FOR UPDATE;
 UPDATE installation SET cluster_timeline = $1, restored_at = coalesce($2, restored_at);
 
 -- name: verify_debits
--- Every debit that could have been submitted in the time that was lost is asked about before it is.
-UPDATE debit SET verify = true WHERE state IN ('new', 'retry_wait', 'submitting', 'needs_rider');
+-- Every debit that could have been submitted in the time that was lost, or paid by its rider, is asked about before more
+-- is done: at $1 what waits for him, and what was written off (once where its number was not open: $2 is a last poll).
+UPDATE debit SET verify = 'present',
+  due_at = CASE WHEN state = 'written_off' OR (state = 'needs_rider' AND NOT suspended) THEN least(due_at, $1)
+    ELSE due_at END,
+  queries = CASE WHEN state = 'written_off' AND due_at IS NULL THEN $2 ELSE queries END
+WHERE state NOT IN ('settled', 'settled_elsewhere', 'settled_twice', 'waived', 'cancelled');
 
 -- name: verify_refunds
 -- The same of refunds: their keys never change, so they are asked about like any of which the outcome is unknown.
