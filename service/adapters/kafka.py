@@ -15,15 +15,23 @@ from typing import Any
 import msgspec
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import KafkaTimeoutError, NoOffsetForPartitionError
+from aiokafka.partitioner import DefaultPartitioner
 
 from service.adapters.kafka_access import KAFKA_UNAVAILABLE, Brokers, admin_of, let_go, opened
-from service.adapters.kafka_records import read_every_record
+from service.adapters.kafka_exact import batch_of, sends_as_it_is
+from service.adapters.kafka_records import at_once, read_every_record
 from service.billing.events import RawRecord
+from service.billing.events.header_names import as_read
 from service.billing.proofs import fingerprint
 
 ANSWER_SECONDS = 10.0
+FETCHED_BYTES_MAX = 16 * 1024 * 1024
+"""Of one fetch as it comes from a broker, and of what is handed out of them at once, unpacked."""
 read_every_record()
 DAYS_MS = int(timedelta(days=7).total_seconds() * 1000)
+
+
+Headers = Sequence[tuple[str, bytes | None]]
 
 
 class TopicMissingError(RuntimeError):
@@ -76,7 +84,7 @@ class RecordSource(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
             heartbeat_interval_ms=max(200, settings.session_timeout_ms // 10),
             rebalance_timeout_ms=settings.rebalance_timeout_ms,
             max_poll_interval_ms=DAYS_MS,
-            fetch_max_bytes=16 * 1024 * 1024,
+            fetch_max_bytes=FETCHED_BYTES_MAX,
             max_partition_fetch_bytes=4 * 1024 * 1024,
             fetch_max_wait_ms=100,
         )
@@ -133,13 +141,15 @@ class RecordSource(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
         self._ready.clear()
 
     async def fetch(self, records_max: int, timeout_ms: int) -> dict[int, list[Any]]:
-        """The next records by partition, at most `records_max` in all; empty after `timeout_ms` without any."""
+        """The next records by partition, at most `records_max` in all, and no batch more once those there come to
+        FETCHED_BYTES_MAX; empty after `timeout_ms` without any."""
         if not self._ready:
             await asyncio.sleep(min(timeout_ms, 50) / 1000)
             return {}
         ready = list(self._ready)
         try:
-            fetched = await self._consumer.getmany(*ready, timeout_ms=timeout_ms, max_records=records_max)
+            with at_once(FETCHED_BYTES_MAX):
+                fetched = await self._consumer.getmany(*ready, timeout_ms=timeout_ms, max_records=records_max)
         except NoOffsetForPartitionError:
             if not self._waiting:
                 raise
@@ -266,6 +276,7 @@ class RecordSink:
             enable_idempotence=True,
             linger_ms=5,
             max_batch_size=256 * 1024,
+            max_request_size=FETCHED_BYTES_MAX,  # Before it is packed; what comes to more is for the broker to say.
             compression_type="lz4",
             request_timeout_ms=30_000,
         )
@@ -276,14 +287,20 @@ class RecordSink:
         if self._started is not None:
             await let_go(self._started)
 
-    async def send(
-        self, records: Sequence[tuple[str, bytes | None, Sequence[tuple[str, bytes]], bytes | None]]
-    ) -> None:
-        """Sends (topic, key, headers, value) in order and returns when all are acknowledged; raises if one was not."""
-        assert self._started is not None, "the sink was not started"
-        sent = [
-            await self._started.send(topic, value=value, key=key, headers=list(headers))
-            for topic, key, headers, value in records
-        ]
+    async def send(self, records: Sequence[tuple[str, bytes | None, Headers, bytes | None]]) -> None:
+        """Sends (topic, key, headers, value) in order and returns when all are acknowledged; raises if one was not.
+        Names of headers are as they are kept (`service.billing.events.header_names`)."""
+        sent: list[asyncio.Future[Any]] = [await self._send(*record) for record in records]
         for acknowledgement in sent:
             await acknowledgement
+
+    async def _send(self, topic: str, key: bytes | None, headers: Headers, value: bytes | None) -> Any:
+        """One record on its way; the future of its acknowledgement."""
+        producer = self._started
+        assert producer is not None, "the sink was not started"
+        named = [(as_read(name), text) for name, text in headers]
+        if sends_as_it_is(key, named, value):
+            return await producer.send(topic, value=value, key=key, headers=named)
+        partitions = sorted(await producer.partitions_for(topic))
+        partition = DefaultPartitioner()(key, partitions, partitions)
+        return await producer.send_batch(batch_of(key, named, value), topic, partition=partition)

@@ -79,9 +79,7 @@ class Chores:
             if not held:
                 return 0
             await store.release_held(held, "the source was mapped", now)
-            records = [
-                OutRecord("sessions", item.record_key or b"", item.headers(), item.record_value or b"") for item in held
-            ]
+            records = [OutRecord("sessions", item.record_key, item.headers(), item.record_value) for item in held]
             batch = await store.take_batch(writer_name("keep", 0))
             await store.seal_batch(batch, records, now, machine_at)
         LOG.info("held records released", records=len(held))

@@ -138,6 +138,8 @@ def _quarantined() -> Document:
         "farebox_partition": "Its partition there.",
         "farebox_offset": "Its offset there.",
     }
+    longer = "How long the record is, where it has more than 1,000,000 bytes: key, value and headers are left out."
+    optional = {"farebox_bytes": {**TEXT, "description": longer}}
     return {
         "name": "quarantined",
         "title": "Quarantined",
@@ -145,7 +147,7 @@ def _quarantined() -> Document:
         "contentType": "application/octet-stream",
         "headers": {
             "type": "object",
-            "properties": {name: {**TEXT, "description": text} for name, text in described.items()},
+            "properties": {name: {**TEXT, "description": text} for name, text in described.items()} | optional,
             "required": list(described),
         },
         "payload": {"description": "Any bytes.", "type": "string"},

@@ -11,8 +11,9 @@ from litestar import Response, get, post
 from litestar.params import FromPath, QueryParameter, RawBody
 
 from service.adapters.postgres.batches import OutRecord, writer_name
-from service.adapters.postgres.doors import HeldRecord, QuarantineStore
+from service.adapters.postgres.doors import HeldLine, HeldRecord, QuarantineStore
 from service.adapters.postgres.reading import BIGINT_MAX
+from service.billing.facts.quarantine import RECORD_BYTES_MAX, record_bytes
 from service.web.access import Access, access_of, needs
 from service.web.answers import Asked, Cursor, Limit, Page, Text, answer, read, read_cursor, write_cursor
 from service.web.doors import Doors, doors_of
@@ -23,10 +24,11 @@ SOURCE_HEADER = "ce_source"
 
 
 class HeaderView(msgspec.Struct, frozen=True):
-    """A header of the record, its value in base64."""
+    """A header of the record, its value in base64; null where it had none. A byte of its name that is not UTF-8 is
+    written `\\xff`, and a backslash that would be read so `\\x5c`."""
 
     name: str
-    value: str
+    value: str | None
 
 
 class RecordView(msgspec.Struct, frozen=True):
@@ -91,7 +93,8 @@ async def get_quarantined(request: Asked, quarantine_id: FromPath[int]) -> Respo
 async def replay_quarantined(
     request: Asked, quarantine_id: FromPath[int], idempotency_key: Key
 ) -> Response[WholeRecord]:
-    """Put the record on the sessions topic again, byte for byte, after what refused it was mended. Once only."""
+    """Put the record on the sessions topic again, byte for byte, after what refused it was mended. Once only. One of
+    more than 1,000,000 bytes stays held (409): Kafka might not take it from us."""
 
     async def replay() -> tuple[int, WholeRecord]:
         return 200, await _decide(request, quarantine_id, "replayed", None)
@@ -136,26 +139,29 @@ async def _decide(
     """The decision, and with a replay the record for the publisher, in one transaction."""
     doors, held = doors_of(request), await _find(request, quarantine_no)
     now = doors.now()
+    length = record_bytes(held.record_key, held.record_headers, held.record_value)
+    if state == "replayed" and length > RECORD_BYTES_MAX:
+        raise conflict(f"the record has {length} bytes, and no more than {RECORD_BYTES_MAX} are sent again")
     async with doors.working.transaction(QuarantineStore) as store:
         if not await store.decide(quarantine_no, state, reason, now):
             raise conflict(f"the record is {held.state} already")
         if state == "replayed":
-            again = OutRecord("sessions", held.record_key or b"", list(held.record_headers), held.record_value or b"")
+            again = OutRecord("sessions", held.record_key, held.record_headers, held.record_value)
             batch = await store.take_batch(writer_name("quarantine", quarantine_no % 1024))
             await store.seal_batch(batch, [again], now, doors.machine())
     return _whole(await _find(request, quarantine_no))
 
 
-def _is_theirs(doors: Doors, access: Access, held: HeldRecord) -> bool:
+def _is_theirs(doors: Doors, access: Access, held: HeldLine) -> bool:
     """Whether nothing in a record that nobody could take says that it is another operator's."""
     if held.operator_no is not None:
         return held.operator_no == access.operator_no
-    source = next((value for name, value in held.record_headers if name == SOURCE_HEADER), b"")
+    source = next((value for name, value in held.record_headers if name == SOURCE_HEADER), None) or b""
     owner = doors.knowledge.operator_of(held.topic, held.source or source.decode("utf-8", "replace"))
     return owner is None or owner.operator_no == access.operator_no
 
 
-def _told(held: HeldRecord) -> dict[str, Any]:
+def _told(held: HeldLine) -> dict[str, Any]:
     return {
         "quarantine_id": str(held.quarantine_no),
         "state": held.state,
@@ -174,7 +180,7 @@ def _told(held: HeldRecord) -> dict[str, Any]:
 
 
 def _whole(held: HeldRecord) -> WholeRecord:
-    headers = [HeaderView(name, b64encode(value).decode()) for name, value in held.record_headers]
+    headers = [HeaderView(name, _base64(value)) for name, value in held.record_headers]
     return WholeRecord(**_told(held), key=_base64(held.record_key), value=_base64(held.record_value), headers=headers)
 
 

@@ -142,7 +142,9 @@ class World:
             for record in FACTS_DECODER.decode(row["facts"]):
                 headers = dict(record.headers)
                 if record.key == about.encode() and headers["ce_source"] == source:
-                    found.append(headers["ce_type"].decode().removeprefix("io.farebox.billing.").removesuffix(".v1"))
+                    found.append(
+                        (headers["ce_type"] or b"").decode().removeprefix("io.farebox.billing.").removesuffix(".v1")
+                    )
         return found
 
     async def ride(self, session_id: str, state: str = "open", owed_minor: int = 0, agreement_id: str = "ag") -> int:

@@ -7,7 +7,7 @@ from functools import cache
 
 import msgspec
 from event_records import binary, structured
-from fuzz_parts import EXAMPLES, Door, in_words, one_of, parts, storable, written
+from fuzz_parts import EXAMPLES, Door, filled, in_words, one_of, parts, storable, written
 from ride_builders import NOON, OPERATOR, at, catalog
 
 from service.billing.announcements import announce
@@ -150,7 +150,7 @@ def seeds_of_headers() -> list[bytes]:
     records = [binary(), structured(), *_examples()]
     return [
         written(
-            [*([(KEY, record.key)] if record.key is not None else []), *((n.encode(), v) for n, v in record.headers)],
+            [*([(KEY, record.key)] if record.key is not None else []), *filled(record.headers)],
             record.value,
         )
         for record in records

@@ -42,7 +42,12 @@ def parts(data: bytes) -> tuple[Pairs, bytes | None]:
     return [(name, value) for name, _, value in lines], body if there else None
 
 
-def written(pairs: Pairs, body: bytes | None) -> bytes:
+def filled(headers: Sequence[tuple[str, bytes | None]]) -> Pairs:
+    """Headers as lines of an input, which have no other value than an empty one for none."""
+    return [(name.encode(), value or b"") for name, value in headers]
+
+
+def written(pairs: Sequence[tuple[bytes, bytes]], body: bytes | None) -> bytes:
     """An input of these parts."""
     head = b"\n".join(name + b": " + value for name, value in pairs)
     return head if body is None else head + b"\n\n" + body

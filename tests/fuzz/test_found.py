@@ -10,10 +10,10 @@ from doors_bills import WECHAT, seeds_of_archives
 from doors_notices import SIGNED, seeds_of_stripe
 from doors_records import KEY
 from event_records import binary
-from fuzz_parts import Door, written
+from fuzz_parts import Door, filled, written
 
 GOOD = binary()
-HEADERS = [(name.encode(), value) for name, value in GOOD.headers]
+HEADERS = filled(GOOD.headers)
 HELD = next(seed for seed in seeds_of_stripe() if b"capture_before" in seed)
 DISPUTE = next(seed for seed in seeds_of_stripe() if b"charge.dispute" in seed)
 PAID = b'{"mchid":"1900007291","out_trade_no":"K","trade_state":"SUCC\\u0000ESS","transaction_id":"4"}'

@@ -17,7 +17,7 @@ from doors_bills import DAY, packed
 from doors_notices import SIGNED
 from doors_records import KEY
 from event_records import SESSION, STRUCTURED, binary
-from fuzz_parts import Door, written
+from fuzz_parts import Door, filled, written
 
 from service.adapters.providers.alipay import statements
 from service.billing.outcomes import Unknown
@@ -65,7 +65,7 @@ def in_each_part(name: str, hostile: bytes) -> list[bytes]:
     """The input bare, behind the head that its door reads, and in the head."""
     line = hostile.replace(b"\n", b" ")
     if name == "record":
-        whole = [(key.encode(), value) for key, value in binary().headers]
+        whole = filled(binary().headers)
         there = [RECORD_KEY, (b"content-type", STRUCTURED.encode())]
         held = [written([RECORD_KEY, *whole], hostile), written(there, hostile)]
         return [*held, written([RECORD_KEY, *whole[1:], (b"ce_id", line), (b"ce_x", line)], b"{}")]

@@ -12,12 +12,13 @@ from service.billing.proofs import batch_columns, batch_digest, fingerprint
 
 
 class OutRecord(msgspec.Struct, frozen=True, gc=False, array_like=True):
-    """A record to put on Kafka: `topic` is the channel's name in `FactTopic`, not yet the installation's topic."""
+    """A record to put on Kafka: `topic` is the channel's name in `FactTopic`, not yet the installation's topic; names
+    of headers are as they are kept (`service.billing.events.header_names`)."""
 
     topic: str
-    key: bytes
-    headers: list[tuple[str, bytes]]
-    value: bytes
+    key: bytes | None
+    headers: Sequence[tuple[str, bytes | None]]
+    value: bytes | None
 
 
 FACTS_ENCODER = msgspec.msgpack.Encoder()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
 import asyncpg
 import msgspec
@@ -63,8 +64,9 @@ class NotificationStore(Store):
         await self.run("record_notification", *named, known, machine_at)
 
 
-class HeldRecord(msgspec.Struct, frozen=True):
-    """A quarantined record as it came, and what became of it; `record_timestamp_ms` is Kafka's."""
+class HeldLine(msgspec.Struct, frozen=True, kw_only=True):
+    """A quarantined record and what became of it; `record_timestamp_ms` is Kafka's. Names of headers are as they are
+    kept (`service.billing.events.header_names`)."""
 
     quarantine_no: int
     operator_no: int | None
@@ -72,9 +74,7 @@ class HeldRecord(msgspec.Struct, frozen=True):
     partition: int
     record_offset: int
     record_timestamp_ms: int
-    record_key: bytes | None
-    record_headers: tuple[tuple[str, bytes], ...]
-    record_value: bytes | None
+    record_headers: tuple[tuple[str, bytes | None], ...]
     fault: str
     reason: str
     path: str
@@ -85,30 +85,35 @@ class HeldRecord(msgspec.Struct, frozen=True):
     decided_at: datetime | None
 
 
+class HeldRecord(HeldLine, frozen=True, kw_only=True):
+    """With its bytes, as it came."""
+
+    record_key: bytes | None
+    record_value: bytes | None
+
+
 class QuarantineStore(BatchStore):
     """Quarantined records, and the batch that sends one on its way again."""
 
     async def page(
         self, operator_no: int, is_default: bool, before: int, state: str | None, limit: int
-    ) -> list[HeldRecord]:
+    ) -> list[HeldLine]:
         """An operator's records, newest first; the default operator's are also those of whom nobody could tell."""
         rows = await self.all("held_records", operator_no, is_default, before, state, limit)
-        return [_held(row) for row in rows]
+        return [HeldLine(**_fields(row)) for row in rows]
 
     async def find(self, operator_no: int, is_default: bool, quarantine_no: int) -> HeldRecord | None:
         """One record, if it is the operator's."""
         row = await self.one("held_record", operator_no, is_default, quarantine_no)
-        return None if row is None else _held(row)
+        return None if row is None else HeldRecord(**_fields(row))
 
     async def decide(self, quarantine_no: int, state: str, reason: str | None, now: datetime) -> bool:
         """Marks a held record as replayed or discarded; False when that was decided before."""
         return await self.run("decide_held_record", quarantine_no, state, reason, now) == 1
 
 
-_HEADERS = msgspec.msgpack.Decoder(tuple[tuple[str, bytes], ...])
+_HEADERS = msgspec.msgpack.Decoder(tuple[tuple[str, bytes | None], ...])
 
 
-def _held(row: asyncpg.Record) -> HeldRecord:
-    fields = dict(row)
-    fields["record_headers"] = _HEADERS.decode(row["record_headers"])
-    return HeldRecord(**fields)
+def _fields(row: asyncpg.Record) -> dict[str, Any]:
+    return dict(row) | {"record_headers": _HEADERS.decode(row["record_headers"])}

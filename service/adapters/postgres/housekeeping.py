@@ -36,12 +36,12 @@ class HeldRaw(msgspec.Struct, frozen=True):
     record_headers: bytes
     record_value: bytes | None
 
-    def headers(self) -> list[tuple[str, bytes]]:
+    def headers(self) -> list[tuple[str, bytes | None]]:
         """Its headers, in order."""
         return _HEADERS.decode(self.record_headers)
 
 
-_HEADERS = msgspec.msgpack.Decoder(list[tuple[str, bytes]])
+_HEADERS = msgspec.msgpack.Decoder(list[tuple[str, bytes | None]])
 
 
 class HousekeepingStore(BatchStore):

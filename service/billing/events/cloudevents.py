@@ -9,7 +9,7 @@ Paths in refusals are `headers.ce_time` (binary), `$.time` (structured), `$.data
 import base64
 import binascii
 import re
-from collections.abc import Container
+from collections.abc import Container, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -20,10 +20,14 @@ from service.billing.events.strict_json import TEXT_LENGTH_MAX, MalformedEventEr
 
 Text = Annotated[str, Meta(min_length=1, max_length=TEXT_LENGTH_MAX)]
 Instant = Annotated[datetime, Meta(tz=True, description="RFC 3339 with an offset, to the microsecond.")]
+PACKED_BATCH = b"application/vnd.farebox.packed-batch"
+"""The content type of a record that stands for a whole batch of Kafka's which could not be unpacked; its value are the
+batch's bytes."""
 
 
 class RawRecord(msgspec.Struct, frozen=True, gc=False):
-    """One Kafka record as it came, nothing decoded. `timestamp_ms` is Kafka's, in ms since 1970."""
+    """One Kafka record as it came, nothing decoded: a header may have no value, and a name that is not UTF-8 has
+    surrogates for its bytes. `timestamp_ms` is Kafka's, in ms since 1970."""
 
     topic: str
     partition: int
@@ -31,7 +35,7 @@ class RawRecord(msgspec.Struct, frozen=True, gc=False):
     timestamp_ms: int
     key: bytes | None
     value: bytes | None
-    headers: tuple[tuple[str, bytes], ...]
+    headers: tuple[tuple[str, bytes | None], ...]
 
 
 class Envelope(msgspec.Struct, frozen=True, gc=False):
@@ -64,7 +68,7 @@ def open_envelope(record: RawRecord, known: Container[str]) -> Envelope | Skippe
     content_type = headers.get("content-type", b"application/json")
     if content_type != b"application/json" and _is_structured(content_type):
         return _open_structured(record.value, known)
-    return _open_binary(headers, content_type, record.value, known)
+    return _open_binary(headers, content_type or b"", record.value, known)
 
 
 def utc(instant: datetime, path: str) -> datetime:
@@ -81,7 +85,7 @@ def utc(instant: datetime, path: str) -> datetime:
 
 
 def _open_binary(
-    headers: dict[str, bytes], content_type: bytes, value: bytes | None, known: Container[str]
+    headers: Mapping[str, bytes | None], content_type: bytes, value: bytes | None, known: Container[str]
 ) -> Envelope | Skipped:
     if "ce_type" not in headers and value is not None and b'"specversion"' in value[:200]:
         problem = "a structured CloudEvent needs the header content-type: application/cloudevents+json"
@@ -97,7 +101,7 @@ def _open_binary(
         event_type,
         _header(headers, "ce_source"),
         _header(headers, "ce_id"),
-        _instant(headers["ce_time"]) if "ce_time" in headers else None,
+        _instant(headers["ce_time"] or b"") if "ce_time" in headers else None,
         _header(headers, "ce_subject") if "ce_subject" in headers else None,
         _header(headers, "ce_partitionkey") if "ce_partitionkey" in headers else None,
         b"" if value is None else value,
@@ -109,7 +113,7 @@ def _open_binary(
     return event
 
 
-def _header(headers: dict[str, bytes], name: str) -> str:
+def _header(headers: Mapping[str, bytes | None], name: str) -> str:
     raw = headers.get(name)
     if not raw:
         raise MalformedEventError("the header is missing or empty", f"headers.{name}")
@@ -139,7 +143,7 @@ def _instant_reason(raw: bytes) -> str:
     return "not an RFC 3339 time"
 
 
-def _refuse_repeated_headers(headers: tuple[tuple[str, bytes], ...]) -> None:
+def _refuse_repeated_headers(headers: Sequence[tuple[str, bytes | None]]) -> None:
     """A repeated trace header is the producer's business; a repeated attribute is two answers to one question."""
     seen: set[str] = set()
     for name, _ in headers:
@@ -229,6 +233,8 @@ def _data(event: _Structured) -> bytes | msgspec.Raw:
 def _is_structured(content_type: bytes | None) -> bool:
     """Whether the record is in structured mode; refuses the formats of that mode that are not single JSON events."""
     media_type = _media_type(content_type)
+    if media_type == PACKED_BATCH:
+        raise MalformedEventError("a compressed batch that can't be unpacked, or to more than is taken", "value")
     if not media_type.startswith(b"application/cloudevents"):
         return False
     if media_type.startswith(b"application/cloudevents-batch"):

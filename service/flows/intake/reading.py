@@ -12,6 +12,8 @@ from service.adapters.kafka import raw_record, record_digest
 from service.adapters.postgres.intake import Quarantined
 from service.billing.batch import Arrival
 from service.billing.events import Malformed, RawRecord, RideEvent, decode
+from service.billing.events.header_names import as_text
+from service.billing.facts.quarantine import RECORD_BYTES_MAX, record_bytes
 from service.billing.keys import session_key_bytes
 from service.billing.rides import Ride
 from service.flows.knowledge import Knowledge
@@ -80,7 +82,9 @@ def _take(work: Work, record: RawRecord, knowledge: Knowledge) -> None:
     event = decode(record)
     if isinstance(event, RideEvent):
         operator = knowledge.operator_of(record.topic, event.source)
-        if operator is None:
+        if operator is None and _too_long(record):
+            work.quarantined.append(Quarantined(_kept(record), "record", "longer than a record may be", "$"))
+        elif operator is None:
             reason = "no operator is mapped to this source: farebox operator map-source"
             work.quarantined.append(
                 Quarantined(_kept(record), "unmapped_source", reason, "headers.ce_source", None, event.source)
@@ -95,5 +99,10 @@ def _take(work: Work, record: RawRecord, knowledge: Knowledge) -> None:
 
 
 def _kept(record: RawRecord) -> RawRecord:
-    """The record as it can be kept: a header without a value, which Kafka knows, gets an empty one."""
-    return msgspec.structs.replace(record, headers=tuple((name, value or b"") for name, value in record.headers))
+    """The record as it can be kept: the names of its headers as text."""
+    return msgspec.structs.replace(record, headers=tuple((as_text(name), value) for name, value in record.headers))
+
+
+def _too_long(record: RawRecord) -> bool:
+    """Whether a record could not be put on Kafka again by itself, once its source is mapped."""
+    return record_bytes(record.key, record.headers, record.value) > RECORD_BYTES_MAX

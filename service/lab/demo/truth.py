@@ -173,9 +173,8 @@ async def _listen(bootstrap: str) -> Heard:
             at = datetime.fromisoformat(headers["ce_time"].decode())
             heard.story.append(Moment(at, kind, record.value.decode()))
     heard.charge_facts = Counter(session_id for session_id, _ in rated)
-    heard.quarantined = len(
-        {dict(record.headers)["farebox_offset"] + record.key for record in await read_topic(bootstrap, _QUARANTINE)}
-    )
+    refused = await read_topic(bootstrap, _QUARANTINE)
+    heard.quarantined = len({dict(record.headers)["farebox_offset"] + (record.key or b"") for record in refused})
     return heard
 
 

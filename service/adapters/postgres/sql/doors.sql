@@ -26,9 +26,11 @@ UPDATE idempotency SET status = $4, body = $5 WHERE operator_no = $1 AND route =
 DELETE FROM idempotency WHERE operator_no = $1 AND route = $2 AND idempotency_key = $3 AND status IS NULL;
 
 -- name: held_records
--- A page of quarantined records, newest first. Records whose operator nobody could tell are the default operator's.
-SELECT quarantine_no, q.operator_no, topic, partition, record_offset, record_timestamp_ms, record_key, record_headers,
-       record_value, fault, reason, path, source, state, decision_reason, created_at, decided_at
+-- A page of quarantined records without their bytes, newest first. Records whose operator nobody could tell are the
+-- default operator's; headers are asked for the source, and too many of them (no list in MessagePack) name none.
+SELECT quarantine_no, q.operator_no, topic, partition, record_offset, record_timestamp_ms,
+       CASE WHEN octet_length(record_headers) <= 65536 THEN record_headers ELSE '\x90' END AS record_headers,
+       fault, reason, path, source, state, decision_reason, created_at, decided_at
 FROM quarantine q
 WHERE (q.operator_no = $1 OR (q.operator_no IS NULL AND $2)) AND quarantine_no < $3
   AND ($4::text IS NULL OR state = $4) ORDER BY quarantine_no DESC LIMIT $5;
