@@ -20,6 +20,7 @@ from service.billing.agreements.asking import AskError
 from service.billing.money import format_amount
 from service.billing.outcomes import Outcome, Postponed, Unknown
 from service.cli.connections import BY, REASON, business_now, carry_out, database_of, fail, load_settings, named_values
+from service.cli.plain import say
 from service.flows.account_checks import Finding, check_accounts, in_words
 from service.flows.accounts import add_account, change_account, check_account, list_accounts
 from service.flows.operators import OperatorError, operator_of
@@ -140,7 +141,7 @@ def list_accounts_command() -> None:
         row = item.account
         paused = "  paused" if item.paused else ""
         named = " ".join(sorted(_shown(name, value) for name, value in row.settings.items()))
-        click.echo(f"{item.operator_id}  {row.account_id}  {row.provider}  {row.base_url}{paused}  {named}".rstrip())
+        say(f"{item.operator_id}  {row.account_id}  {row.provider}  {row.base_url}{paused}  {named}".rstrip())
 
 
 @account.command("check")
@@ -172,7 +173,7 @@ def check_command(account_id: str | None, operator_id: str | None) -> None:
     if not found:
         fail("there is no such account: `farebox account list` shows them all")
     for item in found:
-        click.echo(f"{item.name}  {item.provider}  {item.verdict}  {item.says}".rstrip())
+        say(f"{item.name}  {item.provider}  {item.verdict}  {item.says}".rstrip())
     sys.exit(0 if all(item.verdict == "good" for item in found) else 1)
 
 
@@ -227,7 +228,7 @@ def list_agreements_command(operator_id: str | None, rider_ref: str | None, stat
         item = row.agreement
         cap = "no cap" if item.cap_minor is None else f"cap {format_amount(item.cap_minor, item.currency)}"
         reason = f"  ({item.reason})" if item.reason else ""
-        click.echo(
+        say(
             f"{item.agreement_id}  rider {item.rider_ref}  {row.account.account_id}  {item.state}{reason}"
             f"  {cap} {item.currency}  {item.time_zone}  {item.language}"
         )
@@ -248,7 +249,7 @@ def _say_checked(at: MerchantAccount, wrong: Outcome | None, operator_id: str | 
     silent = isinstance(wrong, Postponed | Unknown)
     said = f"does not answer as it should ({in_words(wrong)})" if silent else f"says: {in_words(wrong)}"
     again = f"; ask again with `farebox account check {at.account_id}{whose}`" if silent else ""
-    click.echo(f"but {at.base_url} {said}", err=True)
+    say(f"but {at.base_url} {said}", err=True)
     change = f"farebox account change {at.account_id}{whose} --setting NAME=VALUE"
     click.echo(f"put it right with `{change}`{again}", err=True)
     sys.exit(CHECK_FAILED)

@@ -19,6 +19,7 @@ from service.adapters.migrate import SchemaVersionError, check_version
 from service.adapters.postgres import UNAVAILABLE, Database, connect
 from service.adapters.postgres.access import DatabaseAccessError
 from service.adapters.postgres.catalog import CatalogStore
+from service.cli.plain import say
 from service.flows.clock import BusinessClock
 from service.settings import Settings, SettingsError, read_settings
 
@@ -47,7 +48,8 @@ class Ended(SystemExit):
 
 def fail(message: str, code: int = 2) -> NoReturn:
     """One line on standard error, and the exit code."""
-    click.echo(f"farebox: {message}", err=True)
+    for line in f"farebox: {message}".split("\n"):
+        say(line, err=True)
     raise Ended(message, code)
 
 

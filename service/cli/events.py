@@ -18,6 +18,7 @@ from rich.progress import open as open_with_progress
 from service.billing.events import Malformed, RideEvent, Skipped, decode
 from service.billing.events.exports import record_of_line
 from service.billing.events.strict_json import MalformedEventError
+from service.cli.plain import say
 
 
 def register(group: click.Group) -> None:
@@ -45,7 +46,7 @@ def validate_command(file: str) -> None:
             for number, answer in _answers(_one_document(lines)):
                 counts[type(answer)] += 1
                 if isinstance(answer, Malformed):
-                    click.echo(f"line {number}: {answer.path}: {answer.reason}")
+                    say(f"line {number}: {answer.path}: {answer.reason}")
                 elif isinstance(answer, Skipped):
                     click.echo(f"line {number}: skipped, {answer.type!r} is no event of a ride")
     except OSError as error:

@@ -22,6 +22,7 @@ from service.billing.agreements.asking import AskError
 from service.billing.catalog import TariffVersion
 from service.billing.opening import opening_tariff
 from service.cli.connections import carry_out, database_of, load_settings
+from service.cli.plain import say as say_line
 from service.flows.accounts import merchant_account
 from service.flows.clock import BusinessClock, machine_now
 from service.flows.imports import Desk, ImportFileError, Problem, Tally
@@ -134,7 +135,7 @@ def _import(settings: Settings, file: Path, operator_id: str | None, work: Work,
         said += 1
         if said <= SAID_MAX:
             where = f"{file}:{problem.line}:{f' {problem.column}:' if problem.column else ''}"
-            click.echo(f"{where} {'note: ' if problem.note else ''}{problem.said}", err=True)
+            say_line(f"{where} {'note: ' if problem.note else ''}{problem.said}", err=True)
 
     desk = Desk(say)
 

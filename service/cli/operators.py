@@ -6,6 +6,7 @@ import rich_click as click
 
 from service.adapters.postgres.operators import ListedOperator, NewOperator, OperatorStore
 from service.cli.connections import business_now, carry_out, database_of, load_settings
+from service.cli.plain import say
 from service.cli.switches import add_switches
 from service.flows.operators import OperatorError, add_operator, map_source, set_default_operator
 
@@ -102,9 +103,9 @@ def list_command() -> None:
     for item in carry_out(work()):
         mark = "*" if item.is_default else " "
         contact = f"  contact {item.contact}" if item.contact else ""
-        click.echo(
+        say(
             f"{mark} {item.operator_id}  {item.name}  {item.time_zone}  {item.currency}  {item.mode}"
             f"  rides up to {item.ride_hours_max} h{contact}"
         )
         for source in item.sources:
-            click.echo(f"    {source}")
+            say(f"    {source}")

@@ -11,6 +11,7 @@ from service.adapters.postgres import Database
 from service.adapters.postgres.operators import OperatorStore
 from service.adapters.postgres.stops import StopRow
 from service.cli.connections import BY, REASON, business_now, carry_out, database_of, load_settings
+from service.cli.plain import say
 from service.flows import stops as flow
 from service.flows.operators import OperatorError, operator_of
 from service.flows.stops import UnknownStopError, What
@@ -83,7 +84,7 @@ def stops(operator_id: str | None, ended: bool) -> None:
         )
         over = f"  resumed {row.resumed_at.isoformat()} by {row.resumed_by}" if row.resumed_at is not None else ""
         since = f"since {row.stopped_at.isoformat()} by {row.stopped_by}: {row.reason}"
-        click.echo(f"{row.stop_no}  {row.what}  {of or 'everything'}  {since}{over}")
+        say(f"{row.stop_no}  {row.what}  {of or 'everything'}  {since}{over}")
 
 
 def _run(operator_id: str | None, work: Callable[[Database, int], Awaitable[T]]) -> T:

@@ -13,6 +13,7 @@ from service.adapters.postgres import Database
 from service.adapters.postgres.operators import OperatorStore
 from service.adapters.postgres.tokens import SCOPES, ListedToken, TokenStore, token_hash
 from service.cli.connections import carry_out, database_of, fail, load_settings
+from service.cli.plain import say
 from service.flows.clock import machine_now
 
 T = TypeVar("T")
@@ -89,9 +90,7 @@ def list_tokens(operator_id: str | None) -> None:
         elif item.expires_at is not None:
             state = f"{'expired' if item.expires_at <= now else 'until'} {item.expires_at:%Y-%m-%dT%H:%M:%SZ}"
         rider = f"rider {item.rider_ref}" if item.rider_ref is not None else "every rider"
-        click.echo(
-            f"{item.token_id}  {item.operator_id}  {','.join(item.scopes)}  {rider}  {item.name or '-'}  {state}"
-        )
+        say(f"{item.token_id}  {item.operator_id}  {','.join(item.scopes)}  {rider}  {item.name or '-'}  {state}")
 
 
 @token.command()

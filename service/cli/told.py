@@ -12,6 +12,7 @@ from zoneinfo import ZoneInfo
 from msgspec.structs import replace
 
 from service.billing.money import format_amount
+from service.cli.plain import plain
 from service.web.shapes import AdjustmentView, ChargeView, DebitStory, DebitView, EventView, LineView, SessionView
 
 
@@ -22,6 +23,10 @@ def instant(at: datetime, zone: ZoneInfo) -> str:
 
 def session_lines(ride: SessionView, operator_id: str, zone: ZoneInfo) -> Iterator[str]:
     """A ride from how it stands to what is open of it."""
+    return map(plain, _session(ride, operator_id, zone))
+
+
+def _session(ride: SessionView, operator_id: str, zone: ZoneInfo) -> Iterator[str]:
     reason = f" ({ride.reason})" if ride.reason else ""
     unbilled = "" if ride.billable else "  not billable"
     yield f"{ride.session_id}  {ride.state}{reason}{unbilled}  operator {operator_id}, times in {zone.key}"
@@ -50,11 +55,15 @@ def debit_line(debit: DebitView) -> str:
     paid, amount = format_amount(debit.paid_minor, debit.currency), format_amount(debit.amount_minor, debit.currency)
     reason = f"  ({debit.reason})" if debit.reason else ""
     named = f"{debit.debit_id}  session {debit.session_id}"
-    return f"{named}  {debit.state}{also}  {paid} of {amount} {debit.currency} paid{reason}"
+    return plain(f"{named}  {debit.state}{also}  {paid} of {amount} {debit.currency} paid{reason}")
 
 
 def debit_lines(debit: DebitStory, zone: ZoneInfo) -> Iterator[str]:
     """A debit with its whole life, its refunds and its disputes."""
+    return map(plain, _debit(debit, zone))
+
+
+def _debit(debit: DebitStory, zone: ZoneInfo) -> Iterator[str]:
     yield debit_line(debit)
     at_provider = debit.provider_reference or "-"
     yield f"  agreement {debit.agreement_id}  key {debit.provider_key}  at the provider {at_provider}"

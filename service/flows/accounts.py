@@ -111,5 +111,7 @@ def _check_address(base_url: str) -> None:
         address = urlsplit(base_url)
     except ValueError:  # Half of the brackets of an IPv6 address, and the like.
         address = urlsplit("")
+    if "@" in address.netloc:
+        raise InvalidAskError("base_url", "an address has no user or password in it: it is stored, listed and logged")
     if address.scheme not in ("http", "https") or not address.netloc:
         raise InvalidAskError("base_url", f"{base_url} is no http or https address")

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from command_line import Farebox, command
+from msgspec.structs import replace
 from ride_builders import event, whole
 from web_world import WebWorld, web_world
 
@@ -48,6 +49,15 @@ def lines_of(told: str, name: str) -> list[str]:
             break
         found.append(" ".join(line.split()))
     return found
+
+
+async def test_what_an_app_named_is_shown_and_not_obeyed_by_a_terminal(it: WebWorld, farebox: Farebox) -> None:
+    started, ended = whole("obeyed")
+    await it.take(replace(started, id="\x1b[2J\x9b31m\r\n\u202e[red]"), ended)
+    code, told, err = await farebox("session", "show", "obeyed")
+    assert (code, err) == (0, "")
+    assert told.replace("\n", "").isprintable()
+    assert r"id \x1b[2J\x9b31m\r\n\u202e[red] of" in told
 
 
 async def test_a_ride_is_explained_from_its_events_to_what_is_open(it: WebWorld, farebox: Farebox) -> None:

@@ -23,6 +23,8 @@ CONNECT_RETRY = timedelta(seconds=2)
 RETRY_AFTER_DEFAULT = timedelta(seconds=1)
 RETRY_AFTER_MAX = timedelta(hours=1)
 ANSWER_BYTES_MAX = 16 << 20
+SECRET_BYTES_MIN = 8
+"""Shorter keys are made up for a trial, and words of their own."""
 REFUSED_UNREAD = frozenset({400, 401, 403, 404, 405, 406, 411, 413, 414, 415, 422, 426, 431})
 """Statuses with which a server says that it did not even begin: any other one may have executed."""
 
@@ -88,7 +90,7 @@ async def exchange(
                 body += part
                 if len(body) > ANSWER_BYTES_MAX:
                     return Unknown("the answer is too long")
-            return _believed(answer, bytes(body))
+            return _believed(answer, _without(bytes(body), headers.get("Authorization", "")))
     except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
         # A POST is never sent a second time by the client: nothing left.
         return Unreachable(CONNECT_RETRY, _in_the_way(error, urlsplit(url).hostname or ""))
@@ -126,6 +128,12 @@ def _believed(answer: aiohttp.ClientResponse, body: bytes) -> Reply | Throttled 
     if answer.status >= 500:
         return Unknown(f"HTTP {answer.status}")
     return Reply(answer.status, body, answer.headers)
+
+
+def _without(body: bytes, authorization: str) -> bytes:
+    """The answer without what we proved ourselves by, should it quote that: its words are stored, shown and logged."""
+    secret = authorization.partition(" ")[2].encode()
+    return body.replace(secret, b"***") if len(secret) >= SECRET_BYTES_MIN else body
 
 
 def _retry_after(text: str) -> timedelta:

@@ -11,7 +11,7 @@ import msgspec
 
 from service.adapters.providers.exchange import Limits
 from service.adapters.providers.port import MerchantAccount
-from service.adapters.providers.secrets import account_error, names_secret
+from service.adapters.providers.secrets import account_error, names_secret, place_of
 
 Shape = TypeVar("Shape", bound=msgspec.Struct)
 _AT = re.compile(r"at `\$\.(\w+)")
@@ -37,6 +37,8 @@ def given_settings(
                 account.account_id, f"{what}: a secret stands elsewhere, use {name}_file=PATH or {name}_env=NAME"
             )
         raise account_error(account.account_id, f"{what}; known are {', '.join(sorted(known))}")
+    for name in sorted(given.keys() & references):
+        place_of(account.account_id, name, given[name])
     missing = [item.name for item in msgspec.structs.fields(shape) if item.required and item.name not in given]
     missing += [f"{name}_file or {name}_env" for name in needed if not names_secret(given, name)]
     if missing:

@@ -33,7 +33,7 @@ from service.adapters.providers.port import (
     StatementAnswer,
 )
 from service.adapters.providers.sandbox_notices import read_notice
-from service.adapters.providers.secrets import AccountSettingsError, read_secret
+from service.adapters.providers.secrets import AccountSettingsError, for_a_header, read_secret
 from service.billing.agreements.standing import AgreementAnswer, HoldAnswer
 from service.billing.capabilities import Capabilities
 from service.billing.outcomes import (
@@ -270,7 +270,8 @@ class SandboxProvider:
         return wire.of_query(answer) if method == "GET" else answer
 
     def _secret(self, name: str) -> str:
-        return read_secret(self.account.account_id, self.account.settings, name, literal=True)
+        secret = read_secret(self.account.account_id, self.account.settings, name, literal=True)
+        return for_a_header(self.account.account_id, name, secret)
 
     def _secret_or(self, used: str) -> str:
         try:

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+_VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")
+_KEY_LETTERS = 32
+_PATH_LETTERS_MAX = 300
 
 
 class AccountSettingsError(ValueError):
@@ -27,6 +32,31 @@ def names_secret(settings: Mapping[str, Any], name: str) -> bool:
     return f"{name}_file" in settings or f"{name}_env" in settings
 
 
+def place_of(account_id: str, setting: str, value: object) -> str:
+    """The path or variable that a setting `<name>_file` or `<name>_env` names. Raises AccountSettingsError, which never
+    says what stands there, where it may be the secret itself: settings are stored, listed and logged."""
+    if not isinstance(value, str) or not value:
+        raise account_error(account_id, f"settings.{setting} is not a text")
+    if setting.endswith("_file"):
+        allowed, good = (
+            "a path with a / in it",
+            "/" in value and len(value) <= _PATH_LETTERS_MAX and value.isprintable(),
+        )
+    else:
+        allowed = "the name of a variable, of A-Z, 0-9 and _"
+        good = _VARIABLE.fullmatch(value) is not None and ("_" in value or len(value) < _KEY_LETTERS)
+    if not good:
+        raise account_error(account_id, f"settings.{setting} is to be {allowed}; what stands there may be the secret")
+    return value
+
+
+def for_a_header(account_id: str, name: str, secret: str) -> str:
+    """A secret that is sent in a header: visible ASCII without blanks. Raises AccountSettingsError."""
+    if not secret.isascii() or not secret.isprintable() or " " in secret:
+        raise account_error(account_id, f"{name}: it has letters that no header may have, or more than one line")
+    return secret
+
+
 def read_secret(account_id: str, settings: Mapping[str, Any], name: str, *, literal: bool = False) -> str:
     """The secret `name` of an account: `<name>_env` names a variable, `<name>_file` a path; a literal only if allowed.
 
@@ -37,9 +67,11 @@ def read_secret(account_id: str, settings: Mapping[str, Any], name: str, *, lite
     if len(given) != 1 or (given[0] == name and not literal):
         raise account_error(account_id, f"settings must have exactly one of {allowed}")
     setting, value = given[0], settings[given[0]]
-    if not isinstance(value, str) or not value:
+    if setting != name:
+        place_of(account_id, setting, value)
+    elif not isinstance(value, str) or not value:
         raise account_error(account_id, f"settings.{setting} is not a text")
-    secret = value
+    secret = str(value)
     if setting == f"{name}_env":
         secret = os.environ.get(value, "")
         if not secret:

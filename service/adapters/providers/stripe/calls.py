@@ -12,7 +12,7 @@ import msgspec
 
 from service.adapters.providers.exchange import REFUSED_UNREAD, Reply, decoded, exchange, open_session
 from service.adapters.providers.port import MerchantAccount
-from service.adapters.providers.secrets import AccountSettingsError, read_secret
+from service.adapters.providers.secrets import AccountSettingsError, for_a_header, read_secret
 from service.adapters.providers.stripe.settings import StripeSettings
 from service.adapters.providers.stripe.wire import PROBLEM, ErrorBody, Page, Refused
 from service.billing.outcomes import Rejected, Throttled, Unknown
@@ -107,7 +107,9 @@ class Calls:
 
     def _read_key(self) -> str:
         """The key, which says by itself whether it is a live one (docs.stripe.com/keys)."""
-        key = read_secret(self.account.account_id, self.account.settings, "secret_key")
+        name = "secret_key"
+        account_id = self.account.account_id
+        key = for_a_header(account_id, name, read_secret(account_id, self.account.settings, name))
         kinds = tuple(f"{kind}_{self.settings.mode}_" for kind in ("sk", "rk"))
         if not key.startswith(kinds):
             raise AccountSettingsError(
