@@ -63,7 +63,7 @@ class Run:
         """Everything from the first server to the verdict. Raises LabError where nothing recovers."""
         async with stage(space, home, self.seed) as (site, token):
             self.fleet = site.fleet
-            self.town = town = Town(site.api, token, site.bootstrap, self.seed)
+            self.town = town = Town(site.api, token, site.bootstrap, site.provider_url, self.seed)
             watching = asyncio.create_task(site.fleet.watch())
             try:
                 await town.open(RIDERS)
@@ -177,6 +177,7 @@ def told(run: Run, verdict: Verdict, seconds: float) -> int:
     audited = f"audit {verdict.audit_problems} problems"
     for line in table(run.recovered):
         say(line)
+    say(f"holds: {', '.join(f'{count} {what}' for what, count in town.holds.most_common())}")
     say(f"answers: {', '.join(f'{count} {what}' for what, count in town.answers.most_common())}")
     if run.fleet.ended:
         say(f"ended by themselves: {', '.join(f'{count} {what}' for what, count in run.fleet.ended.items())}")

@@ -101,11 +101,12 @@ async def judge(town: Town, database_url: str, provider_url: str, bootstrap: str
         lines = msgspec.convert(await _asked(session, "/books/debits"), list[DebitLine])
     verdict.debits = sum(line.paid_minor > 0 for line in lines)
     books = {line.key: line for line in lines}
+    orders = {line.hold: line.key for line in lines if line.hold}
     rides = list(town.rides.values())
     for start in range(0, len(rides), ASKS):
         some = rides[start : start + ASKS]
         for ride, body in zip(some, await asyncio.gather(*(_told(town, ride) for ride in some)), strict=True):
-            _ride(verdict, ride, body, books)
+            _ride(verdict, ride, body, books, orders)
     verdict.problems += [
         f"the provider took money under {key}, which is nobody's" for key in books if books[key].paid_minor
     ]
@@ -130,8 +131,11 @@ async def _told(town: Town, ride: Ride) -> Mapping[str, Any]:
     return body
 
 
-def _ride(verdict: Verdict, ride: Ride, body: Mapping[str, Any], books: dict[str, DebitLine]) -> None:
-    """One ride: charged once, at its price, and paid so at the provider, whose lines of it are taken out of `books`."""
+def _ride(
+    verdict: Verdict, ride: Ride, body: Mapping[str, Any], books: dict[str, DebitLine], orders: Mapping[str, str]
+) -> None:
+    """One ride: charged once, at its price, and paid so at the provider, whose lines of it are taken out of `books`;
+    `orders` are the keys of those that were paid by a hold, by its own."""
     name, charge = ride.session_id, body["charge"]
     if body["state"] != "closed" or charge is None:
         verdict.lost += 1
@@ -148,6 +152,7 @@ def _ride(verdict: Verdict, ride: Ride, body: Mapping[str, Any], books: dict[str
             f"{name} owes {body['owed_minor']}, of it {body['open_minor']} open: it should be {ride.owed_minor}"
         )
     keys = {step["provider_key"] for debit in body["debits"] for step in debit["transitions"]}
+    keys |= {orders.get(body["hold"]["provider_key"], "")} if body["hold"] else set()
     taken = [books.pop(key) for key in keys if key in books]
     net = sum(line.paid_minor - line.refunded_minor for line in taken)
     if net != ride.owed_minor or any(line.payments > 1 for line in taken):

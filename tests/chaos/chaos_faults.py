@@ -16,6 +16,8 @@ from chaos_disk import SmallDisk
 from chaos_fleet import FATAL, KAFKA, POSTGRES, PROVIDER, RATES, ROLES, Site
 
 from service.adapters.postgres import Database
+from service.adapters.postgres.clock import ClockStore
+from service.flows.clock import machine_now
 from service.flows.clock_setting import later, set_clock
 
 ZOMBIE_S = (2.5, 4.5)
@@ -24,6 +26,7 @@ SECONDS = (0.2, 2.0)
 """How long anything else lasts, but for a disk that is full."""
 FULL_S = (2.0, 5.0)
 DELAY_S, NARROW_BYTES_PER_S = 0.15, 4_000.0
+BACK_S = 40.0
 JUMP = (timedelta(seconds=30), timedelta(minutes=8))
 OTHERS_SHARE, PAIR_SHARE = 0.35, 0.3
 """How often another fault follows a kill, and how often two faults meet at the same time."""
@@ -77,7 +80,7 @@ OTHER_DECK: tuple[Card, ...] = (
     ("disk full", (POSTGRES,)),
     ("disk full", (POSTGRES,)),
     ("clock jumps", ()),
-    ("clock jumps", ()),
+    ("clock back", ()),
 )
 
 
@@ -143,6 +146,8 @@ class Hand:
                 return await self._disk_full(fault)
             case "clock jumps":
                 await self._jump()
+            case "clock back":
+                await self._back()
             case "errors":
                 await self._site.rates(msgspec.structs.replace(RATES, error_before=1.0))
                 await asyncio.sleep(fault.seconds)
@@ -191,6 +196,20 @@ class Hand:
         database = await Database.open(self._site.database_url, name="chaos", size_max=1)
         try:
             await set_clock(database, later(step))
+        finally:
+            await database.close()
+
+    async def _back(self) -> None:
+        """The business clock is suddenly earlier, as after a machine's was put right: what `farebox clock` refuses."""
+        database = await Database.open(self._site.database_url, name="chaos", size_max=1)
+        try:
+            async with database.transaction(ClockStore) as store:
+                now, step = await store.lock(), timedelta(seconds=self._random.uniform(1, BACK_S))
+                if now.clock_business_at is not None and now.clock_machine_at is not None:
+                    await store.set(now.clock_machine_at, now.clock_business_at - step, now.clock_speed)
+                else:
+                    machine_at = machine_now()
+                    await store.set(machine_at, machine_at - step, 1.0)
         finally:
             await database.close()
 

@@ -31,6 +31,7 @@ from service.adapters.postgres.tokens import SCOPES, TokenStore, token_hash
 from service.billing.tariffs import import_document
 from service.flows.accounts import add_account
 from service.flows.tariffs import publish_tariff
+from service.lab.demo.merchants import Places, open_accounts
 from service.lab.kafka import Doors, Ports, create_topics, start_kafka
 from service.lab.postgres import start_postgres
 from service.lab.processes import POLL_S, Child, Children, LabError, Options, free_ports, wait_for_port
@@ -246,6 +247,17 @@ async def furnish(site: Site) -> str:
             settings={"api_key": SECRET, "notify_secret": SECRET},
             now=now,
         )
+        places = Places(site.api, site.provider_url, "", "")
+        for merchant in await open_accounts(places, site.space, ("zhima", "wechatpay")):
+            await add_account(
+                database,
+                operator.operator_no,
+                account_id=merchant.account_id,
+                provider=merchant.provider,
+                base_url=site.provider_inside,
+                settings=merchant.settings,
+                now=now,
+            )
         token = secrets.token_urlsafe(32)
         async with database.transaction(TokenStore) as tokens:
             await tokens.add(token_hash(token), operator.operator_id, "chaos", SCOPES, None, now, None)

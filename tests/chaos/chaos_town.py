@@ -21,6 +21,11 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 from chaos_history import History
 
+from service.lab.riders import Hands, RiderError
+
+ACCOUNTS = ("city", "zhima", "city", "wechatpay", "city")
+"""Riders take these in turn: three in five go without a hold at the sandbox, the others with one at Alipay and WeChat
+Pay."""
 TARIFF = {
     "tariff_id": "chaos",
     "valid_from": "2026-01-01T00:00:00+08:00",
@@ -52,6 +57,7 @@ class Ride(msgspec.Struct):
     """A ride that Kafka acknowledged, and what it must cost: `owed_minor` with what was charged beside the fare."""
 
     session_id: str
+    account: str
     fare_minor: int
     owed_minor: int
     adjustments: int = 0
@@ -60,27 +66,33 @@ class Ride(msgspec.Struct):
 class Town:
     """Rides a second, readers and support, until `stop`."""
 
-    def __init__(self, api: str, token: str, bootstrap: str, seed: int) -> None:
+    def __init__(self, api: str, token: str, bootstrap: str, provider: str, seed: int) -> None:
         self.history = History()
         self.rides: dict[str, Ride] = {}
-        self.agreements: dict[str, dict[str, Any]] = {}
+        self.agreements: dict[str, str] = {}
+        """By their account."""
+        self.holds: Counter[str] = Counter()
+        """How often an app was told what before the unlock."""
         self.answers: Counter[str] = Counter()
         self.unexpected: list[str] = []
         self._random = Random(seed)
         self._headers = {"Authorization": f"Bearer {token}"}
         self._api = api
         self._bootstrap = bootstrap
+        self._provider = provider
         self._number = 0
         self._asked: set[str] = set()
         self._charging: set[str] = set()
         self._stopping = False
         self._session: aiohttp.ClientSession
+        self._phones: aiohttp.ClientSession
         self._producer: AIOKafkaProducer
         self._tasks: list[asyncio.Task[None]] = []
 
     async def open(self, riders: int) -> None:
         """Connects, and signs the first riders."""
         self._session = aiohttp.ClientSession(self._api, headers=self._headers, timeout=aiohttp.ClientTimeout(10))
+        self._phones = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(10))
         self._producer = AIOKafkaProducer(bootstrap_servers=self._bootstrap, acks="all", enable_idempotence=True)
         await self._producer.start()
         await asyncio.gather(*(self.sign() for _ in range(riders)))
@@ -91,6 +103,7 @@ class Town:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._session.close()
+        await self._phones.close()
         await self._producer.stop()
 
     def begin(self, rides_per_s: float, readers: int) -> None:
@@ -112,11 +125,36 @@ class Town:
     async def sign(self) -> None:
         """A rider signs; the same request again until it is answered, the same agreement every time."""
         self._number += 1
-        name = f"agreement-{self._number:05}"
-        body = {"agreement_id": name, "rider_ref": f"rider-{self._number:05}", "account_id": "city"}
+        name, account = f"agreement-{self._number:05}", ACCOUNTS[self._number % len(ACCOUNTS)]
+        body = {"agreement_id": name, "rider_ref": f"rider-{self._number:05}", "account_id": account}
         told = await self._until_done(f"/v1/agreements?{name}", "/v1/agreements", f"sign-{name}", body)
-        if told is not None:
-            self.agreements[name] = told
+        while told is not None and told["state"] == "pending":
+            await self._act(told.get("action"), body["rider_ref"])
+            told = await self._read(f"/v1/agreements/{name}") or told
+        if told is not None and told["state"] == "active":
+            self.agreements[name] = account
+        elif told is not None:
+            self.unexpected.append(f"{name} is {told['state']} ({told.get('reason')})")
+
+    async def _act(self, action: dict[str, Any] | None, rider: str) -> None:
+        """What a rider is asked to do he does, as far as his provider's app lets him; then a moment's wait."""
+        if action is not None:
+            try:
+                await Hands(self._phones, self._provider, "").do(action, rider)
+            except (RiderError, aiohttp.ClientError, TimeoutError) as error:
+                self.answers[f"a rider: {type(error).__name__}"] += 1
+        await asyncio.sleep(0.2)
+
+    async def _unlocked(self, ride: str, agreement: str, held: Mapping[str, Any]) -> bool:
+        """Asks before the unlock, as often as nothing is decided; whether the vehicle may be unlocked."""
+        asked = 0
+        while True:
+            asked += 1
+            told = await self._until_done(f"holds of {ride}", "/v1/holds", f"hold-{ride}-{asked}", dict(held))
+            if told is None or told["unlock"] or told["status"] == "refused":
+                self.holds["unlock" if told is not None and told["unlock"] else "refused"] += 1
+                return told is not None and bool(told["unlock"])
+            await self._act(told.get("action"), agreement.replace("agreement", "rider"))
 
     async def ride(self, *, quick: bool = False) -> Ride:
         """One ride, over by the time that it is published; returns when Kafka has acknowledged both of its events.
@@ -126,7 +164,12 @@ class Town:
         seconds = random.randrange(70, 5400)
         seconds += seconds % 300 == 0
         end = datetime.now(UTC)
-        data = {"session_id": name, "agreement_id": random.choice(list(self.agreements)), "tariff_id": "chaos"}
+        agreement = random.choice([one for one, account in self.agreements.items() if not quick or account == "city"])
+        data = {"session_id": name, "agreement_id": agreement, "tariff_id": "chaos"}
+        if self.agreements[agreement] != "city" and not await self._unlocked(name, agreement, data):
+            agreement = data["agreement_id"] = next(
+                one for one, account in self.agreements.items() if account == "city"
+            )
         events = [("started", end - timedelta(seconds=seconds)), ("ended", end)]
         wait, twice = 0.0 if quick else random.choice((0.0, 0.0, random.random())), random.random() < 0.1
         if random.random() < 0.1:
@@ -134,7 +177,8 @@ class Town:
         for kind, at in [*events, *(events if twice else [])]:
             await self._send(name, kind, at, data)
             await asyncio.sleep(wait)
-        self.rides[name] = Ride(name, fare_minor(seconds), fare_minor(seconds))
+        fare = fare_minor(seconds)
+        self.rides[name] = Ride(name, self.agreements[agreement], fare, fare)
         return self.rides[name]
 
     async def session(self, ride: str) -> Mapping[str, Any] | None:
@@ -156,13 +200,18 @@ class Town:
 
     async def agreement(self, name: str) -> str | None:
         """The state of an agreement; None while nobody answers."""
+        told = await self._read(f"/v1/agreements/{name}")
+        return None if told is None else str(told["state"])
+
+    async def _read(self, path: str) -> dict[str, Any] | None:
+        """What is there; None while nobody answers, and told where it is not there, for it was acknowledged."""
         try:
-            async with self._session.get(f"/v1/agreements/{name}") as answer:
-                body = await answer.json(content_type=None)
-                self._count(f"GET agreements/{name}", answer.status, body)
+            async with self._session.get(path) as answer:
+                body: dict[str, Any] = await answer.json(content_type=None)
+                self._count(f"GET {path}", answer.status, body)
                 if answer.status == 404:
-                    self.history.contradictions.append(f"{name} was acknowledged, and is not there")
-                return str(body["state"]) if answer.status == 200 else None
+                    self.history.contradictions.append(f"{path} was acknowledged, and is not there")
+                return body if answer.status == 200 else None
         except (aiohttp.ClientError, TimeoutError) as error:
             self.answers[type(error).__name__] += 1
             return None
@@ -203,7 +252,8 @@ class Town:
             if told is None or told["state"] != "closed":
                 continue
             self._charging.add(ride.session_id)
-            kind, amount = self._random.choice((("extra", 70), ("goodwill", -50)))
+            more = [("goodwill", -50)] + ([("extra", 70)] if ride.account == "city" else [])
+            kind, amount = self._random.choice(more)  # No order at Alipay or WeChat Pay is debited a second time.
             body = {"kind": kind, "code": kind, "amount_minor": abs(amount), "currency": "CNY", "reason": "chaos"}
             key = f"adjust-{ride.session_id}"
             path = f"/v1/sessions/{ride.session_id}/charges"
