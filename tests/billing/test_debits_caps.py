@@ -15,7 +15,7 @@ from service.billing.capabilities import Capabilities
 from service.billing.debits.collecting import Book, Context, RideOwing
 from service.billing.debits.events import DebitEvent, Due, Submitted
 from service.billing.debits.facts import Naming
-from service.billing.debits.obligations import taken_minor
+from service.billing.debits.obligations import of_cap_minor
 from service.billing.debits.state import Debit, HoldSeen, State
 from service.billing.outcomes import Accepted, Declined, OpenUrl, Succeeded
 
@@ -74,7 +74,7 @@ class Counter:
                     self._happen(ordinal, Submitted(debit.provider_key, told))
 
     def on_hold_minor(self) -> int:
-        return sum(taken_minor(debit) for debit in self.debits.values() if debit.begun_at is not None)
+        return sum(of_cap_minor(debit) for debit in self.debits.values() if debit.begun_at is not None)
 
     def _happen(self, ordinal: int, event: DebitEvent) -> None:
         book = Book(self.now)

@@ -56,14 +56,24 @@ def is_partition_missing(error: Exception) -> bool:
     return isinstance(error, asyncpg.CheckViolationError) and not getattr(error, "constraint_name", None)
 
 
+_BLOCK = re.compile(r"(?ms)^-- (name|part): (.*?)(?=^-- (?:name|part): |\Z)")
+
+
 def _load_queries() -> dict[str, str]:
-    """Every `-- name: x` block of `sql/*.sql`, by name; a name stands once in the whole folder."""
+    """Every `-- name: x` block of `sql/*.sql`, by name; a name stands once in the whole folder.
+
+    Where a query says `{y}`, the block `-- part: y` stands, from above in the same file.
+    """
     queries: dict[str, str] = {}
     for file in sorted(resources.files(__name__).joinpath("sql").iterdir(), key=lambda item: item.name):
-        for block in re.split(r"(?m)^-- name: ", file.read_text(encoding="utf-8"))[1:]:
-            name, _, text = block.partition("\n")
-            assert name.strip() not in queries, f"two queries are named {name.strip()}"
-            queries[name.strip()] = text.strip().rstrip(";")
+        parts: dict[str, str] = {}
+        for what, block in _BLOCK.findall(file.read_text(encoding="utf-8")):
+            name, _, text = (piece.strip() for piece in block.partition("\n"))
+            assert name not in queries and name not in parts, f"two queries are named {name}"
+            text = text.rstrip(";")
+            for part, words in parts.items():
+                text = text.replace(f"{{{part}}}", words)
+            (parts if what == "part" else queries)[name] = text
     return queries
 
 

@@ -9,7 +9,7 @@ from service.billing.auditing.problems import MISSING, Place, Problem
 from service.billing.auditing.rows import AuditedDebits, StoredRefund, StoredTransfer
 from service.billing.debits.collecting import FACT_ORDINALS, ledger_transfers
 from service.billing.debits.lives import LifeRow, Move, life_digest, refund_digest, told_digest
-from service.billing.debits.obligations import covered_minor, taken_minor
+from service.billing.debits.obligations import covered_minor, of_cap_minor
 from service.billing.debits.refunds import REFUND_FINAL, Refund, RefundState
 from service.billing.debits.state import FINAL, UNSURE, UNWRITTEN, Debit
 from service.billing.keys import provider_key, slot_of
@@ -215,7 +215,7 @@ def _check_caps(place: Place, rows: AuditedDebits) -> Iterator[Problem]:
     """What is debited on a hold is no more than its cap; what the rider approves himself is on none."""
     for hold in rows.holds:
         on_it = (debit for debit in rows.debits if debit.begun_at is not None and debit.begun_at >= hold.opened_at)
-        taken = sum(taken_minor(debit) for debit in on_it)
+        taken = sum(of_cap_minor(debit) for debit in on_it)
         if taken > hold.cap_minor:
             yield Problem(place, "debit", "amount_minor on its hold", f"{hold.cap_minor}, the hold's cap", taken)
 

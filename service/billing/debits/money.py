@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 
 from msgspec.structs import replace
@@ -45,9 +46,9 @@ def taken_minor(debit: Debit, key: str) -> int:
     return sum(receipt.amount_minor for receipt in debit.receipts if receipt.key == key)
 
 
-def receipt_of(debit: Debit, key: str, provider_ref: str | None) -> Receipt | None:
+def receipt_of(receipts: Sequence[Receipt], key: str, provider_ref: str | None) -> Receipt | None:
     """The receipt of a key's payment; the key's first where that had no number, or another, when it was named."""
-    own = [receipt for receipt in debit.receipts if receipt.key == key]
+    own = [receipt for receipt in receipts if receipt.key == key]
     return next((receipt for receipt in own if receipt.provider_ref == provider_ref), own[0] if own else None)
 
 
@@ -95,10 +96,10 @@ def _receipts(receipts: tuple[Receipt, ...], key: str, told: Succeeded, more_min
             more_minor -= added
     if not more_minor:
         return receipts
-    own = [receipt for receipt in receipts if receipt.key == key]
-    known = next((receipt for receipt in own if receipt.provider_ref == told.provider_ref), own[0] if own else None)
+    known = receipt_of(receipts, key, told.provider_ref)
     raised = known or Receipt(key, 0)
-    ref = told.provider_ref or raised.provider_ref if len(own) <= 1 else raised.provider_ref
+    named = told.provider_ref is not None and sum(receipt.key == key for receipt in receipts) <= 1
+    ref = told.provider_ref if named else raised.provider_ref
     return _raised(receipts, known, replace(raised, amount_minor=raised.amount_minor + more_minor, provider_ref=ref))
 
 

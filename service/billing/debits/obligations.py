@@ -74,7 +74,7 @@ def _more(
     more_minor: int, debits: Sequence[Debit], capabilities: Capabilities, cap_minor: int | None
 ) -> tuple[Netting, ...]:
     """A further debit up to the cap where one is allowed; what is left needs the rider, never hidden in another."""
-    room = more_minor if cap_minor is None else max(cap_minor - sum(map(taken_minor, debits)), 0)
+    room = more_minor if cap_minor is None else max(cap_minor - sum(map(of_cap_minor, debits)), 0)
     untried = next(filter(_untried, debits), None)
     if untried is not None:
         added = min(more_minor, room)
@@ -132,7 +132,7 @@ def _untried(debit: Debit) -> bool:
     return (debit.state is State.NEW and not debit.attempts) or waits_for_hold(debit)
 
 
-def taken_minor(debit: Debit) -> int:
+def of_cap_minor(debit: Debit) -> int:
     """What a debit uses of the cap: what was or may be taken without the rider's approval."""
     if debit.state in FINAL:
         return debit.paid_minor - debit.refunded_minor - debit.refunding_minor

@@ -170,7 +170,7 @@ def refund_ended(debit: Debit, event: RefundEnded, _now: datetime, _terms: Terms
     debit = replace(debit, refunding_minor=debit.refunding_minor - event.amount_minor)
     if event.succeeded:
         return replace(debit, refunded_minor=debit.refunded_minor + event.amount_minor), ()
-    named = receipt_of(debit, event.key, event.provider_ref)
+    named = receipt_of(debit.receipts, event.key, event.provider_ref)
     receipts = tuple(
         replace(receipt, returned_minor=receipt.returned_minor - event.amount_minor) if receipt is named else receipt
         for receipt in debit.receipts

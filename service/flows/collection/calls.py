@@ -183,7 +183,7 @@ def debit_ref(provider: Provider, row: DebitRow, debit: Debit) -> DebitRef:
 
 def _paid_ref(provider: Provider, claim: Claim, debit: Debit, refund: Refund) -> DebitRef:
     """The payment that a refund gives back, which need not be under the debit's present key."""
-    receipt = receipt_of(debit, refund.debit_key, refund.debit_ref)
+    receipt = receipt_of(debit.receipts, refund.debit_key, refund.debit_ref)
     taken = receipt.amount_minor if receipt else 0
     agreement, hold = _agreement(claim.row), _hold(provider, claim.row, debit)
     return DebitRef(refund.debit_key, taken, refund.currency, refund.debit_ref, agreement, hold)

@@ -25,19 +25,27 @@ UPDATE batch_reader r SET seq = moved.seq
 FROM unnest($1::integer[], $2::bigint[], $3::bigint[]) AS moved (writer_no, expected, seq)
 WHERE r.reader = 'collection' AND r.writer_no = moved.writer_no AND r.seq = moved.expected;
 
--- name: claim_debits
--- Debits of account $1 that are due at $2 (business) and that nobody holds at $3 (machine), the longest waiting first.
-SELECT d.*, o.operator_id, o.calendar AS operator_calendar, o.name AS operator_name, o.contact AS operator_contact,
+-- part: debit_columns
+-- A debit `d`, and the names that requests and facts about it need.
+d.*, o.operator_id, o.calendar AS operator_calendar, o.name AS operator_name, o.contact AS operator_contact,
   a.agreement_id, a.time_zone, a.language, m.provider, m.account_id, m.settings AS account_settings,
   a.provider_key AS agreement_key, a.provider_ref AS agreement_ref, h.provider_key AS hold_key, h.provider_ref AS hold_ref,
   h.state AS hold_state, h.ordinal AS hold_ordinal, h.action AS hold_action, h.reason AS hold_reason,
   h.cap_minor AS hold_cap_minor,
-  (SELECT restored_at FROM installation) AS restored_at
-FROM debit d
+  (SELECT restored_at FROM installation) AS restored_at;
+
+-- part: debit_joins
+-- Where those names stand.
 JOIN agreement a ON a.agreement_no = d.agreement_no
 JOIN operator o ON o.operator_no = d.operator_no
 JOIN merchant_account m ON m.account_no = d.account_no
-LEFT JOIN hold h ON h.session_key = d.session_key AND h.slot = d.slot
+LEFT JOIN hold h ON h.session_key = d.session_key AND h.slot = d.slot;
+
+-- name: claim_debits
+-- Debits of account $1 that are due at $2 (business) and that nobody holds at $3 (machine), the longest waiting first.
+SELECT {debit_columns}
+FROM debit d
+{debit_joins}
 WHERE d.account_no = $1 AND d.due_at <= $2 AND (d.lease_until IS NULL OR d.lease_until <= $3)
 ORDER BY d.due_at LIMIT $4
 FOR UPDATE OF d SKIP LOCKED;
@@ -46,12 +54,7 @@ FOR UPDATE OF d SKIP LOCKED;
 -- As claim_debits while debits are stopped: only those of which something must be asked, and with $5 those of all tariffs
 -- but $6. Each part is found by its own index, tariff by tariff, so that nothing walks over what waits; which rows those
 -- are is said once more at the end, for a row that somebody changed meanwhile.
-SELECT d.*, o.operator_id, o.calendar AS operator_calendar, o.name AS operator_name, o.contact AS operator_contact,
-  a.agreement_id, a.time_zone, a.language, m.provider, m.account_id, m.settings AS account_settings,
-  a.provider_key AS agreement_key, a.provider_ref AS agreement_ref, h.provider_key AS hold_key, h.provider_ref AS hold_ref,
-  h.state AS hold_state, h.ordinal AS hold_ordinal, h.action AS hold_action, h.reason AS hold_reason,
-  h.cap_minor AS hold_cap_minor,
-  (SELECT restored_at FROM installation) AS restored_at
+SELECT {debit_columns}
 FROM (
   (SELECT ride_no, ordinal, slot, due_at FROM debit
    WHERE account_no = $1 AND due_at <= $2 AND (lease_until IS NULL OR lease_until <= $3) AND asked
@@ -70,10 +73,7 @@ FROM (
   ORDER BY due_at LIMIT $4
 ) due
 JOIN debit d ON d.ride_no = due.ride_no AND d.ordinal = due.ordinal AND d.slot = due.slot
-JOIN agreement a ON a.agreement_no = d.agreement_no
-JOIN operator o ON o.operator_no = d.operator_no
-JOIN merchant_account m ON m.account_no = d.account_no
-LEFT JOIN hold h ON h.session_key = d.session_key AND h.slot = d.slot
+{debit_joins}
 WHERE d.account_no = $1 AND d.due_at <= $2 AND (d.lease_until IS NULL OR d.lease_until <= $3)
   AND (($5 AND (d.tariff_no = ANY($6::integer[])) IS NOT TRUE)
     OR (d.asked AND (d.state <> 'submitting' OR d.lease_until IS NOT NULL)))
@@ -100,34 +100,18 @@ FOR UPDATE OF r SKIP LOCKED;
 
 -- name: claim_policies
 -- Debits of account $1 that the calendar must look at, $3 at most.
-SELECT d.*, o.operator_id, o.calendar AS operator_calendar, o.name AS operator_name, o.contact AS operator_contact,
-  a.agreement_id, a.time_zone, a.language, m.provider, m.account_id, m.settings AS account_settings,
-  a.provider_key AS agreement_key, a.provider_ref AS agreement_ref, h.provider_key AS hold_key, h.provider_ref AS hold_ref,
-  h.state AS hold_state, h.ordinal AS hold_ordinal, h.action AS hold_action, h.reason AS hold_reason,
-  h.cap_minor AS hold_cap_minor,
-  (SELECT restored_at FROM installation) AS restored_at
+SELECT {debit_columns}
 FROM debit d
-JOIN agreement a ON a.agreement_no = d.agreement_no
-JOIN operator o ON o.operator_no = d.operator_no
-JOIN merchant_account m ON m.account_no = d.account_no
-LEFT JOIN hold h ON h.session_key = d.session_key AND h.slot = d.slot
+{debit_joins}
 WHERE d.account_no = $1 AND d.policy_at <= $2
 ORDER BY d.policy_at LIMIT $3
 FOR UPDATE OF d SKIP LOCKED;
 
 -- name: lock_debits
 -- All debits of the rides $1 (between $2 and $3, for the partitions), locked in their order.
-SELECT d.*, o.operator_id, o.calendar AS operator_calendar, o.name AS operator_name, o.contact AS operator_contact,
-  a.agreement_id, a.time_zone, a.language, m.provider, m.account_id, m.settings AS account_settings,
-  a.provider_key AS agreement_key, a.provider_ref AS agreement_ref, h.provider_key AS hold_key, h.provider_ref AS hold_ref,
-  h.state AS hold_state, h.ordinal AS hold_ordinal, h.action AS hold_action, h.reason AS hold_reason,
-  h.cap_minor AS hold_cap_minor,
-  (SELECT restored_at FROM installation) AS restored_at
+SELECT {debit_columns}
 FROM debit d
-JOIN agreement a ON a.agreement_no = d.agreement_no
-JOIN operator o ON o.operator_no = d.operator_no
-JOIN merchant_account m ON m.account_no = d.account_no
-LEFT JOIN hold h ON h.session_key = d.session_key AND h.slot = d.slot
+{debit_joins}
 WHERE d.ride_no = ANY($1::bigint[]) AND d.ride_no BETWEEN $2 AND $3
 ORDER BY d.ride_no, d.ordinal
 FOR UPDATE OF d;
@@ -319,16 +303,8 @@ WHERE r.provider_key = $1 AND r.account_no = $2 AND r.state NOT IN ('succeeded',
 
 -- name: read_debits
 -- As lock_debits, without locks: what a refund's call needs to know of its debit.
-SELECT d.*, o.operator_id, o.calendar AS operator_calendar, o.name AS operator_name, o.contact AS operator_contact,
-  a.agreement_id, a.time_zone, a.language, m.provider, m.account_id, m.settings AS account_settings,
-  a.provider_key AS agreement_key, a.provider_ref AS agreement_ref, h.provider_key AS hold_key, h.provider_ref AS hold_ref,
-  h.state AS hold_state, h.ordinal AS hold_ordinal, h.action AS hold_action, h.reason AS hold_reason,
-  h.cap_minor AS hold_cap_minor,
-  (SELECT restored_at FROM installation) AS restored_at
+SELECT {debit_columns}
 FROM debit d
-JOIN agreement a ON a.agreement_no = d.agreement_no
-JOIN operator o ON o.operator_no = d.operator_no
-JOIN merchant_account m ON m.account_no = d.account_no
-LEFT JOIN hold h ON h.session_key = d.session_key AND h.slot = d.slot
+{debit_joins}
 WHERE d.ride_no = ANY($1::bigint[]) AND d.ride_no BETWEEN $2 AND $3
 ORDER BY d.ride_no, d.ordinal;
