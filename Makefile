@@ -58,6 +58,7 @@ bench: .venv/.farebox-run
 	@$(BIN)/farebox bench rating
 	@$(BIN)/farebox bench intake
 	@$(BIN)/farebox bench collection
+	@$(BIN)/farebox bench claims
 	@$(BIN)/farebox bench holds
 
 test: lint
