@@ -146,6 +146,23 @@ async def test_a_dispute_is_told_by_the_number_of_its_debit() -> None:
             )
 
 
+async def test_a_bank_may_take_the_rest_by_another_chargeback_once_the_first_is_over() -> None:
+    async with notified() as (at, provider, _):
+        agreement = await sign(at, provider, "ag")
+        await provider.debit(debit_request("d", agreement))
+        named = {"account_id": "shop", "debit": "d", "kind": "chargeback"}
+        asked = ({"amount_minor": 30}, {"another": True}, {"state": "lost"}, {"another": True}, {"state": "won"})
+        told = [await at.call("POST", "/disputes", named | more) for more in asked]
+        assert [(one["state"], one["amount_minor"]) for one in told] == [
+            ("open", 30),
+            ("open", 30),
+            ("lost", 30),
+            ("open", 220),
+            ("won", 220),
+        ]
+        await at.books()
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [

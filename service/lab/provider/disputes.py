@@ -18,23 +18,25 @@ ENDS = {"complaint": ("resolved",), "chargeback": ("won", "lost")}
 
 class AskDispute(msgspec.Struct, frozen=True):
     """A dispute about the debit of a key is opened, or ends: a complaint resolved, a chargeback won (by the merchant)
-    or lost. `amount_minor` None: all that was paid."""
+    or lost. `amount_minor` None: all that was paid and is not disputed yet. `another`: one may be opened after one that
+    is over, as banks do: https://support.stripe.com/questions/receiving-multiple-disputes-per-payment-faq."""
 
     account_id: str
     debit: str
     kind: Literal["complaint", "chargeback"]
     state: Literal["open", "resolved", "won", "lost"] = "open"
     amount_minor: int | None = None
+    another: bool = False
 
 
 def dispute(books: Books, account: Account, asked: AskDispute, now: datetime) -> Dispute:
     """Opens or ends it; a chargeback's money is with the bank while it is open. The same again changes nothing."""
     debit = debits.get(books, account, asked.debit)
-    known = next((made for made in books.disputes_of(debit.number) if made.kind == asked.kind), None)
+    known = next((made for made in reversed(books.disputes_of(debit.number)) if made.kind == asked.kind), None)
     if known and known.state == asked.state:
         return known
     if asked.state == "open":
-        if known:
+        if known and not asked.another:
             raise RefusedError(409, "WRONG_STATE", f"the {asked.kind} is {known.state}")
         return _open(books, account, asked, now)
     if known is None or known.state != "open" or asked.state not in ENDS[asked.kind]:
@@ -47,7 +49,8 @@ def dispute(books: Books, account: Account, asked: AskDispute, now: datetime) ->
 
 def _open(books: Books, account: Account, asked: AskDispute, now: datetime) -> Dispute:
     debit = debits.get(books, account, asked.debit)
-    left = debit.paid_minor - debit.refunded_minor
+    before = (made for made in books.disputes_of(debit.number) if made.kind == asked.kind == "chargeback")
+    left = debit.paid_minor - debit.refunded_minor - sum(made.amount_minor for made in before if made.state != "won")
     amount = left if asked.amount_minor is None else asked.amount_minor
     if not 0 < amount <= left:
         raise RefusedError(422, "INVALID_REQUEST", f"amount_minor is not within 1 and {left}")
