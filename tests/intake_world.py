@@ -24,8 +24,8 @@ from service.flows.knowledge import Knowledge
 from service.flows.tariffs import publish_tariff
 
 SOURCE = "urn:mds:provider:test"
-NOON = datetime.now(UTC).replace(hour=4, minute=0, second=0, microsecond=0) - timedelta(days=1)
-"""Noon of yesterday in the tariffs' zone, Asia/Shanghai."""
+NOON = (datetime.now(UTC) - timedelta(hours=28)).replace(hour=4, minute=0, second=0, microsecond=0)
+"""The last noon in the tariffs' zone, Asia/Shanghai, that is a day ago or more: a ride of it has waited long enough."""
 
 BIKE: dict[str, Any] = {
     "tariff_id": "bike",
