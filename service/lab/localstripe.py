@@ -11,7 +11,7 @@ documentation promises and localstripe does not have, and nothing else; each lin
 - an amount that is changed stays a number: localstripe keeps the text of the form;
 - a cancelled PaymentIntent can't be captured: localstripe takes the money all the same;
 - a capture takes `metadata` and answers with `amount_received`, and so does the payment when it is read again;
-- lists are filtered by `created`.
+- lists are filtered by `created`, and payments by `customer`, the latest first.
 
 Also missing there: idempotency, amounts that are too small or too large, `authentication_required` off session,
 disputes, restricted keys, 429 and 5xx, decline codes other than `card_declined`. A SetupIntent can't be confirmed in
@@ -63,7 +63,8 @@ class Door:
         key = {"Authorization": request.headers.get("Authorization", "")}
         form = {name: str(value) for name, value in (await request.post()).items()}
         fields = [(name, value) for name, value in form.items() if name != "description"]
-        query = [(name, value) for name, value in request.query.items() if not name.startswith("created[")]
+        filters = ("created[", "customer")
+        query = [(name, value) for name, value in request.query.items() if not name.startswith(filters)]
         number, verb = request.match_info.get("number"), request.match_info.get("verb")
         if number and verb == "confirm":
             await self._make_confirmable(number, form["payment_method"], key)
@@ -87,6 +88,8 @@ class Door:
         if "created[gte]" in request.query:
             first, end = int(request.query["created[gte]"]), int(request.query["created[lt]"])
             body["data"] = [row for row in body["data"] if first <= row["created"] < end]
+        if request.path == "/v1/payment_intents" and "customer" in request.query:
+            body["data"] = [row for row in body["data"] if row["customer"] == request.query["customer"]][::-1]
         return web.json_response(body, status=status)
 
     async def _make_confirmable(self, number: str, method: str, key: dict[str, str]) -> None:

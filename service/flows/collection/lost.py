@@ -19,7 +19,7 @@ from service.adapters.postgres.collection import CollectionStore, DebitRow
 from service.adapters.providers.port import Provider, RefundRef
 from service.billing.debits.state import Debit, debit_id
 from service.billing.keys import provider_key
-from service.billing.outcomes import Accepted, Closed, Declined, NeedsRider, NotFound, Outcome, Succeeded
+from service.billing.outcomes import Accepted, Closed, Declined, NeedsRider, NotFound, Outcome, Prepared, Succeeded
 from service.flows.collection.calls import debit_ref
 
 RIDES_MAX = 500
@@ -126,7 +126,7 @@ async def _given_back(provider: Provider, row: DebitRow) -> AsyncIterator[Lost]:
 
 def _said(answer: Outcome) -> bool:
     """Whether the provider said what became of a key; one that was declined or closed moved nothing."""
-    return isinstance(answer, Succeeded | Accepted | NotFound | Declined | Closed | NeedsRider)
+    return isinstance(answer, Succeeded | Accepted | NotFound | Declined | Closed | NeedsRider | Prepared)
 
 
 def _lost(

@@ -67,13 +67,20 @@ class Debits:
         return await self._confirm(request, number)
 
     async def get(self, debit: DebitRef) -> Outcome:
-        """Without a number nothing was confirmed, and what is not confirmed moves nothing: NotFound is proof."""
-        number = _own(debit)
-        if number is None:
-            number = debit.hold.provider_ref if debit.hold else None
-            return NotFound() if number is None else await self._captured(debit.key, number)
-        intent = await self._intents.get(number)
-        return debit_outcome(intent) if isinstance(intent, Intent) else intent
+        """How its PaymentIntent stands. Without a number nothing was confirmed, unless a restored database has lost the
+        number: it is looked for among the rider's latest payments, and NotFound is proof."""
+        number, hold = _own(debit), debit.hold.provider_ref if debit.hold else None
+        if number is not None:
+            intent = await self._intents.get(number)
+            return debit_outcome(intent) if isinstance(intent, Intent) else intent
+        captured = NotFound() if hold is None else await self._captured(debit.key, hold)
+        if not isinstance(captured, NotFound):
+            return captured
+        intent = await self._intents.find(Paying(debit.agreement).customer, debit.key)
+        if not isinstance(intent, Intent):
+            return intent
+        standing = debit_outcome(intent)  # One that is unpaid is gone on with: its number is to be stored first.
+        return standing if isinstance(standing, Succeeded | Accepted | Closed | Unknown) else Prepared(intent.id)
 
     async def reduce(self, debit: DebitRef, amount_minor: int) -> Outcome:
         """Lowers what is not under way. What is captured from a hold later may be less anyway."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 from service.adapters.providers.port import DebitRequest
 from service.adapters.providers.stripe.agreements import Paying
 from service.adapters.providers.stripe.amounts import UnitsError, to_stripe
-from service.adapters.providers.stripe.calls import Calls, Trouble
+from service.adapters.providers.stripe.calls import PAGE, Calls, Form, Trouble
 from service.adapters.providers.stripe.meaning import NOT_SIGNED, of_query, refusal
-from service.adapters.providers.stripe.wire import INTENT, KEY, Intent, Refused
-from service.billing.outcomes import Outcome, Prepared, Rejected, Unknown
+from service.adapters.providers.stripe.wire import INTENT, INTENTS, KEY, Intent, Page, Refused, our_key
+from service.billing.outcomes import NotFound, Outcome, Prepared, Rejected, Unknown
 
+_MONEY = {"succeeded": 0, "processing": 1}
 EXPAND_CHARGE = ("expand[]", "latest_charge")
 
 
@@ -34,6 +35,19 @@ class Intents:
         if not isinstance(intent, Intent):
             return of_query(intent)
         return intent if intent.id == number else Unknown("the answer is about another payment")
+
+    async def find(self, customer: str, key: str) -> Intent | Outcome:
+        """A debit's PaymentIntent by our key, among the latest hundred of a customer (docs.stripe.com/api, List all
+        PaymentIntents: the latest first); NotFound where there is none. What brought money, or is bringing it, comes
+        before what is unpaid."""
+        if not customer:
+            return NotFound()
+        asked: Form = [("customer", customer), ("limit", PAGE), ("expand[]", "data.latest_charge")]
+        page = await self._calls.get("payment_intents", INTENTS, asked)
+        if not isinstance(page, Page):
+            return of_query(page)
+        own = [intent for intent in page.data if our_key(intent.metadata) == key]
+        return min(own, key=lambda intent: _MONEY.get(intent.status, len(_MONEY)), default=NotFound())
 
     async def post(
         self, number: str, verb: str, form: list[tuple[str, str | int]], key: str | None
