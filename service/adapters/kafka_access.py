@@ -28,6 +28,9 @@ KAFKA_UNAVAILABLE = (KafkaError, OSError, TimeoutError)
 """What it looks like when Kafka is away: wait and try again."""
 
 PROBE_SECONDS = 5.0
+RETRY_MS = 500
+"""How soon a client tries again what failed, connecting too: by its default of 100 ms an intake tried thirty times a
+second for as long as Kafka was away."""
 STOP_SECONDS = 5.0
 """How long a client may take to say good-bye."""
 API_VERSIONS, SASL_HANDSHAKE = 18, 17
@@ -71,6 +74,7 @@ class Brokers(msgspec.Struct, frozen=True):
     def options(self) -> dict[str, Any]:
         """The arguments of an aiokafka client; raises KafkaAccessError for a file that can't be used."""
         chosen: dict[str, Any] = {"bootstrap_servers": self.bootstrap, "security_protocol": self.protocol}
+        chosen["retry_backoff_ms"] = RETRY_MS
         if self.tls:
             chosen["ssl_context"] = self._context()
         if self.sasl:
@@ -173,7 +177,7 @@ async def _enter(brokers: Brokers, host: str, port: int) -> str | None:
     """Goes in as a client does and asks for the brokers: what stands against it, None for nothing; raises what it looks
     like when the broker is away."""
     options = brokers.options()
-    del options["bootstrap_servers"]
+    del options["bootstrap_servers"], options["retry_backoff_ms"]
     try:
         connection = await create_conn(host, port, request_timeout_ms=PROBE_SECONDS * 1000, **options)
         try:

@@ -20,6 +20,10 @@ from io import StringIO
 from pathlib import Path
 from shutil import rmtree
 from tempfile import mkdtemp
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fuzz_parts import Door
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parents[1])]
@@ -39,11 +43,7 @@ def main() -> int:
 
     with redirect_stderr(StringIO()), atheris.instrument_imports(include=["service"], enable_loader_override=False):
         import doors  # It says each module that it instruments.
-    chosen = [door for door in doors.DOORS if not asked.door or door.name in asked.door]
-    unknown = set(asked.door) - {door.name for door in chosen}
-    if unknown:
-        print(f"fuzz: no door {min(unknown)!r}; they are {', '.join(door.name for door in doors.DOORS)}")
-        return 2
+    chosen = _chosen(doors.DOORS, asked.door)
     found = 0
     for door in chosen:
         found += _fuzz(door, asked)
@@ -65,9 +65,18 @@ def _asked() -> argparse.Namespace:
 def _replay(name: str, data: bytes) -> int:
     import doors
 
-    next(door for door in doors.DOORS if door.name == name).enter(data)
+    (door,) = _chosen(doors.DOORS, [name])
+    door.enter(data)
     print(f"fuzz: {name} took it")
     return 0
+
+
+def _chosen(known: Sequence[Door], names: Sequence[str]) -> list[Door]:
+    """The doors of these names, or all; ends the process where there is none of a name."""
+    if unknown := set(names) - {door.name for door in known}:
+        print(f"fuzz: no door {min(unknown)!r}; they are {', '.join(door.name for door in known)}")
+        sys.exit(2)
+    return [door for door in known if not names or door.name in names]
 
 
 def _fuzz(door: object, asked: argparse.Namespace) -> int:

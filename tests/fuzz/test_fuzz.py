@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from base64 import b64encode
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -29,8 +30,12 @@ def test_no_input_breaks_what_a_door_promises(half: tuple[Door, ...]) -> None:
     assert done.stdout.endswith(f"fuzz: {len(half)} doors, 0 findings\n")
 
 
-def test_a_door_that_breaks_its_promise_is_told_with_the_input_to_play_again(tmp_path: Path) -> None:
-    """The harness itself: a door that is no door, and an input that a door does not take."""
-    unknown = subprocess.run([sys.executable, FUZZ, "--door", "cellar"], capture_output=True, text=True, check=False)
-    assert unknown.returncode == 2
+def test_an_input_that_was_found_is_played_again_at_its_door() -> None:
+    """The harness itself: a door that is no door, and an input in the form in which it is printed."""
+    words = [sys.executable, str(FUZZ), "--replay", b64encode(doors.DOORS[0].seeds()[0]).decode(), "--door"]
+    unknown, played = (
+        subprocess.run([*words, name], capture_output=True, text=True, check=False) for name in ("cellar", "record")
+    )
+    assert (unknown.returncode, played.returncode) == (2, 0)
     assert "no door 'cellar'; they are record," in unknown.stdout
+    assert played.stdout == "fuzz: record took it\n"
