@@ -28,7 +28,6 @@ from service.lab.postgres import reachable_temp
 from service.lab.processes import LabError
 
 RIDERS = 30
-READERS = 2
 PROBES = 6
 """So many rides are sent after a fault, and the slowest counts: one alone may meet the process that was not hit."""
 RECOVERY_S = 240.0
@@ -48,10 +47,11 @@ class Recovery(msgspec.Struct):
 class Run:
     """One run: the plan, what it took to recover, how it ended."""
 
-    def __init__(self, seed: int, kills: int, rides_per_s: float, minutes: float) -> None:
+    def __init__(self, seed: int, kills: int, rides_per_s: float, readers: int, minutes: float) -> None:
         self.seed = seed
         self.steps = plan(seed, kills)
         self.rides_per_s = rides_per_s
+        self.readers = readers
         self._until_s = time.monotonic() + 60 * minutes
         self.recovered: defaultdict[str, Recovery] = defaultdict(Recovery)
         self.kills = self.others = 0
@@ -67,7 +67,7 @@ class Run:
             watching = asyncio.create_task(site.fleet.watch())
             try:
                 await town.open(RIDERS)
-                town.begin(self.rides_per_s, READERS)
+                town.begin(self.rides_per_s, self.readers)
                 await self._probe("nothing", time.monotonic())
                 hand = Hand(site, disk, self.seed)
                 for number, step in enumerate(self.steps, 1):
@@ -200,11 +200,12 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=20, help="how many processes are killed")
     parser.add_argument("--seed", type=int, default=1, help="of the plan and the load")
     parser.add_argument("--rides", type=float, default=3.0, help="a second")
+    parser.add_argument("--readers", type=int, default=2, help="who ask ten times a second each how rides stand")
     parser.add_argument("--minutes", type=float, default=600.0, help="after so many no further fault begins")
     parser.add_argument("--plan", action="store_true", help="print the plan alone")
     asked = parser.parse_args()
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # That Kafka is away is what is tried.
-    run = Run(asked.seed, asked.kills, asked.rides, asked.minutes)
+    run = Run(asked.seed, asked.kills, asked.rides, asked.readers, asked.minutes)
     if asked.plan:
         for step in run.steps:
             say(" and ".join(f"{fault.name} ({fault.seconds} s)" for fault in step))
