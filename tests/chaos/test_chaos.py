@@ -10,7 +10,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 KILLS, SEED, RIDES_PER_S, READERS = 8, 5812, 1, 1
-"""This plan kills intakes, collectors, serve, the provider and PostgreSQL, fills the disk and puts the clock back. Kafka,
+"""This plan kills intakes, collectors, serve, the provider and PostgreSQL, fills the disk, puts the clock back. Kafka,
 whose second start costs as much as ten roles', is killed in each longer run, and stopped in e2e/test_outages.py."""
 NOTHING = "0 lost, 0 charged twice, 0 reads back in time, 0 problems, audit 0 problems"
 
