@@ -6,7 +6,7 @@
 #                 each with servers of its own; TEST_WORKERS=4 takes more)
 #   make lint     the same without the tests
 #   make simulate SEEDS=1000   worlds of sixty days under every fault, their books compared to the fen; SEED=17 plays one
-#                 again, twice, and says if it did not go the same way
+#                 again, twice, and says if it did not go the same way; TWICE=1 does so with each
 #   make chaos KILLS=300       real processes and servers are killed, stopped, cut off and filled up under load; SEED=7 does
 #                 it by another plan
 #   make fuzz SECONDS=60       every door under inputs that are made by what they reach, so long at each, then requests made
@@ -72,7 +72,8 @@ lint: .venv/.farebox-test
 	$(call step,farebox schemas --check)
 
 simulate: .venv/.farebox-test
-	@$(BIN)/python tests/simulation/simulate.py --seeds $(or $(SEEDS),200) $(if $(SEED),--seed $(SEED))
+	@$(BIN)/python tests/simulation/simulate.py --seeds $(or $(SEEDS),200) \
+	  $(if $(SEED),--seed $(SEED)) $(if $(TWICE),--twice)
 
 chaos: .venv/.farebox-test
 	@PYTHONPATH=tests $(BIN)/python tests/chaos/chaos.py --kills $(or $(KILLS),20) $(if $(SEED),--seed $(SEED))

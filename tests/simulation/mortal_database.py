@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import cache
 from inspect import iscoroutinefunction
 from typing import Any, TypeAlias, TypeVar, cast
 
@@ -15,6 +17,9 @@ from service.adapters.postgres import HOT_PLANS, Database, Store, session_settin
 
 StoreT = TypeVar("StoreT", bound=Store)
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+NEVER_IDLE = {"idle_in_transaction_session_timeout": "0", "transaction_timeout": "0"}
+"""The machine's time is not a world's; `HotConnection.expire` is what a server does."""
+WRITES = re.compile(r"\bINSERT INTO\b|\bDELETE FROM\b|(?<!FOR )(?<!KEY )\bUPDATE\b")
 
 
 class Connections:
@@ -23,6 +28,7 @@ class Connections:
     def __init__(self, url: str) -> None:
         self._url = url
         self._free: list[Connection] = []
+        self._begun: list[Connection] = []
         self._all: list[Connection] = []
         self.kept: list[HotConnection] = []
         """Those that a life keeps for itself."""
@@ -33,27 +39,33 @@ class Connections:
             connection = self._free.pop()
             if not connection.is_closed():
                 return connection
-        settings = session_settings("simulation", self._url) | HOT_PLANS
         connection = await asyncpg.connect(
             self._url,
-            server_settings=settings,
+            server_settings=session_settings("simulation", self._url) | HOT_PLANS | NEVER_IDLE,
             statement_cache_size=1000,
             max_cached_statement_lifetime=0,  # For ever: time flies in a world.
         )
         self._all.append(connection)
         return connection
 
+    async def begin(self, how: str = "BEGIN") -> Connection:
+        """One that nobody uses, in a transaction without a statement yet; mostly it has been since its last one."""
+        if self._begun and how == "BEGIN":
+            return self._begun.pop()
+        connection = await self.take()
+        await connection.execute(how)
+        return connection
+
     async def keep(self, turns: Turns, process: Process) -> HotConnection:
         """One for a life of a process alone."""
         await turns.turn(process, "connection")
-        turns.connections += 1
         kept = HotConnection(self, await turns.statement(0, self.take()), turns, process)
         self.kept.append(kept)
         return kept
 
     def give_back(self, connection: Connection) -> None:
         """For the next one."""
-        self._free.append(connection)
+        (self._begun if connection.is_in_transaction() else self._free).append(connection)
 
     async def close(self) -> None:
         """Closes all of them."""
@@ -90,16 +102,30 @@ class MortalConnection:
 
     def __getattr__(self, name: str) -> Any:
         call = getattr(self._connection, name)
-        assert iscoroutinefunction(call), f"{name} is no statement: say here how a world goes through it"
+        assert _is_statement(name), f"{name} is no statement: say here how a world goes through it"
 
         async def statement(*arguments: Any, **options: Any) -> Any:
             if await self._turns.turn(self._process, f"statement {name}") == "cut":
                 raise asyncpg.ConnectionDoesNotExistError("connection was closed in the middle of operation")
             self._check()
             pid = self._connection.get_server_pid()
-            return await self._turns.statement(pid, call(*arguments, **options))
+            try:
+                return await self._turns.statement(pid, call(*arguments, **options))
+            finally:
+                self._turns.changes += name == "copy_records_to_table" or _writes(arguments[0])
 
         return statement
+
+
+@cache
+def _is_statement(name: str) -> bool:
+    return iscoroutinefunction(getattr(asyncpg.Connection, name))
+
+
+@cache
+def _writes(statement: str) -> bool:
+    """Whether a statement may change what is due for somebody."""
+    return WRITES.search(statement) is not None
 
 
 class MortalDatabase(Database):
@@ -117,10 +143,11 @@ class MortalDatabase(Database):
     @asynccontextmanager
     async def transaction(self, store: type[StoreT], *, snapshot: bool = False) -> AsyncIterator[StoreT]:
         """See Database."""
-        connection = await self._begun()
-        begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY" if snapshot else "BEGIN"
+        await self._turns.turn(self._process, "connection")
+        how = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY" if snapshot else "BEGIN"
+        connection = await self._turns.statement(0, self._connections.begin(how))
         try:
-            async with _transaction(connection, self._turns, self._process, begin):
+            async with _transaction(connection, self._turns, self._process, "" if snapshot else " AND CHAIN"):
                 yield store(cast("Connection", MortalConnection(connection, self._turns, self._process)))
         finally:
             self._connections.give_back(connection)
@@ -128,16 +155,12 @@ class MortalDatabase(Database):
     @asynccontextmanager
     async def reading(self, store: type[StoreT]) -> AsyncIterator[StoreT]:
         """See Database."""
-        connection = await self._begun()
+        await self._turns.turn(self._process, "connection")
+        connection = await self._turns.statement(0, self._connections.take())
         try:
             yield store(cast("Connection", MortalConnection(connection, self._turns, self._process)))
         finally:
             self._connections.give_back(connection)
-
-    async def _begun(self) -> Connection:
-        await self._turns.turn(self._process, "connection")
-        self._turns.connections += 1
-        return await self._turns.statement(0, self._connections.take())
 
 
 class HotConnection(MortalConnection):
@@ -159,10 +182,10 @@ class HotConnection(MortalConnection):
             return
         await self._turns.turn(self._process, "begin")
         self._check()
-        self._turns.connections += 1
         self._inside = True
         try:
-            async with _transaction(self._connection, self._turns, self._process, "BEGIN", lambda: self._lost):
+            await _to_its_end(self._turns, self._connection, "BEGIN")
+            async with _transaction(self._connection, self._turns, self._process, lost=lambda: self._lost):
                 yield
         finally:
             self._inside = False
@@ -186,7 +209,6 @@ class HotConnection(MortalConnection):
             raise asyncpg.InterfaceError("connection is closed")
         if self._lost:
             raise asyncpg.ConnectionDoesNotExistError("connection was closed in the middle of operation")
-        self._turns.connections += 1
 
     def _let_go(self) -> None:
         if self._over and self in self._connections.kept:
@@ -196,11 +218,11 @@ class HotConnection(MortalConnection):
 
 @asynccontextmanager
 async def _transaction(
-    connection: Connection, turns: Turns, process: Process, begin: str, lost: Callable[[], bool] = lambda: False
+    connection: Connection, turns: Turns, process: Process, then: str = "", lost: Callable[[], bool] = lambda: False
 ) -> AsyncIterator[None]:
-    """From its beginning to its end; `lost` tells that the server has ended it."""
-    await _to_its_end(turns, connection, begin)
+    """One that has begun, to its end; `then` follows the statement that ends it, `lost` tells that the server did."""
     turns.open_transactions += 1
+    before = turns.changes
     ends = "ROLLBACK"
     try:
         try:
@@ -211,12 +233,12 @@ async def _transaction(
             ends = "COMMIT"
         finally:
             if not lost():
-                await _to_its_end(turns, connection, ends)
+                await _to_its_end(turns, connection, ends + then)
         if verdict == "lost":
             raise asyncpg.ConnectionDoesNotExistError("connection was closed after the commit")
     finally:
         turns.open_transactions -= 1
-        turns.connections += 1
+        turns.changes += turns.changes != before  # Somebody's statements count again once they may be seen.
         turns.locks_freed()
 
 

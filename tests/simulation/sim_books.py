@@ -79,9 +79,13 @@ def _check_told(world: World, ride: Ride, debits: list[dict[str, Any]]) -> list[
 
 
 async def _check_holds(world: World, script: Script) -> list[str]:
-    """What is debited on a hold is no more than its cap."""
+    """What is debited on a hold is no more than its cap; none stands at the provider that is over, or unknown, here."""
     rows = await world.rows(ON_HOLDS, script.operator.operator_no)
-    return [f"{row['taken']} is debited on the hold of {row['session_id']}, of {row['cap_minor']}" for row in rows]
+    found = [f"{row['taken']} is debited on the hold of {row['session_id']}, of {row['cap_minor']}" for row in rows]
+    asked = "SELECT provider_key FROM hold WHERE operator_no = $1 AND state IN ('requested', 'open', 'completing')"
+    known = {row["provider_key"] for row in await world.rows(asked, script.operator.operator_no)}
+    standing = (hold for hold in world.books.holds.values() if hold.state == "open" and hold.expires_at > world.now())
+    return found + [f"the hold {hold.asked} is forgotten" for hold in standing if hold.asked.key not in known]
 
 
 ON_HOLDS = """
@@ -138,11 +142,10 @@ async def _check_ledger(world: World, script: Script) -> list[str]:
 async def _check_rest(world: World, script: Script, debits: dict[str, list[dict[str, Any]]]) -> list[str]:
     """Nobody was forgotten: what is not final waits for the rider, and says why; refunds and holds have ended."""
     found = []
-    holds = "SELECT session_id, provider_key FROM hold WHERE operator_no = $1"
-    orders = {row["session_id"]: row["provider_key"] for row in await world.rows(holds, script.operator.operator_no)}
+    rides = {ride.session_id: ride for ride in script.rides}
     for row in (row for rows in debits.values() for row in rows):
         name = f"debit {row['session_id']}-{row['ordinal']}"
-        if row["state"] not in FINAL and not _may_wait(world, row, orders.get(row["session_id"])):
+        if row["state"] not in FINAL and not _may_wait(world, row, rides[row["session_id"]]):
             found.append(f"{name} is forgotten: {row['state']}, reason {row['reason']}, due {row['due_at']}")
         if row["paid_minor"] > row["amount_minor"] and row["state"] != "settled_twice":
             found.append(f"{name}: more paid than asked")
@@ -160,13 +163,11 @@ async def _check_rest(world: World, script: Script, debits: dict[str, list[dict[
     return found
 
 
-def _may_wait(world: World, row: dict[str, Any], order: str | None) -> bool:
-    """Whether a debit that is not final waits for somebody else, who knows of it by its key or its ride's order."""
+def _may_wait(world: World, row: dict[str, Any], ride: Ride) -> bool:
+    """Whether a debit that is not final waits for somebody else: the rider, or a provider who still collects it."""
     if row["state"] == "needs_rider":
         return bool(row["reason"])
-    account_id = world.accounts[row["account_no"]][0].account_id
-    known = [world.books.debits.get((account_id, key)) for key in (row["provider_key"], order) if key is not None]
-    waits = any(there is not None and there.state == "accepted" for there in known)
+    waits = any(there.state == "accepted" for there in debits_there(world, ride))
     return row["state"] == "pending" and waits and row["due_at"] is not None
 
 

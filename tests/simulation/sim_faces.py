@@ -9,7 +9,6 @@ from typing import Any, Literal, NamedTuple
 
 import aiohttp
 import msgspec
-from cryptography.hazmat.primitives import serialization
 from sim_lives import Life
 from sim_world import World
 
@@ -106,13 +105,6 @@ WHERE d.operator_no = $1 AND d.account_no = ANY($2) AND d.action IS NOT NULL
 ORDER BY d.ride_no, d.ordinal""",
 }
 """What each kind of thing has shown to its rider."""
-
-
-def remember_keys() -> None:
-    """A key is read once in this process and not in every life of each process of a world: its primes are checked."""
-    if not hasattr(serialization.load_pem_private_key, "cache_info"):
-        remembered: Any = cache(serialization.load_pem_private_key)
-        serialization.load_pem_private_key = remembered
 
 
 @cache

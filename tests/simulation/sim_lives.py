@@ -134,8 +134,8 @@ class Life:
         for account in accounts:
             self.providers.of(account)
         self.collection = Collection(self.database, self.providers.by_number, now, now, concurrency=4)
-        self.holds = Holds(self.database, self.providers, now, now)
         self.agreements = Agreements(self.database, self.providers, now, now)
+        self.holds = Holds(self.database, self.providers, now, now, self.agreements.look_again)
         self.disputes = Disputes(self.database, self.providers, self.collection.disputed, now, now)
         self.keep = Housekeeping(self.database, Knowledge(BusinessClock(now), 0), GROUP, TOPIC, now)
         self._now = now

@@ -36,6 +36,17 @@ HUMAN = (ImpossibleEventError, RefundRefusedError, AskError, NoPaymentError, Key
 """What people are told when they ask for what can't be."""
 
 
+UNDER_WAY = """
+SELECT EXISTS (SELECT FROM debit WHERE operator_no = $1 AND (NOT (state = ANY($2)) OR lowering_to IS NOT NULL
+    OR state = 'needs_rider' AND due_at IS NOT NULL AND queries = 0))
+  OR EXISTS (SELECT FROM refund WHERE operator_no = $1 AND state NOT IN ('succeeded', 'failed'))
+  OR EXISTS (SELECT FROM hold h WHERE operator_no = $1 AND state IN ('requested', 'open', 'completing')
+    AND NOT EXISTS (SELECT FROM debit d WHERE d.session_key = h.session_key AND NOT d.state = ANY($3))) AS under_way
+"""
+"""Whether anything of operator $1 is: a debit in none of the states $2, or one whose rider may have paid and that was
+not asked about yet; a refund; a hold whose debits are all in the states $3."""
+
+
 class Said(msgspec.Struct, frozen=True):
     """What is said of a ride, by the topic or by the door: `minutes` from its start to its end."""
 
@@ -132,6 +143,7 @@ class People:
         self._extra = 0
         self._hears: dict[int, bool] = {}
         self._round_at = BEGINNING
+        self._kept_at_rest = False
 
     async def _debits(self, ride: Ride) -> list[dict[str, Any]]:
         return await self.world.rows(
@@ -175,28 +187,22 @@ class People:
         """Looks after what waits for people; True when nothing else is under way."""
         if self.world.now() >= self._round_at:
             self._round_at = self.world.now() + timedelta(hours=12)
-            self._keep(self.world.now())
+            if not self._kept_at_rest or await self._watched():
+                self._keep(self.world.now())
+                self._kept_at_rest = True
             for ride in self.rides:
                 for row in await self._debits(ride):
                     self._look_after(ride, row)
             await self._look_after_refunds()
-        asked = (
-            "SELECT count(*) AS n FROM debit WHERE operator_no = $1 AND (NOT (state = ANY($2))"
-            " OR state = 'needs_rider' AND due_at IS NOT NULL AND queries = 0)"  # He may have paid: not asked yet.
-        )
         resting = [state.value for state in (*FINAL, State.NEEDS_RIDER)]
-        debits = (await self.world.rows(asked, self.operator.operator_no, resting))[0]["n"]
-        asked = "SELECT count(*) AS n FROM refund WHERE operator_no = $1 AND state NOT IN ('succeeded', 'failed')"
-        refunds = (await self.world.rows(asked, self.operator.operator_no))[0]["n"]
-        asked = "SELECT count(*) AS n FROM debit WHERE operator_no = $1 AND lowering_to IS NOT NULL"
-        lowering = (await self.world.rows(asked, self.operator.operator_no))[0]["n"]
-        asked = (
-            "SELECT count(*) AS n FROM hold h WHERE operator_no = $1 AND state IN ('requested', 'open', 'completing')"
-            " AND NOT EXISTS (SELECT FROM debit d WHERE d.session_key = h.session_key AND NOT d.state = ANY($2))"
-        )
         ended = [state.value for state in FINAL - {State.WRITTEN_OFF}]
-        holds = (await self.world.rows(asked, self.operator.operator_no, ended))[0]["n"]
-        return not (debits or refunds or lowering or holds or self.world.script or await self._paid_unheard())
+        rows = await self.world.rows(UNDER_WAY, self.operator.operator_no, resting, ended)
+        return not (rows[0]["under_way"] or self.world.script or await self._paid_unheard())
+
+    async def _watched(self) -> bool:
+        """Whether rides wait for their time."""
+        rows = await self.world.rows("SELECT EXISTS (SELECT FROM watch) AS some")
+        return bool(rows[0]["some"])
 
     async def _paid_unheard(self) -> bool:
         """Whether a rider has paid a debt that was written off, and that is asked about, but not since."""

@@ -32,7 +32,10 @@ PROFILES = (
     Profile("chargeback card", Capabilities(dispute="chargeback", same_key_window=MONTH), {"refund_s": 7200.0}),
     Profile("least of 1.50", Capabilities(debit_min_minor=150, same_key_window=MONTH)),
     Profile("short refunds", Capabilities(refund_window=timedelta(days=4), same_key_window=MONTH)),
-    Profile("parts", Capabilities(partial_debit=True, provider_retries=True, same_key_window=MONTH)),
+    Profile(  # As WeChat Pay, which collects in parts and closes nothing.
+        "parts",
+        Capabilities(partial_debit=True, provider_retries=True, closes_unpaid=False, same_key_window=MONTH),
+    ),
     Profile(
         "order",
         Capabilities(
@@ -92,13 +95,15 @@ FORGETFUL = Profile("forgetful card", Capabilities(same_key_window=MONTH), {"for
 class Focus(msgspec.Struct, frozen=True):
     """What worlds are made to be about, for a bug that shows only there; nothing given: about anything.
 
-    `quiet`: nothing goes wrong but the `faults`, and both collectors are always at work.
+    `quiet`: nothing goes wrong but the `faults`, and both collectors are always at work. `cap_minor`: the most that a
+    provider takes on an agreement.
     """
 
     aftermath: tuple[str, ...] = ()
     profiles: tuple[str, ...] = ()
     faults: Rates | None = None
     quiet: bool = False
+    cap_minor: int = 100_000
 
 
 class Chaos(msgspec.Struct, frozen=True):

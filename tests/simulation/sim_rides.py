@@ -17,7 +17,7 @@ from service.flows.hold_replies import HoldAsk
 from service.lab.provider import holds as provider_holds
 
 AFTERMATH = (
-    "correct", "correct", "adjust", "void", "suspend", "dispute", "pay", "pay", "elsewhere", "ask", "forge"
+    "correct", "correct", "adjust", "void", "suspend", "dispute", "pay", "pay", "elsewhere", "ask", "forge", "lie"
 )  # fmt: skip
 REASON = "as it was"
 LOST_AFTER = timedelta(hours=24)

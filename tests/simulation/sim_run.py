@@ -1,11 +1,13 @@
-"""Runs worlds one after the other in one database, and says what it saw."""
+"""Runs worlds one after the other in one database (sim_stage), and says what it saw."""
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from random import Random
 from typing import NamedTuple
@@ -15,9 +17,9 @@ from mortal_database import Connections
 from msgspec.structs import replace
 from sim_books import check_world
 from sim_calm import CalmDatabase
-from sim_faces import remember_keys
 from sim_fleet import unread
 from sim_intake import Door
+from sim_memory import remember
 from sim_order import break_ties
 from sim_profiles import Focus, calm, draw_chaos
 from sim_script import Script
@@ -42,6 +44,11 @@ WITH asides AS (DELETE FROM set_aside)
 UPDATE batch_reader r SET seq = (SELECT max(seq) FROM batch b WHERE b.writer_no = r.writer_no)
 WHERE r.reader = 'collection' AND EXISTS (SELECT FROM batch b WHERE b.writer_no = r.writer_no) RETURNING 1
 """
+OWING = """
+SELECT writer_no FROM writer WHERE name LIKE ANY('{operator/%,keep/%}')
+UNION ALL SELECT writer_no FROM stream_offset ORDER BY 1
+"""
+"""The numbers of those who may come to owe something."""
 
 
 class Failure(NamedTuple):
@@ -58,6 +65,15 @@ class Result:
         self.counts: Counter[str] = Counter()
         self.decisions: dict[int, str] = {}
         self.failures: list[Failure] = []
+        self.problems: list[str] = []
+        """What an audit of their databases found."""
+
+    def add(self, other: Result) -> None:
+        """What other worlds of the run were like."""
+        self.counts.update(other.counts)
+        self.decisions.update(other.decisions)
+        self.failures += other.failures
+        self.problems += other.problems
 
 
 def run_worlds(
@@ -71,9 +87,22 @@ def run_worlds(
 ) -> Result:
     """Plays the worlds of these seeds; stops at the first failure unless told otherwise. `each`: reports each world."""
     break_ties()
-    remember_keys()
-    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+    remember()
+    with _tidied_by_hand(), asyncio.Runner(loop_factory=VirtualLoop) as runner:
         return runner.run(_run(url, seeds, stop, each, focus, report))
+
+
+@contextmanager
+def _tidied_by_hand() -> Iterator[None]:
+    """No garbage is collected but where `_run` says so: timers that go with it would be in a world or not."""
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+        gc.unfreeze()
 
 
 def audited(url: str) -> list[str]:
@@ -93,11 +122,13 @@ async def _run(
     loop = asyncio.get_running_loop()
     assert isinstance(loop, VirtualLoop)
     loop.set_exception_handler(lambda *_: None)  # Tasks of killed processes are never asked how they ended.
-    connections, side, door, result = Connections(url), await asyncpg.connect(url), Door(), Result()
+    connections, door, result = Connections(url), Door(), Result()
+    side = await asyncpg.connect(url, max_cached_statement_lifetime=0)  # A timer of it would be one of the world.
     try:
-        writers = await _prepare(CalmDatabase(connections))
+        writers = [row["writer_no"] for row in await CalmDatabase(connections).rows(OWING)]
         for seed in seeds:
             began = time.process_time()
+            gc.collect()
             world, error = await _play(loop, side, connections, door, writers, seed, focus)
             result.counts.update(world.counts)
             result.counts["worlds"] += 1
@@ -118,17 +149,16 @@ async def _run(
     return result
 
 
-async def _prepare(database: CalmDatabase) -> list[int]:
-    """What worlds share is there before the first: none finds less than another, and so does other statements.
-
-    Returns the numbers of those who may come to owe something.
-    """
+async def prepare(url: str) -> None:
+    """What worlds share is there before the first: none finds less than another, and so does other statements."""
     names = ["collection/plan", "collection/wishes", *(f"collection/{n}" for n in range(64))]
     names += [f"collection/policies/{number}" for number in range(64)]
     names += [
         f"{role}/{number}" for role in ("agreements", "holds", "operator", "keep") for number in range(SLOT_GROUPS)
     ]
-    await database.rows("INSERT INTO writer (name) SELECT unnest($1::text[]) ON CONFLICT DO NOTHING RETURNING 1", names)
+    connections = Connections(url)
+    database = CalmDatabase(connections)
+    await database.rows("INSERT INTO writer (name) SELECT unnest($1::text[]) RETURNING 1", names)
     async with database.reading(IntakeStore) as store:
         for partition in range(PARTITIONS):
             await store.begin_stream(GROUP, TOPIC, partition, 0, CLUSTER, NOTHING_READ)
@@ -136,9 +166,7 @@ async def _prepare(database: CalmDatabase) -> list[int]:
     async with database.transaction(HousekeepingStore) as store:
         for at in (BEGINNING, BEGINNING + timedelta(days=110)):
             await store.make_partitions(at, PARTITION_MONTHS)
-    owing = "SELECT writer_no FROM writer WHERE name LIKE ANY('{operator/%,keep/%}')"
-    owing += " UNION ALL SELECT writer_no FROM stream_offset ORDER BY 1"
-    return [row["writer_no"] for row in await database.rows(owing)]
+    await connections.close()
 
 
 async def _play(

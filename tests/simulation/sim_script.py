@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import msgspec
 from sim_faces import ADDRESS, AtFace, at_face
@@ -13,7 +13,7 @@ from sim_fleet import open_fleet
 from sim_lives import API_KEY, NOTIFY_SECRET, Life
 from sim_people import Ride, Rider, debits_there
 from sim_profiles import FORGETFUL, PROFILES, Profile
-from sim_rides import Rides
+from sim_rides import REASON, Rides
 from sim_world import BEGINNING, World
 
 from service.adapters.postgres.operators import NewOperator, OperatorStore
@@ -27,8 +27,9 @@ from service.billing.debits.events import (
 from service.billing.debits.state import DisputeResult
 from service.billing.tariffs import import_document
 from service.flows.accounts import add_account
-from service.flows.agreement_replies import NewAgreement
+from service.flows.agreement_replies import EligibilityAsk, NewAgreement
 from service.flows.operators import add_operator
+from service.flows.stops import UnknownStopError, What, list_stops, resume, stop
 from service.flows.tariffs import publish_tariff
 from service.lab.provider import agreements as provider_agreements
 from service.lab.provider import debits as provider_debits
@@ -53,6 +54,8 @@ PLAN: dict[str, Any] = {
 }
 LOST_END = {"rules": {"ride_max": "30.00", "lost_end": {"after_hours": 24, "charge": "ride_max"}}}
 LOST_MINOR = 3000
+CAPS = (100_000, 100_000, 100_000, 100_000, 800, 300)
+"""The most that a provider takes on an agreement, minor units: a ride costs 1.20 to 13.00."""
 RICH, MIDDLING = 10_000_000, 500
 
 
@@ -90,6 +93,8 @@ class Script(Rides):
             self._rider(number)
         for number in range(random.choice((1, 2, 3, 4))):
             self._ride(number)
+        for _ in range(0 if self.focus.profiles else random.choice((0, 0, 1, 2))):
+            self._stop(self._some_day())
         world.settled_down = self.settled_down
         world.at(BEGINNING + timedelta(days=60), "heal", "", self._heal)
 
@@ -102,7 +107,7 @@ class Script(Rides):
             api_key = f"{API_KEY}-{account_id}"
             capabilities = msgspec.to_builtins(profile.capabilities)
             settings = {"api_key": api_key, "notify_secret": NOTIFY_SECRET, "capabilities": capabilities}
-            terms = terms_of(profile.capabilities, **profile.terms)
+            terms = terms_of(profile.capabilities, **(self._whims(profile) | profile.terms))
             there = Account(account_id, api_key, terms, url if hears else None, NOTIFY_SECRET)
             made = AtFace("sandbox", settings, there)
         else:
@@ -119,6 +124,45 @@ class Script(Rides):
         self._hears[account.account_no] = hears
         world.books.put(made.account)
         world.accounts[account.account_no] = (account, profile)
+
+    def _whims(self, profile: Profile) -> dict[str, Any]:
+        """How long the provider remembers a key, if at all, and the most that he takes on an agreement."""
+        window_s = int(profile.capabilities.same_key_window.total_seconds())
+        forgets = self.random.random() < 0.1 and not self.focus.profiles
+        cap_minor = self.focus.cap_minor if self.focus.profiles else self.random.choice(CAPS)
+        return {"key_window_s": window_s, "forgets_keys": forgets, "cap_minor": cap_minor}
+
+    def _stop(self, when: datetime) -> None:
+        """An operator stops debits, refunds or reports, of everything or a part, and lets them go on."""
+        what = self.random.choice(get_args(What))
+        scope: dict[str, str] = self.random.choice(
+            ({}, {"tariff_id": "bike"}, {"account_id": f"acc0.{self.world.operator_id}"})
+        )
+        operator_no, world = self.operator.operator_no, self.world
+
+        async def begin(life: Life) -> None:
+            world.stopped = True
+            await stop(life.database, operator_no, what, reason=REASON, by="support", now=world.now(), **scope)
+
+        world.at(when, f"stop {what}", "serve", begin, must=True)
+        self._go_on(when + timedelta(hours=self.random.choice((1, 30, 300))))
+
+    def _go_on(self, when: datetime) -> None:
+        """Everything that stands still goes on."""
+
+        async def resume_all(life: Life) -> None:
+            for standing in await list_stops(life.database, self.operator.operator_no):
+                with suppress(UnknownStopError):  # Somebody was faster.
+                    await resume(
+                        life.database,
+                        self.operator.operator_no,
+                        standing.stop_no,
+                        reason=REASON,
+                        by="support",
+                        now=self.world.now(),
+                    )
+
+        self.world.at(when, "resume", "serve", resume_all, must=True)
 
     # -------------------------------------------------------------- riders
 
@@ -140,6 +184,10 @@ class Script(Rides):
         for minutes in (3, 11, 31):
             self._outside(BEGINNING + timedelta(minutes=minutes), "confirm", lambda _: self._confirm_agreements())
             self._phone(BEGINNING + timedelta(minutes=minutes), "agreement")
+        for minutes in self.random.choice(((), (2, 2), (10, 30, 30))):
+            self._human(
+                BEGINNING + timedelta(minutes=minutes), f"may {rider.rider_ref} ride", partial(self._may_ride, rider)
+            )
         for _ in range(self.random.choice((0, 0, 1, 3))):
             when = self._some_day()
             balance = self.random.choice((0, 150, MIDDLING, RICH))
@@ -155,6 +203,12 @@ class Script(Rides):
                 await life.agreements.revoke(self.operator.operator_no, rider.agreement_id)
 
             self._human(self._some_day(), f"end {rider.agreement_id}", end)
+
+    async def _may_ride(self, rider: Rider, life: Life) -> None:
+        """An app asks before it lets him; where he has not signed yet, the provider is asked."""
+        await life.agreements.eligibility(
+            EligibilityAsk(operator_no=self.operator.operator_no, agreement_id=rider.agreement_id, tariff_id="bike")
+        )
 
     def _confirm_agreements(self) -> None:
         for (account_id, key), agreement in sorted(self.world.books.agreements.items()):
@@ -207,22 +261,23 @@ class Script(Rides):
         self._wish(ride, when + timedelta(days=self.random.choice((1, 9))), DisputeClosed(result))
 
     def _chargeback(self, ride: Ride, when: datetime) -> None:
-        """His bank takes the money back, and may give it to us again; the provider tells."""
+        """His bank takes the money back, some of it or all, and may give it to us again; the provider tells."""
         if not self._hears[ride.account_no]:
             return
+        for part_minor in self.random.choice(((None,), (None,), (60, None))):
+            self._outside(when, f"chargeback {ride.session_id}", partial(self._bank, ride, "open", part_minor))
+            ends: tuple[Literal["won", "lost"], ...] = ("won", "lost")
+            end = self.random.choice(ends)
+            self._outside(when + timedelta(days=3), f"chargeback {end}", partial(self._bank, ride, end, None))
+            when += timedelta(days=self.random.choice((2, 5)))
 
-        def take(state: Literal["open", "won", "lost"]) -> None:
-            books = self.world.books
-            for debit in debits_there(self.world, ride):
-                if debit.paid_minor:
-                    asked = AskDispute(debit.account_id, debit.asked.key, "chargeback", state)
-                    with suppress(RefusedError):
-                        dispute(books, books.accounts[debit.account_id], asked, self.world.now())
-
-        self._outside(when, f"chargeback {ride.session_id}", lambda _: take("open"))
-        ends: tuple[Literal["won", "lost"], ...] = ("won", "lost")
-        end = self.random.choice(ends)
-        self._outside(when + timedelta(days=3), f"chargeback {end}", lambda _: take(end))
+    def _bank(self, ride: Ride, state: Literal["open", "won", "lost"], part_minor: int | None, _: World) -> None:
+        books = self.world.books
+        for debit in debits_there(self.world, ride):
+            if debit.paid_minor:
+                asked = AskDispute(debit.account_id, debit.asked.key, "chargeback", state, part_minor, another=True)
+                with suppress(RefusedError):
+                    dispute(books, books.accounts[debit.account_id], asked, self.world.now())
 
     def _elsewhere(self, ride: Ride, when: datetime) -> None:
         self._wish(ride, when, PaidElsewhere("cash"))
@@ -276,6 +331,7 @@ class Script(Rides):
             await life.heard(ride.account_no, {"farebox-signature": signed}, encoded)
 
     def _heal(self, _: World) -> None:
+        self._go_on(self.world.now())
         for rider in self.riders:
             if rider.rich:
                 self._wallet(rider, RICH)

@@ -104,7 +104,9 @@ class World:
         """Who may come to owe something: their numbers."""
         self._due: list[Due] = []
         self._due_as_of = -1
-        self._looked: dict[int, tuple[datetime, timedelta]] = {}
+        self._looked: dict[tuple[str, int], tuple[datetime, timedelta]] = {}
+        self.stopped = False
+        """Whether an operator ever stopped something: what is due may not be done then."""
         self._post = Process("the provider's courier")
 
     def now(self) -> datetime:
@@ -187,7 +189,7 @@ class World:
         waiting, room = self.turns.ready, len(self.turns.active) < ACTIVE_MAX
         if not waiting:
             return False
-        if room and self.random.random() < 0.02 and self.lives:
+        if room and self.random.random() < 0.01 and self.lives:
             what, number = self.random.choice(sorted(ROUNDS)), self.random.choice(sorted(self.accounts))
             self._begin_rounds(what, 0 if what in OF_NO_ACCOUNT else number)
             return True
@@ -315,10 +317,11 @@ class World:
         self._move(min([*(at + late for at in times), *soon, end]))
 
     def _patient(self, what: str, number: int, at: datetime) -> datetime:
-        """Holds in use are looked at every ten minutes for as long as they are: a world has no time for all of that."""
-        if what != "release":
+        """Holds in use are looked at every ten minutes for as long as they are, and what is stopped again and again: a
+        world has no time for all of that."""
+        if what != "release" and not (self.stopped and what in ("submit", "policy")):
             return at
-        looked, pause = self._looked.get(number, (BEGINNING, timedelta()))
+        looked, pause = self._looked.get((what, number), (BEGINNING, timedelta()))
         return max(at, looked + pause)
 
     def _begin_rounds(self, what: str, number: int) -> None:
@@ -337,7 +340,10 @@ class World:
             self._decided("begin", slot, what, str(sorted(self.accounts).index(number) if number else 0))
             if what == "release":
                 pause = timedelta(hours=self.random.choice((0.1, 12, 48, 120)))
-                self._looked[number] = (self.now(), pause)
+                self._looked[what, number] = (self.now(), pause)
+            elif self.stopped and what in ("submit", "policy"):
+                pause = timedelta(minutes=self.random.choice((0, 0, 1, 5, 90)))
+                self._looked[what, number] = (self.now(), pause)
             self.counts["rounds"] += 1
             self.counts[what] += 1
             self.running[name] += 1
@@ -360,9 +366,9 @@ class World:
         self.counts["decisions"] += 1
 
     async def due(self) -> list[Due]:
-        """What is due when, by kind of round and account; asked again once a process has been at the database."""
-        if self._due_as_of != self.turns.connections:
-            self._due_as_of = self.turns.connections
+        """What is due when, by kind of round and account; asked again once a process has written something."""
+        if self._due_as_of != self.turns.changes:
+            self._due_as_of = self.turns.changes
             rows = await self.rows(
                 DUE, sorted(self.accounts), self.writers, ride_number(self.now() + timedelta(seconds=1), 0)
             )

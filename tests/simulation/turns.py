@@ -59,8 +59,9 @@ class Turns:
         self.waiting: list[Waiting] = []
         self.tasks: dict[asyncio.Task[Any], tuple[str, Process]] = {}
         self.open_transactions = 0
-        self.connections = 0
-        """How often a process has taken one, or ended a transaction: between two nothing changes in the database."""
+        self.changes = 0
+        """How often a process has written something, or ended a transaction in which it did: while it is the same
+        nothing changes in the database."""
         self._side = side
         self._busy: dict[int, int] = {}  # Statements under way: number -> process id of the connection's server.
         self._blocked: set[int] = set()

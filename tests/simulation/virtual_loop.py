@@ -46,6 +46,19 @@ class VirtualLoop(asyncio.SelectorEventLoop):
             handle.cancel()
         self.virtual_s = 0.0
 
+    def _run_once(self) -> None:
+        """What asyncio does in each turn, without a look at sockets and timers while there is something to run and no
+        timer is due; nine turns in ten are so."""
+        timers = self._scheduled  # type: ignore[attr-defined]  # See `next_timer_s`.
+        ready = self._ready  # type: ignore[attr-defined]  # Private to asyncio since 3.4, and always a deque there.
+        if not ready or (timers and timers[0]._when < self.virtual_s + self._clock_resolution):
+            super()._run_once()  # type: ignore[misc]  # Private to asyncio since 3.4.
+            return
+        for _ in range(len(ready)):
+            handle = ready.popleft()
+            if not handle._cancelled:
+                handle._run()
+
     def run_in_executor(self, executor: Any, func: Callable[[Unpack[Ts]], T], *args: *Ts) -> asyncio.Future[T]:
         """Runs it in the loop: when a thread would be done is not the seed's to say."""
 
