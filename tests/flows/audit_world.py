@@ -36,7 +36,7 @@ from service.billing.debits.events import (
 )
 from service.billing.events import Adjustment, Position
 from service.billing.keys import provider_key, session_key_bytes
-from service.billing.outcomes import Accepted, Declined, NeedsRider, OpenUrl, Rejected, Succeeded, Unknown
+from service.billing.outcomes import Accepted, Declined, MiniProgram, NeedsRider, OpenUrl, Rejected, Succeeded, Unknown
 from service.billing.tariffs import TariffDraft
 from service.flows.audit import Audited, audit
 from service.flows.collection import Collection
@@ -58,6 +58,11 @@ LIVES: dict[str, Sequence[DebitEvent]] = {
         Submitted("", Declined(retryable=False, code="CARD")),
         PaymentWanted(),
         PaymentAnswered("", NeedsRider("3DS", OpenUrl("https://pay.invalid/1"))),
+    ),
+    "mini program": (
+        Submitted("", Declined(retryable=False, code="CARD")),
+        PaymentWanted(),
+        PaymentAnswered("", NeedsRider("PAY", MiniProgram("wx1", "pages/pay", {"mch_id": "1", "sign": "s"}))),
     ),
     "suspended": (Submitted("", Declined(retryable=False, code="CARD")), Suspended("the lock had failed")),
     "manual": (Submitted("", Rejected("PARAMETER")),),

@@ -98,7 +98,8 @@ def _digest(values: Iterable[Any]) -> UUID:
     return UUID(bytes=fingerprint(_ENCODER.encode(plain)))
 
 
-_ENCODER = msgspec.json.Encoder()
+_ENCODER = msgspec.json.Encoder(order="deterministic")
+"""Names of an action's data in their order: PostgreSQL keeps them in another than they came in."""
 _ROW = attrgetter(*LifeRow.__struct_fields__[:-1])
 _LIFE = attrgetter(*(name for name in Debit.__struct_fields__ if name not in {*DIARY, "verify"}))
 _REFUND = attrgetter(
