@@ -60,7 +60,10 @@ def _check_ride(world: World, ride: Ride, debits: list[dict[str, Any]], late: bo
     # What is too much of what was paid outside goes back outside, too; what was paid here as well does not stay here.
     cash = sum(row["outside_minor"] for row in debits)
     outside = cash > 0 and stands - cash <= max(ride.owed_minor - cash, 0)
-    if stands != ride.owed_minor and not ((late or outside) and stands > ride.owed_minor):
+    # What is owed no longer of a debit that can't be stopped goes back when it settles: so does its part that was paid.
+    later = sum(row["paid_minor"] for row in unpaid if row["excess_minor"])
+    more = late or outside or stands - ride.owed_minor <= later
+    if stands != ride.owed_minor and not (more and stands > ride.owed_minor):
         found.append(
             f"{ride.session_id}: owes {ride.owed_minor}; paid {paid}, back {back}, forgone {forgone}, open {open_minor}"
         )
