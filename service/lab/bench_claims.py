@@ -80,13 +80,14 @@ async def claim_costs(connection: asyncpg.Connection[asyncpg.Record], now: datet
 
 
 async def claim_reads(
-    connection: asyncpg.Connection[asyncpg.Record], now: datetime, stopped: str | None = None
+    connection: asyncpg.Connection[asyncpg.Record], now: datetime, stopped: str | None = None, what: str = "debit"
 ) -> set[str]:
-    """How the claim's plan, on a connection like the role's, reads the partitions of debits: nodes and indexes.
+    """How the claim's plan, on a connection like the role's, reads the partitions of debits, or of what `what` names
+    ("refund"): nodes and indexes.
 
     `stopped` is that of a claim under a stop: its last two arguments, as SQL.
     """
-    return set(_reads(await _plan(connection, now, "FORMAT JSON", stopped)))
+    return set(_reads(await _plan(connection, now, "FORMAT JSON", stopped, what), what))
 
 
 async def claim_pages(connection: asyncpg.Connection[asyncpg.Record], now: datetime, stopped: str | None = None) -> int:
@@ -99,9 +100,13 @@ async def claim_pages(connection: asyncpg.Connection[asyncpg.Record], now: datet
 
 
 async def _plan(
-    connection: asyncpg.Connection[asyncpg.Record], now: datetime, options: str, stopped: str | None
+    connection: asyncpg.Connection[asyncpg.Record],
+    now: datetime,
+    options: str,
+    stopped: str | None,
+    what: str = "debit",
 ) -> dict[str, Any]:
-    query, more = ("claim_debits", "") if stopped is None else ("claim_debits_stopped", f", {stopped}")
+    query, more = (f"claim_{what}s", "") if stopped is None else (f"claim_{what}s_stopped", f", {stopped}")
     await connection.execute(f"PREPARE claim_plan AS {QUERIES[query]}")
     try:
         at = f"'{now.isoformat()}'"
@@ -112,11 +117,11 @@ async def _plan(
     return plan
 
 
-def _reads(node: dict[str, Any]) -> list[str]:
-    found = [read for child in node.get("Plans", ()) for read in _reads(child)]
-    if str(node.get("Relation Name", "")).startswith("debit"):
+def _reads(node: dict[str, Any], what: str) -> list[str]:
+    found = [read for child in node.get("Plans", ()) for read in _reads(child, what)]
+    if str(node.get("Relation Name", "")).startswith(what):
         kind, index = node["Node Type"], str(node.get("Index Name", ""))
-        found.append(f"{kind} by {re.sub(r'^debit_[0-9_]*', '', index)}" if index else kind)
+        found.append(f"{kind} by {re.sub(rf'^{what}_[0-9_]*', '', index)}" if index else kind)
     return found
 
 

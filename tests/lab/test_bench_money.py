@@ -81,6 +81,34 @@ async def test_a_claim_under_a_stop_walks_over_nothing_that_waits(
     assert await claim_pages(filled, NOW, said) < 50 + 20 * found, "what waits lies in 800 more"
 
 
+@pytest.mark.parametrize(("going_on", "stopped", "found"), [(False, [], 10), (True, [1], 100)])
+async def test_a_claim_of_refunds_under_a_stop_walks_over_nothing_that_waits(
+    filled: Connection, going_on: bool, stopped: list[int], found: int
+) -> None:
+    """Of 6,000 refunds the newest 100 are of a tariff that is not stopped; 10 of them are asked about."""
+    for tariff in ("stopped", "live"):
+        await filled.execute("INSERT INTO tariff (operator_no, tariff_id) VALUES (1, $1)", tariff)
+    await filled.execute(
+        "INSERT INTO refund (ride_no, ordinal, refund_ordinal, slot, operator_no, agreement_no, account_no, currency,"
+        " amount_minor, state, provider_key, debit_key, tariff_no, reason, due_at, created_at, updated_at)"
+        " SELECT ride_no, ordinal, 1, slot, operator_no, agreement_no, account_no, currency, 1,"
+        " CASE WHEN rank <= 10 THEN 'unknown' ELSE 'new' END, provider_key, provider_key,"
+        " CASE WHEN rank <= 100 THEN 2 ELSE 1 END, 'x', $1::timestamptz - interval '1 s' * rank, created_at, updated_at"
+        " FROM (SELECT *, row_number() OVER (ORDER BY ride_no DESC) AS rank FROM debit WHERE state = 'settled') d",
+        NOW,
+    )
+    await filled.execute("VACUUM (ANALYZE) refund")
+    said = f"{going_on}, ARRAY{stopped}::integer[]"
+    reads = await claim_reads(filled, NOW, said, "refund")
+    assert reads - {"Index Scan by account_no_due_at_idx"} == {  # That of a month without refunds may be either.
+        "Index Scan by account_no_due_at_idx1",
+        "Index Scan by account_no_coalesce_due_at_idx",
+        "Index Scan by pkey",
+    }
+    rows = await filled.fetch(QUERIES["claim_refunds_stopped"], 1, NOW, NOW, 256, going_on, stopped)
+    assert len(rows) == found
+
+
 async def test_the_settled_debits_of_a_bench_lie_in_whole_months(filled: Connection) -> None:
     months = await filled.fetch(
         "SELECT tableoid::regclass::text, count(*) FROM debit WHERE state = 'settled' GROUP BY 1 ORDER BY 1"

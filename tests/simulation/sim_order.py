@@ -10,6 +10,7 @@ TIES = (
     ("claim_debits_stopped", "ORDER BY due_at", ", ride_no, ordinal"),
     ("claim_refunds", "ORDER BY r.due_at", ", r.ride_no, r.ordinal, r.refund_ordinal"),
     ("claim_refunds_stopped", "ORDER BY r.due_at", ", r.ride_no, r.ordinal, r.refund_ordinal"),
+    ("claim_refunds_stopped", "ORDER BY due_at", ", ride_no, ordinal, refund_ordinal"),
     ("claim_policies", "ORDER BY d.policy_at", ", d.ride_no, d.ordinal"),
     ("claim_holds", "ORDER BY due_at", ", session_key"),
     ("claim_agreements", "ORDER BY due_at", ", agreement_no"),

@@ -114,11 +114,11 @@ class CollectionStore(BatchStore, StopStore):
         self, account_no: int, now: datetime, machine_at: datetime, claim_max: int, stopped: Standing
     ) -> list[RefundRow]:
         """Due refunds of an account that nobody holds, locked until commit."""
-        due = (account_no, now, machine_at, claim_max)
-        if stopped.paused or stopped.refunds:
-            rows = await self.all("claim_refunds_stopped", *due)
+        due, submitting = (account_no, now, machine_at, claim_max), not (stopped.paused or stopped.refunds)
+        if submitting and not stopped.refund_tariffs:
+            rows = await self.all("claim_refunds", *due)
         else:
-            rows = await self.all("claim_refunds", *due, stopped.refund_tariffs)
+            rows = await self.all("claim_refunds_stopped", *due, submitting, stopped.refund_tariffs)
         return list(map(_refund_row, rows))
 
     async def claim_policies(self, account_no: int, now: datetime, claim_max: int) -> list[DebitRow]:

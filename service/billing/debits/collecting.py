@@ -236,6 +236,7 @@ class Book:
             provider_key=provider_key(debit.session_key.bytes, "refund", debit.ordinal * 1000 + start.ordinal),
             debit_key=start.receipt.key,
             debit_ref=start.receipt.provider_ref,
+            tariff_no=debit.tariff_no,
             created_at=self.now,
             reason=start.reason,
             due_at=self.now,

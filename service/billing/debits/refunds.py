@@ -50,7 +50,7 @@ class Refund(msgspec.Struct, frozen=True, kw_only=True):
     """One refund against one receipt (`debit_key`, `debit_ref`) of a debit; it is given back whole or not at all.
 
     Where the provider says otherwise an operator decides, and `amount_minor` is what he found was given back. `resent`
-    counts how often it was sent again since nobody found it.
+    counts how often it was sent again since nobody found it; `tariff_no` is its debit's, by which it may be stopped.
     """
 
     ride_no: int
@@ -67,6 +67,7 @@ class Refund(msgspec.Struct, frozen=True, kw_only=True):
     created_at: datetime
     reason: str
     debit_ref: str | None = None
+    tariff_no: int | None = None
     state: RefundState = RefundState.NEW
     provider_ref: str | None = None
     code: str | None = None

@@ -557,6 +557,7 @@ CREATE TABLE refund (
   provider_ref text,
   debit_key text NOT NULL,
   debit_ref text,
+  tariff_no integer,
   reason text NOT NULL,
   code text,
   attempts integer NOT NULL DEFAULT 0,
@@ -572,8 +573,10 @@ CREATE TABLE refund (
 ) PARTITION BY RANGE (ride_no);
 CREATE INDEX refund_by_provider_key ON refund (provider_key) WHERE state NOT IN ('succeeded', 'failed');
 CREATE INDEX refund_due ON refund (account_no, due_at) WHERE due_at IS NOT NULL;
--- While refunds are stopped: what was sent.
+-- While an account or a tariff is stopped: what was sent, and what waits of the other tariffs.
 CREATE INDEX refund_sent ON refund (account_no, due_at) WHERE due_at IS NOT NULL AND state <> 'new';
+CREATE INDEX refund_waiting ON refund (account_no, coalesce(tariff_no, 0), due_at)
+  WHERE due_at IS NOT NULL AND state = 'new';
 
 -- What is not sent to providers for now: debits, refunds or reports of an operator, one of its accounts or tariffs; who
 -- stopped it, who let it go on, and why. 'farebox' stops by itself where debits leave the usual.

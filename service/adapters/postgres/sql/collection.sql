@@ -81,20 +81,37 @@ ORDER BY d.due_at LIMIT $4
 FOR UPDATE OF d SKIP LOCKED;
 
 -- name: claim_refunds
--- Refunds of account $1, as claim_debits; while those of the tariffs $5 are stopped, of these only what was sent.
+-- Refunds of account $1, as claim_debits.
 SELECT r.* FROM refund r
 WHERE r.account_no = $1 AND r.due_at <= $2 AND (r.lease_until IS NULL OR r.lease_until <= $3)
-  AND (r.state NOT IN ('new', 'submitting') OR (r.state = 'submitting' AND r.lease_until IS NOT NULL)
-    OR cardinality($5::integer[]) = 0 OR NOT EXISTS (
-      SELECT FROM debit d WHERE d.ride_no = r.ride_no AND d.ordinal = r.ordinal AND d.tariff_no = ANY($5)))
 ORDER BY r.due_at LIMIT $4
 FOR UPDATE OF r SKIP LOCKED;
 
 -- name: claim_refunds_stopped
--- As claim_refunds while all of them are stopped: what was sent, and not answered.
-SELECT r.* FROM refund r
+-- As claim_refunds while refunds are stopped: what was sent and not answered, and with $5 those of all tariffs but $6; found
+-- as by claim_debits_stopped.
+SELECT r.* FROM (
+  (SELECT ride_no, ordinal, refund_ordinal, slot, due_at FROM refund
+   WHERE account_no = $1 AND due_at <= $2 AND (lease_until IS NULL OR lease_until <= $3) AND state <> 'new'
+     AND (state <> 'submitting' OR lease_until IS NOT NULL OR ($5 AND (tariff_no = ANY($6::integer[])) IS NOT TRUE))
+   ORDER BY due_at LIMIT $4)
+  UNION ALL
+  (SELECT waiting.* FROM (
+     SELECT 0 AS tariff_no UNION ALL SELECT tariff_no FROM tariff
+     WHERE operator_no = (SELECT operator_no FROM merchant_account WHERE account_no = $1)
+   ) t
+   CROSS JOIN LATERAL (
+     SELECT ride_no, ordinal, refund_ordinal, slot, due_at FROM refund
+     WHERE account_no = $1 AND due_at <= $2 AND (lease_until IS NULL OR lease_until <= $3) AND state = 'new'
+       AND coalesce(refund.tariff_no, 0) = t.tariff_no ORDER BY due_at LIMIT $4) waiting
+   WHERE $5 AND t.tariff_no <> ALL($6::integer[]))
+  ORDER BY due_at LIMIT $4
+) due
+JOIN refund r ON r.ride_no = due.ride_no AND r.ordinal = due.ordinal AND r.refund_ordinal = due.refund_ordinal
+  AND r.slot = due.slot
 WHERE r.account_no = $1 AND r.due_at <= $2 AND (r.lease_until IS NULL OR r.lease_until <= $3)
-  AND r.state <> 'new' AND (r.state <> 'submitting' OR r.lease_until IS NOT NULL)
+  AND (($5 AND (r.tariff_no = ANY($6::integer[])) IS NOT TRUE)
+    OR (r.state <> 'new' AND (r.state <> 'submitting' OR r.lease_until IS NOT NULL)))
 ORDER BY r.due_at LIMIT $4
 FOR UPDATE OF r SKIP LOCKED;
 
