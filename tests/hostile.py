@@ -62,6 +62,21 @@ async def send_bomb(bootstrap: str, topic: str, codec: str, length: int) -> None
     await _put(bootstrap, topic, _Packed(CODECS[codec], _record(length)))
 
 
+async def send_spoiled(bootstrap: str, topic: str, codec: str, *, checked: bool) -> None:
+    """A batch whose packed content is cut short; its checksum is that of it where it is `checked`. Raises what the
+    broker says of it."""
+    builder = _Packed(CODECS[codec], _record(MB))
+    del builder._buffer[-9:]
+    if not checked:
+        builder.build = lambda: bytearray(_flipped(_DefaultRecordBatchBuilderPy.build(builder)))
+    await _put(bootstrap, topic, builder)
+
+
+def _flipped(batch: bytearray) -> bytearray:
+    batch[_DefaultRecordBatchBuilderPy.CRC_OFFSET] ^= 0xFF
+    return batch
+
+
 async def _put(bootstrap: str, topic: str, builder: _DefaultRecordBatchBuilderPy) -> None:
     producer = AIOKafkaProducer(bootstrap_servers=bootstrap, max_request_size=16 * MB)
     await producer.start()

@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from itertools import repeat
 
 import pytest
-from hostile import CODECS, MB, send_bomb
+from aiokafka.errors import KafkaError
+from hostile import CODECS, MB, send_bomb, send_spoiled
 from intake_world import World, furnish
 
 from service.adapters.kafka_unpacking import ATTRIBUTES_AT, HEADER_BYTES, UNPACKED_BYTES_MAX, UnpackingError, unpacked
@@ -34,6 +35,9 @@ async def test_batches_that_unpack_to_gigabytes_are_set_aside_packed_and_their_p
     await world.drain(intake, 2)
     for codec in CODECS:
         await send_bomb(world.bootstrap, world.topic, codec, 12 * MB)
+        for checked in (False, True):  # What a broker takes apart itself, it refuses.
+            with pytest.raises(KafkaError):
+                await send_spoiled(world.bootstrap, world.topic, codec, checked=checked)
     for codec in BOMBS:
         await send_bomb(world.bootstrap, world.topic, codec, 200 * MB)
     await world.ride("behind", 20)
