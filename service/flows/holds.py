@@ -112,7 +112,7 @@ class Holds:
         provider = self._providers.of(merchant_account(row.account))
         within = row.policy.answer_within
         answer = await (open_first(provider, row, within) if first else call(provider, row, "ask", within))
-        return reply(await self._keep(row, answer))
+        return reply(await self._keep(row, answer, awaited=not first))
 
     async def get(self, operator_no: int, session_id: str) -> HoldReply:
         """The session's hold as it is known. Raises UnknownAskError."""
@@ -229,20 +229,25 @@ class Holds:
 
     # -------------------------------------------------------------- after the call
 
-    async def _keep(self, row: HoldRow, answer: HoldAnswer) -> HoldRow:
-        """Keeps what the provider answered; where somebody was faster, what he kept stands."""
-        kept = await self._save(row, answered(row.hold, answer, self._now(), row.policy))
+    async def _keep(self, row: HoldRow, answer: HoldAnswer, *, awaited: bool = True) -> HoldRow:
+        """Keeps what the provider answered; where somebody was faster, what he kept stands. `awaited`: a debit may be
+        waiting for it."""
+        kept = await self._save(row, answered(row.hold, answer, self._now(), row.policy), awaited=awaited)
         if kept is not None:
             return kept
         async with self._database.reading(HoldStore) as store:
             return await self._find(store, row.hold.operator_no, row.hold.session_id)
 
-    async def _save(self, row: HoldRow, hold: Hold, lease_until: datetime | None = None) -> HoldRow | None:
+    async def _save(
+        self, row: HoldRow, hold: Hold, lease_until: datetime | None = None, *, awaited: bool = False
+    ) -> HoldRow | None:
         async with self._database.transaction(HoldStore) as store:
             saved = await store.save_hold(hold, self._now(), lease_until)
             if saved is None:
                 return None
             changed = replace(row, hold=saved, lease_until=lease_until)
+            if awaited and (saved.state is not row.hold.state or saved.action != row.hold.action):
+                await store.wake_debits(saved, self._now())
             if saved.state is not row.hold.state:
                 await self._announce(store, changed)
             return changed

@@ -312,3 +312,27 @@ async def test_what_waits_for_the_rider_to_confirm_a_hold_is_cut_to_it_with_what
         await go_on(bench, 6)
         assert await bench.states(ride) == [("settled", 400, 400), ("needs_rider", 100, 0)]
         await assert_books_agree(bench)
+
+
+async def test_a_rider_who_confirms_the_hold_that_a_debit_waits_for_pays_at_once(database_url: str) -> None:
+    """The debit's own next look at its hold is minutes away; what he must do for that is how he pays now."""
+    async with open_bench(database_url, ORDERS) as bench:
+        confirm = OpenUrl("https://confirm.invalid")
+        bench.provider.next_hold = HoldStatus("pending", action=confirm)
+        ride, holds = await bench.ride(await bench.party(), 300), holds_of(bench)
+        await bench.collection.submit_round(bench.account_no)
+        assert await bench.states(ride) == [("new", 300, 0)]
+        await holds.resolve_round(bench.account_no)
+        await bench.collection.submit_round(bench.account_no)
+        assert await bench.states(ride) == [("needs_rider", 300, 0)]
+        for _ in range(8):
+            bench.pass_time(timedelta(minutes=10))
+            await bench.collection.submit_round(bench.account_no)
+        given = await bench.collection.ask_payment((ride.ride_no, 1))
+        assert (given.action, given.payable_until) == (confirm, None)
+        bench.provider.holds = dict.fromkeys(bench.provider.holds, HoldStatus("open", "hold-ref", 1000))
+        key = await bench.connection.fetchval("SELECT provider_key FROM hold WHERE session_id = $1", ride.session_id)
+        assert await holds.noticed(bench.account_no, key, HoldStatus("open", "hold-ref", 1000))
+        await bench.collection.submit_round(bench.account_no)
+        assert await bench.states(ride) == [("settled", 300, 300)]
+        await assert_books_agree(bench)

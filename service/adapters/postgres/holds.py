@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from service.adapters.postgres.agreements import AccountRow, AgreementStore, account_row, action_of, action_text
 from service.billing.agreements import Debt
 from service.billing.agreements.holds import Hold, HoldPolicy, HoldState, RideSeen
+from service.billing.debits.state import TO_CONFIRM, TO_OPEN
 from service.billing.keys import slot_of
 
 _FIELDS = tuple(name for name in Hold.__struct_fields__ if name not in ("action", "state"))
@@ -170,6 +171,10 @@ class HoldStore(AgreementStore):
             now,
         )
         return replace(hold, version=hold.version + 1) if saved else None
+
+    async def wake_debits(self, hold: Hold, now: datetime) -> None:
+        """Makes the debits due that wait for this hold."""
+        await self.run("wake_debits_of_hold", hold.session_key, hold.slot, now, [TO_CONFIRM, TO_OPEN])
 
     async def claim_holds(
         self,

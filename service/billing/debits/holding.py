@@ -10,7 +10,7 @@ from service.billing.debits import dunning
 from service.billing.debits.answers import needs_rider
 from service.billing.debits.events import OpenHold
 from service.billing.debits.money import Step
-from service.billing.debits.state import TO_CONFIRM, Debit, State, Terms
+from service.billing.debits.state import TO_CONFIRM, TO_OPEN, Debit, State, Terms
 
 UNSIGNED = "agreement_pending"
 """Why a hold was refused whose agreement the rider had not signed then (`billing.agreements.refusal`)."""
@@ -35,7 +35,7 @@ def hold_first(debit: Debit, now: datetime, terms: Terms) -> Step | None:
     if hold is None or unsigned or hold.state in ("expired", "completing", "completed", "released"):
         if hold is not None and hold.state == "completing":
             return waits, ()
-        return replace(waits, reason="waits for a hold"), (OpenHold(0 if hold is None else hold.ordinal + 1),)
+        return replace(waits, reason=TO_OPEN), (OpenHold(0 if hold is None else hold.ordinal + 1),)
     if hold.state == "requested":
         if hold.action is None:
             return waits, ()

@@ -59,6 +59,8 @@ Verify = Literal["present", "next"]
 the "next"."""
 TO_CONFIRM = "the hold needs the rider"
 """Why a debit needs the rider before it is tried for the first time."""
+TO_OPEN = "waits for a hold"
+"""Why a debit is not tried while a hold is being asked for."""
 
 
 UNWRITTEN = UUID(int=0)

@@ -14,6 +14,7 @@ from service.adapters.postgres.collection import CollectionStore, DebitKey, Debi
 from service.billing.debits.collecting import Book
 from service.billing.debits.events import (
     DebitEvent,
+    ImpossibleEventError,
     Notified,
     PaymentAnswered,
     PaymentWanted,
@@ -21,7 +22,7 @@ from service.billing.debits.events import (
     RetryAsked,
 )
 from service.billing.debits.refunds import REFUND_FINAL
-from service.billing.debits.state import Debit
+from service.billing.debits.state import Debit, waits_for_hold
 from service.billing.outcomes import NeedsRider, Outcome, Postponed, Prepared, Succeeded, Unknown
 from service.flows.clock import Clock
 from service.flows.collection.calls import CALL_SECONDS, debit_ref, debit_request
@@ -135,13 +136,21 @@ class Hearing:
             return provider_ref is not None and bool(await store.debits_by_provider_ref(provider_ref, account_no))
 
     async def ask_payment(self, key: DebitKey) -> Debit:
-        """What the rider has to do to pay a debit now: the debit with its `action`, which is polled afterwards.
+        """What the rider has to do to pay a debit now: the debit with its `action`, which is polled afterwards. One
+        that waits for him to confirm a hold is paid by that: it is given as it is.
 
         The intent is committed before the provider is asked, and no transaction is open meanwhile. Raises KeyError for
         no such debit, ImpossibleEventError for one that can't be paid by him now, NoPaymentError where the provider
         gave him nothing to do. The account's provider must be open in this process.
         """
-        debit = (await self.happen([(key, PaymentWanted())]))[key]
+        try:
+            debit = (await self.happen([(key, PaymentWanted())]))[key]
+        except ImpossibleEventError:
+            async with self._database.reading(CollectionStore) as store:
+                waiting = (await store.read_debits([key[0]]))[key].debit
+            if not waits_for_hold(waiting) or waiting.action is None:
+                raise
+            return waiting
         outcome: Outcome = Unknown("not asked")
         for _ in range(PREPARED_MAX):
             async with self._database.reading(CollectionStore) as store:

@@ -61,6 +61,17 @@ UPDATE hold SET state = $4, cap_minor = $5, provider_ref = $6, action = $7, reas
   opened_at = $10, expires_at = $11, asks = $12, due_at = $13, lease_until = $14, updated_at = $15, version = version + 1
 WHERE session_key = $1 AND slot = $2 AND version = $3;
 
+-- name: wake_debits_of_hold
+-- The ride's debits that wait for their hold are due at $3, now that there is news of it; who has one in hand looks at the
+-- hold by himself.
+WITH waiting AS (
+  SELECT d.ride_no, d.ordinal FROM session_key k JOIN debit d ON d.ride_no = k.ride_no AND d.slot = k.slot
+  WHERE k.session_key = $1 AND k.slot = $2 AND d.state IN ('new', 'retry_wait', 'needs_rider')
+    AND d.reason = ANY($4::text[]) AND d.due_at > $3 AND d.lease_until IS NULL
+  FOR UPDATE OF d SKIP LOCKED
+)
+UPDATE debit d SET due_at = $3 FROM waiting w WHERE d.ride_no = w.ride_no AND d.ordinal = w.ordinal;
+
 -- name: claim_holds
 -- Holds of account $1 in the states $5 that are due at $2 (business) and that nobody holds at $3 (machine).
 WITH due AS (
