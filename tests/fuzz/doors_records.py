@@ -25,10 +25,12 @@ from service.billing.events import (
 )
 from service.billing.events.exports import record_of_line
 from service.billing.events.strict_json import TEXT_LENGTH_MAX, MalformedEventError
-from service.billing.facts.quarantine import QUARANTINE_PREFIX, encode_quarantined
+from service.billing.facts.quarantine import QUARANTINE_PREFIX, RECORD_BYTES_MAX, encode_quarantined, record_bytes
 from service.billing.keys import session_key_bytes
 from service.billing.rides import Revision, Ride
 
+OURS_BYTES_MAX = 16_000
+"""What our own headers may come to: with them a record still fits into the 1,048,588 bytes that a broker takes."""
 KEY = b"key"
 """The line of an input that is the record's key; all others are headers."""
 WORDS = (
@@ -99,8 +101,13 @@ def _catalog() -> Catalog:
 
 
 def _replayed(record: RawRecord, refused: Malformed) -> None:
-    """What goes to the quarantine topic is the record itself behind our own headers, and is refused the same again."""
+    """What goes to the quarantine topic is the record itself behind our own headers, and is refused the same again; of
+    one that is too long only those."""
     fact = encode_quarantined(record, refused)
+    assert record_bytes(*fact) < RECORD_BYTES_MAX + OURS_BYTES_MAX
+    if record_bytes(record.key, record.headers, record.value) > RECORD_BYTES_MAX:
+        assert all(name.startswith(QUARANTINE_PREFIX) for name, _ in fact.headers)
+        return
     own = tuple((name, value) for name, value in fact.headers if not name.startswith(QUARANTINE_PREFIX))
     theirs = tuple(header for header in record.headers if not header[0].startswith(QUARANTINE_PREFIX))
     assert own == theirs
