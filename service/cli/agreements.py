@@ -22,7 +22,14 @@ from service.billing.outcomes import Outcome, Postponed, Unknown
 from service.cli.connections import BY, REASON, business_now, carry_out, database_of, fail, load_settings, named_values
 from service.cli.plain import say
 from service.flows.account_checks import Finding, check_accounts, in_words
-from service.flows.accounts import add_account, change_account, check_account, list_accounts
+from service.flows.accounts import (
+    account_door,
+    add_account,
+    change_account,
+    check_account,
+    list_accounts,
+    remove_account,
+)
 from service.flows.operators import OperatorError, operator_of
 from service.flows.stops import UnknownStopError, resume_account, stop_account
 
@@ -64,7 +71,8 @@ def add_command(
 ) -> None:
     """Add a merchant account, and see by a call that moves nothing whether its credentials are good.
 
-    Exit code 3: it was added, and its provider did not say yes.
+    Exit code 3: it was added, and its provider did not say yes: put it right with `farebox account change`, or take it
+    away with `farebox account remove`.
     """
     settings = load_settings()
     chosen = named_values(pairs, "--setting", digits_max=DIGITS_MAX)
@@ -81,12 +89,13 @@ def add_command(
                 settings=chosen,
                 now=await business_now(database),
                 secrets_elsewhere=unchecked,
+                door=account_door(provider, owner.operator_id, account_id),
             )
             return owner.operator_id, added, None if unchecked else await check_account(added)
 
     owner, added, wrong = carry_out(work(), AskError, AccountSettingsError, OperatorError)
     click.echo(f"account {added.account_id} at {added.provider} added, number {added.account_no}")
-    click.echo(f"notifications: POST /v1/providers/{provider}/{owner}.{account_id}/notifications")
+    click.echo(f"notifications: POST {account_door(provider, owner, account_id)}")
     _say_ceiling(added)
     _say_checked(added, wrong, operator_id)
 
@@ -102,8 +111,8 @@ def change_command(
 ) -> None:
     """Change some of an account's settings, and see by a call that moves nothing whether its credentials are good.
 
-    Who runs takes them up within seconds. Its id and its provider stay: its debits are there. Exit code 3: it was
-    changed, and its provider did not say yes.
+    Who runs takes them up within seconds. Its id and its provider stay: its debits are there; so does its currency once
+    riders have signed. Exit code 3: it was changed, and its provider did not say yes.
     """
     settings = load_settings()
     removed = [pair[:-1] for pair in pairs if pair.endswith("=") and pair.count("=") == 1]
@@ -111,14 +120,16 @@ def change_command(
 
     async def work() -> tuple[MerchantAccount, Outcome | None]:
         async with database_of(settings) as database:
+            owner = await _operator(database, operator_id)
             changed = await change_account(
                 database,
-                (await _operator(database, operator_id)).operator_no,
+                owner.operator_no,
                 account_id,
                 base_url=base_url,
                 settings=chosen,
                 removed=removed,
                 secrets_elsewhere=unchecked,
+                operator_id=owner.operator_id,
             )
         return changed, None if unchecked else await check_account(changed)
 
@@ -126,6 +137,25 @@ def change_command(
     click.echo(f"account {changed.account_id} at {changed.provider} changed")
     _say_ceiling(changed)
     _say_checked(changed, wrong, operator_id)
+
+
+@account.command("remove")
+@click.argument("account_id", metavar="ID")
+@click.option("--operator", "operator_id", help="Whose it is.  [default: the default operator]")
+def remove_command(account_id: str, operator_id: str | None) -> None:
+    """Take away an account that was added by mistake.
+
+    Possible while nothing refers to it: no agreement (so no hold, debit or refund), no notification or dispute, and no
+    stop. Another that is in use can be paused. Who runs forgets it within seconds.
+    """
+    settings = load_settings()
+
+    async def work() -> None:
+        async with database_of(settings) as database:
+            await remove_account(database, (await _operator(database, operator_id)).operator_no, account_id)
+
+    carry_out(work(), AskError, OperatorError)
+    click.echo(f"account {account_id} removed")
 
 
 @account.command("list")
@@ -251,7 +281,7 @@ def _say_checked(at: MerchantAccount, wrong: Outcome | None, operator_id: str | 
     again = f"; ask again with `farebox account check {at.account_id}{whose}`" if silent else ""
     say(f"but {at.base_url} {said}", err=True)
     change = f"farebox account change {at.account_id}{whose} --setting NAME=VALUE"
-    click.echo(f"put it right with `{change}`{again}", err=True)
+    click.echo(f"put it right with `{change}`{again}; or `farebox account remove {at.account_id}{whose}`", err=True)
     sys.exit(CHECK_FAILED)
 
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from service.adapters.postgres import Database
 from service.adapters.postgres.agreements import AccountRow, AgreementStore, OwnedAccount
@@ -15,6 +15,8 @@ from service.adapters.providers.port import MerchantAccount
 from service.billing.agreements.asking import ConflictingAskError, InvalidAskError, UnknownAskError
 from service.billing.outcomes import Outcome
 
+CURRENCY = "currency"
+"""The setting that says in what an account debits, where its provider has several."""
 ACCOUNT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 
 
@@ -39,10 +41,12 @@ async def add_account(
     settings: dict[str, Any],
     now: datetime,
     secrets_elsewhere: bool = False,
+    door: str | None = None,
 ) -> MerchantAccount:
     """Adds a merchant account after a look at its settings; the provider is not called.
 
-    `secrets_elsewhere`: what the settings refer to is not on this machine, so they are not tried. Raises AskError
+    `secrets_elsewhere`: what the settings refer to is not on this machine, so they are not tried. `door`: where a
+    `notify_url` must lead, see `account_door`; None where notifications are heard by somebody else. Raises AskError
     naming the field, or AccountSettingsError for settings that can't be used.
     """
     if not ACCOUNT_ID.fullmatch(account_id):
@@ -52,6 +56,7 @@ async def add_account(
     _check_address(base_url)
     account = MerchantAccount(0, account_id, provider, base_url, settings)
     await _try(account, secrets_elsewhere=secrets_elsewhere)
+    _check_door(account, door)
     async with database.transaction(AgreementStore) as store:
         number = await store.add_account(operator_no, account_id, provider, base_url, settings, now)
     if number is None:
@@ -72,9 +77,12 @@ async def change_account(
     settings: Mapping[str, Any],
     removed: Iterable[str] = (),
     secrets_elsewhere: bool = False,
+    operator_id: str | None = None,
 ) -> MerchantAccount:
     """Changes some of an account's settings, or its provider's address, after a look at them; who runs takes them up
-    within seconds. Raises AskError naming the field, or AccountSettingsError for settings that can't be used.
+    within seconds. Its currency stays once riders have signed. `operator_id`: whose door a `notify_url` must lead to,
+    None where notifications are heard by somebody else. Raises AskError naming the field, or AccountSettingsError for
+    settings that can't be used.
     """
     known = [row.account for row in await list_accounts(database) if row.operator_no == operator_no]
     row = next((row for row in known if row.account_id == account_id), None)
@@ -85,9 +93,36 @@ async def change_account(
     _check_address(base_url or row.base_url)
     account = MerchantAccount(row.account_no, account_id, row.provider, base_url or row.base_url, merged)
     await _try(account, secrets_elsewhere=secrets_elsewhere)
+    _check_door(account, None if operator_id is None else account_door(row.provider, operator_id, account_id))
     async with database.transaction(AgreementStore) as store:
+        if merged.get(CURRENCY) != row.settings.get(CURRENCY):
+            await _check_currency(store, operator_no, account_id)
         await store.change_account(operator_no, account_id, account.base_url, merged)
     return account
+
+
+async def remove_account(database: Database, operator_no: int, account_id: str) -> None:
+    """Takes an account away that nothing refers to: one that was added by mistake. Raises AskError where there is no
+    such account, or something does."""
+    async with database.transaction(AgreementStore) as store:
+        uses = await store.account_uses(operator_no, account_id)
+        if uses is None:
+            raise UnknownAskError("account_id", f"the operator has no merchant account {account_id}")
+        counts = {"agreements": uses.agreements, "notifications": uses.notifications, "disputes": uses.disputes}
+        counts["stops, also those that ended"] = uses.stops
+        if told := ", ".join(f"{what}: {count}" for what, count in counts.items() if count):
+            raise ConflictingAskError(
+                "account_id",
+                f"account {account_id} stays, for something refers to it ({told}): put it right with `farebox account"
+                f" change {account_id} --setting NAME=VALUE`, or have nothing sent with `farebox account pause"
+                f" {account_id} --reason WHY`",
+            )
+        await store.remove_account(uses.account_no)
+
+
+def account_door(provider: str, operator_id: str, account_id: str) -> str:
+    """The path at which the provider's notifications for an account are let in."""
+    return f"/v1/providers/{provider}/{operator_id}.{account_id}/notifications"
 
 
 async def check_account(account: MerchantAccount) -> Outcome | None:
@@ -104,6 +139,31 @@ async def _try(account: MerchantAccount, *, secrets_elsewhere: bool) -> None:
     declared_capabilities(account)
     if not secrets_elsewhere:
         await open_provider(account).close()
+
+
+def _check_door(account: MerchantAccount, door: str | None) -> None:
+    """A `notify_url` leads to the account's own door, as whoever stands before `serve` calls it: its path may begin
+    with more, its host is the operator's to know."""
+    url = account.settings.get("notify_url")
+    if door is None or url is None or unquote(urlsplit(str(url)).path).endswith(door):
+        return
+    raise InvalidAskError(
+        "settings",
+        f"settings.notify_url {url} does not lead to this account: its path is to be {door}, or to end with that"
+        " where a proxy puts something before it; else the provider's notifications get a 404",
+    )
+
+
+async def _check_currency(store: AgreementStore, operator_no: int, account_id: str) -> None:
+    """Refuses another currency once riders have signed."""
+    uses = await store.account_uses(operator_no, account_id)
+    if uses is not None and uses.agreements:
+        raise ConflictingAskError(
+            "settings",
+            f"the currency of account {account_id} stays as it is: agreements are signed on it ({uses.agreements}), and"
+            " what is debited on them is collected and given back in it; for another currency add another account, and"
+            " have riders sign there",
+        )
 
 
 def _check_address(base_url: str) -> None:

@@ -313,18 +313,15 @@ async def run_collect(process: Process) -> None:
             """Reads the clock, and takes up merchant accounts that are new."""
             async with database.reading(CatalogStore) as store:
                 clock.read(await store.installation())
-            for owned in await list_accounts(database):
-                number, new = owned.account.account_no, owned.account.account_no not in known
-                known[number] = owned
-                if new:
-                    tasks.create_task(begin(number))
+            for number in await _new_accounts(database, known):
+                tasks.create_task(begin(number))
             return 0
 
         async def begin(number: int) -> None:
             """An account's rounds, once its provider was asked and does not refuse it."""
-            if not await watch.until_usable(process, lambda: known[number]):
+            if not await watch.until_usable(process, lambda: known.get(number)):
                 return
-            tasks.create_task(watch.run(process, lambda: [known[number]]))
+            tasks.create_task(watch.run(process, lambda: [known[number]] if number in known else []))
             tasks.create_task(_collect_account(process, collection, number))
             for what, one_round, idle in (
                 ("policies", collection.policy_round, 1.0),
@@ -354,6 +351,16 @@ def _look_for_cycles_seldom() -> None:
     """A debit is many objects and no cycle: looking for those at Python's pace takes a sixth of its time."""
     gc.freeze()
     gc.set_threshold(50_000, 10, 10)
+
+
+async def _new_accounts(database: Database, known: dict[int, OwnedAccount]) -> set[int]:
+    """Reads the merchant accounts into `known`; returns which are new. One that was removed goes out of it: nothing
+    refers to it, so that its rounds find nothing."""
+    before = set(known)
+    present = {owned.account.account_no: owned for owned in await list_accounts(database)}
+    known.clear()
+    known.update(present)
+    return present.keys() - before
 
 
 async def _collect_account(process: Process, collection: Collection, number: int) -> None:

@@ -50,24 +50,49 @@ class AccountWatch:
         findings = await check_accounts(self._providers, asking)
         for owned, finding in zip(asking, findings, strict=True):
             self._note(owned, finding)
-        refused = (asked.finding.name for asked in self._asked.values() if asked.finding.verdict == "refused")
-        self._health.refused_accounts = sorted(refused)
+        self._tell()
         return findings
 
-    async def until_usable(self, process: Process, account: Callable[[], OwnedAccount]) -> bool:
-        """Waits until the account was asked about and not refused; False when told to stop before."""
+    def forget(self, account_no: int) -> None:
+        """An account was removed: nothing is said of it any more."""
+        asked = self._asked.pop(account_no, None)
+        if asked is not None:
+            ACCOUNT_USABLE.remove(asked.finding.name)
+            self._tell()
+
+    async def until_usable(self, process: Process, account: Callable[[], OwnedAccount | None]) -> bool:
+        """Waits until the account was asked about and not refused; False when told to stop before, and where it was
+        removed (`account` says None), which is forgotten."""
+        seen: OwnedAccount | None = None
         while not process.stopping.is_set():
-            await self.look([account()])
-            if self.usable(account()):
+            owned = account()
+            if owned is None:
+                if seen is not None:
+                    self.forget(seen.account.account_no)
+                return False
+            seen = owned
+            await self.look([owned])
+            if account() == owned and self.usable(owned):
                 return True
             await process.pause(LOOK_SECONDS)
         return False
 
     async def run(self, process: Process, accounts: Callable[[], Sequence[OwnedAccount]]) -> None:
-        """Looks again and again until the process is told to stop."""
+        """Looks again and again until the process is told to stop; what it saw and is not there any more is
+        forgotten."""
+        seen: set[int] = set()
         while not process.stopping.is_set():
-            await self.look(accounts())
+            present = accounts()
+            numbers = {owned.account.account_no for owned in present}
+            for account_no in seen - numbers:
+                self.forget(account_no)
+            seen = numbers
+            await self.look(present)
             await process.pause(LOOK_SECONDS)
+
+    def _tell(self) -> None:
+        refused = (asked.finding.name for asked in self._asked.values() if asked.finding.verdict == "refused")
+        self._health.refused_accounts = sorted(refused)
 
     def _note(self, owned: OwnedAccount, finding: Finding) -> None:
         before = self._asked.get(owned.account.account_no)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncpg
 import pytest
 from command_line import Farebox, command
 
@@ -72,3 +73,78 @@ async def test_who_was_refused_hears_how_to_put_it_right_before_and_after(farebo
     for code in (3, 2):
         ended, _, said = await farebox(*words, "--setting", "api_key=key")
         assert (ended, way in said) == (code, True), said
+
+
+SCORE = [
+    *("mchid=1900007291", "appid=wx1", "service_id=2002000000000558", "service_introduction=Bike"),
+    *("need_user_confirm=false", "merchant_serial_no=1D"),
+    *("merchant_private_key_file=/secrets/key", "api_v3_key_file=/secrets/v3"),
+]
+DOOR = "/v1/providers/wechatpay/default.score/notifications"
+
+
+async def test_a_notify_url_leads_to_the_account_s_own_door(farebox: Farebox) -> None:
+    """Its host is the operator's to know, and a proxy may put something before its path."""
+    pairs = [word for setting in SCORE for word in ("--setting", setting)]
+    add = ("account", "add", "score", "--provider", "wechatpay", "--url", "http://p.invalid", "--unchecked", *pairs)
+    for wrong in (
+        "https://farebox.example/notify",
+        "https://farebox.example/v1/providers/wechatpay/default.other/notifications",
+        "https://farebox.example/v1/providers/wechatpay/city.score/notifications",
+        f"https://farebox.example{DOOR}/",
+    ):
+        code, told, said = await farebox(*add, "--setting", f"notify_url={wrong}")
+        assert (code, told) == (2, ""), wrong
+        assert f"its path is to be {DOOR}, or to end with that" in said
+    code, told, said = await farebox(*add, "--setting", f"notify_url=https://farebox.example/edge{DOOR}")
+    assert (code, said) == (0, "")
+    assert f"notifications: POST {DOOR}" in told
+    change = ("account", "change", "score", "--unchecked", "--setting")
+    code, _, said = await farebox(*change, "notify_url=https://farebox.example/v1/providers/wechatpay/score")
+    assert code == 2 and DOOR in said
+    assert (await farebox(*change, f"notify_url=https://other.example{DOOR}"))[0] == 0
+
+
+async def sign(database_url: str, account_id: str) -> None:
+    """An agreement on an account."""
+    connection = await asyncpg.connect(database_url)
+    await connection.execute("INSERT INTO rider (operator_no, rider_ref) VALUES (1, $1)", account_id)
+    await connection.execute(
+        "INSERT INTO agreement (operator_no, agreement_id, rider_no, account_no, state, currency, time_zone, language,"
+        " provider_key, created_at, updated_at) SELECT 1, $1, rider_no, account_no, 'revoked', 'EUR', 'Europe/Berlin',"
+        " 'en', 'k', now(), now() FROM rider, merchant_account WHERE rider_ref = $1 AND account_id = $1",
+        account_id,
+    )
+    await connection.close()
+
+
+async def test_a_currency_can_be_put_right_until_somebody_has_signed_in_it(farebox: Farebox, database_url: str) -> None:
+    words = ("--provider", "stripe", "--url", "http://p.invalid", "--setting", "secret_key_env=K", "--unchecked")
+    assert (await farebox("account", "add", "cards", *words, "--setting", "currency=USD"))[0] == 0
+    change = ("account", "change", "cards", "--unchecked", "--setting")
+    assert (await farebox(*change, "currency=EUR"))[0] == 0
+    await sign(database_url, "cards")
+    code, told, said = await farebox(*change, "currency=GBP")
+    assert (code, told) == (2, "")
+    assert "the currency of account cards stays as it is" in said and "add another account" in said
+    assert (await farebox(*change, "currency=EUR", "--setting", "hold=manual_capture"))[0] == 0
+    assert 'currency="EUR"' in (await farebox("account", "list"))[1]
+
+
+async def test_an_account_that_was_added_by_mistake_goes_while_nothing_refers_to_it(
+    farebox: Farebox, database_url: str
+) -> None:
+    words = ("--provider", "sandbox", "--url", "http://127.0.0.1:9", "--setting", "api_key=key")
+    for account_id in ("mistake", "used", "stopped"):
+        code, _, said = await farebox("account", "add", account_id, *words)
+        assert code == 3 and f"or `farebox account remove {account_id}`" in said
+    await sign(database_url, "used")
+    assert (await farebox("account", "pause", "stopped", "--reason", "why"))[0] == 0
+    for account_id, what in (("used", "(agreements: 1)"), ("stopped", "(stops, also those that ended: 3)")):
+        code, told, said = await farebox("account", "remove", account_id)
+        assert (code, told) == (2, "") and what in said, said
+        assert f"farebox account pause {account_id}" in said
+    assert await farebox("account", "remove", "mistake") == (0, "account mistake removed\n", "")
+    code, _, said = await farebox("account", "remove", "mistake")
+    assert code == 2 and "no merchant account mistake" in said
+    assert "mistake" not in (await farebox("account", "list"))[1]

@@ -20,6 +20,11 @@ from service.lab.provider.mirror import terms_of
 from service.lab.provider.rows import Account
 from service.lab.servers import Servers
 
+ADD = (
+    "INSERT INTO merchant_account (operator_no, account_id, provider, base_url, settings, created_at)"
+    " VALUES (1, $1, 'sandbox', $2, $3, now())"
+)
+
 
 @pytest.fixture
 async def installation(servers: Servers, migrated_template: str, tmp_path: Path) -> AsyncIterator[Installation]:
@@ -32,13 +37,7 @@ async def account(installation: Installation, sandbox: Peer, name: str, *, url: 
     terms = terms_of(Capabilities(), confirm_agreement=False)
     await sandbox.call("PUT", "/accounts", Account(name, f"key-of-{name}", terms))
     settings = {"api_key": key or f"key-of-{name}", "capabilities": msgspec.to_builtins(Capabilities())}
-    await installation.connection.execute(
-        "INSERT INTO merchant_account (operator_no, account_id, provider, base_url, settings, created_at)"
-        " VALUES (1, $1, 'sandbox', $2, $3, now())",
-        name,
-        url or sandbox.url,
-        json.dumps(settings),
-    )
+    await installation.connection.execute(ADD, name, url or sandbox.url, json.dumps(settings))
     await installation.connection.execute("INSERT INTO rider (operator_no, rider_ref) VALUES (1, $1)", name)
     await installation.connection.execute(
         "INSERT INTO agreement (operator_no, agreement_id, rider_no, account_no, state, currency, time_zone, language,"
@@ -67,6 +66,7 @@ async def test_an_account_that_is_refused_is_named_and_waits_until_it_is_good(in
         async with peer() as sandbox:
             await account(installation, sandbox, "wrong", key="a guess")
             await account(installation, sandbox, "good")
+            await installation.connection.execute(ADD, "mistake", sandbox.url, json.dumps({"api_key": "nobody's"}))
             await account(installation, sandbox, "deaf", url=f"http://127.0.0.1:{deaf.getsockname()[1]}")
             await installation.role("collect", FAREBOX_HEALTH_PORT=str(health))
             await installation.role("serve", FAREBOX_HTTP_PORT=str(http))
@@ -80,7 +80,7 @@ async def test_an_account_that_is_refused_is_named_and_waits_until_it_is_good(in
                 return told is not None and told.get("refused_accounts", []) == refused
 
             for port in (health, http):
-                await installation.until(lambda port=port: named(port, ["default.wrong"]), "named")  # type: ignore[misc]  # mypy infers no type for a default.
+                await installation.until(lambda port=port: named(port, ["default.mistake", "default.wrong"]), "named")  # type: ignore[misc]  # mypy infers no type for a default.
 
             async def signed() -> bool:
                 return (await states())["good"] == "active"
@@ -94,6 +94,9 @@ async def test_an_account_that_is_refused_is_named_and_waits_until_it_is_good(in
             metrics = await probe(health, "/metrics")
             assert 'farebox_account_usable{account="default.wrong"} 0.0' in metrics
             assert 'farebox_account_usable{account="default.good"} 1.0' in metrics
+            await installation.connection.execute("DELETE FROM merchant_account WHERE account_id = 'mistake'")
+            for port in (health, http):
+                await installation.until(lambda port=port: named(port, ["default.wrong"]), "the removed one forgotten")  # type: ignore[misc]  # As above.
             await installation.connection.execute(
                 "UPDATE merchant_account SET settings = jsonb_set(settings, '{api_key}', '\"key-of-wrong\"')"
                 " WHERE account_id = 'wrong'"

@@ -37,6 +37,16 @@ class OwnedAccount(msgspec.Struct, frozen=True):
     account: AccountRow
 
 
+class AccountUses(msgspec.Struct, frozen=True):
+    """How much refers to a merchant account; `stops`: those of before, too."""
+
+    account_no: int
+    agreements: int
+    notifications: int
+    disputes: int
+    stops: int
+
+
 class AgreementSetting(msgspec.Struct, frozen=True):
     """What a new agreement is decided against. `account` is None where there is none; `accounts` counts them."""
 
@@ -78,6 +88,15 @@ class AgreementStore(BatchStore):
         """Another address, other settings; False when there is no such account."""
         text = msgspec.json.encode(settings).decode()
         return await self.run("change_account", operator_no, account_id, base_url, text) == 1
+
+    async def account_uses(self, operator_no: int, account_id: str) -> AccountUses | None:
+        """What refers to an account, which is locked until the commit; None: there is no such account."""
+        row = await self.one("account_uses", operator_no, account_id)
+        return None if row is None else AccountUses(**dict(row))
+
+    async def remove_account(self, account_no: int) -> None:
+        """Takes an account away that nothing refers to; asyncpg.ForeignKeyViolationError where something does."""
+        await self.run("remove_account", account_no)
 
     async def setting(self, operator_no: int, account_id: str | None) -> AgreementSetting | None:
         """What a new agreement is decided against; None: no such operator."""

@@ -13,6 +13,21 @@ FROM merchant_account m JOIN operator o ON o.operator_no = m.operator_no ORDER B
 -- Where an account's provider is and what its settings are; its id and number stay for ever.
 UPDATE merchant_account SET base_url = $3, settings = $4 WHERE operator_no = $1 AND account_id = $2;
 
+-- name: account_uses
+-- What refers to account $2 of an operator; it is locked, so that nothing new does before the commit. Holds, debits and
+-- refunds are all of agreements.
+SELECT m.account_no,
+  (SELECT count(*) FROM agreement a WHERE a.account_no = m.account_no) AS agreements,
+  (SELECT count(*) FROM notification n WHERE n.account_no = m.account_no) AS notifications,
+  (SELECT count(*) FROM dispute_question q WHERE q.account_no = m.account_no)
+    + (SELECT count(*) FROM dispute_unheard u WHERE u.account_no = m.account_no) AS disputes,
+  (SELECT count(*) FROM stop s WHERE s.account_no = m.account_no) AS stops
+FROM merchant_account m WHERE m.operator_no = $1 AND m.account_id = $2 FOR UPDATE OF m;
+
+-- name: remove_account
+-- An account that nothing refers to; what came to do so meanwhile keeps it, by its foreign key.
+DELETE FROM merchant_account WHERE account_no = $1;
+
 -- name: agreement_setting
 -- What a new agreement is decided against: the operator, and the account it names or the only one there is.
 SELECT o.operator_id, o.time_zone, o.currency, m.account_no, m.account_id, m.provider, m.base_url, m.settings,
