@@ -88,10 +88,11 @@ class NotFound(msgspec.Struct, frozen=True, tag=True):
 
 
 class NeedsRider(msgspec.Struct, frozen=True, tag=True):
-    """Not executed until the rider does something."""
+    """Not executed until the rider does something; `advice` is what, in our words, where there is no action."""
 
     code: str
     action: RiderAction | None = None
+    advice: str = ""
 
 
 class Rejected(msgspec.Struct, frozen=True, tag=True):

@@ -18,6 +18,7 @@ from rich.progress import open as open_with_progress
 from service.billing.events import Malformed, RideEvent, Skipped, decode
 from service.billing.events.exports import record_of_line
 from service.billing.events.strict_json import MalformedEventError
+from service.cli.connections import fail
 from service.cli.plain import say
 
 
@@ -50,8 +51,7 @@ def validate_command(file: str) -> None:
                 elif isinstance(answer, Skipped):
                     click.echo(f"line {number}: skipped, {answer.type!r} is no event of a ride")
     except OSError as error:
-        click.echo(f"{file} can't be read: {error.strerror}", err=True)
-        sys.exit(2)
+        fail(f"{file} can't be read: {error.strerror}; give a file with one JSON object on a line, or - for stdin")
     click.echo(f"{counts[RideEvent]} valid, {counts[Malformed]} invalid, {counts[Skipped]} skipped")
     sys.exit(1 if counts[Malformed] else 0)
 

@@ -10,7 +10,7 @@ from litestar import Response, post
 from litestar.params import FromPath, RawBody
 from msgspec import Meta
 
-from service.adapters.postgres.reading import DebitRow
+from service.adapters.postgres.reading import DebitRow, RideRows
 from service.billing.adjustments import AMOUNT_MAX, AdjustmentError
 from service.billing.events import Adjustment
 from service.flows.decisions import adjust_ride
@@ -21,7 +21,7 @@ from service.web.doors import doors_of
 from service.web.idempotency import HEADER, Key, once
 from service.web.problems import FieldProblem, ProblemError, conflict, invalid, not_found
 from service.web.shapes import RefundAnswer, SessionView
-from service.web.views import refund_answer, ride_of, session_view
+from service.web.views import money_of, refund_answer, ride_of, session_view
 
 Amount = Annotated[int, Meta(ge=1, le=AMOUNT_MAX, description="Minor units of `currency`, above 0.")]
 Code = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_]{0,31}$", description="Stands on the receipt, such as `damage`.")]
@@ -101,7 +101,7 @@ async def refund_debit(
     await debit_of(request, debit_id)
 
     async def work() -> tuple[int, RefundAnswer]:
-        row, _ = await debit_of(request, debit_id)
+        row, rows = await debit_of(request, debit_id)
         adjustment = Adjustment(
             kind="refund",
             code=asked.code,
@@ -111,34 +111,41 @@ async def refund_debit(
             adjustment_id=idempotency_key,
             by=asked.by or access_of(request).operator_id,
         )
-        await _adjust(request, row.session_id, adjustment, of=row)
+        await _adjust(request, row.session_id, adjustment, of=(row, rows))
         return 202, refund_answer(*await debit_of(request, debit_id))
 
     return await once(request, "POST debits refunds", idempotency_key, (debit_id, asked), work)
 
 
-async def _adjust(request: Asked, session_id: str, adjustment: Adjustment, *, of: DebitRow | None = None) -> None:
+async def _adjust(
+    request: Asked, session_id: str, adjustment: Adjustment, *, of: tuple[DebitRow, RideRows] | None = None
+) -> None:
     """Decides it, unless it was decided before: whoever asked may have died before he read the answer."""
     doors, access = doors_of(request), access_of(request)
     operator = await doors.operator(access.operator_no)
     ride = ride_of(await doors.ride(access, session_id), operator)
     known = [event.adjustment for event in ride.session.events() if event.adjustment is not None]
     if of is not None and all(item.adjustment_id != adjustment.adjustment_id for item in known):
-        _refundable(of, adjustment.amount_minor)
+        _refundable(*of, adjustment.amount_minor)
     try:
         await adjust_ride(doors.working, doors.knowledge, operator, session_id, adjustment)
     except AdjustmentError as error:
         raise _refused(error) from None
 
 
-def _refundable(row: DebitRow, amount_minor: int) -> None:
-    """Refuses more than is left of what was paid, and what the bank takes back anyway."""
+def _refundable(row: DebitRow, rows: RideRows, amount_minor: int) -> None:
+    """Refuses more than is left of what was paid, and what the bank takes back anyway. What of the ride is to be given
+    back, though nobody has begun it, is left no more."""
     if row.dispute == "chargeback":
         raise conflict(
             "the rider's bank is taking this money back: close the chargeback first",
             [FieldProblem("path:debit_id", "a chargeback is open")],
         )
-    left = row.paid_minor - row.refunded_minor - row.refunding_minor
+    ride = money_of(rows)
+    left = min(
+        row.paid_minor - row.refunded_minor - row.refunding_minor,
+        ride.paid_minor - ride.refunded_minor - ride.to_refund_minor,
+    )
     if amount_minor > left:
         detail = f"{amount_minor} can't be given back: {max(left, 0)} is left of what was paid"
         also = "; a ride that is not paid yet is corrected, or given goodwill" if not row.paid_minor else ""

@@ -6,7 +6,7 @@ from litestar import Response, post
 from litestar.params import FromPath
 
 from service.billing.debits.events import ImpossibleEventError
-from service.billing.outcomes import AlreadyDone, Outcome, Postponed, Succeeded, Unknown
+from service.billing.outcomes import AlreadyDone, NeedsRider, Outcome, Postponed, Succeeded, Unknown
 from service.flows.collection.hearing import NoPaymentError
 from service.telemetry import logger
 from service.web.access import needs
@@ -37,7 +37,7 @@ async def ask_payment(request: Asked, debit_id: FromPath[str], idempotency_key: 
             also = " rider now: that is possible while it is pending, waits for a retry or for him, or was written off"
             raise conflict(detail + also, [FieldProblem("path:debit_id", row.state)]) from None
         except NoPaymentError as error:
-            raise _nothing_to_do(debit_id, error.outcome) from None
+            raise nothing_to_do(debit_id, error.outcome) from None
         except KeyError:  # Its account can't be used by this process, which says so where it looks at accounts.
             raise unusable("the debit's merchant account") from None
         return 200, await told(request, debit_id)
@@ -45,7 +45,7 @@ async def ask_payment(request: Asked, debit_id: FromPath[str], idempotency_key: 
     return await once(request, "POST debits payment", idempotency_key, debit_id, work)
 
 
-def _nothing_to_do(debit_id: str, outcome: Outcome) -> ProblemError:
+def nothing_to_do(debit_id: str, outcome: Outcome) -> ProblemError:
     """The provider gave the rider nothing to do: is it paid, is he away, or does he refuse?"""
     if isinstance(outcome, Postponed | Unknown):
         return away("the payment provider")
@@ -55,4 +55,7 @@ def _nothing_to_do(debit_id: str, outcome: Outcome) -> ProblemError:
     said = getattr(outcome, "code", "") or type(outcome).__name__
     LOG.warning("the provider gives the rider nothing to pay", debit=debit_id, says=said)
     detail = f"the provider lets the rider not pay debit {debit_id} now ({said})"
+    if isinstance(outcome, NeedsRider):
+        advice = outcome.advice or "the rider pays where he sees what is open at the provider"
+        detail = f"the provider gives nothing by which the rider's app could have him pay debit {debit_id}: {advice}"
     return conflict(detail, [FieldProblem("path:debit_id", said)])

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from enum import Enum
 from http import HTTPStatus
-from typing import Any
+from typing import Any, get_args
 
 import asyncpg
 import msgspec
@@ -134,7 +135,10 @@ def _validation(request: Request[Any, Any, Any], error: ValidationException) -> 
     """A path, query or header value of the wrong kind."""
     extra = error.extra if isinstance(error.extra, list) else []
     errors = [
-        FieldProblem(f"{_source(item.get('source'))}:{_name(request, item.get('key', '?'))}", _words(item["message"]))
+        FieldProblem(
+            f"{_source(item.get('source'))}:{_name(request, item.get('key', '?'))}",
+            _words(item["message"]) + _allowed(request, item.get("key", "?"), item["message"]),
+        )
         for item in extra
     ]
     if not errors and (missing := _MISSING.search(error.detail)):
@@ -203,6 +207,18 @@ def _name(request: Request[Any, Any, Any], key: str) -> str:
     definition = None if parameter is None else parameter.kwarg_definition
     named = definition.name if isinstance(definition, ParameterKwarg) else None
     return named or key
+
+
+def _allowed(request: Request[Any, Any, Any], key: str, message: str) -> str:
+    """The words that a parameter may be, where one was given that is none of them."""
+    parameter = request.route_handler.parsed_fn_signature.parameters.get(key)
+    if parameter is None or not message.startswith("Invalid enum value"):
+        return ""
+    words: list[str] = []
+    for part in (parameter.annotation, *get_args(parameter.annotation)):
+        found = list(part) if isinstance(part, type) and issubclass(part, Enum) else get_args(part)
+        words += [str(word) for word in found if isinstance(word, str)]
+    return f"; allowed are {', '.join(words)}" if words else ""
 
 
 def _words(message: str) -> str:

@@ -217,7 +217,7 @@ CURVE_PEM = CURVE.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption(
         ({"service_id": None}, "settings: .*service_id"),
         ({"service_introduction": "骑" * 21}, "settings: .*service_introduction"),
         ({"service_introduction": None}, "settings: .*service_introduction"),
-        ({"risk_fund_name": "GOLD"}, "settings: .*risk_fund_name"),
+        ({"risk_fund_name": "GOLD"}, "settings.risk_fund_name: allowed are DEPOSIT"),
         ({"need_user_confirm": "no"}, "settings: .*need_user_confirm"),
         ({"notify_url": "ftp://x"}, "settings.notify_url is no http"),
         ({"notify_url": "https://x/?a=1"}, "settings.notify_url is no http or https address without a query"),

@@ -45,15 +45,17 @@ async def test_whoever_sets_a_ceiling_hears_that_it_is_one_processs(farebox: Far
         (
             "alipay",
             ["product=zhima"],
-            "missing are app_id, seller_id, notify_url, app_private_key_file or app_private_key_env",
+            "missing are app_id, seller_id, notify_url, zm_service_id, category_id, app_private_key_file or"
+            " app_private_key_env, alipay_public_key_file or alipay_public_key_env",
         ),
         (
             "wechatpay",
             ["mchid=1"],
             "missing are appid, service_id, notify_url, service_introduction, merchant_private_key_file",
         ),
+        ("alipay", ["product=zhimo"], "settings.product: allowed are zhima, preauth"),
         ("stripe", [], "settings: missing are currency, secret_key_file or secret_key_env"),
-        ("stripe", ["currency=EUR", "secret_key_env=K", "mode=prod"], "at `$.mode`; allowed are live, test"),
+        ("stripe", ["currency=EUR", "secret_key_env=K", "mode=prod"], "settings.mode: allowed are live, test"),
     ],
 )
 async def test_what_is_missing_is_named_at_once_and_what_is_allowed(

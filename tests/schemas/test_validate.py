@@ -80,7 +80,8 @@ def test_a_file_that_cannot_be_read_is_one_line_and_exit_2(name: str, tmp_path: 
     result = run("validate", str(tmp_path / name))
     assert result.exit_code == 2
     assert result.stdout == ""
-    assert "can't be read" in result.stderr
+    assert result.stderr.startswith("farebox: ") and "can't be read" in result.stderr
+    assert "give a file with one JSON object on a line" in result.stderr
     assert len(result.stderr.splitlines()) == 1
 
 

@@ -10,6 +10,8 @@ from ride_builders import whole
 from web_world import WebWorld, web_world
 
 from service.billing.keys import provider_key, session_key_bytes
+from service.billing.outcomes import Declined, NeedsRider
+from service.web.payments import nothing_to_do
 
 
 @pytest.fixture(scope="module")
@@ -64,3 +66,11 @@ async def test_a_provider_that_does_not_answer_is_told_as_such(it: WebWorld) -> 
 @pytest.mark.parametrize("debit", ["none", "1-1", "99999999999999999999-1"])
 async def test_a_debit_that_is_not_there_is_a_404(it: WebWorld, debit: str) -> None:
     assert (await it.ask("POST", f"/v1/debits/{debit}/payment")).status == 404
+
+
+def test_a_rider_who_pays_where_no_app_can_take_him_is_told_where_in_our_words() -> None:
+    told = nothing_to_do("7-1", NeedsRider("RIDER_MUST_PAY", None, "he finds it in his wallet"))
+    assert (told.status, told.errors[0].field) == (409, "path:debit_id")
+    assert told.detail.endswith("have him pay debit 7-1: he finds it in his wallet")
+    refused = nothing_to_do("7-1", Declined(False, "TRADE_CLOSED", "of Anna Example"))
+    assert "TRADE_CLOSED" in refused.detail and "Anna" not in refused.detail

@@ -93,6 +93,24 @@ async def test_bad_input_names_its_field(
     assert {"type", "title", "detail"} <= answer.body.keys()
 
 
+@pytest.mark.parametrize(
+    ("path", "allowed"),
+    [
+        ("sessions", ["open", "closed", "voided"]),
+        ("agreements", ["pending", "active", "suspended", "refused", "revoked", "expired"]),
+        ("quarantine", ["held", "replayed", "discarded"]),
+        ("debits", ["new", "settled", "manual"]),
+    ],
+)
+async def test_a_word_that_is_none_of_those_allowed_is_refused_with_those_that_are(
+    it: WebWorld, path: str, allowed: list[str]
+) -> None:
+    answer = await it.ask("GET", f"/v1/{path}?state=bogus")
+    assert (answer.status, answer.fields) == (422, ["query:state"])
+    told = answer.body["detail"].partition("; allowed are ")[2].split(", ")
+    assert set(allowed) <= set(told), answer.body
+
+
 @pytest.mark.parametrize("path", MISSING)
 async def test_what_is_not_there_is_a_404(it: WebWorld, path: str) -> None:
     answer = await it.ask("GET", path)

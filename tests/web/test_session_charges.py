@@ -82,6 +82,7 @@ async def test_refunds_are_partial_repeated_and_never_more_than_was_paid(it: Web
     assert (await refund(it, debit, 100, key="k-loose")).status == 202
     too_much = await refund(it, debit, 200)  # Before the first one is begun: what is owed has fallen already.
     assert (too_much.status, too_much.fields) == (422, ["/amount_minor"])
+    assert "200 can't be given back: 150 is left of what was paid" in too_much.body["detail"]
     await it.collect()
     await it.collect()
     second = await refund(it, debit, 150)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import types
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -14,17 +13,21 @@ from service.adapters.providers.port import MerchantAccount
 from service.adapters.providers.secrets import account_error, names_secret, place_of
 
 Shape = TypeVar("Shape", bound=msgspec.Struct)
-_AT = re.compile(r"at `\$\.(\w+)")
 _PLACES = ("file", "env")
 
 
 def given_settings(
-    account: MerchantAccount, shape: type[Shape], secrets: Iterable[str], needed: Iterable[str]
+    account: MerchantAccount,
+    shape: type[Shape],
+    secrets: Iterable[str],
+    needed: Iterable[str],
+    also: Iterable[str] = (),
 ) -> Shape:
     """The account's settings beside its secrets and `exchange.Limits`; nothing that they refer to is looked at.
 
-    `secrets` may be named by reference, those in `needed` must be. Raises AccountSettingsError for a name that nobody
-    knows, for all that is missing together, and for a value that is not allowed.
+    `secrets` may be named by reference, those in `needed` must be; `also` are optional fields that must be there.
+    Raises AccountSettingsError for a name that nobody knows, for a word that is none of those allowed, for all that is
+    missing together, and for any other value that is not allowed.
     """
     fields, known_secrets = shape.__struct_fields__, sorted(secrets)
     references = {f"{name}_{place}" for name in known_secrets for place in _PLACES}
@@ -39,21 +42,20 @@ def given_settings(
         raise account_error(account.account_id, f"{what}; known are {', '.join(sorted(known))}")
     for name in sorted(given.keys() & references):
         place_of(account.account_id, name, given[name])
+    hints = get_type_hints(shape)
+    for name in sorted(given.keys() & set(fields)):
+        words = _words(hints[name])
+        if words and given[name] is not None and given[name] not in words:
+            raise account_error(account.account_id, f"settings.{name}: allowed are {', '.join(map(str, words))}")
     missing = [item.name for item in msgspec.structs.fields(shape) if item.required and item.name not in given]
+    missing += [name for name in also if given.get(name) is None]
     missing += [f"{name}_file or {name}_env" for name in needed if not names_secret(given, name)]
     if missing:
         raise account_error(account.account_id, f"settings: missing are {', '.join(missing)}")
     try:
         return msgspec.convert({name: given[name] for name in fields if name in given}, shape)
     except msgspec.ValidationError as error:
-        raise account_error(account.account_id, f"settings: {error}{_allowed(shape, str(error))}") from None
-
-
-def _allowed(shape: type[msgspec.Struct], said: str) -> str:
-    """The words that the field which the error names may have, where it has such."""
-    found = _AT.search(said)
-    words = _words(get_type_hints(shape)[found[1]]) if found else ()
-    return f"; allowed are {', '.join(map(str, words))}" if words else ""
+        raise account_error(account.account_id, f"settings: {error}") from None
 
 
 def _words(kind: Any) -> tuple[Any, ...]:

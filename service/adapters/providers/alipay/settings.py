@@ -16,6 +16,8 @@ Product = Literal["zhima", "preauth"]
 Word = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"^[0-9A-Za-z_.-]+$")]
 CERTIFICATES = ("app_certificate", "alipay_certificate", "alipay_root_certificate")
 """Certificate mode (公钥证书): the app's, Alipay's, and Alipay's roots, as the open platform gives them."""
+ZHIMA_NEEDS = ("zm_service_id", "category_id")
+"""Settings that product zhima needs beside the others."""
 SECRETS = ("app_private_key", "alipay_public_key", *CERTIFICATES)
 """Named by reference: `<name>_file` or `<name>_env`."""
 
@@ -51,15 +53,12 @@ def read_settings(account: MerchantAccount) -> AlipaySettings:
     """The account's settings; raises AccountSettingsError naming the setting and what is allowed."""
     by_certificates = any(names_secret(account.settings, name) for name in CERTIFICATES)
     needed = ("app_private_key",) if by_certificates else ("app_private_key", "alipay_public_key")
-    settings = given_settings(account, AlipaySettings, SECRETS, needed)
+    zhima = ZHIMA_NEEDS if account.settings.get("product") == "zhima" else ()
+    settings = given_settings(account, AlipaySettings, SECRETS, needed, zhima)
     if not settings.notify_url.startswith(("https://", "http://")):
         raise account_error(account.account_id, "settings.notify_url is no http or https address")
     _check_mode(account)
-    if settings.product == "zhima":
-        for name in ("zm_service_id", "category_id"):
-            if getattr(settings, name) is None:
-                raise account_error(account.account_id, f"settings.{name} is missing: product zhima needs it")
-    elif (settings.zm_service_id is None) != (settings.category_id is None):
+    if (settings.zm_service_id is None) != (settings.category_id is None):
         raise account_error(account.account_id, "settings.zm_service_id and settings.category_id go together")
     return settings
 

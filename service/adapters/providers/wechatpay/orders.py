@@ -42,6 +42,10 @@ ON_ACCEPT = "OnAccept"
 USE_PATH, DETAIL_PATH = "pages/use/use", "pages/record/detail"
 """Pages of Pay Score's mini program: confirm an order; look at one and pay it (小程序调起支付分, path 固定配置)."""
 RIDER_MUST_PAY = "RIDER_MUST_PAY"
+OPEN_ORDER = (
+    "the rider finds the open order in WeChat himself and pays it there; once the account has the setting"
+    " api_v2_key_file (or api_v2_key_env), which signs the order's page, he is given it in the app"
+)
 CANCELLED, LOWERED = "not used", "less is owed"
 """Reasons that WeChat Pay is told: a repeated call must give the same one (取消支付分订单, reason)."""
 
@@ -191,7 +195,8 @@ class Orders:
             state = await self.debit(hold, request)
         if isinstance(state, Accepted):
             named = {"service_id": self._settings.service_id, "out_order_no": hold.key}
-            return NeedsRider(RIDER_MUST_PAY, self._page(DETAIL_PATH, named))
+            page = self._page(DETAIL_PATH, named)
+            return NeedsRider(RIDER_MUST_PAY, page, "" if page else OPEN_ORDER)
         return AlreadyDone() if isinstance(state, Succeeded) else state
 
     async def order(self, hold: HoldRef) -> wire.OrderView | Outcome:
