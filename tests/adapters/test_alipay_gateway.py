@@ -242,7 +242,7 @@ async def test_wrong_credentials_are_named_by_a_call_that_moves_nothing(gateway:
     ("changed", "told"),
     [
         ({"product": "gold"}, "settings.product: allowed are zhima, preauth"),
-        ({"product": None}, "settings.product: allowed are zhima, preauth"),
+        ({"product": None}, "settings: missing are product"),
         ({"app_id": None}, "settings: .*app_id"),
         ({"app_id": "a b"}, "settings: .*app_id"),
         ({"seller_id": None}, "settings: .*seller_id"),
