@@ -6,13 +6,14 @@ import asyncio
 import signal
 from datetime import datetime
 from pathlib import Path
+from textwrap import fill
 
 import msgspec
 import rich_click as click
 import uvloop
 
 from service.cli.connections import fail
-from service.lab.provider.faults import Rates
+from service.lab.provider.faults import KINDS, OPS, Rates
 from service.lab.provider.refusals import RefusedError
 from service.lab.provider.rows import Account
 from service.lab.provider.server import Plan, simulator
@@ -49,16 +50,27 @@ The workbench (JSON; no key: keep it on loopback):
                               (answer: confirm, refuse, look)
   POST /wechatpay/rider?answer=confirm&rider=r1   the rider's WeChat: the body is an apply_permissions_token, a
                               package, a prepay_id, or the JSON that has one (answer: confirm, refuse);
-                              ?answer=pay&account=score&order=KEY, ?answer=terminate&account=score&rider=r1
+                              ?answer=pay&account=score&order=NAME, ?answer=terminate&account=score&rider=r1;
+                              NAME is the hold's key or WeChat's number of the order; of a payment without an order,
+                              the debit's key
   PUT  /wallets               [{"rider": "r1", "currency": "CNY", "balance_minor": 0}]; what a rider pays by himself
                               in his app he pays from elsewhere, whatever this wallet has
-  POST /script                [{"kind": "lost", "op": "debit.take", "on": "<key, number or rider>"}]; DELETE forgets
-  PUT  /rates                 {"decline": 0.05}, as --rate does
+  POST /script                [{"kind": "lost", "op": "debit.take", "on": "<key, number or rider>"}]; DELETE forgets;
+                              also "account", "times", "seconds", "code"; kinds and ops below
+  PUT  /rates                 {"decline": 0.05}, as --rate does; each kind below, 0 to 1
   POST /agreements            {"account_id": "zhima", "key": "...", "revoke": true}
-  POST /disputes              {"account_id": "zhima", "debit": "...", "kind": "complaint"}
+  POST /disputes              {"account_id": "zhima", "debit": "NAME", "kind": "complaint"}, or a chargeback; "state":
+                              "resolved" ends a complaint, "won" or "lost" a chargeback. NAME is the key that the debit
+                              was sent under, its hold's key, or the provider's number of debit, order or payment; on an
+                              order (Zhima, Pay Score) the debit's own key is never sent: take the hold's
   PUT  /clock                 {"now": "2026-11-22T10:00:00Z", "speed": 0}
   GET  /books, /books/debits, /books/notices, /books/reports   what really happened
+
+Kinds of faults:
 """
+GUIDE += fill(", ".join(KINDS), 118, initial_indent="  ", subsequent_indent="  ")
+GUIDE += "\n\nOps (or *, the default):\n"
+GUIDE += fill(", ".join(OPS), 118, initial_indent="  ", subsequent_indent="  ") + "\n"
 
 
 def _tell(context: click.Context, _: click.Parameter, wanted: bool) -> None:

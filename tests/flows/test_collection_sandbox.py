@@ -99,7 +99,7 @@ async def test_whatever_a_provider_does_a_refund_is_given_once(it: Sandbox, faul
     ride = await it.bench.ride(await it.party(), 300)
     await it.settle_down()
     await it.bench.owe(ride, 2, -120)
-    await it.peer.script(fault, op="refund.give", seconds=600.0 if fault == "later" else 1.0)
+    await it.peer.script(fault, op="refund.make", seconds=600.0 if fault == "later" else 1.0)
     await it.settle_down()
     [debit] = await it.bench.debits(ride)
     assert (debit["state"], debit["paid_minor"], debit["refunded_minor"]) == ("settled", 300, 120)

@@ -260,3 +260,16 @@ async def test_keys_rotate_and_survive_a_change_of_the_account_and_a_restart(tmp
         told = await again.call("PUT", "/accounts", account)
         assert "keys" not in told
         assert (await again.call("GET", "/keys?account=shop"))["public_keys"] == [newest, older]
+
+
+async def test_a_complaint_is_about_a_trade_by_whatever_it_is_called() -> None:
+    """A merchant's own key of a debit on an order is never sent: he has the order's, or Alipay's numbers."""
+    async with shop() as it:
+        number = await it.ordered()
+        await it.pay(number)
+        [line] = await it.peer.call("GET", "/books/debits?account=shop")
+        trade = await it.call("alipay.trade.query", out_trade_no=number)
+        named = {"account_id": "shop", "kind": "complaint"}
+        names = (number, line["hold"], line["ref"], trade["trade_no"])
+        told = [await it.peer.call("POST", "/disputes", named | {"debit": name}) for name in names]
+        assert len({made["number"] for made in told}) == 1

@@ -7,9 +7,10 @@ import socket
 import msgspec
 import pytest
 from click.testing import CliRunner
+from sandbox_peer import peer
 
 from service.cli.simulator import provider_simulator
-from service.lab.provider.faults import CALL_FAULTS
+from service.lab.provider.faults import CALL_FAULTS, KINDS, OPS
 from service.lab.provider.workshop import DOORS
 
 
@@ -48,3 +49,26 @@ def test_the_guide_names_every_door_of_the_workbench() -> None:
     kept_quiet = {"/healthz", "/alipay/bill"}  # For probes; an address that the bill's answer gives.
     missing = {path for _, path in DOORS if path not in kept_quiet and path not in result.output}
     assert not missing
+    assert not {name for name in (*KINDS, *OPS) if name not in result.output}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "allowed"),
+    [
+        ("POST", "/script", b'[{"kind": "meteor"}]', ("kind is one of slow, drop", "statement_twice")),
+        ("POST", "/script", b'[{"kind": "lost", "op": "debit.make"}]', ("no op 'debit.make'", "debit.take")),
+        ("POST", "/script", b'[{"kind": "lost", "key": "a"}]', ("`key`", "kind, on, op, account, times")),
+        ("PUT", "/rates", b'{"meteor": 1}', ("`meteor`", "each 0 to 1: slow")),
+        ("POST", "/disputes", b'{"account_id": "a", "debit": "d", "kind": "grudge"}', ("complaint or chargeback",)),
+        ("POST", "/disputes", b'{"account_id": "shop", "debit": "d", "kind": "complaint"}', ("its hold's key",)),
+    ],
+)
+async def test_what_the_workbench_refuses_it_refuses_with_what_is_allowed(
+    method: str, path: str, body: bytes, allowed: tuple[str, ...]
+) -> None:
+    async with peer() as at:
+        await at.call("PUT", "/accounts", {"account_id": "shop", "api_key": "secret"})
+        async with at.session.request(method, at.url + path, data=body) as answer:
+            told = (await answer.json())["error"]["message"]
+        assert 400 <= answer.status < 500
+        assert all(part in told for part in allowed), told

@@ -241,7 +241,12 @@ async def test_complaints_are_told_listed_answered_and_completed() -> None:
         assert (await it.get(urls)).status == 404
         assert (await it.post(urls, url=it.url)).body["url"] == it.url
         dispute = {"account_id": "shop", "debit": "order_1", "kind": "complaint"}
-        await it.peer.call("POST", "/disputes", dispute)
+        made = await it.peer.call("POST", "/disputes", dispute)
+        ordered = (await it.get(QUERY.replace("nobody", "order_1"))).body["order_id"]
+        for name in (number, ordered):  # One debit, by the payment's number and the order's.
+            assert await it.peer.call("POST", "/disputes", dispute | {"debit": name}) == made
+        paid = await it.ride("pay", order=ordered)
+        assert "its debit is paid" in paid["error"]["message"]
         at = "/v3/merchant-service/complaints-v2"
         page = (await it.get(f"{at}?begin_date=2026-11-22&end_date=2026-11-22&limit=5&offset=0")).body
         (one,) = page["data"]

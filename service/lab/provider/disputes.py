@@ -16,7 +16,7 @@ from service.lab.provider.rows import Account, Dispute, Entry
 ENDS = {"complaint": ("resolved",), "chargeback": ("won", "lost")}
 
 
-class AskDispute(msgspec.Struct, frozen=True):
+class AskDispute(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A dispute about the debit of a key is opened, or ends: a complaint resolved, a chargeback won (by the merchant)
     or lost. `amount_minor` None: all that was paid and is not disputed yet. `another`: one may be opened after one that
     is over, as banks do: https://support.stripe.com/questions/receiving-multiple-disputes-per-payment-faq."""

@@ -60,11 +60,22 @@ LineFault = Literal[
     "statement_twice",  # The row stands there twice.
 ]
 Kind = CallFault | DecisionFault | NoticeFault | LineFault
+KINDS: tuple[str, ...] = tuple(
+    kind for group in (CallFault, DecisionFault, NoticeFault, LineFault) for kind in get_args(group)
+)
 CALL_FAULTS: tuple[str, ...] = get_args(CallFault)
 NOTICE_FAULTS: tuple[str, ...] = get_args(NoticeFault)
 LINE_FAULTS: tuple[str, ...] = get_args(LineFault)
 QUERY_FAULTS = frozenset({"query_fails", "query_lag"})
 COMMAND_FAULTS = tuple(kind for kind in CALL_FAULTS if kind not in QUERY_FAULTS)
+OPS = (
+    *("agreement.begin", "agreement.get", "agreement.revoke"),
+    *("hold.open", "hold.get", "hold.finish", "hold.release"),
+    *("debit.take", "debit.get", "debit.nudge", "debit.reduce", "debit.close", "debit.cancel"),
+    *("debit.settle_elsewhere", "debit.request_payment", "refund.make", "refund.get", "performance.report"),
+    *("statement.get", "dispute.get", "dispute.answer", "account.get", "account.set", "certificate.get", "notice"),
+)
+"""The operations of the core, whatever face they came through; and "notice", an attempt to deliver."""
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 SECONDS = {
     "slow": 0.2,
@@ -84,10 +95,7 @@ DECLINED_TIMES_MAX = 3
 class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A scripted fault: happens the next `times` times that everything named matches; "*" matches anything.
 
-    `on` is a merchant's key, the provider's number, the hold's key, or a rider; `op` is an operation of the core,
-    whatever face it came through: agreement.begin, .get, .revoke, hold.open, .get, .finish, .release, debit.take, .get,
-    .nudge, .reduce, .close, .cancel, .settle_elsewhere, .request_payment, refund.make, .get, performance.report,
-    statement.get, dispute.get, dispute.answer, account.get, account.set; or "notice".
+    `on` is a merchant's key, the provider's number, the hold's key, or a rider; `op` is one of OPS.
     """
 
     kind: Kind

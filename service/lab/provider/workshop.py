@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 from html import escape
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 from aiohttp import web
@@ -22,8 +22,9 @@ from service.lab.provider.alipay.certificates import (
 from service.lab.provider.alipay.riders import open_order_string
 from service.lab.provider.books import Books
 from service.lab.provider.desk import Desk
-from service.lab.provider.faults import Fault, Rates
+from service.lab.provider.faults import KINDS, OPS, Fault, Rates
 from service.lab.provider.merchants import reply
+from service.lab.provider.named import debit_named
 from service.lab.provider.oracle import debit_lines, summarize
 from service.lab.provider.refusals import RefusedError
 from service.lab.provider.rows import Account, Entry, Wallet
@@ -31,6 +32,8 @@ from service.lab.provider.signatures import new_key, public_half, public_key
 from service.lab.provider.wechatpay.riders import rider as rider_of_wechat
 from service.lab.provider.wechatpay.signing import certificate, serial_of
 from service.lab.provider.wire import rider_token, view
+
+Shape = TypeVar("Shape")
 
 
 class ClockFace(msgspec.Struct):
@@ -148,11 +151,14 @@ async def rotate_keys(desk: Desk, request: web.BaseRequest) -> web.Response:
 
 
 async def dispute(desk: Desk, request: web.BaseRequest) -> web.Response:
-    """A rider's complaint or chargeback about a debit is opened, or ends."""
+    """A rider's complaint or chargeback about a debit, by any of its names, is opened, or ends."""
     now = desk.clock.now()
     desk.advance(now)
-    asked = msgspec.json.decode(await request.read(), type=disputes.AskDispute)
-    return reply(disputes.dispute(desk.books, _account(desk, asked.account_id), asked, now))
+    allowed = "kind is complaint or chargeback; state is open, or resolved of a complaint, won or lost of a chargeback"
+    asked = _read(await request.read(), disputes.AskDispute, allowed)
+    account = _account(desk, asked.account_id)
+    named = replace(asked, debit=debit_named(desk.books, account, asked.debit).asked.key)
+    return reply(disputes.dispute(desk.books, account, named, now))
 
 
 async def put_wallets(desk: Desk, request: web.BaseRequest) -> web.Response:
@@ -184,7 +190,13 @@ async def change_agreement(desk: Desk, request: web.BaseRequest) -> web.Response
 
 async def script(desk: Desk, request: web.BaseRequest) -> web.Response:
     """Adds scripted faults."""
-    for fault in msgspec.json.decode(await request.read(), type=list[Fault]):
+    allowed = f"kind is one of {', '.join(KINDS)}; op is * or one of {', '.join(OPS)}"
+    fields = ", ".join(Fault.__struct_fields__)
+    faults = _read(await request.read(), list[Fault], f"a list of objects with {fields}; {allowed}")
+    for fault in faults:
+        if fault.op not in ("*", *OPS):
+            raise RefusedError(400, "INVALID_REQUEST", f"there is no op {fault.op!r}; allowed: {allowed}")
+    for fault in faults:
         desk.faults.script(fault)
     return reply({})
 
@@ -197,7 +209,8 @@ async def clear_script(desk: Desk, request: web.BaseRequest) -> web.Response:
 
 async def put_rates(desk: Desk, request: web.BaseRequest) -> web.Response:
     """Sets the shares of seeded faults."""
-    desk.faults.rates = msgspec.json.decode(await request.read(), type=Rates)
+    shares = f"each 0 to 1: {', '.join(Rates.__struct_fields__)}"
+    desk.faults.rates = _read(await request.read(), Rates, shares)
     return reply(desk.faults.rates)
 
 
@@ -303,6 +316,14 @@ def _account(desk: Desk, account_id: str) -> Account:
     if account is None:
         raise RefusedError(404, "NOT_FOUND", f"no merchant account {account_id}")
     return account
+
+
+def _read(body: bytes, kind: type[Shape], allowed: str) -> Shape:
+    """The body; RefusedError with what is wrong and what is allowed."""
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except msgspec.DecodeError as error:
+        raise RefusedError(400, "INVALID_REQUEST", f"{error}; allowed: {allowed}") from None
 
 
 def _page(about: str, key: str) -> web.Response:

@@ -9,6 +9,7 @@ from aiohttp import web
 
 from service.lab.provider import agreements, debits
 from service.lab.provider.desk import Desk
+from service.lab.provider.named import debit_named
 from service.lab.provider.refusals import RefusedError, unknown
 from service.lab.provider.wechatpay import completion, orders, permissions, transactions
 from service.lab.provider.wechatpay.codes import body_of, saying
@@ -24,7 +25,8 @@ async def rider(desk: Desk, request: web.BaseRequest) -> web.Response:
     """`?answer=confirm` (or `refuse`) `&rider=` who opens what the merchant's app handed over; the body is that: an
     apply_permissions_token, a package, a prepay_id, or the JSON (extraData) that has one of them.
 
-    `?answer=pay&account=&order=`: the rider pays a completed order, or a payment, from his list of open ones.
+    `?answer=pay&account=&order=`: the rider pays a completed order, or a payment, from his list of open ones; `order`
+    is any name of it (`named.debit_named`).
     `?answer=terminate&account=&rider=`: he ends his permission in his wallet's settings.
     """
     does, query = request.query.get("answer", "confirm"), request.query
@@ -62,9 +64,10 @@ def _confirms(visit: Visit, kind: str, key: str, who: str) -> Answer:
 
 def _pays(visit: Visit, key: str) -> Answer:
     """From his other means, whatever his wallet has; paid once."""
-    found = visit.debit(key)
-    if found is None or found.state not in UNPAID:
-        raise unknown("open payment")
+    found = debit_named(visit.desk.books, visit.account, key)
+    if found.state not in UNPAID:
+        raise RefusedError(404, "NOT_FOUND", f"nothing of {key} is open to be paid: its debit is {found.state}")
+    key = found.asked.key
     paid = debits.pay_by_rider(visit.desk.books, visit.account, key, visit.now)
     if paid.asked.hold is None:
         return transactions.view(visit, paid)
