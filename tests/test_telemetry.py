@@ -74,3 +74,21 @@ def test_whatever_else_is_said_is_json_too(program: str, code: int, event: str) 
     (line,) = lines_of(program, code)
     assert event in line["event"]
     assert event == "old ways" or "KeyError: 'ours'" in line["exception"]
+
+
+def test_our_own_error_is_logged_without_what_its_frames_hold() -> None:
+    lines = lines_of(
+        """
+from service.telemetry import logger
+def call(key):
+    raise RuntimeError("something in an adapter")
+try:
+    call("sk_test_" + "4fQ9" * 6)
+except RuntimeError as error:
+    logger("test").critical("our error", exc_info=error)
+    LIBRARY.error("a library's", exc_info=error)
+"""
+    )
+    assert len(lines) == 2
+    assert all("something in an adapter" in line["exception"] for line in lines)
+    assert not any("4fQ94fQ9" in repr(line) for line in lines)

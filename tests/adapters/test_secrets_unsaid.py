@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from base64 import b64encode
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -17,7 +16,6 @@ from aiohttp import web
 from service.adapters.providers import declared_capabilities, open_provider
 from service.adapters.providers.port import AgreementRef, DebitRequest, HoldRef, MerchantAccount
 from service.adapters.providers.secrets import AccountSettingsError
-from service.telemetry import configure_logs, logger
 
 PIECE = 10
 """So many letters of a secret in a row are a piece of it."""
@@ -169,19 +167,3 @@ async def test_a_provider_that_quotes_what_we_proved_ourselves_by_is_not_quoted(
                 await provider.close()
             for secret in secrets_of(one).values():
                 assert not pieces(said, secret), (name, said)
-
-
-def test_our_own_error_is_logged_without_what_its_frames_hold(capsys: pytest.CaptureFixture[str]) -> None:
-    def call(secret: str) -> None:
-        assert secret
-        raise RuntimeError("something in an adapter")
-
-    configure_logs("debug", "collect")
-    try:
-        call(PLAIN["stripe"])
-    except RuntimeError as error:
-        logger("test").critical("our error", exc_info=error)
-        logging.getLogger("aiohttp").error("a library's", exc_info=error)
-    said = capsys.readouterr().err
-    assert said.count("something in an adapter") >= 2
-    assert not pieces(said, PLAIN["stripe"])
