@@ -24,6 +24,7 @@ from rich.console import Console
 
 from service.adapters.postgres.tokens import TokenStore, token_hash
 from service.billing.capabilities import Capabilities
+from service.flows.each import each
 from service.lab.bench_debits import HEADERS, RIDERS, farebox, furnished_database, provider_process
 from service.lab.bench_intake import TARIFF
 from service.lab.measure import Report, Section, this_machine
@@ -91,9 +92,8 @@ async def _in_turn(ways: dict[str, Ask], holds: int, rate: int) -> dict[str, lis
     for begin in range(0, WARM + holds, ROUND):
         for what, ask in ways.items():
             now = time.perf_counter()
-            async with asyncio.TaskGroup() as tasks:
-                for place, number in enumerate(range(begin, min(begin + ROUND, WARM + holds))):
-                    tasks.create_task(_timed(ask, number, now + place / rate, times[what]))
+            numbers = range(begin, min(begin + ROUND, WARM + holds))
+            await each(_timed(ask, number, now + at / rate, times[what]) for at, number in enumerate(numbers))
     return {what: seconds[WARM:] for what, seconds in times.items()}
 
 
