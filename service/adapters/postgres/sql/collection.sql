@@ -41,6 +41,11 @@ JOIN operator o ON o.operator_no = d.operator_no
 JOIN merchant_account m ON m.account_no = d.account_no
 LEFT JOIN hold h ON h.session_key = d.session_key AND h.slot = d.slot;
 
+-- part: tariffs_of_account
+-- The tariffs of account $1's operator, and 0 for what has none.
+(SELECT 0 AS tariff_no UNION ALL SELECT tariff_no FROM tariff
+    WHERE operator_no = (SELECT operator_no FROM merchant_account WHERE account_no = $1)) t;
+
 -- name: claim_debits
 -- Debits of account $1 that are due at $2 (business) and that nobody holds at $3 (machine), the longest waiting first.
 SELECT {debit_columns}
@@ -61,10 +66,7 @@ FROM (
      AND (state <> 'submitting' OR lease_until IS NOT NULL OR ($5 AND (tariff_no = ANY($6::integer[])) IS NOT TRUE))
    ORDER BY due_at LIMIT $4)
   UNION ALL
-  (SELECT waiting.* FROM (
-     SELECT 0 AS tariff_no UNION ALL SELECT tariff_no FROM tariff
-     WHERE operator_no = (SELECT operator_no FROM merchant_account WHERE account_no = $1)
-   ) t
+  (SELECT waiting.* FROM {tariffs_of_account}
    CROSS JOIN LATERAL (
      SELECT ride_no, ordinal, slot, due_at FROM debit
      WHERE account_no = $1 AND due_at <= $2 AND (lease_until IS NULL OR lease_until <= $3) AND NOT asked
@@ -96,10 +98,7 @@ SELECT r.* FROM (
      AND (state <> 'submitting' OR lease_until IS NOT NULL OR ($5 AND (tariff_no = ANY($6::integer[])) IS NOT TRUE))
    ORDER BY due_at LIMIT $4)
   UNION ALL
-  (SELECT waiting.* FROM (
-     SELECT 0 AS tariff_no UNION ALL SELECT tariff_no FROM tariff
-     WHERE operator_no = (SELECT operator_no FROM merchant_account WHERE account_no = $1)
-   ) t
+  (SELECT waiting.* FROM {tariffs_of_account}
    CROSS JOIN LATERAL (
      SELECT ride_no, ordinal, refund_ordinal, slot, due_at FROM refund
      WHERE account_no = $1 AND due_at <= $2 AND (lease_until IS NULL OR lease_until <= $3) AND state = 'new'
