@@ -95,13 +95,11 @@ class Holds:
         provider is asked whether he has signed. Raises AskError naming the field: UnknownAskError for an agreement or
         tariff that is not there, ConflictingAskError when the session's hold is for something else.
         """
-        async with self._database.transaction(HoldStore) as store:
-            begun = await self._intend(store, ask)
+        begun = await self._intend(ask)
         if isinstance(begun, _Unsigned):
             if self._look_again is not None:
                 await self._look_again(ask.operator_no, ask.agreement_id, begun.answer_within)
-            async with self._database.transaction(HoldStore) as store:
-                begun = await self._intend(store, ask, asked=True)
+            begun = await self._intend(ask, asked=True)
         assert not isinstance(begun, _Unsigned)
         row, first = begun
         if row is None:
@@ -150,34 +148,39 @@ class Holds:
 
     # -------------------------------------------------------------- before the call
 
-    async def _intend(
-        self, store: HoldStore, ask: HoldAsk, *, asked: bool = False
-    ) -> tuple[HoldRow | None, bool] | _Unsigned:
+    async def _intend(self, ask: HoldAsk, *, asked: bool = False) -> tuple[HoldRow | None, bool] | _Unsigned:
         """The hold as it is to be, written; whether its provider was never asked. No row: somebody was faster.
 
         A row with a lease is this caller's to ask the provider about. Nothing is written while it depends on an
         agreement that waits for its rider, unless that was `asked` about.
         """
-        key = session_key(await self._operator(store, ask.operator_no), ask.session_id)
-        setting = await store.hold_setting(ask.operator_no, ask.agreement_id, ask.tariff_id, self._now(), key)
-        setting, agreement = check(ask, setting)
-        known = None if setting.known is None else setting.known.hold
-        if setting.known is not None:
-            same_content(ask, agreement, setting.known.hold)
-            if setting.known.hold.state is not HoldState.REFUSED:
-                row = named_row(ask, setting, agreement, setting.known.hold, setting.known.lease_until)
-                return await self._take_up(store, row), False
-        if agreement.state == "pending" and not asked:
-            return _Unsigned(setting.policy.answer_within)
-        row = await self._decide(store, requested_row(ask, setting, agreement, self._now(), known), setting)
-        if known is None:
-            written = row if await store.request(row.hold, row.lease_until) else None
-        else:
-            saved = await store.save_hold(row.hold, self._now(), row.lease_until)
-            written = None if saved is None else replace(row, hold=saved)
-        if written is not None and written.lease_until is None:
-            await self._announce(store, written)
+        async with self._database.reading(HoldStore) as store:
+            key = session_key(await self._operator(store, ask.operator_no), ask.session_id)
+            setting = await store.hold_setting(ask.operator_no, ask.agreement_id, ask.tariff_id, self._now(), key)
+            setting, agreement = check(ask, setting)
+            known = None if setting.known is None else setting.known.hold
+            if setting.known is not None:
+                same_content(ask, agreement, setting.known.hold)
+                if setting.known.hold.state is not HoldState.REFUSED:
+                    row = named_row(ask, setting, agreement, setting.known.hold, setting.known.lease_until)
+                    return await self._take_up(store, row), False
+            if agreement.state == "pending" and not asked:
+                return _Unsigned(setting.policy.answer_within)
+            row = await self._decide(store, requested_row(ask, setting, agreement, self._now(), known), setting)
+            if row.lease_until is not None:  # An intent is no fact yet: it needs no transaction.
+                return await self._write(store, row, known), True
+        async with self._database.transaction(HoldStore) as store:
+            written = await self._write(store, row, known)
+            if written is not None:
+                await self._announce(store, written)
         return written, True
+
+    async def _write(self, store: HoldStore, row: HoldRow, known: Hold | None) -> HoldRow | None:
+        """The first time, or in place of what was refused; None: somebody was faster."""
+        if known is None:
+            return row if await store.request(row.hold, row.lease_until) else None
+        saved = await store.save_hold(row.hold, self._now(), row.lease_until)
+        return None if saved is None else replace(row, hold=saved)
 
     async def _take_up(self, store: HoldStore, known: HoldRow) -> HoldRow | None:
         """A hold that nobody has answered yet is asked about, unless somebody is at it."""

@@ -211,21 +211,13 @@ def doors_of(request: Asked) -> Doors:
 
 async def _pool(settings: DoorSettings, name: str, size_max: int) -> Database:
     """A pool that connects when it is asked to and keeps its plans: planning over a table's months takes longer than
-    running. Connections are not reset between their uses, which is a round trip: no query of ours leaves anything
-    behind but a transaction that was torn."""
+    running."""
     pool = await pooled(
         settings.database_url,
         min_size=0,
         max_size=size_max,
         command_timeout=10,
         timeout=ACQUIRE_SECONDS,
-        server_settings=session_settings(name) | {"plan_cache_mode": "force_generic_plan"},
-        reset=_leave,
+        server_settings=session_settings(name, settings.database_url) | {"plan_cache_mode": "force_generic_plan"},
     )
     return Database(pool)
-
-
-async def _leave(connection: Any) -> None:
-    """Nothing to reset, unless a request was cancelled in the middle of a transaction."""
-    if connection.is_in_transaction():
-        await connection.execute("ROLLBACK")

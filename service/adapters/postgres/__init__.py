@@ -123,10 +123,7 @@ def let_go_in_silence(connection: Connection) -> Iterator[None]:
 
 
 class Database:
-    """A pool of connections; each transaction gets a Store bound to one of them.
-
-    Hot paths take a dedicated connection instead (`connect`): a pool's release costs a reset query.
-    """
+    """A pool of connections; each transaction gets a Store bound to one of them."""
 
     def __init__(self, pool: asyncpg.Pool[asyncpg.Record]) -> None:
         self._pool = pool
@@ -157,7 +154,7 @@ class Database:
 
     @asynccontextmanager
     async def reading(self, store: type[StoreT]) -> AsyncIterator[StoreT]:
-        """A connection without a transaction, for a single statement."""
+        """A connection without a transaction: each statement is one of its own."""
         async with self._pool.acquire() as connection:
             with let_go_in_silence(connection):
                 yield store(connection)

@@ -36,10 +36,19 @@ async def dial(url: str, **options: Any) -> asyncpg.Connection[asyncpg.Record]:
         raise DatabaseAccessError(refusal) from error
 
 
+async def _nothing_to_undo(_: object) -> None:
+    """Between two users of a pool's connection.
+
+    What they set goes with their transaction, and one that was left open is rolled back all the same; asyncpg's own
+    `RESET ALL` would be a round trip for each use.
+    """
+
+
 async def pooled(url: str, **options: Any) -> asyncpg.Pool[asyncpg.Record]:
-    """`asyncpg.create_pool` whose connections are dialled."""
+    """`asyncpg.create_pool` whose connections are dialled; nobody may leave a setting of the session behind."""
     pool: asyncpg.Pool[asyncpg.Record] | None = await asyncpg.create_pool(
         url,
+        reset=_nothing_to_undo,
         connect=dial,  # type: ignore[call-overload]  # The stubs want the URL to be left out, too, which we never do.
         **options,
     )
