@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+
+import nursery
 
 Farebox = Callable[..., Awaitable[tuple[int, str, str]]]
 
@@ -18,7 +19,7 @@ def command(database_url: str, **always: str) -> Farebox:
 
     async def run(*arguments: str | Path, **more: str) -> tuple[int, str, str]:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "service", *map(str, arguments)),
+            *nursery.farebox(*arguments),
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             env=os.environ | settings | always | more,

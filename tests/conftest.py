@@ -24,6 +24,9 @@ settings.register_profile(
 )
 settings.load_profile("farebox")  # The same examples every time; the simulation is where seeds go on exploring.
 
+os.environ.setdefault("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1")
+"""No broker of a test lives for as long as the second compiler of the JVM is good for, a third of its start."""
+
 MIGRATED_AT = datetime(2026, 11, 22, 10, tzinfo=UTC)
 """Business time at which a test's database was migrated: there are partitions for this month and the three after it."""
 

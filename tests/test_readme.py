@@ -18,6 +18,7 @@ from typing import Any
 import aiohttp
 import click
 import msgspec
+import nursery
 import pytest
 
 from service.cli.app import farebox
@@ -166,7 +167,7 @@ def test_every_name_of_the_code_is_there() -> None:
 async def run(*words: str, env: dict[str, str] | None = None) -> str:
     """Runs a farebox command at the top of the repository and returns all that it said."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "service", *words),
+        *nursery.farebox(*words),
         cwd=TOP,
         env=os.environ | (env or {}),
         stdout=asyncio.subprocess.PIPE,

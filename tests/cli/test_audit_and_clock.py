@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 
 import asyncpg
+import nursery
 import pytest
 
 Farebox = Callable[..., Awaitable[tuple[int, str, str]]]
@@ -21,7 +21,7 @@ def farebox(database_url: str) -> Farebox:
 
     async def run(*arguments: str, **more: str) -> tuple[int, str, str]:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "service", *arguments),
+            *nursery.farebox(*arguments),
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             env=os.environ | settings | more,

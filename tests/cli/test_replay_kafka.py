@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import sys
 from collections.abc import Awaitable, Callable
 
 import asyncpg
+import nursery
 import pytest
 
 from service.adapters.kafka_access import Brokers
@@ -53,7 +53,7 @@ async def replay(
         document.write_text(text)
         fixed = ("replay", str(trips), "--plan", str(document), "--time-zone", "America/New_York")
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "service", *fixed, *arguments),
+            *nursery.farebox(*fixed, *arguments),
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
             env=os.environ | settings | more,

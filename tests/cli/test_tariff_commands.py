@@ -6,13 +6,13 @@ import csv
 import json
 import socket
 import subprocess
-import sys
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
+import nursery
 import pytest
 import rich_click as click
 from click.testing import CliRunner
@@ -40,7 +40,7 @@ def farebox(*arguments: str) -> Done:
 
 
 def test_the_projects_own_worked_fares_agree() -> None:
-    command = [sys.executable, "-m", "service", "fares", str(DATA / "fares.json")]
+    command = nursery.farebox("fares", DATA / "fares.json")
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert done.stdout == "12 passed, 0 failed\n"
     assert done.returncode == 0
@@ -102,7 +102,7 @@ def test_a_tariff_comes_on_standard_input_even_where_that_cannot_be_opened_again
     with ours, theirs:
         ours.sendall(Path(CARS).read_bytes())
         ours.shutdown(socket.SHUT_WR)
-        command = [sys.executable, "-m", "service", "quote", "--plan", "-", "--seconds", "60"]
+        command = nursery.farebox("quote", "--plan", "-", "--seconds", "60")
         done = subprocess.run(command, stdin=theirs.fileno(), capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout.splitlines()[-1].split()[:1]) == (0, ["total"]), done.stderr
 

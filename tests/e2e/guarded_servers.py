@@ -7,7 +7,6 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-import sys
 import tempfile
 from base64 import b64encode
 from collections.abc import AsyncIterator, Iterator
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
+import nursery
 from certificates import DAY, Authority, written
 from rich.console import Console
 from tls_front import TlsFront
@@ -64,7 +64,7 @@ class Guarded(NamedTuple):
     async def farebox(self, *arguments: str | Path, settings: dict[str, str]) -> tuple[int, list[str]]:
         """Runs a command to its end: its exit code, and the lines that it said, in none of which is a password."""
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "service", *map(str, arguments)),
+            *nursery.farebox(*arguments),
             env=os.environ | {"FAREBOX_LOG_LEVEL": "debug"} | settings,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,

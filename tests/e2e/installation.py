@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 
 import asyncpg
+import nursery
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment
 from aiokafka.errors import GroupCoordinatorNotAvailableError
@@ -85,7 +86,7 @@ class Installation:
     async def farebox(self, *arguments: str | Path) -> str:
         """Runs a command to its end and returns what it said."""
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "service", *map(str, arguments)),
+            *nursery.farebox(*arguments),
             env=os.environ | self.settings,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,

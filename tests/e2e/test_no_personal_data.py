@@ -10,7 +10,6 @@ import asyncio
 import hmac
 import json
 import os
-import sys
 from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,6 +17,7 @@ from string import Template
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
+import nursery
 import pytest
 from private_city import ROLES, SIGNERS, TOLD, City, city
 from sandbox_peer import API_KEY, NOTIFY_SECRET
@@ -247,7 +247,7 @@ async def bring(city: City, directory: Path) -> None:
     ):
         file.write_text("\n".join(lines), encoding="utf-8")
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "service", "import", "debts", str(file)),
+            *nursery.farebox("import", "debts", file),
             env=os.environ | city.installation.settings,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,

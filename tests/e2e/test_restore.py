@@ -6,7 +6,6 @@ import asyncio
 import os
 import secrets
 import shutil
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import asyncpg
 import msgspec
+import nursery
 import pytest
 from intake_world import NOON, World, furnish
 from ride_builders import adjustment
@@ -176,7 +176,7 @@ class Town:
             "FAREBOX_ENVIRONMENT": "sandbox",
         }
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "service", "debit", "lost"),
+            *nursery.farebox("debit", "lost"),
             env=os.environ | settings,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 import msgspec
+import nursery
 import pytest
 from installation import Installation, installed
 from proxy import Proxy
@@ -49,7 +50,7 @@ def ride(number: int) -> TripRecord:
 async def refused(settings: dict[str, str], role: str) -> str:
     """Starts a role that can't start; its exit code is 2 and the last thing it says one line."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "service", role),
+        *nursery.farebox(role),
         env=os.environ | settings | {"FAREBOX_LOG_LEVEL": "error"},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,

@@ -6,19 +6,17 @@ import asyncio
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from urllib.parse import urlsplit, urlunsplit
 
 import aiohttp
+import nursery
 import pytest
 from web_world import web_world
 
 from service.lab.processes import free_ports
 from service.web.health import Health
-
-SERVE = [sys.executable, "-m", "service", "serve"]
 
 
 class Gateway:
@@ -102,7 +100,7 @@ def environment(database_url: str, port: int) -> dict[str, str]:
 
 @contextmanager
 def serving(told: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
-    process = subprocess.Popen(SERVE, env=told, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(nursery.farebox("serve"), env=told, stderr=subprocess.PIPE, text=True)
     try:
         yield process
     finally:
@@ -176,7 +174,12 @@ async def test_a_port_in_use_is_one_line_and_exit_code_2(database_url: str) -> N
     server = await asyncio.start_server(lambda _reader, _writer: None, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     run = await asyncio.to_thread(
-        subprocess.run, SERVE, env=environment(database_url, port), capture_output=True, text=True, check=False
+        subprocess.run,
+        nursery.farebox("serve"),
+        env=environment(database_url, port),
+        capture_output=True,
+        text=True,
+        check=False,
     )
     server.close()
     plain = [line for line in run.stderr.splitlines() if not line.startswith("{")]
@@ -187,7 +190,12 @@ async def test_a_port_in_use_is_one_line_and_exit_code_2(database_url: str) -> N
 async def test_a_database_without_the_schema_is_one_line_and_exit_code_2(database_url: str) -> None:
     empty = urlsplit(database_url)._replace(path="/template1").geturl()
     run = await asyncio.to_thread(
-        subprocess.run, SERVE, env=environment(empty, free_ports(1)[0]), capture_output=True, text=True, check=False
+        subprocess.run,
+        nursery.farebox("serve"),
+        env=environment(empty, free_ports(1)[0]),
+        capture_output=True,
+        text=True,
+        check=False,
     )
     plain = [line for line in run.stderr.splitlines() if not line.startswith("{")]
     assert (run.returncode, plain) == (
@@ -197,7 +205,7 @@ async def test_a_database_without_the_schema_is_one_line_and_exit_code_2(databas
 
 
 def farebox(database_url: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "service", "token", *arguments]
+    command = nursery.farebox("token", *arguments)
     return subprocess.run(command, env=environment(database_url, 1), capture_output=True, text=True, check=False)
 
 
