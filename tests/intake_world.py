@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -22,6 +23,7 @@ from service.flows.intake import Intake, IntakeSettings
 from service.flows.intake.streams import Streams
 from service.flows.knowledge import Knowledge
 from service.flows.tariffs import publish_tariff
+from service.lab.servers import Servers
 
 SOURCE = "urn:mds:provider:test"
 NOON = (datetime.now(UTC) - timedelta(hours=28)).replace(hour=4, minute=0, second=0, microsecond=0)
@@ -162,6 +164,21 @@ class World:
         )
         assert len({row[0] for row in rows}) == len(rows), "a session has two rides"
         return {session: (state, owed) for session, state, owed in rows}
+
+
+@asynccontextmanager
+async def world_on(servers: Servers, template: str, topic: str) -> AsyncIterator[World]:
+    """A furnished world on a topic; its database, a copy of `template`, has the topic's name and goes with it."""
+    name = topic.replace("-", "_")
+    url = await servers.create_database(name, template=template)
+    await furnish(url)
+    world = World(url, servers.kafka_bootstrap, topic)
+    await world.open()
+    try:
+        yield world
+    finally:
+        await world.close()
+        await servers.drop_database(name)
 
 
 async def furnish(url: str) -> None:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 from aiokafka import ConsumerRecord
 from hostile import HOSTILE, send
-from intake_world import NOON, World, furnish
+from intake_world import NOON, World, world_on
 
 from service.adapters.postgres import Database
 from service.adapters.postgres.batches import FACTS_DECODER
@@ -15,17 +15,15 @@ from service.adapters.postgres.doors import QuarantineStore
 from service.adapters.postgres.reading import BIGINT_MAX
 from service.billing.facts.quarantine import RECORD_BYTES_MAX, record_bytes
 from service.flows.intake.reading import condemn
+from service.lab.servers import Servers
 
 LONG = {what for what, (headers, value) in HOSTILE.items() if record_bytes(None, headers, value) > RECORD_BYTES_MAX}
 
 
 @pytest.fixture
-async def world(database_url: str, kafka_bootstrap: str, topic: Callable[..., Awaitable[str]]) -> AsyncIterator[World]:
-    await furnish(database_url)
-    it = World(database_url, kafka_bootstrap, await topic())
-    await it.open()
-    yield it
-    await it.close()
+async def world(servers: Servers, migrated_template: str, topic: Callable[..., Awaitable[str]]) -> AsyncIterator[World]:
+    async with world_on(servers, migrated_template, await topic()) as world:
+        yield world
 
 
 async def test_hostile_records_are_set_aside_whole_and_the_ride_behind_them_is_charged(world: World) -> None:

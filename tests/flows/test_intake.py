@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
 
 import pytest
-from intake_world import NOON, World, furnish
+from intake_world import NOON, World, world_on
 
 from service.adapters.kafka_access import Brokers
 from service.adapters.postgres.intake import FenceLostError
@@ -17,17 +17,9 @@ from service.lab.servers import Servers
 
 
 @pytest.fixture
-async def world(
-    servers: Servers, migrated_template: str, kafka_bootstrap: str, topic: Callable[..., Awaitable[str]]
-) -> AsyncIterator[World]:
-    name = await topic(partitions=2)
-    url = await servers.create_database(name.replace("-", "_"), template=migrated_template)
-    await furnish(url)
-    world = World(url, kafka_bootstrap, name)
-    await world.open()
-    yield world
-    await world.close()
-    await servers.drop_database(name.replace("-", "_"))
+async def world(servers: Servers, migrated_template: str, topic: Callable[..., Awaitable[str]]) -> AsyncIterator[World]:
+    async with world_on(servers, migrated_template, await topic(partitions=2)) as world:
+        yield world
 
 
 async def test_a_ride_is_charged_once_whichever_half_comes_first(world: World) -> None:

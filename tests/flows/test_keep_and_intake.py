@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from intake_world import BIKE, NOON, World, furnish
+from intake_world import BIKE, NOON, World, world_on
 
 from service.adapters.postgres import Database
 from service.adapters.postgres.operators import OperatorStore
@@ -32,17 +32,9 @@ HURRIED: dict[str, Any] = {
 
 
 @pytest.fixture
-async def world(
-    servers: Servers, migrated_template: str, kafka_bootstrap: str, topic: Callable[..., Awaitable[str]]
-) -> AsyncIterator[World]:
-    name = await topic(partitions=2)
-    url = await servers.create_database(name.replace("-", "_"), template=migrated_template)
-    await furnish(url)
-    world = World(url, kafka_bootstrap, name)
-    await world.open()
-    yield world
-    await world.close()
-    await servers.drop_database(name.replace("-", "_"))
+async def world(servers: Servers, migrated_template: str, topic: Callable[..., Awaitable[str]]) -> AsyncIterator[World]:
+    async with world_on(servers, migrated_template, await topic(partitions=2)) as world:
+        yield world
 
 
 @pytest.fixture

@@ -9,9 +9,10 @@ from itertools import repeat
 import pytest
 from aiokafka.errors import KafkaError
 from hostile import CODECS, MB, send_bomb, send_spoiled
-from intake_world import World, furnish
+from intake_world import World, world_on
 
 from service.adapters.kafka_unpacking import ATTRIBUTES_AT, HEADER_BYTES, UNPACKED_BYTES_MAX, UnpackingError, unpacked
+from service.lab.servers import Servers
 
 BOMBS = ("gzip", "lz4", "zstd")
 """What packs 200 MB of zeros into the megabyte that a broker takes."""
@@ -21,12 +22,9 @@ EVERY = sorted(CODECS)
 
 
 @pytest.fixture
-async def world(database_url: str, kafka_bootstrap: str, topic: Callable[..., Awaitable[str]]) -> AsyncIterator[World]:
-    await furnish(database_url)
-    it = World(database_url, kafka_bootstrap, await topic())
-    await it.open()
-    yield it
-    await it.close()
+async def world(servers: Servers, migrated_template: str, topic: Callable[..., Awaitable[str]]) -> AsyncIterator[World]:
+    async with world_on(servers, migrated_template, await topic()) as world:
+        yield world
 
 
 async def test_batches_that_unpack_to_gigabytes_are_set_aside_packed_and_their_partition_goes_on(world: World) -> None:

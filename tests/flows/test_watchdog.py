@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
-from intake_world import NOON, World, furnish
+from intake_world import NOON, World, world_on
 
 from service.adapters.postgres import Database
 from service.flows.clock import elapsed
@@ -17,17 +17,9 @@ STALL_SECONDS = 30.0
 
 
 @pytest.fixture
-async def world(
-    servers: Servers, migrated_template: str, kafka_bootstrap: str, topic: Callable[..., Awaitable[str]]
-) -> AsyncIterator[World]:
-    name = await topic()
-    url = await servers.create_database(name.replace("-", "_"), template=migrated_template)
-    await furnish(url)
-    world = World(url, kafka_bootstrap, name)
-    await world.open()
-    yield world
-    await world.close()
-    await servers.drop_database(name.replace("-", "_"))
+async def world(servers: Servers, migrated_template: str, topic: Callable[..., Awaitable[str]]) -> AsyncIterator[World]:
+    async with world_on(servers, migrated_template, await topic()) as world:
+        yield world
 
 
 async def stopped(world: World) -> Intake:
