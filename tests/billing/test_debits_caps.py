@@ -6,17 +6,19 @@ from datetime import timedelta
 from uuid import UUID
 
 import pytest
-from debit_makers import NOW, terms
+from debit_makers import NOW, ORDER, debit, terms
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from service.billing.capabilities import Capabilities
+from service.billing.debits import after
 from service.billing.debits.collecting import Book, Context, RideOwing
-from service.billing.debits.events import DebitEvent, Due, Submitted
+from service.billing.debits.events import DebitEvent, Due, OpenHold, Submitted
 from service.billing.debits.facts import Naming
+from service.billing.debits.holding import UNSIGNED
 from service.billing.debits.obligations import of_cap_minor
-from service.billing.debits.state import Debit, HoldSeen, State
+from service.billing.debits.state import TO_CONFIRM, Debit, HoldSeen, State
 from service.billing.outcomes import Accepted, Declined, OpenUrl, Succeeded
 
 POLICY_MINOR = 1000
@@ -140,3 +142,44 @@ def test_nothing_is_debited_on_a_hold_of_nothing() -> None:
     it.open(0)
     it.submit(0)
     assert [(debit.state, debit.attempts) for debit in it.debits.values()] == [(State.NEEDS_RIDER, 0)]
+
+
+TO_BE_CONFIRMED = replace(ORDER, hold_confirmed_by_rider=True)
+UNTRIED = debit(State.NEEDS_RIDER, attempts=0, begun_at=None, submitted_at=None, asked_minor=0, reason=TO_CONFIRM)
+
+
+@pytest.mark.parametrize(
+    ("able", "hold", "wanted"),
+    [
+        (ORDER, None, OpenHold(0)),
+        (ORDER, HoldSeen("expired", 2), OpenHold(3)),
+        (TO_BE_CONFIRMED, None, OpenHold(0, 1000)),
+        (TO_BE_CONFIRMED, HoldSeen("expired", 2), OpenHold(3, 1000)),
+        (TO_BE_CONFIRMED, HoldSeen("refused", 0, reason=UNSIGNED), OpenHold(1, 1000)),
+        (TO_BE_CONFIRMED, HoldSeen("requested"), None),
+        (TO_BE_CONFIRMED, HoldSeen("refused"), None),
+    ],
+)
+def test_a_hold_that_the_rider_confirms_after_the_ride_is_for_what_he_owes(
+    able: Capabilities, hold: HoldSeen | None, wanted: OpenHold | None
+) -> None:
+    """Elsewhere it is for the cap, as before the ride: nothing is frozen there that he would miss."""
+    effects = after(debit(), Due(), NOW, replace(terms(able), hold=hold))[1]
+    assert [effect for effect in effects if isinstance(effect, OpenHold)] == ([] if wanted is None else [wanted])
+
+
+def test_who_did_not_confirm_a_hold_in_time_is_asked_to_confirm_another() -> None:
+    """It stood as "waits for a hold", which nothing woke: the second hold's action never reached him."""
+    asked = replace(UNTRIED, action=OpenUrl("https://old.invalid"))
+    over = replace(terms(TO_BE_CONFIRMED), hold=HoldSeen("expired"))
+    made, effects = after(asked, Due(), NOW, over)
+    assert (effects, made.state, made.reason, made.action) == (
+        (OpenHold(1, 1000),), State.NEEDS_RIDER, TO_CONFIRM, None
+    )  # fmt: skip
+    assert made.due_at is not None
+    again = replace(terms(TO_BE_CONFIRMED), hold=HoldSeen("requested", 1, OpenUrl("https://new.invalid")))
+    shown, _ = after(made, Due(), made.due_at, again)
+    assert (shown.state, shown.action) == (State.NEEDS_RIDER, OpenUrl("https://new.invalid"))
+    confirmed = replace(terms(TO_BE_CONFIRMED), hold=HoldSeen("open", 1, cap_minor=1000))
+    assert shown.due_at is not None
+    assert after(shown, Due(), shown.due_at, confirmed)[0].state is State.SUBMITTING

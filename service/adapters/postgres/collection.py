@@ -15,6 +15,7 @@ from service.adapters.postgres.batches import BatchStore
 from service.adapters.postgres.stops import Standing, StopStore
 from service.billing.debits.collecting import Posted
 from service.billing.debits.dunning import WRITTEN_OFF_POLLS
+from service.billing.debits.events import OpenHold
 from service.billing.debits.lives import LifeRow, refund_digest
 from service.billing.debits.refunds import Refund, RefundState
 from service.billing.debits.state import Debit, Dispute, HoldSeen, Item, Receipt, State
@@ -80,6 +81,14 @@ class OwingRow(msgspec.Struct, frozen=True):
     account_id: str
     account_settings: str
     restored_at: datetime | None
+
+
+class HoldCap(msgspec.Struct, frozen=True):
+    """The most that may be debited on a session's hold, in its currency's minor units; whether it was ever `opened`."""
+
+    state: str
+    cap_minor: int
+    opened: bool
 
 
 class CollectionStore(BatchStore, StopStore):
@@ -154,9 +163,10 @@ class CollectionStore(BatchStore, StopStore):
         rows = await self.all("rides_owing", rides, rides[0], rides[-1]) if rides else ()
         return [OwingRow(**dict(row)) for row in rows]
 
-    async def hold_caps(self, session_keys: Sequence[UUID]) -> dict[UUID, int]:
-        """Session key → the cap of its hold, where one was opened."""
-        return {row["session_key"]: row["cap_minor"] for row in await self.all("hold_caps", session_keys)}
+    async def hold_caps(self, session_keys: Sequence[UUID]) -> dict[UUID, HoldCap]:
+        """Session key → its hold's cap, where one was asked for."""
+        rows = await self.all("hold_caps", session_keys)
+        return {row["session_key"]: HoldCap(row["state"], row["cap_minor"], row["opened"]) for row in rows}
 
     async def finish_holds(self, reasons: Mapping[UUID, str], now: datetime) -> int:
         """Session key → "waived" or "settled": the holds are to be completed. Keys are sorted."""
@@ -211,9 +221,11 @@ class CollectionStore(BatchStore, StopStore):
         rows = await self.all("ride_contents", rides, rides[0], rides[-1]) if rides else ()
         return {row["ride_no"]: (row["charge"], row["tariff_no"], row["restored_at"]) for row in rows}
 
-    async def want_hold(self, debit: Debit, provider_key: str, ordinal: int, now: datetime, cap_minor: int) -> int:
-        """Asks for a hold for the debit's ride; 0 where another is asked for already."""
-        return await self.run("want_hold", debit.ride_no, debit.ordinal, provider_key, ordinal, now, cap_minor)
+    async def want_hold(self, debit: Debit, provider_key: str, wanted: OpenHold, now: datetime, cap_minor: int) -> int:
+        """Asks for a hold for the debit's ride, of `cap_minor` at most where nobody has said another cap; 0 where
+        another is asked for already."""
+        which = (debit.ride_no, debit.ordinal, provider_key, wanted.ordinal)
+        return await self.run("want_hold", *which, now, cap_minor, wanted.amount_minor)
 
     async def insert_debits(self, debits: Sequence[Debit], now: datetime) -> None:
         """New debits; raises UniqueViolationError when somebody else opened one first."""

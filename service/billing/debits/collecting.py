@@ -111,8 +111,7 @@ class Book:
 
     Feed it with `happen`, `refund_happen` and `net_ride`; then `opened` and `changed` debits, `refunds_opened`,
     `refunds_changed`, `transitions`, `posted`, `facts`, `work`, `net_again` (ride numbers), `holds_wanted` (debits
-    and the ordinals of the holds that they need) and `numbers_left` (debits and what they were called before) are what
-    to write and do.
+    and the holds that they need) and `numbers_left` (debits and what they were called before) are what to write and do.
     """
 
     def __init__(self, now: datetime) -> None:
@@ -126,7 +125,7 @@ class Book:
         self.facts: list[EncodedFact] = []
         self.work: list[Work] = []
         self.net_again: set[int] = set()
-        self.holds_wanted: list[tuple[Debit, int]] = []
+        self.holds_wanted: list[tuple[Debit, OpenHold]] = []
         self.numbers_left: list[tuple[Debit, str]] = []
 
     def happen(self, debit: Debit, event: DebitEvent, context: Context) -> Debit:
@@ -151,7 +150,7 @@ class Book:
                 case NetAgain():
                     self.net_again.add(decided.ride_no)
                 case OpenHold():
-                    self.holds_wanted.append((decided, effect.ordinal))
+                    self.holds_wanted.append((decided, effect))
         return decided
 
     def refund_happen(self, refund: Refund, debit: Debit, event: RefundEvent, context: Context) -> Refund:

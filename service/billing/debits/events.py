@@ -258,9 +258,10 @@ class NetAgain(msgspec.Struct, frozen=True):
 
 
 class OpenHold(msgspec.Struct, frozen=True):
-    """The ride needs a hold: its number `ordinal`, from 0."""
+    """The ride needs a hold: its number `ordinal`, from 0, and for no more than `amount_minor` (None: than its cap)."""
 
     ordinal: int
+    amount_minor: int | None = None
 
 
 Effect = Call | Post | Publish | StartRefund | NetAgain | OpenHold

@@ -6,14 +6,20 @@ from datetime import datetime
 
 from msgspec.structs import replace
 
+from service.billing.capabilities import Capabilities
 from service.billing.debits import dunning
 from service.billing.debits.answers import needs_rider
 from service.billing.debits.events import OpenHold
 from service.billing.debits.money import Step
-from service.billing.debits.state import TO_CONFIRM, TO_OPEN, Debit, State, Terms
+from service.billing.debits.state import TO_CONFIRM, TO_OPEN, Debit, State, Terms, waits_for_hold
 
 UNSIGNED = "agreement_pending"
 """Why a hold was refused whose agreement the rider had not signed then (`billing.agreements.refusal`)."""
+
+
+def goes_through_holds(able: Capabilities) -> bool:
+    """Whether every debit needs an open hold."""
+    return able.hold_needed and not able.debits_without_hold
 
 
 def hold_first(debit: Debit, now: datetime, terms: Terms) -> Step | None:
@@ -22,9 +28,13 @@ def hold_first(debit: Debit, now: datetime, terms: Terms) -> Step | None:
     A ride that was charged without a hold, or whose hold was given up too early, gets one now; so does one whose hold
     was refused because the rider had not signed: no hold is asked for while his agreement is pending, and the debit
     waits for that. A number that stays the same stays on the hold it was first sent on.
+
+    Where the rider confirms each hold it is for the debit's amount: he has ridden, and what is above that would only be
+    frozen. What comes to be owed on top of it before it is over he pays himself; what is owed no longer is released
+    with the rest. Where nobody confirms it, it is for the cap, as one that is asked for before the ride.
     """
     hold, able = terms.hold, terms.capabilities
-    if not able.hold_needed or able.debits_without_hold or (hold is not None and hold.state == "open"):
+    if not goes_through_holds(able) or (hold is not None and hold.state == "open"):
         return None
     if debit.attempts and not terms.capabilities.new_key_after_decline:
         if hold is not None and hold.state == "completing":
@@ -35,7 +45,11 @@ def hold_first(debit: Debit, now: datetime, terms: Terms) -> Step | None:
     if hold is None or unsigned or hold.state in ("expired", "completing", "completed", "released"):
         if hold is not None and hold.state == "completing":
             return waits, ()
-        return replace(waits, reason=TO_OPEN), (OpenHold(0 if hold is None else hold.ordinal + 1),)
+        amount_minor = debit.amount_minor if able.hold_confirmed_by_rider else None
+        wanted = OpenHold(0 if hold is None else hold.ordinal + 1, amount_minor)
+        if waits_for_hold(debit):  # Whoever did not confirm in time is asked anew.
+            return replace(waits, action=None), (wanted,)
+        return replace(waits, reason=TO_OPEN), (wanted,)
     if hold.state == "requested":
         if hold.action is None:
             return waits, ()

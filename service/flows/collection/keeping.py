@@ -13,7 +13,15 @@ import msgspec
 from msgspec.structs import replace
 
 from service.adapters.postgres.batches import OutRecord
-from service.adapters.postgres.collection import CollectionStore, DebitKey, DebitRow, OwingRow, RefundKey, RefundRow
+from service.adapters.postgres.collection import (
+    CollectionStore,
+    DebitKey,
+    DebitRow,
+    HoldCap,
+    OwingRow,
+    RefundKey,
+    RefundRow,
+)
 from service.adapters.providers import declared_capabilities
 from service.adapters.providers.port import MerchantAccount, Provider
 from service.adapters.providers.secrets import AccountSettingsError
@@ -23,6 +31,7 @@ from service.billing.debits.collecting import Book, Context, RideOwing
 from service.billing.debits.content import Content
 from service.billing.debits.dunning import calendar
 from service.billing.debits.facts import Naming, contact_of
+from service.billing.debits.holding import goes_through_holds
 from service.billing.debits.lives import lived
 from service.billing.debits.state import FINAL, Debit, State, Terms
 from service.billing.events import decode_events
@@ -155,9 +164,9 @@ async def _write(
     await store.append_transitions(lives)
     await store.append_transfers(book.posted, book.now)
     await store.keep_numbers(book.numbers_left)
-    for debit, ordinal in book.holds_wanted:
-        key = provider_key(debit.session_key.bytes, "hold", ordinal)
-        await store.want_hold(debit, key, ordinal, book.now, HoldPolicy().cap_minor)
+    for debit, wanted in book.holds_wanted:
+        key = provider_key(debit.session_key.bytes, "hold", wanted.ordinal)
+        await store.want_hold(debit, key, wanted, book.now, HoldPolicy().cap_minor)
     for debit_key, changed in book.changed.items():
         if changed.resent > rows[debit_key].debit.resent:
             SENT_AGAIN.labels("debit").inc()
@@ -180,11 +189,11 @@ async def _publish(
 
 
 def _owing(
-    row: OwingRow, key: UUID, session_id: str, hold_cap: int | None, debits: Iterable[Debit], about: Context
+    row: OwingRow, key: UUID, session_id: str, hold: HoldCap | None, debits: Iterable[Debit], about: Context
 ) -> RideOwing:
     able = about.terms.capabilities
-    caps = [cap for cap in (hold_cap, row.cap_minor) if cap is not None]
-    if not caps and able.hold_needed and not able.debits_without_hold:  # That of the hold that it will get.
+    caps = [cap for cap in (_cap_of(hold, able), row.cap_minor) if cap is not None]
+    if not caps and goes_through_holds(able):  # The most that a hold which it will get can have.
         caps = [HoldPolicy().cap_minor if row.hold_cap_minor is None else row.hold_cap_minor]
     return RideOwing(
         ride_no=row.ride_no,
@@ -200,6 +209,20 @@ def _owing(
         debits=tuple(debits),
         context=about,
     )
+
+
+def _cap_of(hold: HoldCap | None, able: Capabilities) -> int | None:
+    """The most that may be debited on the ride's hold; None where it limits nothing.
+
+    Where the rider confirms each hold, one that collection asked for is for one debit (`holding.hold_first`): it limits
+    the ride while it is asked for or open, and once it is over a further debit gets one of its own. Elsewhere a hold
+    that was opened says what may be debited for the ride at all.
+    """
+    if hold is None:
+        return None
+    each = goes_through_holds(able) and able.hold_confirmed_by_rider
+    limits = hold.state in ("requested", "open") if each else hold.opened and hold.state != "released"
+    return hold.cap_minor if limits else None
 
 
 @lru_cache(maxsize=1024)

@@ -163,9 +163,9 @@ JOIN merchant_account m ON m.account_no = a.account_no
 ORDER BY owed.ride_no;
 
 -- name: hold_caps
--- The caps of the holds that were opened for these sessions.
-SELECT h.session_key, h.cap_minor FROM hold h
-WHERE h.session_key = ANY($1::uuid[]) AND h.opened_at IS NOT NULL AND h.state <> 'released';
+-- The caps of the holds that were asked for for these sessions.
+SELECT h.session_key, h.state, h.cap_minor, h.opened_at IS NOT NULL AS opened FROM hold h
+WHERE h.session_key = ANY($1::uuid[]);
 
 -- name: finish_holds
 -- Every debit of the session is final: the hold is to be completed, or given up where nothing was taken.
@@ -183,11 +183,11 @@ FROM ride_revision r WHERE r.ride_no = ANY($1::bigint[]) AND r.ride_no BETWEEN $
 -- name: want_hold
 -- A hold for the ride of debit $1 that was charged without one, or whose own is over or was refused by us before the rider
 -- had signed: the holds' rounds open it. None while the agreement waits for him. Its cap is the agreement's, else the
--- operator's ($6: where he has said none), as of one that is asked for before the ride.
+-- operator's ($6: where he has said none), as of one that is asked for before the ride, and $7 where that is less.
 INSERT INTO hold (session_key, slot, operator_no, session_id, agreement_no, account_no, tariff_id, state, cap_minor,
   currency, provider_key, ordinal, requested_at, due_at, updated_at)
 SELECT d.session_key, d.slot, d.operator_no, d.session_id, d.agreement_no, d.account_no, coalesce(t.tariff_id, ''),
-  'requested', coalesce(a.cap_minor, (o.hold_policy ->> 'cap_minor')::bigint, $6), d.currency,
+  'requested', least(coalesce(a.cap_minor, (o.hold_policy ->> 'cap_minor')::bigint, $6), $7), d.currency,
   $3, $4, $5, $5, $5
 FROM debit d
 JOIN agreement a ON a.agreement_no = d.agreement_no
