@@ -9,8 +9,10 @@ import os
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
+from functools import cache
 
 import pytest
+from cryptography.hazmat.primitives import serialization
 from hypothesis import HealthCheck, settings
 
 from service.adapters.kafka_access import Brokers
@@ -26,6 +28,10 @@ settings.load_profile("farebox")  # The same examples every time; the simulation
 
 os.environ.setdefault("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1")
 """No broker of a test lives for as long as the second compiler of the JVM is good for, a third of its start."""
+
+for _reads in ("load_pem_private_key", "load_der_private_key"):
+    setattr(serialization, _reads, cache(getattr(serialization, _reads)))
+"""Whether a private key's primes are primes is looked at once for each key of the tests, not in each of them."""
 
 MIGRATED_AT = datetime(2026, 11, 22, 10, tzinfo=UTC)
 """Business time at which a test's database was migrated: there are partitions for this month and the three after it."""

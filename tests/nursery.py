@@ -23,6 +23,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from service.cli import app
@@ -113,7 +114,8 @@ def _attend(asker: socket.socket) -> None:
 def _end_with(asker: socket.socket, born: int) -> None:
     """Kills what was born when the one who asked for it is gone: it was killed."""
     if not asker.recv(1):
-        os.kill(born, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # It has ended by itself.
+            os.kill(born, signal.SIGKILL)
 
 
 def _lived(main: Callable[[], None]) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 from litestar import Litestar
@@ -93,6 +94,7 @@ def create_app(doors: Doors) -> Litestar:
     )
 
 
+@cache
 def openapi_document() -> dict[str, Any]:
     """The OpenAPI 3.1 document of every route."""
     config = OpenAPIConfig(title="Farebox", version="1", description=_ABOUT, use_handler_docstrings=True)

@@ -21,7 +21,7 @@ from service.lab.provider.signatures import new_key, public_half, sign, verified
 AT = datetime(2026, 11, 22, 10, tzinfo=UTC)
 APP_ID, SELLER = "2021000000000001", "2088000000000001"
 ZHIMA = "zhima.credit.payafteruse."
-KEY, OTHER_KEY = new_key(), new_key()
+KEY, OTHER_KEY, PROVIDER_KEY = new_key(), new_key(), new_key()
 SECONDS = 20
 
 
@@ -139,7 +139,9 @@ async def shop(plan: Plan | None = None, *, notified: bool = False, **terms: Any
         url = f"http://127.0.0.1:{runner.addresses[0][1]}/" if notified else None
         merchant = AlipayMerchant(APP_ID, public_half(KEY), SELLER)
         told = Terms(**({"provider_retries": True, "hold_needed": True} | terms))
-        await at.call("PUT", "/accounts", Account("shop", "", told, url, face="alipay", alipay=merchant))
+        await at.call(
+            "PUT", "/accounts", Account("shop", "", told, url, face="alipay", alipay=merchant, keys=(PROVIDER_KEY,))
+        )
         (it.alipay_key,) = (await at.call("GET", "/keys?account=shop"))["public_keys"]
         try:
             yield it

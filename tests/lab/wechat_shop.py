@@ -23,7 +23,7 @@ from service.lab.provider.wechatpay.signing import answer_content, request_conte
 AT = datetime(2026, 11, 22, 10, tzinfo=UTC)
 MCHID, APPID, SERVICE = "1900000001", "wx0000000000000001", "2002000000000558128851361561536"
 SERIAL, APIV3_KEY = "55D97D542DBAA9CB9B7D0ACDB810CC99C208D328", "k" * 32
-KEY, OTHER_KEY = new_key(), new_key()
+KEY, OTHER_KEY, PROVIDER_KEY = new_key(), new_key(), new_key()
 SECONDS = 20
 NAMES = {"appid": APPID, "service_id": SERVICE}
 NOTIFY = "/notified"
@@ -246,7 +246,7 @@ async def shop(plan: Plan | None = None, *, public_key_mode: bool = False, **mor
         await at.call("PUT", "/clock", {"now": AT, "speed": 0})
         it = Shop(at, taking, url)
         who = merchant(public_key_mode=public_key_mode)
-        account = Account("shop", "", terms(**more), url, face="wechatpay", wechatpay=who)
+        account = Account("shop", "", terms(**more), url, face="wechatpay", wechatpay=who, keys=(PROVIDER_KEY,))
         await at.call("PUT", "/accounts", account)
         await it.learn_keys()
         yield it

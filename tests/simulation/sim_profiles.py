@@ -96,7 +96,7 @@ class Focus(msgspec.Struct, frozen=True):
     """What worlds are made to be about, for a bug that shows only there; nothing given: about anything.
 
     `quiet`: nothing goes wrong but the `faults`, and both collectors are always at work. `cap_minor`: the most that a
-    provider takes on an agreement.
+    provider takes on an agreement; `freeze`: how often an intake is stopped.
     """
 
     aftermath: tuple[str, ...] = ()
@@ -104,6 +104,7 @@ class Focus(msgspec.Struct, frozen=True):
     faults: Rates | None = None
     quiet: bool = False
     cap_minor: int = 100_000
+    freeze: float = 0.0
 
 
 class Chaos(msgspec.Struct, frozen=True):

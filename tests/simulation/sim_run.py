@@ -185,6 +185,8 @@ async def _play(
         chaos = replace(calm(), both=0.9)
     if focus.faults is not None:
         chaos = replace(chaos, faults=focus.faults)
+    if focus.freeze:
+        chaos = replace(chaos, freeze=focus.freeze)
     world = World(seed, chaos, turns, CalmDatabase(connections), connections)
     door.world, world.writers = world, writers
     script = Script(world, door, focus)
