@@ -23,8 +23,9 @@ from service.billing.debits.events import RefundDecided
 from service.billing.debits.state import DisputeKind, DisputeResult, State, debit_id
 from service.billing.money import format_amount
 from service.cli.connections import business_now, carry_out, database_of, load_settings
+from service.cli.plain import say
 from service.cli.sessions import find_ride, whose
-from service.cli.told import debit_line, debit_lines
+from service.cli.told import debit_line, debit_lines, instant
 from service.flows import debit_wishes as wishes
 from service.flows.accounts import list_accounts, merchant_account
 from service.flows.clock import BusinessClock, machine_now
@@ -132,21 +133,22 @@ def retry(wanted: str) -> None:
 @click.option("--operator", "operator_id", help="Whose.  [default: the default operator]")
 @click.option("--limit", type=click.IntRange(1, 10_000), default=100, show_default=True)
 def refunds(operator_id: str | None, limit: int) -> None:
-    """Show the refunds that failed or had to wait, the oldest first: money that is still owed to riders."""
+    """Show the refunds that failed or had to wait, the oldest first: money that is still owed to riders; instants in
+    the operator's time zone."""
 
-    async def work(database: Database) -> list[TroubledRefund]:
+    async def work(database: Database) -> tuple[list[TroubledRefund], ZoneInfo]:
         async with database.reading(OperatorStore) as operators:
             owner = await operator_of(operators, operator_id)
         async with database.reading(ReadingStore) as store:
-            return await store.troubled_refunds(owner.operator_no, limit)
+            return await store.troubled_refunds(owner.operator_no, limit), ZoneInfo(owner.time_zone)
 
-    found = _run(work)
+    found, zone = _run(work)
     if not found:
         click.echo("none")
     for row in found:
         amount, named = format_amount(row.amount_minor, row.currency), debit_id(row.ride_no, row.ordinal)
         told = f"{named}-{row.refund_ordinal}  session {row.session_id}  {row.state}  {amount} {row.currency}"
-        click.echo(f"{told}  since {row.created_at.isoformat()}  ({row.code or row.reason})")
+        say(f"{told}  since {instant(row.created_at, zone)}  ({row.code or row.reason})")
 
 
 @debit.command("refund-again")

@@ -18,9 +18,9 @@ from rich.console import Console
 from rich.progress import Progress
 
 from service.billing.money import format_amount
-from service.billing.tariffs import Tariff
+from service.billing.tariffs import Tariff, too_early
 from service.cli.replay_kafka import Delivery, publish_trips
-from service.cli.tariff_files import FILE, one_draft, one_tariff, refused, zone_of
+from service.cli.tariff_files import FILE, built, one_draft, refused, zone_of
 from service.lab.replay import PricedTrip, TripsError, price_trip, read_trips
 
 UNMEASURED = "unmeasured"
@@ -61,16 +61,24 @@ def replay(
         if kafka:
             publish_trips(file, zone, one_draft(plan_file, plan_id), delivery)
         else:
-            _price(file, zone, one_tariff(plan_file, plan_id, time_zone), out)
+            draft = one_draft(plan_file, plan_id)
+            terms = built(plan_file, draft, time_zone)
+            _price(file, zone, terms, out, from_its_start=draft.valid_from is not None)
     except TripsError as error:
         raise refused(f"{error}; nothing was written") from error
     except OSError as error:
         raise refused(f"{error.filename}: {error.strerror}; nothing was written") from error
 
 
-def _price(file: Path, zone: ZoneInfo, terms: Tariff, out: Path | None) -> None:
-    """Prices the trips, and says in one line what they come to."""
-    count = sum(1 for _ in read_trips(file, zone))
+def _price(file: Path, zone: ZoneInfo, terms: Tariff, out: Path | None, *, from_its_start: bool) -> None:
+    """Prices the trips, and says in one line what they come to; refused where the tariff has a start of its own, and a
+    trip begins before it."""
+    count = 0
+    for trip in read_trips(file, zone):
+        count += 1
+        early = too_early(terms, trip.started_at) if from_its_start else None
+        if early is not None:
+            raise TripsError(f"{file}: {early}, {trip.session_id}: replay it on the tariff that held then")
     with _output(out) as lines:
         counts, total_minor = _price_all(file, zone, terms, count, lines)
     unmeasured = counts.pop(UNMEASURED, 0)

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from service.adapters.kafka import RecordSink, TopicMissingError, partitions_of
 from service.adapters.postgres import Database
 from service.adapters.postgres.operators import KnownOperator, OperatorStore
-from service.billing.tariffs import TariffDraft, TariffError
+from service.billing.tariffs import TariffDraft, TariffError, too_early
 from service.cli.connections import business_now, carry_out, database_of, load_settings
 from service.cli.tariff_files import BEGINNING
 from service.flows.operators import OperatorError, operator_of
@@ -96,11 +96,9 @@ async def _tariff(
             f"tariff {draft.tariff_id!r} is there already and is not this plan in {zone}: replay with the document"
             " that is there, or give the plan an id of its own"
         ) from error
-    if found.tariff.valid_from > begins:
-        raise ReplayError(
-            f"tariff {draft.tariff_id!r} holds from {found.tariff.valid_from.isoformat()}, and the trips begin at"
-            f" {begins.isoformat()}: none before it can be priced"
-        )
+    early = too_early(found.tariff, begins)
+    if early is not None:
+        raise ReplayError(f"{early}, the first: replay the trips on the tariff that held then")
     return found.tariff.currency
 
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from typing import TypeVar, get_args
+from zoneinfo import ZoneInfo
 
 import rich_click as click
 
 from service.adapters.postgres import Database
-from service.adapters.postgres.operators import OperatorStore
+from service.adapters.postgres.operators import KnownOperator, OperatorStore
 from service.adapters.postgres.stops import StopRow
 from service.cli.connections import BY, REASON, business_now, carry_out, database_of, load_settings
 from service.cli.plain import say
+from service.cli.told import instant
 from service.flows import stops as flow
 from service.flows.operators import OperatorError, operator_of
 from service.flows.stops import UnknownStopError, What
@@ -41,10 +43,10 @@ def pause(
     Rides are charged on, and what is under way is still asked about.
     """
 
-    async def work(database: Database, operator_no: int) -> bool:
+    async def work(database: Database, operator: KnownOperator) -> bool:
         now = await business_now(database)
         scope = {"account_id": account_id, "tariff_id": tariff_id}
-        return await flow.stop(database, operator_no, what, reason=reason, by=by, now=now, **scope)
+        return await flow.stop(database, operator.operator_no, what, reason=reason, by=by, now=now, **scope)
 
     stopped = _run(operator_id, work)
     click.echo(f"{what}: {'paused' if stopped else 'paused before'}; `farebox stops` shows what is paused")
@@ -58,9 +60,9 @@ def pause(
 def resume(stop_no: int, operator_id: str | None, reason: str, by: str) -> None:
     """Let what was paused go on: NUMBER is that of `farebox stops`."""
 
-    async def work(database: Database, operator_no: int) -> None:
+    async def work(database: Database, operator: KnownOperator) -> None:
         now = await business_now(database)
-        await flow.resume(database, operator_no, stop_no, reason=reason, by=by, now=now)
+        await flow.resume(database, operator.operator_no, stop_no, reason=reason, by=by, now=now)
 
     _run(operator_id, work)
     click.echo(f"{stop_no}: goes on")
@@ -70,30 +72,31 @@ def resume(stop_no: int, operator_id: str | None, reason: str, by: str) -> None:
 @OPERATOR
 @click.option("--ended", is_flag=True, help="Those of before, too.")
 def stops(operator_id: str | None, ended: bool) -> None:
-    """Show what is paused, by whom and why, the newest first."""
+    """Show what is paused, by whom and why, the newest first; instants in the operator's time zone."""
 
-    async def work(database: Database, operator_no: int) -> list[StopRow]:
-        return await flow.list_stops(database, operator_no, ended=ended)
+    async def work(database: Database, operator: KnownOperator) -> tuple[list[StopRow], ZoneInfo]:
+        found = await flow.list_stops(database, operator.operator_no, ended=ended)
+        return found, ZoneInfo(operator.time_zone)
 
-    found = _run(operator_id, work)
+    found, zone = _run(operator_id, work)
     if not found:
         click.echo("nothing is paused")
     for row in found:
         of = "  ".join(
             f"{kind} {name}" for kind, name in (("account", row.account_id), ("tariff", row.tariff_id)) if name
         )
-        over = f"  resumed {row.resumed_at.isoformat()} by {row.resumed_by}" if row.resumed_at is not None else ""
-        since = f"since {row.stopped_at.isoformat()} by {row.stopped_by}: {row.reason}"
+        over = f"  resumed {instant(row.resumed_at, zone)} by {row.resumed_by}" if row.resumed_at is not None else ""
+        since = f"since {instant(row.stopped_at, zone)} by {row.stopped_by}: {row.reason}"
         say(f"{row.stop_no}  {row.what}  {of or 'everything'}  {since}{over}")
 
 
-def _run(operator_id: str | None, work: Callable[[Database, int], Awaitable[T]]) -> T:
+def _run(operator_id: str | None, work: Callable[[Database, KnownOperator], Awaitable[T]]) -> T:
     settings = load_settings()
 
     async def connected() -> T:
         async with database_of(settings) as database:
             async with database.reading(OperatorStore) as store:
-                operator_no = (await operator_of(store, operator_id)).operator_no
-            return await work(database, operator_no)
+                operator = await operator_of(store, operator_id)
+            return await work(database, operator)
 
     return carry_out(connected(), OperatorError, UnknownStopError)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from datetime import UTC
+from datetime import UTC, datetime
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import msgspec
 import rich_click as click
@@ -16,6 +17,7 @@ from service.billing.agreements.holds import HoldPolicy
 from service.billing.debits.dunning import Calendar
 from service.billing.money import MoneyError, format_amount, from_minor, parse_decimal, to_minor
 from service.cli.connections import carry_out, database_of, instant_of, load_settings, named_values
+from service.cli.told import instant as instant_there
 from service.flows.operators import OperatorError, Rules, changed_rules, operator_of, read_switches, switch
 
 MODES = ("live", "shadow", "paused")
@@ -32,10 +34,10 @@ def add_switches(operator: click.Group) -> None:
 @click.command()
 @click.argument("operator_id", metavar="[ID]", required=False)
 def show(operator_id: str | None) -> None:
-    """Show how an operator is switched; without an ID the default operator."""
+    """Show how an operator is switched, instants in its time zone; without an ID the default operator."""
     now = _read(operator_id)
     click.echo(f"mode         {now.mode}")
-    click.echo(f"bill from    {'every ride' if now.bill_from is None else now.bill_from.isoformat()}")
+    click.echo(f"bill from    {'every ride' if now.bill_from is None else _told(now.bill_from, now)}")
     click.echo(f"exposure     {_limit(now)}")
     for title, shape, stored in (("calendar", Calendar, now.calendar), ("hold policy", HoldPolicy, now.hold_policy)):
         click.echo(title)
@@ -109,7 +111,7 @@ def bill_from(operator_id: str, instant: str | None, every: bool) -> None:
     if instant is not None and at is None:
         raise click.BadParameter("give an instant with its offset, as 2027-01-01T00:00:00+08:00", param_hint="RFC3339")
     now = _switch(operator_id, lambda known: replace(known, bill_from=None if at is None else at.astimezone(UTC)))
-    told = "every ride" if now.bill_from is None else f"rides from {now.bill_from.isoformat()} on"
+    told = "every ride" if now.bill_from is None else f"rides from {_told(now.bill_from, now)} on"
     click.echo(f"operator {operator_id}: bills {told}")
 
 
@@ -163,6 +165,10 @@ def _switch(operator_id: str, change: Callable[[Switches], Switches]) -> Switche
             return await switch(database, operator_id, change)
 
     return carry_out(work(), OperatorError)
+
+
+def _told(at: datetime, now: Switches) -> str:
+    return instant_there(at, ZoneInfo(now.time_zone))
 
 
 def _limit(now: Switches) -> str:

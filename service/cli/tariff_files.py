@@ -23,12 +23,12 @@ def refused(message: str) -> SystemExit:
     return SystemExit(2)
 
 
-def one_tariff(file: Path, plan_id: str | None, time_zone: str | None) -> Tariff:
-    """The tariff of a file, or the one of the given id."""
+def one_tariff(file: Path, plan_id: str | None, time_zone: str | None, begins: datetime = BEGINNING) -> Tariff:
+    """The tariff of a file, or the one of the given id; one without a start of its own holds from when it `begins`."""
     draft = one_draft(file, plan_id)
     if time_zone is not None:
         zone_of(time_zone)
-    return built(file, draft, time_zone or "UTC")
+    return built(file, draft, time_zone or "UTC", begins)
 
 
 def one_draft(file: Path, plan_id: str | None) -> TariffDraft:
@@ -51,10 +51,11 @@ def drafts_of(file: Path) -> list[TariffDraft]:
         raise refused(f"{file}: {error}") from error
 
 
-def built(file: Path, draft: TariffDraft, time_zone: str) -> Tariff:
-    """A draft of a file as a tariff, in the zone where it names none; refused with what is wrong with it."""
+def built(file: Path, draft: TariffDraft, time_zone: str, begins: datetime = BEGINNING) -> Tariff:
+    """A draft of a file as a tariff, in the zone and from the instant where it names none; refused with what is wrong
+    with it."""
     try:
-        return build(draft, valid_from=BEGINNING, time_zone=time_zone)
+        return build(draft, valid_from=begins, time_zone=time_zone)
     except TariffError as error:
         raise refused(f"{file}: {error}") from error
 

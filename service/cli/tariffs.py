@@ -17,11 +17,12 @@ from service.billing.money import MoneyError, format_amount, from_minor, parse_d
 from service.billing.rating import Charge, rate
 from service.billing.rating.compiled import depends_on_start
 from service.billing.sessions import Usage
-from service.billing.tariffs import Tariff, TariffDraft, TariffError, build, has_balance_rules
+from service.billing.tariffs import Tariff, TariffDraft, TariffError, build, has_balance_rules, too_early
 from service.cli.replay import replay
 from service.cli.tariff_files import BEGINNING, FILE, built, drafts_of, one_tariff, read, refused
 from service.cli.tariff_import import import_command
 from service.cli.told import charge_lines
+from service.cli.told import instant as instant_there
 from service.web.views import charge_view
 
 
@@ -88,15 +89,19 @@ def quote(
     file: Path, plan_id: str | None, seconds: str, meters: int, at: str | None, time_zone: str | None, as_json: bool
 ) -> None:
     """What a ride costs, line by line, for a rider without earlier rides, passes or coupons."""
-    terms = one_tariff(file, plan_id, time_zone)
+    asked_at = None if at is None else _instant(at)
+    terms = one_tariff(file, plan_id, time_zone, asked_at or BEGINNING)
     length = _microseconds(seconds)
     if meters < 0:
         raise refused(f"--meters {meters} is negative; give 0 or more")
-    start = terms.valid_from if at is None else _instant(at)
+    start = asked_at or terms.valid_from
+    early = too_early(terms, start)
+    if early is not None:
+        raise refused(f"--at: {early}; give an instant from then on")
     charge = rate(_usage(start, length, meters), terms)
     click.echo(_quote_json(terms, charge, start) if as_json else _receipt(charge))
     if at is None and depends_on_start(terms):
-        click.echo(f"assumed: the ride starts at {start.isoformat()}; say when with --at", err=True)
+        click.echo(f"assumed: the ride starts at {instant_there(start, terms.zone)}; say when with --at", err=True)
     if has_balance_rules(terms):
         click.echo("assumed: nothing used of day and month caps before this ride", err=True)
 

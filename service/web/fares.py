@@ -16,7 +16,7 @@ from service.billing.catalog import Operator
 from service.billing.rating import rate
 from service.billing.running import running_tariff, running_usage
 from service.billing.sessions import Usage
-from service.billing.tariffs import Tariff, TariffDraft, build, import_document
+from service.billing.tariffs import Tariff, TariffDraft, build, import_document, too_early
 from service.billing.tariffs.gbfs import TariffError
 from service.web.access import Access, access_of, needs
 from service.web.answers import Asked, Name, answer, read
@@ -147,9 +147,13 @@ async def _tariff(doors: Doors, operator: Operator, asked: QuoteRequest, at: dat
         raise invalid("/tariff_id", "give either `tariff_id` or `plan`")
     if inline:
         try:
-            return build(_draft(inline), valid_from=at, time_zone=asked.time_zone or operator.time_zone), None
+            given = build(_draft(inline), valid_from=at, time_zone=asked.time_zone or operator.time_zone)
         except TariffError as error:
             raise refused_tariff(error, "" if error.path == "/time_zone" else "/plan") from None
+        early = too_early(given, at)
+        if early is not None:
+            raise invalid("/at", f"{early}; give an instant from then on")
+        return given, None
     assert asked.tariff_id is not None
     catalog = doors.knowledge.catalog
     if not catalog.knows_tariff(operator.operator_no, asked.tariff_id):

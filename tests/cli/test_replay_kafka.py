@@ -121,4 +121,6 @@ async def test_a_tariff_that_begins_after_the_trips_is_refused(replay: Replay) -
     late = {"tariff_id": "late", "valid_from": "2022-01-01T00:00:00Z", "plan": json.loads(plan())}
     code, out = await replay("--kafka", text=json.dumps(late))
     assert code == 2
-    assert "the trips begin at 2021-02-01T13:00:00+00:00" in out
+    assert "tariff 'late' holds from 2021-12-31T19:00:00-05:00 on, and a ride begins at 2021-02-01T08:00" in out
+        "tariff 'late' holds from 2021-12-31T19:00:00-05:00 on, and a ride begins at 2021-02-01T08:00:00-05:00" in out
+    )

@@ -19,7 +19,7 @@ async def test_what_is_paused_is_shown_and_goes_on(farebox: Farebox) -> None:
     (line,) = (await farebox("stops"))[1].splitlines()
     number, what, of, *_ = line.split("  ")
     assert (what, of) == ("debits", "everything")
-    assert line.endswith(" by night desk: a tariff times 100")
+    assert line.endswith("+08:00 by night desk: a tariff times 100")
     assert (await farebox("resume", number, "--reason", "mended"))[:2] == (0, f"{number}: goes on\n")
     assert (await farebox("stops"))[1] == "nothing is paused\n"
     assert " resumed " in (await farebox("stops", "--ended"))[1]

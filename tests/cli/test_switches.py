@@ -78,7 +78,8 @@ async def test_exposure_is_an_amount_of_the_operators_currency(farebox: Farebox,
 
 async def test_rides_are_billed_from_an_instant(farebox: Farebox, database: Any) -> None:
     _, told, _ = await farebox("operator", "bill-from", "default", "2027-01-01T00:00:00+08:00")
-    assert told == "operator default: bills rides from 2026-12-31T16:00:00+00:00 on\n"
+    assert told == "operator default: bills rides from 2027-01-01 00:00:00+08:00 on\n"
+    assert "bill from    2027-01-01 00:00:00+08:00" in (await farebox("operator", "show"))[1].splitlines()
     assert await database.fetchval("SELECT bill_from FROM operator") == datetime(2026, 12, 31, 16, tzinfo=UTC)
     assert (await farebox("operator", "bill-from", "default", "--none"))[1] == "operator default: bills every ride\n"
 
@@ -238,6 +239,7 @@ async def test_a_debit_is_shown_decided_and_disputed(farebox: Farebox, database:
     )
     stands = (await farebox("debit", "refunds"))[1]
     assert stands.startswith(f"{DEBIT}-1  session s-1  failed  1.00 CNY  since 2026-")
+    assert "+08:00  (" in stands
     assert stands.endswith("  (TOO_LATE)\n")
     for refund, why in (("1", "only one that is manual can"), ("2", "has no refund 2"), ("x", "has no refund x")):
         refused = await farebox("debit", "decide-refund", f"{DEBIT}-{refund}", "cancel", "--reason", "r")

@@ -82,6 +82,32 @@ def test_a_quote_for_people_names_rule_and_total() -> None:
     assert done.stdout.endswith("total 0.00 CNY\n")
 
 
+def test_a_ride_before_its_tariff_begins_has_no_price(tmp_path: Path) -> None:
+    """It was priced without a word; a plan that names no start holds at any time."""
+    bike = str(DATA / "tariff_bike.json")
+    said = "tariff 'bike-std' holds from 2026-11-01T00:00:00+08:00 on, and a ride begins at 2026-10-31T23:59:59+08:00"
+    done = farebox("quote", "--plan", bike, "--seconds", "30", "--at", "2026-10-31T15:59:59Z")
+    assert done == (2, "", f"farebox: --at: {said}; give an instant from then on\n")
+    assert farebox("quote", "--plan", bike, "--seconds", "30", "--at", "2026-10-31T16:00:00Z").returncode == 0
+    old = ("quote", "--plan", BIKES, "--plan-id", "bike", "--seconds", "30", "--at", "2013-06-01T00:00:00-04:00")
+    assert farebox(*old).returncode == 0
+    trips = tmp_path / "trips.csv"
+    trips.write_text("ride_id,started_at,ended_at\nfirst,2026-10-31 23:59:59,2026-11-01 00:09:59\n")
+    done = farebox("replay", str(trips), "--plan", bike, "--time-zone", "Asia/Shanghai")
+    told = f"farebox: {trips}: {said}, first: replay it on the tariff that held then; nothing was written\n"
+    assert done == (2, "", told)
+    trips.write_text(trips.read_text().replace("2026-10-31 23:59:59", "2026-11-01 00:00:00"))
+    assert farebox("replay", str(trips), "--plan", bike, "--time-zone", "Asia/Shanghai").returncode == 0
+
+
+def test_what_a_quote_assumes_is_told_in_the_tariffs_zone(tmp_path: Path) -> None:
+    tariff = json.loads((DATA / "tariff_bike.json").read_text())
+    tariff["rules"]["windows"] = [{"segment": "/plan/per_min_pricing/0", "from": "22:00", "to": "06:00"}]
+    (tmp_path / "night.json").write_text(json.dumps(tariff))
+    done = farebox("quote", "--plan", str(tmp_path / "night.json"), "--seconds", "60")
+    assert "assumed: the ride starts at 2026-11-01 00:00:00+08:00; say when with --at" in done.stderr
+
+
 def test_a_quote_of_years_is_a_few_lines_for_people_and_every_line_in_json() -> None:
     """A day cap has a line for each day: alike but for the day, they are one with their exact sum."""
     asked = ("quote", "--plan", CARS, "--seconds", str(1041 * 86_400), "--at", "2026-11-22T18:30:00+01:00")

@@ -152,6 +152,10 @@ async def test_a_bare_plan_is_kept_verbatim_and_quoted(it: WebWorld) -> None:
     assert quoted.body["fare"]["amount_minor"] == inline.body["fare"]["amount_minor"] == 10
     assert (quoted.body["tariff_version"], inline.body["tariff_version"]) == (1, None)
     assert quoted.body["balance_assumed"] == "nothing_used"
+    later = {"tariff_id": "later", "valid_from": at(60).isoformat(), "plan": {**PLAN, "plan_id": "later"}}
+    early = await it.ask("POST", "/v1/quotes", {"seconds": 0, "plan": later, "at": at(59).isoformat()})
+    assert (early.status, early.fields) == (422, ["/at"])
+    assert (await it.ask("POST", "/v1/quotes", {"seconds": 0, "plan": later, "at": at(60).isoformat()})).status == 200
 
 
 async def test_a_tariff_that_cannot_be_used_is_refused_with_its_path(it: WebWorld) -> None:

@@ -25,6 +25,7 @@ __all__ = [
     "longest_reservation",
     "lost_end_rule",
     "most",
+    "too_early",
     "valid_from_problem",
 ]
 
@@ -157,6 +158,15 @@ def valid_from_problem(valid_from: datetime, now: datetime, lead: timedelta, *, 
     if first or valid_from > now + lead:
         return None
     return f"valid_from {valid_from.isoformat()} is too soon: give an instant after {(now + lead).isoformat()}"
+
+
+def too_early(tariff: Tariff, at: datetime) -> str | None:
+    """Why the tariff prices no ride that starts at an instant, or None: it does not hold yet. Instants are told in its
+    zone."""
+    if at >= tariff.valid_from:
+        return None
+    begins, asked = tariff.valid_from.astimezone(tariff.zone), at.astimezone(tariff.zone)
+    return f"tariff {tariff.tariff_id!r} holds from {begins.isoformat()} on, and a ride begins at {asked.isoformat()}"
 
 
 def lost_end_rule(tariff: Tariff) -> LostEnd:
