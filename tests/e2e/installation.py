@@ -168,10 +168,9 @@ class Installation:
         except TimeoutError:
             raise AssertionError(f"not {what} after {PATIENCE_S} s\n{self.logs()}") from None
 
-    def command_lines(self) -> list[str]:
-        """What the list of processes shows of each that runs."""
-        files = [Path(f"/proc/{process.pid}/cmdline") for process in self._processes if process.returncode is None]
-        return [file.read_bytes().replace(b"\0", b" ").decode() for file in files]
+    def running(self) -> list[int]:
+        """The numbers of the processes that have not ended."""
+        return [process.pid for process in self._processes if process.returncode is None]
 
     def logs(self) -> str:
         """The last lines of every process."""

@@ -53,6 +53,8 @@ class City:
         self.hands = hands
         self.token = ""
         self.calls = 0
+        self.answers: list[str] = []
+        """What was answered at the doors, headers and bodies, and what commands said."""
 
     @property
     def api(self) -> str:
@@ -65,6 +67,7 @@ class City:
         data = body if isinstance(body, bytes | None) else json.dumps(body).encode()
         async with self.http.request(method, self.api + path, headers=told, data=data) as answer:
             raw = await answer.read()
+            self.answers.append(f"{answer.raw_headers} {raw.decode(errors='replace')}")
             is_json = "json" in answer.headers.get("Content-Type", "")
             return answer.status, json.loads(raw) if is_json and raw else raw
 
@@ -150,7 +153,9 @@ async def _open_accounts(city: City, places: Places, directory: Path) -> None:
         given = merchant.settings.items()
         chosen = [word for name, value in given for word in ("--setting", f"{name}={json.dumps(value)}")]
         named = (merchant.account_id, "--provider", merchant.provider, "--url", merchant.base_url)
-        await city.installation.farebox("account", "add", *named, *chosen)
+        city.answers.append(await city.installation.farebox("account", "add", *named, *chosen))
+    for listed in (("account", "list"), ("token", "list"), ("settings",)):
+        city.answers.append(await city.installation.farebox(*listed))
     city.said.webhook_secret = (directory / "stripe-webhook").read_text()
 
 

@@ -9,12 +9,14 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 
+import aiohttp
 import asyncpg
 import pytest
 from guarded_servers import LISTENERS, MECHANISMS, PASSWORD, USER, Guarded, guarded_servers, told
+from process_list import command_lines, variables
 from trips_export import write_trips
 
 from service.adapters.kafka import partitions_of
@@ -22,6 +24,7 @@ from service.adapters.kafka_access import KafkaAccessError
 from service.adapters.kafka_admin import bounds_of
 from service.adapters.postgres import connect
 from service.adapters.postgres.access import DatabaseAccessError
+from service.lab.processes import free_ports
 from service.settings import read_settings
 
 PATIENCE_S = 60.0
@@ -34,26 +37,24 @@ async def guarded() -> AsyncIterator[Guarded]:
 
 
 @asynccontextmanager
-async def role(name: str, settings: dict[str, str], log: Path) -> AsyncIterator[None]:
-    """A role as a process of its own, told to stop at the end."""
+async def role(name: str, settings: dict[str, str], log: Path) -> AsyncIterator[int]:
+    """A role as a process of its own, told to stop at the end; the number of the process."""
     with log.open("wb") as out:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "service", name), env=os.environ | settings, stdout=out, stderr=out
         )
     try:
-        yield
+        yield process.pid
     finally:
         process.send_signal(signal.SIGTERM)
         assert await process.wait() == 0, name
 
 
-def command_lines() -> list[str]:
-    """What the list of processes shows of each."""
-    found = []
-    for file in Path("/proc").glob("[0-9]*/cmdline"):
-        with suppress(OSError):  # It has ended meanwhile.
-            found.append(file.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
-    return found
+async def metrics(port: int) -> str:
+    """What a role shows."""
+    async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{port}/metrics") as answer:
+        assert answer.status == 200
+        return await answer.text()
 
 
 async def test_an_event_goes_all_the_way_by_tls_and_sasl(guarded: Guarded, tmp_path: Path) -> None:
@@ -65,17 +66,22 @@ async def test_an_event_goes_all_the_way_by_tls_and_sasl(guarded: Guarded, tmp_p
     for command in (("migrate",), ("topics", "--partitions", "1"), replay):
         code, said = await guarded.farebox(*command, settings=settings)
         assert code == 0, said
-    brokers = read_settings(settings).brokers
+    brokers, ports = read_settings(settings).brokers, free_ports(2)
     async with (
-        role("intake", settings, tmp_path / "intake.log"),
-        role("publish", settings, tmp_path / "publish.log"),
+        role("intake", settings | {"FAREBOX_HEALTH_PORT": str(ports[0])}, tmp_path / "intake.log") as intake,
+        role("publish", settings | {"FAREBOX_HEALTH_PORT": str(ports[1])}, tmp_path / "publish.log") as publish,
         asyncio.timeout(PATIENCE_S),
     ):
         while (await bounds_of(brokers, "rental.billing", [0]))[0][1] < 3:  # noqa: ASYNC110  In other processes.
             await asyncio.sleep(0.05)
         shown = await asyncio.to_thread(command_lines)
-        assert any("service intake" in line for line in shown)
-        assert not [line for line in shown if told(line)]
+        assert "service intake" in shown[intake]
+        assert not [line for line in shown.values() if told(line)]
+        for number in (intake, publish):
+            named = {name for name, text in variables(number).items() if told(text)}
+            assert named == {"FAREBOX_DATABASE_URL"}
+        for port in ports:
+            assert told(await metrics(port)) == []
     connection = await asyncpg.connect(guarded.database_url)
     charged = await connection.fetchval("SELECT count(*) FROM ride_revision WHERE state = 'closed'")
     await connection.close()

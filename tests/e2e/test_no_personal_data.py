@@ -1,7 +1,8 @@
 """No name, phone, identity number or score is kept or logged: planted wherever others could say one, searched for
 everywhere after a run. The one place where what came is kept as it came is the quarantine (README, "Personal data").
 
-So are our own secrets: passwords, tokens and keys stand in no log, metric, table, topic or list of processes.
+So are our own secrets: passwords, tokens and keys stand in no log, metric, table, topic, answer or command line, and in
+no variable but the one that is there for it.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from urllib.parse import urlencode, urlsplit
 import nursery
 import pytest
 from private_city import ROLES, SIGNERS, TOLD, City, city
+from process_list import command_lines, variables
 from sandbox_peer import API_KEY, NOTIFY_SECRET
 from talkative import LOGON, Person
 
@@ -268,7 +270,8 @@ async def test_what_others_say_about_a_rider_is_neither_kept_nor_logged(lived: C
     found = await in_tables(lived) + await in_topics(lived) + in_logs(tmp_path) + await in_metrics(lived)
     assert found == []
     assert await where_secrets_stand(lived, tmp_path) == {
-        "merchant_account.settings": {"api_key", "notify_secret"}  # The sandbox provider's alone, who is a workbench.
+        "merchant_account.settings": {"api_key", "notify_secret"},  # The sandbox provider's alone, who is a workbench.
+        "variable FAREBOX_DATABASE_URL": {"password"},
     }
     kept = await in_tables(lived, but={})
     assert {what.partition(":")[0] for what in kept} == {"quarantine.record_headers", "quarantine.record_value"}
@@ -349,17 +352,24 @@ async def metrics(city: City) -> dict[str, str]:
 
 
 async def where_secrets_stand(city: City, logs: Path) -> dict[str, set[str]]:
-    """The secrets that are found at all, by place: the tables, the topics, the logs, the metrics, and what the list of
-    processes shows of each."""
+    """The secrets that are found at all, by place: tables, topics, logs, metrics, answers, the roles' variables and
+    command lines, and every command line on this machine: those secrets that no other test has."""
     places = await metrics(city) | await columns(city) | texts(logs)
     for name in ("BILLING", "QUARANTINE"):
         records = await read_topic(city.installation.bootstrap, city.installation.settings[f"FAREBOX_TOPIC_{name}"])
         places[name] = repr([(one.key, one.value, one.headers) for one in records])
-    shown = city.installation.command_lines()
-    assert len(shown) == len(city.ports)
-    places["processes"] = "\n".join(shown)
+    roles, shown = city.installation.running(), command_lines()
+    assert len(roles) == len(city.ports)
+    for role in roles:
+        for name, text in variables(role).items():
+            places[f"variable {name}"] = f"{places.get(f'variable {name}', '')}\n{text}"
+    places["command lines of roles"] = "\n".join(shown[role] for role in roles)
+    places["answers"] = "\n".join(city.answers)
+    assert len(city.answers) > 60
     secrets = secrets_of(city, logs)
     found = {place: {name for name, secret in secrets.items() if secret in text} for place, text in places.items()}
+    own = secrets.items() - {("api_key", API_KEY), ("notify_secret", NOTIFY_SECRET)}
+    found["command lines"] = {name for name, secret in own if any(secret in line for line in shown.values())}
     return {place: names for place, names in found.items() if names}
 
 
