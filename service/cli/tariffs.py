@@ -108,9 +108,10 @@ def quote(
 
 @tariff.command()
 @click.argument("file", type=FILE)
-@click.option("--debit-max", help="The most that may be debited for a ride, in major units.")
+@click.option("--debit-max", help="The most that may be debited for a ride, in major units: none may cost more.")
 def lint(file: Path, debit_max: str | None) -> None:
-    """Say what is wrong or odd in FILE, and where; exit 1 when a tariff would be refused."""
+    """Say what is wrong or odd in FILE, and where; exit 1 when a tariff would be refused, or a ride on it can cost more
+    than --debit-max: fees of zones, parking and reservation come on top of that."""
     try:
         highest = None if debit_max is None else parse_decimal(debit_max)
     except MoneyError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tariff_makers import per_min, tariff
@@ -13,6 +14,9 @@ from service.billing.linting.changes import changes, fare_changes
 from service.billing.tariffs import load
 
 DATA = Path(__file__).parent.parent / "data"
+METERED = per_min(1)
+TAX_ON_TOP = {"rate": "0.2", "included": False}
+TOO_DEAR, ENDLESS = ("error", "maximum_above_debit", "/rules/ride_max"), ("error", "no_maximum", "/rules")
 
 
 @pytest.mark.parametrize(
@@ -59,18 +63,32 @@ def test_segments_with_hours_of_their_own_neither_gap_nor_overlap() -> None:
 
 
 @pytest.mark.parametrize(
-    ("rules", "debit_max", "found"),
+    ("plan", "rules", "debit_max", "found"),
     [
-        ({"ride_max": "30.01"}, 3000, [("error", "maximum_above_debit")]),
-        ({"ride_max": "30.00"}, 3000, []),
-        ({}, 3000, [("warning", "no_maximum")]),
-        ({}, None, []),
+        ({}, {"ride_max": "30.01"}, 3000, [TOO_DEAR]),
+        ({}, {"ride_max": "30.00"}, 3000, []),
+        (METERED, {"ride_max": "30.00"}, 3000, []),
+        (
+            METERED,
+            {"ride_max": "30.00", "tax": TAX_ON_TOP},
+            3000,
+            [TOO_DEAR],
+        ),
+        (METERED, {"ride_max": "25.00", "tax": TAX_ON_TOP}, 3000, []),
+        (METERED, {}, 3000, [ENDLESS]),
+        (METERED, {"day_cap": "9.00"}, 3000, [ENDLESS]),
+        ({"per_km_pricing": METERED["per_min_pricing"]}, {}, 3000, [ENDLESS]),
+        (METERED, {}, None, []),
+        ({}, {}, 100, []),
+        ({}, {}, 99, [("error", "maximum_above_debit", "/plan/price")]),
     ],
 )
-def test_a_maximum_above_what_may_be_debited_refuses_the_tariff(
-    rules: dict[str, str], debit_max: int | None, found: list[tuple[str, str]]
+def test_a_ride_that_can_cost_more_than_may_be_debited_refuses_the_tariff(
+    plan: dict[str, Any], rules: dict[str, Any], debit_max: int | None, found: list[tuple[str, str, str]]
 ) -> None:
-    assert [(f.severity, f.code) for f in lint(tariff({"price": 1}, rules), debit_max)] == found
+    """Also where nothing bounds it: that was a warning, and the command said that all was well."""
+    findings = lint(tariff({"price": 1, **plan}, rules), debit_max)
+    assert [(f.severity, f.code, f.path) for f in findings if f.severity == "error"] == found
 
 
 def test_a_maximum_is_compared_in_the_tariffs_own_currency() -> None:

@@ -247,6 +247,9 @@ def test_lint_says_what_is_odd_and_fails_only_for_errors() -> None:
     assert (fine.returncode, fine.stdout) == (0, "0 errors, 0 warnings\n")
     dear = farebox("tariff", "lint", str(DATA / "tariff_bike.json"), "--debit-max", "20.00")
     assert (dear.returncode, "/rules/ride_max" in dear.stdout) == (1, True)
+    endless = farebox("tariff", "lint", BIKES, "--debit-max", "1000")
+    assert (endless.returncode, endless.stdout.count("[no_maximum]")) == (1, 2)
+    assert endless.stdout.endswith("\n2 errors, 0 warnings\n")
 
 
 def test_a_diff_says_what_changes() -> None:

@@ -17,8 +17,8 @@ from service.billing.linting.prose import read_prose
 from service.billing.money import format_amount, to_minor
 from service.billing.rating import rate
 from service.billing.rating.meters import Meter, meters_of
-from service.billing.sessions import Usage
-from service.billing.tariffs import Tariff, TariffDraft, build, import_document, most
+from service.billing.sessions import RIDE_HOURS_MAX, Usage
+from service.billing.tariffs import Tariff, TariffDraft, build, import_document
 from service.billing.tariffs.gbfs import MINUTE_US, Plan, Segment, TariffError
 from service.billing.tariffs.rules import FreeMinutes, amount_of
 
@@ -215,15 +215,31 @@ def _total(tariff: Tariff, meter: Meter, used: int) -> int:
 
 
 def _maximum(tariff: Tariff, debit_max_minor: int | None) -> Iterator[Finding]:
+    """Whether a ride can cost more than may be debited for one (collection.md: such a tariff is refused by lint), fees
+    of zones, parking and reservation aside."""
     if debit_max_minor is None:
         return
-    highest = most(tariff)
     limit = f"{format_amount(debit_max_minor, tariff.currency)} {tariff.currency}"
-    if highest is None:
-        yield _warn("no_maximum", "/rules", f"no ride_max, and only {limit} may be debited; add ride_max")
-    elif highest > debit_max_minor:
-        problem = f"ride_max {format_amount(highest, tariff.currency)} is above the {limit} that may be debited"
-        yield Finding("error", "maximum_above_debit", "/rules/ride_max", f"{problem}; lower it", tariff.tariff_id)
+    ridden, rules = _longest(tariff), tariff.rules
+    bound = amount_of(rules.ride_max)
+    stated = to_minor(tariff.plan.price if bound is None else bound, tariff.currency)
+    if bound is None and (rules.per_night is not None or meters_of(tariff.plan, rules)):
+        problem = f"nothing says what a ride costs at most, and only {limit} may be debited for one"
+        yield Finding("error", "no_maximum", "/rules", f"{problem}; add ride_max, no more than that", tariff.tariff_id)
+    elif max(stated, ridden) > debit_max_minor:
+        path = "/plan/price" if bound is None else "/rules/ride_max"
+        dearest = format_amount(max(stated, ridden), tariff.currency)
+        taxed = ", with tax," if ridden > stated else ""
+        problem = f"a ride can cost {dearest}{taxed} and only {limit} may be debited for one"
+        yield Finding("error", "maximum_above_debit", path, f"{problem}; lower it", tariff.tariff_id)
+
+
+def _longest(tariff: Tariff) -> int:
+    """What a ride of `RIDE_HOURS_MAX` costs, with tax on top where there is any."""
+    lasts = timedelta(hours=RIDE_HOURS_MAX)
+    start, length = tariff.valid_from, lasts // timedelta(microseconds=1)
+    used = Usage(started_at=start, ended_at=start + lasts, duration_us=length, meters=0)
+    return rate(used, tariff).total_minor
 
 
 def _reservation(tariff: Tariff) -> Iterator[Finding]:

@@ -8,9 +8,8 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
 
-from service.billing.money import to_minor
 from service.billing.tariffs.gbfs import MINUTE_US, Plan, TariffError, pointer, read_plan, read_struct
-from service.billing.tariffs.rules import Rules, amount_of, read_rules
+from service.billing.tariffs.rules import Rules, read_rules
 
 __all__ = [
     "LostEnd",
@@ -24,7 +23,6 @@ __all__ = [
     "load",
     "longest_reservation",
     "lost_end_rule",
-    "most",
     "too_early",
     "valid_from_problem",
 ]
@@ -192,12 +190,6 @@ def longest_reservation(tariff: Tariff) -> timedelta:
     """How long a vehicle stays reserved and is charged for: `default_reserve_time`, 24 h where it is missing."""
     minutes = tariff.rules.default_reserve_time
     return timedelta(hours=RESERVATION_HOURS) if minutes is None else timedelta(microseconds=int(minutes * MINUTE_US))
-
-
-def most(tariff: Tariff) -> int | None:
-    """The ride's own maximum in minor units, before fees and tax on top; None when the fare has no bound."""
-    amount = amount_of(tariff.rules.ride_max)
-    return None if amount is None else to_minor(amount, tariff.currency)
 
 
 def _check_text(data: bytes) -> None:
