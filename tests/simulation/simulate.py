@@ -54,24 +54,30 @@ async def _played(asked: argparse.Namespace) -> int:
 
 def _shared(stage: Stage, asked: argparse.Namespace) -> Result:
     end, whole = asked.first + asked.seeds, Result()
-    play = partial(_twice if asked.twice else _share, stage, keep_going=asked.keep_going, each=asked.each)
+    play = partial(_twice if asked.twice else share, stage, keep_going=asked.keep_going, each=asked.each)
     processes = max(1, min(asked.processes, asked.seeds))
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
         size = min(SHARE, -(-asked.seeds // processes))
         shares = [pool.submit(play, range(first, min(first + size, end))) for first in range(asked.first, end, size)]
-        for share in as_completed(shares):
-            if share.cancelled():
+        for one in as_completed(shares):
+            if one.cancelled():
                 continue
-            whole.add(share.result())
+            whole.add(one.result())
             if whole.failures and not asked.keep_going:
                 for later in shares:
                     later.cancel()
     return whole
 
 
-def _share(
-    stage: Stage, seeds: Sequence[int], *, keep_going: bool, each: bool, report: Callable[[str], None] = _say
+def share(
+    stage: Stage,
+    seeds: Sequence[int],
+    *,
+    keep_going: bool = False,
+    each: bool = False,
+    report: Callable[[str], None] = _say,
 ) -> Result:
+    """Plays these worlds in a database of their own, which is audited when all went well."""
     with stage.database() as url:
         result = run_worlds(url, seeds, stop=not keep_going, each=each, report=report)
         if not result.failures:
@@ -81,8 +87,8 @@ def _share(
 
 def _twice(stage: Stage, seeds: Sequence[int], *, keep_going: bool, each: bool) -> Result:
     """The second time in another order, in another database."""
-    first = _share(stage, seeds, keep_going=keep_going, each=each)
-    second = _share(stage, seeds[::-1], keep_going=keep_going, each=False, report=lambda _: None)
+    first = share(stage, seeds, keep_going=keep_going, each=each)
+    second = share(stage, seeds[::-1], keep_going=keep_going, each=False, report=lambda _: None)
     for seed in sorted(first.decisions.keys() & second.decisions.keys()):
         if first.decisions[seed] != second.decisions[seed]:
             _say(f"seed {seed} did not go the same way twice")
@@ -100,9 +106,20 @@ def _plants(stage: Stage, asked: argparse.Namespace) -> int:
 
 
 def _plant(stage: Stage, seeds: range, number: int) -> int | None:
+    found = planted(stage, number, seeds)
+    return found.seed if found else None
+
+
+def planted(stage: Stage, number: int, seeds: range) -> Failure | None:
+    """The first of these worlds that fails with the bug of this number in PLANTS."""
     with stage.database() as url:
-        found = searched(url, list(PLANTS)[number], seeds).failures
-    return found[0].seed if found else None
+        return next(iter(searched(url, list(PLANTS)[number], seeds).failures), None)
+
+
+def without_plant(stage: Stage, number: int, seed: int) -> list[Failure]:
+    """How the world in which a bug shows fails without it."""
+    with stage.database() as url:
+        return run_worlds(url, [seed], focus=list(PLANTS.values())[number]).failures
 
 
 def _told(result: Result, began: float) -> int:
