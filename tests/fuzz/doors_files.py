@@ -33,7 +33,6 @@ from service.billing.tariffs import (
     load,
     longest_reservation,
     lost_end_rule,
-    most,
 )
 from service.flows.imports.lines import AGREEMENT_COLUMNS, DEBT_COLUMNS, agreement_line, debt_line
 from service.lab.replay import TripsError, price_trip, read_trips
@@ -98,7 +97,6 @@ def _usable(tariff: Tariff) -> None:
     assert (again.plan, again.rules, again.valid_from) == (tariff.plan, tariff.rules, tariff.valid_from)
     for rule in (lost_end_rule(tariff).after, free_abort(tariff), longest_reservation(tariff)):
         assert rule is None or NOW + rule
-    most(tariff)
     for length, meters in RIDES:
         micros = length // timedelta(microseconds=1)
         usage = Usage(started_at=NOW, ended_at=NOW + length, duration_us=micros, meters=meters, reserved_us=61_000_000)
