@@ -36,6 +36,11 @@ async def sandbox() -> AsyncIterator[Peer]:
         ),
         ("sandbox", {"api_key_file": "/nowhere/key"}, "settings.api_key_file /nowhere/key"),
         ("sandbox", {"api_key": "a", "capabilities": {"flies": True}}, "settings.capabilities"),
+        (
+            "sandbox",
+            {"api_key": "a", "capabilities": {"partial_debit": True}},
+            'partial_debit and closes_unpaid exclude each other, .*: give "closes_unpaid": false',
+        ),
         ("sandbox", {"api_key": "a", "timeout_s": 0}, "settings: .*timeout_s"),
         ("sandbox", {"api_key": 7}, "settings.api_key is not a text"),
     ],

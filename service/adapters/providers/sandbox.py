@@ -63,12 +63,22 @@ _ANYTHING = msgspec.json.Decoder(dict[str, Any])
 
 def capabilities_of(account: MerchantAccount) -> Capabilities:
     """What the account's settings declare; a debit that goes through no hold is refused once the agreement is over,
-    whatever is declared. Raises AccountSettingsError."""
+    whatever is declared. Raises AccountSettingsError.
+
+    No real provider collects in parts and closes what is unpaid, and no outcome of the port says that the part taken
+    before a debit was closed is all: where that answer was lost, the rest would be waited for, for ever.
+    """
     try:
         declared = msgspec.convert(account.settings.get("capabilities", {}), Capabilities)
-        return declared if declared.hold_needed else replace(declared, revoking_ends_collection=True)
     except msgspec.ValidationError as error:
         raise AccountSettingsError(f"merchant account {account.account_id}: settings.capabilities: {error}") from None
+    if declared.partial_debit and declared.closes_unpaid:
+        raise AccountSettingsError(
+            f"merchant account {account.account_id}: settings.capabilities: partial_debit and closes_unpaid exclude each"
+            ' other, and closes_unpaid is true by default: give "closes_unpaid": false, and "close": false to the'
+            " simulator's account"
+        )
+    return declared if declared.hold_needed else replace(declared, revoking_ends_collection=True)
 
 
 class SandboxProvider:
