@@ -33,6 +33,7 @@ from service.telemetry import logger
 from service.web.access import Access, Gate
 from service.web.answers import Asked
 from service.web.health import Health
+from service.web.left_writes import LeftWrites
 from service.web.problems import away, not_found
 from service.web.views import rider_of
 
@@ -80,6 +81,7 @@ class Doors:
             self._find_token, machine, settings.token_seconds, rate=settings.rate, rider_rate=settings.rider_rate
         )
         self.providers = Providers(sandbox=settings.sandbox)
+        self.left_writes = LeftWrites()
         self.reading: Database
         self.working: Database
         self.holds: Holds

@@ -7,8 +7,7 @@ is that of an answer that says "not yet".
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
-from datetime import timedelta
+from datetime import datetime
 from hashlib import blake2b
 from typing import Annotated, Any, TypeVar, cast
 
@@ -21,11 +20,10 @@ from service.adapters.postgres.doors import AnswerStore, KeptAnswer
 from service.web.access import access_of
 from service.web.answers import Asked, answer
 from service.web.doors import Doors, doors_of
+from service.web.left_writes import DIED_AFTER, Write
 from service.web.problems import FieldProblem, ProblemError
 
 T = TypeVar("T")
-DIED_AFTER = timedelta(seconds=60)
-"""A write that was begun and not answered for so long was left by a process that died (machine time)."""
 HEADER = "header:Idempotency-Key"
 
 _KEY = HeaderParameter(
@@ -63,7 +61,12 @@ async def once(
         return answer(request, told, status=status)
     doors, operator_no = doors_of(request), access_of(request).operator_no
     digest = blake2b(msgspec.json.encode(content, order="deterministic"), digest_size=16).digest()
-    kept = await _claim(doors, operator_no, route, key, digest)
+    write, begun_at = (operator_no, route, key), doors.machine()
+    try:
+        kept = await _claim(doors, write, digest, begun_at)
+    except UNAVAILABLE:
+        doors.left_writes.add(write, begun_at)  # The claim may stand all the same.
+        raise
     if kept is not None:
         headers = {"Cache-Control": "no-store", "Idempotency-Replayed": "true"}
         again = Response(kept.body, status_code=kept.status, media_type="application/json", headers=headers)
@@ -75,23 +78,24 @@ async def once(
         if not final(told):
             return response
         async with doors.working.reading(AnswerStore) as store:
-            await store.keep(operator_no, route, key, status, cast(bytes, response.content))
+            await store.keep(*write, status, cast(bytes, response.content))
         done = True
         return response
     finally:
         if not done:
-            with suppress(*UNAVAILABLE):
+            try:
                 async with doors.working.reading(AnswerStore) as store:
-                    await store.drop(operator_no, route, key)
+                    await store.drop(*write)
+            except UNAVAILABLE:
+                doors.left_writes.add(write, begun_at)
 
 
-async def _claim(doors: Doors, operator_no: int, route: str, key: str, digest: bytes) -> KeptAnswer | None:
+async def _claim(doors: Doors, write: Write, digest: bytes, now: datetime) -> KeptAnswer | None:
     """The kept answer, or None once the write is the caller's to do."""
     async with doors.working.reading(AnswerStore) as store:
-        now = doors.machine()
-        if await store.claim(operator_no, route, key, digest, now):
+        if await store.claim(*write, digest, now):
             return None
-        kept = await store.find(operator_no, route, key)
+        kept = await store.find(*write)
         if kept is None:  # It was dropped in between.
             raise _busy()
         if kept.request_digest != digest:
@@ -99,9 +103,8 @@ async def _claim(doors: Doors, operator_no: int, route: str, key: str, digest: b
             raise ProblemError(422, "key-reused", f"{HEADER}: {detail}", [FieldProblem(HEADER, detail)])
         if kept.status is not None:
             return kept
-        if kept.machine_at > now - DIED_AFTER or not await store.take_over(
-            operator_no, route, key, kept.machine_at, now
-        ):
+        left = kept.machine_at <= now - DIED_AFTER or doors.left_writes.has(write, kept.machine_at)
+        if not left or not await store.take_over(*write, kept.machine_at, now):
             raise _busy()
         return None
 

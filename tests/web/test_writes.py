@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from urllib.parse import urlsplit
 
+import asyncpg
 import pytest
+from proxy import Proxy
 from ride_builders import PLAN, RULES, at, event, whole
 from web_world import WebWorld, web_world
 
@@ -107,6 +110,36 @@ async def test_a_write_that_somebody_is_at_is_told_to_wait_and_one_whose_worker_
     await it.sql("UPDATE idempotency SET machine_at = machine_at - interval '61 s' WHERE idempotency_key = 'k-left'")
     again = await it.ask("POST", path, asked, key="k-left")
     assert (again.status, again.body) == (200, done.body)
+
+
+async def test_a_write_that_lost_its_database_is_done_when_it_is_asked_for_again_without_a_wait(
+    database_url: str, it: WebWorld
+) -> None:
+    await it.clock(60)
+    await it.take(*whole("cut"))
+    parts = urlsplit(database_url)
+    proxy = Proxy(parts.hostname or "", parts.port or 0)
+    where = f"{parts.username}:{parts.password}@127.0.0.1:{await proxy.start()}"
+    waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'ride_revision'::regclass"
+    asked = {"kind": "corrected", "ended_at": at(50).isoformat(), "reason": "cut"}
+    holder = await asyncpg.connect(database_url)
+    try:
+        async with web_world(parts._replace(netloc=where).geturl(), founded=True) as other, asyncio.timeout(60):
+            async with holder.transaction():
+                await holder.execute("LOCK TABLE ride_revision IN EXCLUSIVE MODE")
+                cut = asyncio.create_task(other.ask("POST", "/v1/sessions/cut/corrections", asked, key="k-cut"))
+                while not await holder.fetchval(waiting):  # noqa: ASYNC110  The process that is asked does it.
+                    await asyncio.sleep(0.01)
+                proxy.cut()
+                assert (await cut).status == 503
+            busy = await it.ask("POST", "/v1/sessions/cut/corrections", asked, key="k-cut")
+            assert busy.status == 409, "another process can't know that nobody is at it"
+            proxy.mend()
+            done = await other.ask("POST", "/v1/sessions/cut/corrections", asked, key="k-cut")
+            assert (done.status, done.body["owed_minor"]) == (200, 450), done
+    finally:
+        await holder.close()
+        await proxy.stop()
 
 
 async def test_many_at_once_under_one_key_are_done_once(it: WebWorld) -> None:
