@@ -74,8 +74,8 @@ def capabilities_of(account: MerchantAccount) -> Capabilities:
         raise AccountSettingsError(f"merchant account {account.account_id}: settings.capabilities: {error}") from None
     if declared.partial_debit and declared.closes_unpaid:
         raise AccountSettingsError(
-            f"merchant account {account.account_id}: settings.capabilities: partial_debit and closes_unpaid exclude each"
-            ' other, and closes_unpaid is true by default: give "closes_unpaid": false, and "close": false to the'
+            f"merchant account {account.account_id}: settings.capabilities: partial_debit and closes_unpaid exclude"
+            ' each other, and closes_unpaid is true by default: give "closes_unpaid": false, and "close": false to the'
             " simulator's account"
         )
     return declared if declared.hold_needed else replace(declared, revoking_ends_collection=True)
