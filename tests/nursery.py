@@ -2,11 +2,13 @@
 
 A command loads for a second and works for a fraction of it. The nursery has loaded once what commands need and forks
 for each that is asked for: a process like any other, with arguments, environment, directory and standard streams of
-its own. Run as a script this file is the nursery; `newborn.py` asks it for one.
+its own; only the list of processes shows the nursery's command line. Run as a script this file is the nursery;
+`newborn.py` asks it for one.
 """
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import functools
 import gc
@@ -22,9 +24,10 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import IO
 
 from service.cli import app
 
@@ -37,6 +40,54 @@ LENGTH = 4
 def farebox(*arguments: str | Path) -> list[str]:
     """The words that run `farebox ARGUMENTS` as a process of its own, as `python -m service ARGUMENTS` would."""
     return [sys.executable, "-I", "-S", str(NEWBORN), _door(), *map(str, arguments)]
+
+
+class Born:
+    """A process of the nursery, as asyncio.subprocess.Process is one; it is killed when its test's process ends."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, pid: int) -> None:
+        self.pid = pid
+        self.returncode: int | None = None
+        self._ending = asyncio.create_task(self._end(reader, writer))
+
+    async def _end(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.returncode = int(await reader.readline())
+        writer.close()
+
+    async def wait(self) -> int:
+        """Its exit code, negative for a signal, once it has ended."""
+        await asyncio.shield(self._ending)
+        assert self.returncode is not None
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        """See Process."""
+        if self.returncode is not None:
+            raise ProcessLookupError
+        os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        """See Process."""
+        self.send_signal(signal.SIGTERM)
+
+
+async def farebox_forked(*arguments: str | Path, env: Mapping[str, str], output: IO[bytes]) -> Born:
+    """`farebox ARGUMENTS` as a process of its own with these variables, all that it says in one file."""
+    asking = _asked(arguments, env, output)
+    reader, writer = await asyncio.open_unix_connection(sock=asking)
+    return Born(reader, writer, int(await reader.readline()))
+
+
+def _asked(arguments: Sequence[str | Path], env: Mapping[str, str], output: IO[bytes]) -> socket.socket:
+    said = json.dumps([[str(word) for word in arguments], dict(env), str(Path.cwd())]).encode()
+    message = len(said).to_bytes(LENGTH) + said
+    asking = socket.socket(socket.AF_UNIX)
+    asking.connect(_door())
+    with Path(os.devnull).open("rb") as nothing:
+        sent = socket.send_fds(asking, [message], [nothing.fileno(), output.fileno(), output.fileno()])
+    asking.sendall(message[sent:])
+    asking.setblocking(False)
+    return asking
 
 
 @functools.cache

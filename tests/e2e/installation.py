@@ -11,6 +11,7 @@ import sys
 from asyncio.subprocess import Process
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
+from typing import BinaryIO, TypeAlias
 
 import asyncpg
 import nursery
@@ -26,6 +27,7 @@ from service.lab.servers import Servers
 from service.lab.trip_events import TripRecord, publish
 
 PARTITIONS = 4
+Running: TypeAlias = Process | nursery.Born
 PATIENCE_S = 90.0
 
 
@@ -49,7 +51,7 @@ class Installation:
         self.connection: asyncpg.Connection[asyncpg.Record]
         self._logs = logs
         self._sink = RecordSink(servers.brokers)
-        self._processes: list[Process] = []
+        self._processes: list[Running] = []
 
     async def open(self) -> None:
         """Connects, and makes the topics."""
@@ -67,21 +69,29 @@ class Installation:
         await self._sink.stop()
         await self.connection.close()
 
-    async def intake(self, **settings: str) -> Process:
+    async def intake(self, **settings: str) -> Running:
         """Starts an intake process."""
         return await self.role("intake", **settings)
 
-    async def role(self, role: str, **settings: str) -> Process:
-        """Starts a role's process."""
-        with (self._logs / f"{self.group}-{len(self._processes)}.log").open("wb") as log:
+    async def role(self, role: str, **settings: str) -> Running:
+        """Starts a role's process, forked with everything loaded."""
+        with self._log() as log:
+            process = await nursery.farebox_forked(role, env=os.environ | self.settings | settings, output=log)
+        self._processes.append(process)
+        return process
+
+    async def role_by_its_command_line(self, role: str, **settings: str) -> Running:
+        """Starts a role's process as it is in a container, where the list of processes shows how."""
+        words = (sys.executable, "-m", "service", role)
+        with self._log() as log:
             process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "service", role),
-                env=os.environ | self.settings | settings,
-                stdout=log,
-                stderr=log,
+                *words, env=os.environ | self.settings | settings, stdout=log, stderr=log
             )
         self._processes.append(process)
         return process
+
+    def _log(self) -> BinaryIO:
+        return (self._logs / f"{self.group}-{len(self._processes)}.log").open("wb")
 
     async def farebox(self, *arguments: str | Path) -> str:
         """Runs a command to its end and returns what it said."""

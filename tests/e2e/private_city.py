@@ -137,8 +137,8 @@ async def city(servers: Servers, template: str, logs: Path) -> AsyncIterator[Cit
         scopes = ("--scope", "status:read", "--scope", "billing:write", "--scope", "ops")
         made.token = (await installation.farebox("token", "create", *scopes)).strip().splitlines()[-1].strip()
         for role in ROLES:
-            await installation.role(role, FAREBOX_HEALTH_PORT=str(ports[role]))
-        await installation.role("serve")
+            await installation.role_by_its_command_line(role, FAREBOX_HEALTH_PORT=str(ports[role]))
+        await installation.role_by_its_command_line("serve")
         await installation.until(lambda: answering(made), "serving")
         yield made
 

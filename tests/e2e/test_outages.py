@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import tempfile
-from asyncio.subprocess import Process
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
 from functools import partial
@@ -15,7 +14,7 @@ from typing import Any
 import aiohttp
 import msgspec
 import pytest
-from installation import Installation
+from installation import Installation, Running
 
 from service.adapters.migrate import migrate
 from service.cli.roles import ALL
@@ -34,7 +33,7 @@ class Roles:
 
     def __init__(self, installation: Installation, logs: Path) -> None:
         self.installation = installation
-        self.processes: dict[str, Process] = {}
+        self.processes: dict[str, Running] = {}
         self._logs = logs
         self._ports = dict(zip(ALL, free_ports(len(ALL)), strict=True))
 

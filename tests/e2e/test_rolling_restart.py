@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import secrets
-from asyncio.subprocess import Process
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -17,7 +16,7 @@ from typing import Any
 import msgspec
 import pytest
 from front import Asker, Front, is_ready
-from installation import Installation, installed
+from installation import Installation, Running, installed
 from intake_world import BIKE
 from ride_books import check_chains, outcomes
 from sandbox_peer import API_KEY, Peer, peer
@@ -72,11 +71,11 @@ class Fleet:
         self.installation = installation
         self.ports = ports
         self.rides = 0
-        self.serving: list[Process] = []
-        self.others: dict[str, Process] = {}
+        self.serving: list[Running] = []
+        self.others: dict[str, Running] = {}
         self._ports = iter(ports)
 
-    async def serve(self) -> Process:
+    async def serve(self) -> Running:
         """One more that is ready."""
         port = next(self._ports)
         leave = {"FAREBOX_HTTP_PORT": str(port), "FAREBOX_HTTP_LEAVE_SECONDS": "1.5"}
@@ -84,7 +83,7 @@ class Fleet:
         await self.installation.until(lambda: is_ready(port), "serving")
         return process
 
-    async def other(self, role: str) -> Process:
+    async def other(self, role: str) -> Running:
         """One more that is ready."""
         (port,) = free_ports(1)
         process = await self.installation.role(role, FAREBOX_HEALTH_PORT=str(port))
@@ -116,7 +115,7 @@ class Fleet:
         if role in SURGING:
             await self.gone(before, role)
 
-    async def gone(self, process: Process, what: str) -> None:
+    async def gone(self, process: Running, what: str) -> None:
         process.terminate()
         async with asyncio.timeout(60):
             assert await process.wait() == 0, f"{what}\n{self.installation.logs()}"

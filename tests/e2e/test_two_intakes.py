@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-from asyncio.subprocess import Process
 from collections.abc import AsyncIterator
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -13,7 +12,7 @@ from zoneinfo import ZoneInfo
 import asyncpg
 import psutil
 import pytest
-from installation import PARTITIONS, Installation, installed
+from installation import PARTITIONS, Installation, Running, installed
 from ride_books import check_chains, outcomes, states
 from trips_export import write_trips
 
@@ -117,8 +116,8 @@ async def test_a_zombie_that_stopped_in_mid_transaction_changes_nothing(
 
 
 async def stopped_in_mid_transaction(
-    installation: Installation, processes: list[Process], records: list[TripRecord]
-) -> Process:
+    installation: Installation, processes: list[Running], records: list[TripRecord]
+) -> Running:
     """Publishes records, and stops one process after it has written all but the last statement of a transaction."""
     held = await asyncpg.connect(installation.settings["FAREBOX_DATABASE_URL"])
     async with held.transaction():
@@ -137,6 +136,6 @@ async def stopped_in_mid_transaction(
     return zombie
 
 
-def ports_of(process: Process) -> set[int]:
+def ports_of(process: Running) -> set[int]:
     """The local ports of a process's connections."""
     return {connection.laddr.port for connection in psutil.Process(process.pid).net_connections() if connection.laddr}
