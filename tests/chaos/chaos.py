@@ -14,16 +14,18 @@ import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import msgspec
 from chaos_books import Verdict, drain, judge
 from chaos_disk import SmallDisk, enter_namespace
-from chaos_faults import Fault, Hand, plan
-from chaos_fleet import ROLES, Fleet, Site, furnish, role_settings
-from chaos_town import Ride, Town
+from chaos_faults import Fault, Hand, of_one_kind, plan
+from chaos_fleet import ROLES, Fleet, Site
+from chaos_town import TARIFF, Ride, Town
 
+from service.lab.demo.furnishing import furnish
 from service.lab.postgres import reachable_temp
 from service.lab.processes import LabError
 
@@ -47,28 +49,34 @@ class Recovery(msgspec.Struct):
 class Run:
     """One run: the plan, what it took to recover, how it ended."""
 
-    def __init__(self, seed: int, kills: int, rides_per_s: float, readers: int, minutes: float) -> None:
+    def __init__(self, seed: int, steps: list[list[Fault]], rides_per_s: float, readers: int, minutes: float) -> None:
         self.seed = seed
-        self.steps = plan(seed, kills)
+        self.steps = steps
         self.rides_per_s = rides_per_s
         self.readers = readers
         self._until_s = time.monotonic() + 60 * minutes
         self.recovered: defaultdict[str, Recovery] = defaultdict(Recovery)
         self.kills = self.others = 0
         self.left_out: set[str] = set()
+        self.took: dict[str, float] = {}
+        """Seconds, by what they went to."""
+        self._began = time.monotonic()
         self.fleet: Fleet
         self.town: Town
 
-    async def play(self, space: Path, disk: SmallDisk | None, home: Path) -> Verdict:
+    async def play(self, space: Path, disk: SmallDisk | None, home: Path, kafka: str | None) -> Verdict:
         """Everything from the first server to the verdict. Raises LabError where nothing recovers."""
-        async with stage(space, home, self.seed) as (site, token):
+        async with stage(space, home, self.seed, kafka) as (site, token):
             self.fleet = site.fleet
-            self.town = town = Town(site.api, token, site.bootstrap, site.provider_url, self.seed)
+            self.town = town = Town(site.places, token, site.stream, self.seed)
             watching = asyncio.create_task(site.fleet.watch())
             try:
+                self._took("servers")
                 await town.open(RIDERS)
+                self._took("riders")
                 town.begin(self.rides_per_s, self.readers)
                 await self._probe("nothing", time.monotonic())
+                self._took("first rides")
                 hand = Hand(site, disk, self.seed)
                 for number, step in enumerate(self.steps, 1):
                     if time.monotonic() > self._until_s:
@@ -76,11 +84,19 @@ class Run:
                     await self._step(hand, step)
                     say(f"{number}/{len(self.steps)} {self._how(step)}")
                 await town.stop()
+                self._took("faults")
                 await drain(town, site.database_url)
-                return await judge(town, site.database_url, site.provider_url, site.bootstrap)
+                self._took("drain")
+                verdict = await judge(town, site.database_url)
+                self._took("judgement")
+                return verdict
             finally:
                 watching.cancel()
                 await town.close()
+
+    def _took(self, what: str) -> None:
+        """Since the last of these."""
+        self.took[what] = time.monotonic() - self._began - sum(self.took.values())
 
     async def _step(self, hand: Hand, step: Sequence[Fault]) -> None:
         """The faults of a step at once; then a ride must go through, unless there is no such fault here."""
@@ -133,21 +149,25 @@ def _answered(told: Mapping[str, Any]) -> bool:
 
 
 @asynccontextmanager
-async def stage(space: Path, home: Path, seed: int) -> AsyncIterator[tuple[Site, str]]:
+async def stage(space: Path, home: Path, seed: int, kafka: str | None) -> AsyncIterator[tuple[Site, str]]:
     """The whole installation at work, and a token for its doors."""
     async with Fleet() as fleet:
-        site = Site(fleet, space, home)
-        await site.start(seed)
-        token = await furnish(site)
-        for role in ROLES:
-            settings = await role_settings(site, role)
-            words = [sys.executable, "-m", "service", role.partition("-")[0]]
-            fleet.start(role, words, space / f"{role}.log", env=settings)
-        await site.serving()
+        site = Site(fleet, space, home, seed, kafka)
         try:
+            _, token = await asyncio.gather(site.kafka(), furnished(site))
+            for role in ROLES:
+                await site.begin(role)
+            await site.serving()
             yield site, token
         finally:
+            await fleet.kill_all()
             await site.stop()
+
+
+async def furnished(site: Site) -> str:
+    """All that needs no Kafka: PostgreSQL with everything in it, the providers; a token."""
+    _, merchants = await asyncio.gather(site.database(), site.providers())
+    return await furnish(site.database_url, [msgspec.json.encode(TARIFF)], merchants, datetime.now(UTC))
 
 
 def say(line: str) -> None:
@@ -177,12 +197,14 @@ def told(run: Run, verdict: Verdict, seconds: float) -> int:
     audited = f"audit {verdict.audit_problems} problems"
     for line in table(run.recovered):
         say(line)
+    say(f"settled: {', '.join(f'{count} {name}' for name, count in verdict.by_account.items())}")
     say(f"holds: {', '.join(f'{count} {what}' for what, count in town.holds.most_common())}")
     say(f"answers: {', '.join(f'{count} {what}' for what, count in town.answers.most_common())}")
     if run.fleet.ended:
         say(f"ended by themselves: {', '.join(f'{count} {what}' for what, count in run.fleet.ended.items())}")
     if run.left_out:
         say(f"not possible here, left out: {', '.join(sorted(run.left_out))}")
+    say(f"seconds: {', '.join(f'{took:.1f} {what}' for what, took in run.took.items())}")
     for problem in problems[:40]:
         say(f"problem: {problem}")
     say(
@@ -198,14 +220,19 @@ def main() -> int:
     """Returns the exit code: 1 when something was lost, contradicted, or did not recover."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=20, help="how many processes are killed")
+    parser.add_argument("--only", default="", help="so many faults of this name instead, as in the report")
     parser.add_argument("--seed", type=int, default=1, help="of the plan and the load")
     parser.add_argument("--rides", type=float, default=3.0, help="a second")
     parser.add_argument("--readers", type=int, default=2, help="who ask ten times a second each how rides stand")
     parser.add_argument("--minutes", type=float, default=600.0, help="after so many no further fault begins")
+    parser.add_argument("--kafka", help="one to use, which nothing is done to; none: one of its own")
     parser.add_argument("--plan", action="store_true", help="print the plan alone")
     asked = parser.parse_args()
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # That Kafka is away is what is tried.
-    run = Run(asked.seed, asked.kills, asked.rides, asked.readers, asked.minutes)
+    steps = of_one_kind(asked.seed, asked.only, asked.kills) if asked.only else plan(asked.seed, asked.kills)
+    if not steps and asked.kills:
+        parser.error(f"no fault is called {asked.only!r}")
+    run = Run(asked.seed, steps, asked.rides, asked.readers, asked.minutes)
     if asked.plan:
         for step in run.steps:
             say(" and ".join(f"{fault.name} ({fault.seconds} s)" for fault in step))
@@ -216,7 +243,7 @@ def main() -> int:
     began, code = time.monotonic(), 1
     disk = SmallDisk(space / "disk") if refused is None else None
     try:
-        verdict = asyncio.run(run.play(space, disk, space / "disk" if disk else space))
+        verdict = asyncio.run(run.play(space, disk, space / "disk" if disk else space, asked.kafka))
         code = told(run, verdict, time.monotonic() - began)
     except LabError as error:
         say(f"chaos: {error}")

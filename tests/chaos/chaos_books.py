@@ -12,19 +12,19 @@ from typing import Any
 import aiohttp
 import asyncpg
 import msgspec
-from chaos_town import Ride, Town
+from chaos_town import Ride, Stream, Town
 
 from service.adapters.postgres import Database
 from service.flows.audit import audit
 from service.flows.clock_setting import later, set_clock
+from service.lab.demo.books import Taken, compare, read_books
 from service.lab.demo.truth import read_topic
 from service.lab.processes import LabError
-from service.lab.provider.oracle import DebitLine
 
 DRAIN_S = 300.0
+STILL_S = 3.0
+"""What has not become less for so long waits for a later hour."""
 ASKS = 8
-CLEARING = "4%"
-"""The ledger's accounts of what providers took begin with this digit (service.billing.ledger)."""
 LEFT = """
 SELECT (SELECT count(*) FROM debit WHERE state <> 'settled') AS debits,
        (SELECT count(*) FROM refund WHERE state <> 'succeeded') AS refunds,
@@ -34,10 +34,6 @@ SELECT (SELECT count(*) FROM debit WHERE state <> 'settled') AS debits,
          FROM batch_reader r WHERE r.reader = 'collection' AND r.writer_no = b.writer_no), 0)) AS unplanned,
        (SELECT coalesce(sum(amount_minor), 0)::bigint FROM obligation)
          - (SELECT coalesce(sum(paid_minor - refunded_minor), 0)::bigint FROM debit) AS minor_units
-"""
-NET = """
-SELECT coalesce(sum(CASE WHEN debit_account::text LIKE $1 THEN amount_minor ELSE 0 END)
-              - sum(CASE WHEN credit_account::text LIKE $1 THEN amount_minor ELSE 0 END), 0)::bigint FROM transfer
 """
 
 
@@ -50,6 +46,8 @@ class Verdict(msgspec.Struct):
     twice: int = 0
     audit_problems: int = 0
     problems: list[str] = []
+    by_account: dict[str, int] = {}
+    """Debits settled, by the books of each account's provider."""
 
     def say(self, what: str) -> None:
         """Another problem."""
@@ -58,16 +56,19 @@ class Verdict(msgspec.Struct):
 
 async def drain(town: Town, database_url: str) -> None:
     """Returns when every ride is charged, paid and published; what waits for a later hour gets it. LabError if not."""
-    deadline, jump_at = time.monotonic() + DRAIN_S, time.monotonic() + 20
+    deadline, before, changed_at = time.monotonic() + DRAIN_S, "", time.monotonic()
     connection = await asyncpg.connect(database_url)
     try:
         while left := await _left(connection, town):
-            if time.monotonic() > deadline:
+            now = time.monotonic()
+            if now > deadline:
                 raise LabError(f"after {DRAIN_S:.0f} s without a fault there is still left: {left}")
-            if time.monotonic() > jump_at:
-                jump_at = time.monotonic() + 10
+            if left != before:
+                before, changed_at = left, now
+            elif now > changed_at + STILL_S:
+                changed_at = now
                 await _advance(database_url)
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(0.2)
     finally:
         await connection.close()
 
@@ -92,35 +93,31 @@ async def _advance(database_url: str) -> None:
         await database.close()
 
 
-async def judge(town: Town, database_url: str, provider_url: str, bootstrap: str) -> Verdict:
-    """Every ride by the doors, the ledger, the provider's books, the topic and the audit."""
+async def judge(town: Town, database_url: str) -> Verdict:
+    """Every ride by the doors, the ledger, the providers' books, the topic and the audit."""
     verdict = Verdict(rides=len(town.rides))
-    async with aiohttp.ClientSession(provider_url) as session:
-        summary = await _asked(session, "/books")
-        verdict.problems += [f"the provider's books: {text}" for text in summary["problems"]]
-        lines = msgspec.convert(await _asked(session, "/books/debits"), list[DebitLine])
-    verdict.debits = sum(line.paid_minor > 0 for line in lines)
-    books = {line.key: line for line in lines}
-    orders = {line.hold: line.key for line in lines if line.hold}
+    async with aiohttp.ClientSession(town.places.provider) as session, session.get("/books") as answer:
+        answer.raise_for_status()
+        verdict.problems += [f"the provider's books: {text}" for text in (await answer.json())["problems"]]
+    taken = await read_books(town.places)
+    verdict.debits = sum(debit.paid_minor > 0 for debit in taken)
+    books: dict[str, list[Taken]] = {}
+    for debit in taken:
+        for name in {*debit.names} if debit.paid_minor else ():
+            books.setdefault(name, []).append(debit)
     rides = list(town.rides.values())
     for start in range(0, len(rides), ASKS):
         some = rides[start : start + ASKS]
         for ride, body in zip(some, await asyncio.gather(*(_told(town, ride) for ride in some)), strict=True):
-            _ride(verdict, ride, body, books, orders)
+            _ride(verdict, ride, body, books)
     verdict.problems += [
-        f"the provider took money under {key}, which is nobody's" for key in books if books[key].paid_minor
+        f"{some[0].account_id} took money under {name}, which is nobody's" for name, some in books.items()
     ]
-    await _ledger(verdict, database_url, lines, len(rides))
-    await _topic(verdict, bootstrap, town.rides)
+    await _ledger(verdict, database_url, taken, len(rides))
+    await _topic(verdict, town.stream, town.rides)
     found = await audit(database_url, lambda problem: verdict.say(problem.line()), lambda done, total: None)
     verdict.audit_problems = found.problems
     return verdict
-
-
-async def _asked(session: aiohttp.ClientSession, path: str) -> Any:
-    async with session.get(path) as answer:
-        answer.raise_for_status()
-        return await answer.json()
 
 
 async def _told(town: Town, ride: Ride) -> Mapping[str, Any]:
@@ -131,11 +128,8 @@ async def _told(town: Town, ride: Ride) -> Mapping[str, Any]:
     return body
 
 
-def _ride(
-    verdict: Verdict, ride: Ride, body: Mapping[str, Any], books: dict[str, DebitLine], orders: Mapping[str, str]
-) -> None:
-    """One ride: charged once, at its price, and paid so at the provider, whose lines of it are taken out of `books`;
-    `orders` are the keys of those that were paid by a hold, by its own."""
+def _ride(verdict: Verdict, ride: Ride, body: Mapping[str, Any], books: dict[str, list[Taken]]) -> None:
+    """One ride: charged once, at its price, and paid so at the provider, whose lines of it are taken out of `books`."""
     name, charge = ride.session_id, body["charge"]
     if body["state"] != "closed" or charge is None:
         verdict.lost += 1
@@ -152,34 +146,44 @@ def _ride(
             f"{name} owes {body['owed_minor']}, of it {body['open_minor']} open: it should be {ride.owed_minor}"
         )
     keys = {step["provider_key"] for debit in body["debits"] for step in debit["transitions"]}
-    keys |= {orders.get(body["hold"]["provider_key"], "")} if body["hold"] else set()
-    taken = [books.pop(key) for key in keys if key in books]
-    net = sum(line.paid_minor - line.refunded_minor for line in taken)
-    if net != ride.owed_minor or any(line.payments > 1 for line in taken):
+    keys |= {body["hold"]["provider_key"]} if body["hold"] else set()
+    taken = _taken_out(books, keys)
+    net, payments = sum(debit.paid_minor - debit.refunded_minor for debit in taken), Counter[str]()
+    for debit in taken:
+        payments[debit.names[0]] += debit.payments
+    if net != ride.owed_minor or any(count > 1 for count in payments.values()):
         verdict.twice += net > ride.owed_minor
-        verdict.say(f"{name}: the provider took {net} in {len(taken)} debits, {ride.owed_minor} is owed")
+        verdict.say(f"{name}: {ride.account} took {net} in {dict(payments)} payments, {ride.owed_minor} is owed")
 
 
-async def _ledger(verdict: Verdict, database_url: str, lines: Sequence[DebitLine], rides: int) -> None:
-    """The ledger has what the provider's books have, and there are no rides but those that were sent."""
-    there = sum(line.paid_minor - line.refunded_minor for line in lines)
+def _taken_out(books: dict[str, list[Taken]], names: set[str]) -> list[Taken]:
+    """What was taken under any of the names; it is not in the books any more, by whatever name."""
+    found = {id(debit): debit for name in names for debit in books.get(name, ())}
+    for debit in found.values():
+        for name in debit.names:
+            books.pop(name, None)
+    return list(found.values())
+
+
+async def _ledger(verdict: Verdict, database_url: str, taken: Sequence[Taken], rides: int) -> None:
+    """Each account's ledger has what its provider's books have, and there are no rides but those that were sent."""
     connection = await asyncpg.connect(database_url)
     try:
-        here = await connection.fetchval(NET, CLEARING)
+        accounts = await compare(connection, taken)
         known = await connection.fetchval("SELECT count(*) FROM ride_revision WHERE revision = 1")
     finally:
         await connection.close()
-    if here != there:
-        verdict.say(f"the ledger has {here} from the provider, its books {there}")
+    verdict.problems += [text for account in accounts for text in account.disagreements]
+    verdict.by_account = {account.name: account.their_settled for account in accounts}
     if known != rides:
         verdict.say(f"{known} rides are there, {rides} were sent")
 
 
-async def _topic(verdict: Verdict, bootstrap: str, rides: Mapping[str, Ride]) -> None:
+async def _topic(verdict: Verdict, stream: Stream, rides: Mapping[str, Ride]) -> None:
     """Each charge is told once on the topic, by its id; nothing is told of rides that were never sent."""
     told: dict[str, set[bytes]] = {}
     kinds: Counter[str] = Counter()
-    for record in await read_topic(bootstrap, "rental.billing"):
+    for record in await read_topic(stream.bootstrap, stream.topic("billing")):
         headers = dict(record.headers)
         kind = headers["ce_type"].decode().removeprefix("io.farebox.billing.").removesuffix(".v1")
         kinds[kind] += 1

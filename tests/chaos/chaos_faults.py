@@ -13,7 +13,7 @@ from random import Random
 import msgspec
 import psutil
 from chaos_disk import SmallDisk
-from chaos_fleet import FATAL, KAFKA, POSTGRES, PROVIDER, RATES, ROLES, Site
+from chaos_fleet import FATAL, KAFKA, POSTGRES, PROVIDER, RATES, ROLES, STRIPE, Site
 
 from service.adapters.postgres import Database
 from service.adapters.postgres.clock import ClockStore
@@ -25,8 +25,11 @@ ZOMBIE_S = (2.5, 4.5)
 SECONDS = (0.2, 2.0)
 """How long anything else lasts, but for a disk that is full."""
 FULL_S = (2.0, 5.0)
+LONG_S = (30.0, 30.0)
+"""As long as a statement may take: whoever asked just before has given up by then, who asked later has not."""
 DELAY_S, NARROW_BYTES_PER_S = 0.15, 4_000.0
 BACK_S = 40.0
+LASTING = {"stop": ZOMBIE_S, "disk full": FULL_S, "half-open for long": LONG_S}
 JUMP = (timedelta(seconds=30), timedelta(minutes=8))
 OTHERS_SHARE, PAIR_SHARE = 0.35, 0.3
 """How often another fault follows a kill, and how often two faults meet at the same time."""
@@ -71,17 +74,26 @@ OTHER_DECK: tuple[Card, ...] = (
     *(("stop", (role,)) for role in ("intake-1", "intake-2", "collect-1", "collect-2", "publish", "keep", "serve")),
     ("stop", (KAFKA,)),
     ("stop", (PROVIDER,)),
+    ("stop", (STRIPE,)),
     *(("SIGTERM", (role,)) for role in ROLES),
     ("restart", (KAFKA,)),
     ("restart", (POSTGRES,)),
-    *((kind, (to,)) for kind in WIRES for to in (KAFKA, POSTGRES, PROVIDER)),
+    *((kind, (to,)) for kind in WIRES for to in (KAFKA, POSTGRES, PROVIDER, STRIPE)),
     *((kind, (role,)) for kind in ("cut", "half-open") for role in ("intake-1", "collect-2")),
+    ("half-open for long", (POSTGRES,)),
     ("errors", (PROVIDER,)),
     ("disk full", (POSTGRES,)),
     ("disk full", (POSTGRES,)),
     ("clock jumps", ()),
     ("clock back", ()),
 )
+
+
+def of_one_kind(seed: int, name: str, times: int) -> list[list[Fault]]:
+    """So many steps of the fault that has this name in the report; none where there is no such."""
+    random = Random(seed)
+    cards = [fault for fault in _faults(random, [*KILL_DECK, *OTHER_DECK]) if fault.name == name]
+    return [[random.choice(cards)] for _ in range(times)] if cards else []
 
 
 def plan(seed: int, kills: int) -> list[list[Fault]]:
@@ -113,9 +125,13 @@ def plan(seed: int, kills: int) -> list[list[Fault]]:
 def _dealt(random: Random, deck: Sequence[Card]) -> Iterator[Fault]:
     """Faults from a deck that is shuffled anew when it is out."""
     while True:
-        for kind, on in random.sample(deck, len(deck)):
-            shortest, longest = {"stop": ZOMBIE_S, "disk full": FULL_S}.get(kind, SECONDS)
-            yield Fault(kind, on, round(random.uniform(shortest, longest), 2))
+        yield from _faults(random, random.sample(deck, len(deck)))
+
+
+def _faults(random: Random, cards: Sequence[Card]) -> Iterator[Fault]:
+    for kind, on in cards:
+        shortest, longest = LASTING.get(kind, SECONDS)
+        yield Fault(kind, on, round(random.uniform(shortest, longest), 2))
 
 
 class Hand:
@@ -129,7 +145,8 @@ class Hand:
 
     def can(self, fault: Fault) -> bool:
         """Whether this machine lets us do it."""
-        return fault.kind != "disk full" or self._disk is not None
+        lent = self._site.lent and KAFKA in fault.on
+        return not lent and (fault.kind != "disk full" or self._disk is not None)
 
     async def meet(self, fault: Fault) -> float:
         """The whole fault; returns when (monotonic) it was lifted: a process counts from its start."""
@@ -228,7 +245,7 @@ class Hand:
                     proxy.delay(DELAY_S)
                 case "throttle":
                     proxy.throttle(NARROW_BYTES_PER_S)
-                case "half-open":
+                case "half-open" | "half-open for long":
                     proxy.strand()
                 case _:
                     raise AssertionError(fault)

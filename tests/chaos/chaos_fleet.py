@@ -10,7 +10,8 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Unpack
 from urllib.parse import urlsplit
@@ -19,33 +20,28 @@ import aiohttp
 import asyncpg
 import msgspec
 import psutil
-from chaos_town import TARIFF
+from chaos_cards import CardDoor
+from chaos_town import Stream
 from proxy import Proxy
 from rich.console import Console
 
 from service.adapters.kafka_access import Brokers
 from service.adapters.migrate import migrate
-from service.adapters.postgres import Database
-from service.adapters.postgres.operators import OperatorStore
-from service.adapters.postgres.tokens import SCOPES, TokenStore, token_hash
-from service.billing.tariffs import import_document
-from service.flows.accounts import add_account
-from service.flows.tariffs import publish_tariff
-from service.lab.demo.merchants import Places, open_accounts
+from service.lab.demo.merchants import SHARES, Merchant, Places, open_accounts
 from service.lab.kafka import Doors, Ports, create_topics, start_kafka
+from service.lab.localstripe import command, open_door
 from service.lab.postgres import start_postgres
 from service.lab.processes import POLL_S, Child, Children, LabError, Options, free_ports, wait_for_port
 from service.lab.provider.faults import Rates
-from service.lab.provider.rows import Account, Terms
 from service.lab.servers import Servers
 
-KAFKA, POSTGRES, PROVIDER = "Kafka", "PostgreSQL", "provider"
+KAFKA, POSTGRES, PROVIDER, STRIPE = "Kafka", "PostgreSQL", "provider", "Stripe"
 ROLES = ("intake-1", "intake-2", "collect-1", "collect-2", "publish", "keep", "serve")
 POSTGRES_SETTINGS = {"max_wal_size": "256MB", "min_wal_size": "64MB", "log_min_messages": "warning"}
 OPEN_S = 90.0
 DATABASE = "chaos"
 SECRET = "chaos"  # noqa: S105  On loopback, for as long as the run lasts.
-TOPICS = {"rental.sessions": 6, "rental.billing": 6, "rental.sessions.quarantine": 1}
+TOPICS = {"sessions": 6, "billing": 6, "quarantine": 1}
 RATES = Rates(slow=0.02, lost=0.02, error_after=0.02, throttle=0.01, notify_twice=0.05, notify_lost=0.02)
 """What goes wrong at the provider all the time. Where a call was not executed and failed like one that was, a debit
 waits for two minutes by the rules: that has a fault of its own, so that it is not measured with every other."""
@@ -88,6 +84,11 @@ class Fleet(Children):
         except TimeoutError:
             raise LabError(f"{name} does not end by signal {number}:\n{self.now[name].tail()}") from None
 
+    async def kill_all(self) -> None:
+        """`kill -9` of whatever runs: nobody needs it any more, and to end in good order takes seconds."""
+        self._told |= {*self.now}
+        await asyncio.gather(*(child.kill() for child in self.now.values()))
+
     async def watch(self) -> None:
         """Starts every role again that ends by itself, as an orchestrator would, and counts it."""
         while True:
@@ -100,66 +101,94 @@ class Fleet(Children):
 
 
 class Site:
-    """The two servers and the provider, each behind proxies; who goes past them sees no trouble of the network."""
+    """The two servers and the providers, each behind proxies; who goes past them sees no trouble of the network."""
 
-    def __init__(self, fleet: Fleet, space: Path, home: Path) -> None:
+    def __init__(self, fleet: Fleet, space: Path, home: Path, seed: int, lent: str | None) -> None:
+        """`lent` is a Kafka to use, which nothing is done to; none: one of its own."""
         self.fleet = fleet
         self.space = space
         self.home = home
-        (self._kafka_port, self._controller, self._inside, self.postgres_port, self.http, self._provider_port) = (
-            free_ports(6)
-        )
+        self.seed = seed
+        (self._kafka_port, self._controller, self._inside, self.postgres_port, self.http, *providers) = free_ports(7)
+        self._provider_port, self._cards_port = providers
+        self._open = AsyncExitStack()
         self.proxies: dict[str, Proxy] = {}
-        self.inside = ""
-        """Kafka as the roles are told of it: through the proxy."""
-        self.provider_inside = ""
-        self.bootstrap = f"127.0.0.1:{self._kafka_port}"
+        self.lent = lent is not None
+        self.stream = Stream(lent or f"127.0.0.1:{self._kafka_port}", f"chaos-{secrets.token_hex(4)}")
+        self.inside = self.stream.bootstrap
+        """Kafka as the roles are told of it: where it is ours, through the proxy."""
         self.database_url = ""
-        self.provider_url = f"http://127.0.0.1:{self._provider_port}"
         self.api = f"http://127.0.0.1:{self.http}"
+        provider, cards = (f"http://127.0.0.1:{port}" for port in providers)
+        self.places = Places(self.api, provider, cards, "")
 
-    async def start(self, seed: int) -> None:
-        """Starts the servers, and the provider with its books on disk."""
-        kafka = self.proxies[KAFKA] = Proxy("127.0.0.1", self._inside)
-        self.inside = f"127.0.0.1:{await kafka.start()}"
+    async def kafka(self) -> None:
+        """Starts Kafka, unless one was lent, and makes the topics."""
+        if not self.lent:
+            await self._own_kafka()
+        topics = {self.stream.topic(which): partitions for which, partitions in TOPICS.items()}
+        await create_topics(Brokers(self.stream.bootstrap), topics)
+
+    async def _own_kafka(self) -> None:
+        proxy = self.proxies[KAFKA] = Proxy("127.0.0.1", self._inside)
+        self.inside = f"127.0.0.1:{await proxy.start()}"
+        plain = f"PLAINTEXT://{self.stream.bootstrap}"
         properties = {
-            "listeners": f"PLAINTEXT://{self.bootstrap},CONTROLLER://127.0.0.1:{self._controller},"
-            f"PROXIED://127.0.0.1:{self._inside}",
-            "advertised.listeners": f"PLAINTEXT://{self.bootstrap},PROXIED://{self.inside}",
+            "listeners": f"{plain},CONTROLLER://127.0.0.1:{self._controller},PROXIED://127.0.0.1:{self._inside}",
+            "advertised.listeners": f"{plain},PROXIED://{self.inside}",
             "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,PROXIED:PLAINTEXT",
         }
-        self.database_url, _ = await asyncio.gather(
-            start_postgres(
-                self.fleet,
-                self.home / "postgres",
-                port=self.postgres_port,
-                password=SECRET,
-                settings=POSTGRES_SETTINGS,
-                kept=True,
-            ),
-            start_kafka(
-                self.fleet,
-                self.space / "kafka",
-                ports=Ports(self._kafka_port, self._controller),
-                cluster_id="AWZhcmVib3gtY2hhb3MtLQ",
-                kept=True,
-                console=Console(stderr=True),
-                doors=Doors(properties),
-            ),
+        await start_kafka(
+            self.fleet,
+            self.space / "kafka",
+            ports=Ports(self._kafka_port, self._controller),
+            cluster_id="AWZhcmVib3gtY2hhb3MtLQ",
+            kept=True,
+            console=Console(stderr=True),
+            doors=Doors(properties),
         )
-        words = ["provider-simulator", "--port", str(self._provider_port), "--seed", str(seed)]
+
+    async def database(self) -> None:
+        """Starts PostgreSQL and makes a database of this release."""
+        url = await start_postgres(
+            self.fleet,
+            self.home / "postgres",
+            port=self.postgres_port,
+            password=SECRET,
+            settings=POSTGRES_SETTINGS,
+            kept=True,
+        )
+        self.database_url = await Servers(url, self.stream.bootstrap).create_database(DATABASE)
+        await migrate(self.database_url, datetime.now(UTC))
+
+    async def providers(self) -> list[Merchant]:
+        """Starts the simulator, with its books on disk, and localstripe behind its door; opens the accounts there."""
+        words = ["provider-simulator", "--port", str(self._provider_port), "--seed", str(self.seed)]
         words += ["--dir", str(self.space / "books")]
         for rate, share in msgspec.to_builtins(RATES).items():
             words += ["--rate", f"{rate}={share}"]
         self.fleet.start(PROVIDER, [sys.executable, "-m", "service", *words], self.space / "provider.log")
-        await self.open(PROVIDER)
-        self.proxies[PROVIDER] = Proxy("127.0.0.1", self._provider_port)
-        self.provider_inside = f"http://127.0.0.1:{await self.proxies[PROVIDER].start()}"
+        self.fleet.start(STRIPE, command(self._cards_port), self.space / "localstripe.log")
+        session = await self._open.enter_async_context(aiohttp.ClientSession())
+        door = CardDoor(self.places.cards, session, self.seed)
+        door.trouble()
+        door_port = urlsplit(await self._open.enter_async_context(open_door(door))).port or 0
+        inside = {}
+        for name, port in ((PROVIDER, self._provider_port), (STRIPE, door_port)):
+            self.proxies[name] = Proxy("127.0.0.1", port)
+            inside[name] = f"http://127.0.0.1:{await self.proxies[name].start()}"
+        await asyncio.gather(self.open(PROVIDER), self.open(STRIPE))
+        merchants = await open_accounts(self.places, self.space, tuple(SHARES))
+        return [
+            msgspec.structs.replace(one, base_url=inside[STRIPE if one.provider == "stripe" else PROVIDER])
+            for one in merchants
+        ]
 
     async def stop(self) -> None:
-        """Ends the proxies."""
+        """Ends the proxies and Stripe's door."""
         for proxy in self.proxies.values():
             await proxy.stop()
+        await self._open.aclose()
 
     async def rates(self, rates: Rates) -> None:
         """From now on so much goes wrong at the provider, until it is started again."""
@@ -168,7 +197,7 @@ class Site:
     async def put(self, path: str, body: Any) -> None:
         """Something on the provider's workbench."""
         data = msgspec.json.encode(body)
-        async with aiohttp.ClientSession(self.provider_url) as session, session.put(path, data=data) as answer:
+        async with aiohttp.ClientSession(self.places.provider) as session, session.put(path, data=data) as answer:
             answer.raise_for_status()
 
     async def serving(self) -> None:
@@ -185,8 +214,8 @@ class Site:
                     connection = await asyncpg.connect(self.database_url, timeout=5)
                     await connection.close()
                 else:
-                    port = self._kafka_port if server == KAFKA else self._provider_port
-                    await wait_for_port(self.fleet.now[server], port, timeout_s=5)
+                    ports = {KAFKA: self._kafka_port, PROVIDER: self._provider_port, STRIPE: self._cards_port}
+                    await wait_for_port(self.fleet.now[server], ports[server], timeout_s=5)
                 return
             except (OSError, LabError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
                 if time.monotonic() > deadline:
@@ -205,65 +234,25 @@ class Site:
                         found.append(child)
         return found
 
-
-async def role_settings(site: Site, role: str) -> dict[str, str]:
-    """The environment of a role, which has a wire to PostgreSQL of its own."""
-    site.proxies[role] = Proxy("127.0.0.1", site.postgres_port)
-    parts = urlsplit(site.database_url)
-    where = f"{parts.username}:{parts.password}@127.0.0.1:{await site.proxies[role].start()}"
-    settings = {
-        "FAREBOX_DATABASE_URL": parts._replace(netloc=where).geturl(),
-        "FAREBOX_KAFKA_BOOTSTRAP": site.inside,
-        "FAREBOX_HTTP_PORT": str(site.http),
-        "FAREBOX_SESSION_TIMEOUT_MS": "2000",
-        "FAREBOX_REBALANCE_TIMEOUT_MS": "3000",
-        "FAREBOX_STALL_SECONDS": "30",
-    }
-    return settings | ({} if role == "serve" else {"FAREBOX_HEALTH_PORT": str(free_ports(1)[0])})
-
-
-async def furnish(site: Site) -> str:
-    """A database of this release, the topics, a tariff, the merchant account; returns a token for the doors."""
-    site.database_url = await Servers(site.database_url, site.bootstrap).create_database(DATABASE)
-    now = datetime.now(UTC)
-    await migrate(site.database_url, now)
-    await create_topics(Brokers(site.bootstrap), TOPICS)
-    url = f"{site.api}/v1/providers/sandbox/default.city/notifications"
-    account = Account("city", SECRET, Terms(confirm_agreement=False), notify_url=url, notify_secret=SECRET)
-    await site.put("/accounts", account)
-    database = await Database.open(site.database_url, name="chaos", size_max=2)
-    try:
-        async with database.reading(OperatorStore) as store:
-            operator = await store.default()
-        assert operator is not None
-        [draft] = import_document(msgspec.json.encode(TARIFF))
-        await publish_tariff(database, operator, draft, now=now, lead=timedelta(0))
-        await add_account(
-            database,
-            operator.operator_no,
-            account_id="city",
-            provider="sandbox",
-            base_url=site.provider_inside,
-            settings={"api_key": SECRET, "notify_secret": SECRET},
-            now=now,
-        )
-        places = Places(site.api, site.provider_url, "", "")
-        for merchant in await open_accounts(places, site.space, ("zhima", "wechatpay")):
-            await add_account(
-                database,
-                operator.operator_no,
-                account_id=merchant.account_id,
-                provider=merchant.provider,
-                base_url=site.provider_inside,
-                settings=merchant.settings,
-                now=now,
-            )
-        token = secrets.token_urlsafe(32)
-        async with database.transaction(TokenStore) as tokens:
-            await tokens.add(token_hash(token), operator.operator_id, "chaos", SCOPES, None, now, None)
-        return token
-    finally:
-        await database.close()
+    async def begin(self, role: str) -> None:
+        """Starts a role, which has a wire to PostgreSQL of its own."""
+        self.proxies[role] = Proxy("127.0.0.1", self.postgres_port)
+        parts = urlsplit(self.database_url)
+        where = f"{parts.username}:{parts.password}@127.0.0.1:{await self.proxies[role].start()}"
+        settings = {
+            "FAREBOX_DATABASE_URL": parts._replace(netloc=where).geturl(),
+            "FAREBOX_KAFKA_BOOTSTRAP": self.inside,
+            "FAREBOX_GROUP": self.stream.name,
+            "FAREBOX_HTTP_PORT": str(self.http),
+            "FAREBOX_SESSION_TIMEOUT_MS": "2000",
+            "FAREBOX_REBALANCE_TIMEOUT_MS": "3000",
+            "FAREBOX_STALL_SECONDS": "30",
+        }
+        settings |= {f"FAREBOX_TOPIC_{which.upper()}": self.stream.topic(which) for which in TOPICS}
+        if role != "serve":
+            settings["FAREBOX_HEALTH_PORT"] = str(free_ports(1)[0])
+        words = [sys.executable, "-m", "service", role.partition("-")[0]]
+        self.fleet.start(role, words, self.space / f"{role}.log", env=settings)
 
 
 FATAL = signal.SIGQUIT

@@ -21,11 +21,13 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 from chaos_history import History
 
+from service.lab.demo.merchants import Places
 from service.lab.riders import Hands, RiderError
 
-ACCOUNTS = ("city", "zhima", "city", "wechatpay", "city")
-"""Riders take these in turn: three in five go without a hold at the sandbox, the others with one at Alipay and WeChat
-Pay."""
+ACCOUNTS = ("city", "zhima", "city", "wechatpay", "stripe", "city", "preauth")
+"""Riders take these in turn: at the sandbox and at Stripe they go without a hold, at Alipay, with both of its products,
+and at WeChat Pay with one."""
+HOLDLESS = ("city", "stripe")
 TARIFF = {
     "tariff_id": "chaos",
     "valid_from": "2026-01-01T00:00:00+08:00",
@@ -41,7 +43,6 @@ TARIFF = {
     },
 }
 SOURCE = "urn:farebox:chaos"
-TOPIC = "rental.sessions"
 RECENT = 60
 """So many of the last rides are asked about rather than any."""
 CALM_S = 0.1
@@ -51,6 +52,17 @@ CALM_S = 0.1
 def fare_minor(seconds: int) -> int:
     """What a ride costs by the tariff's description."""
     return 100 + 50 * math.ceil(seconds / 300)
+
+
+class Stream(msgspec.Struct, frozen=True):
+    """A Kafka, and the name that a run has there: of its topics and of its group."""
+
+    bootstrap: str
+    name: str
+
+    def topic(self, which: str) -> str:
+        """`sessions`, `billing` or `quarantine`."""
+        return f"{self.name}.{which}"
 
 
 class Ride(msgspec.Struct):
@@ -66,7 +78,7 @@ class Ride(msgspec.Struct):
 class Town:
     """Rides a second, readers and support, until `stop`."""
 
-    def __init__(self, api: str, token: str, bootstrap: str, provider: str, seed: int) -> None:
+    def __init__(self, places: Places, token: str, stream: Stream, seed: int) -> None:
         self.history = History()
         self.rides: dict[str, Ride] = {}
         self.agreements: dict[str, str] = {}
@@ -77,9 +89,9 @@ class Town:
         self.unexpected: list[str] = []
         self._random = Random(seed)
         self._headers = {"Authorization": f"Bearer {token}"}
-        self._api = api
-        self._bootstrap = bootstrap
-        self._provider = provider
+        self.places = places
+        self.stream = stream
+        self._topic = stream.topic("sessions")
         self._number = 0
         self._asked: set[str] = set()
         self._charging: set[str] = set()
@@ -91,9 +103,9 @@ class Town:
 
     async def open(self, riders: int) -> None:
         """Connects, and signs the first riders."""
-        self._session = aiohttp.ClientSession(self._api, headers=self._headers, timeout=aiohttp.ClientTimeout(10))
+        self._session = aiohttp.ClientSession(self.places.api, headers=self._headers, timeout=aiohttp.ClientTimeout(10))
         self._phones = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(10))
-        self._producer = AIOKafkaProducer(bootstrap_servers=self._bootstrap, acks="all", enable_idempotence=True)
+        self._producer = AIOKafkaProducer(bootstrap_servers=self.stream.bootstrap, acks="all", enable_idempotence=True)
         await self._producer.start()
         await asyncio.gather(*(self.sign() for _ in range(riders)))
 
@@ -140,7 +152,7 @@ class Town:
         """What a rider is asked to do he does, as far as his provider's app lets him; then a moment's wait."""
         if action is not None:
             try:
-                await Hands(self._phones, self._provider, "").do(action, rider)
+                await Hands(self._phones, self.places.provider, self.places.cards).do(action, rider)
             except (RiderError, aiohttp.ClientError, TimeoutError) as error:
                 self.answers[f"a rider: {type(error).__name__}"] += 1
         await asyncio.sleep(0.2)
@@ -166,7 +178,7 @@ class Town:
         end = datetime.now(UTC)
         agreement = random.choice([one for one, account in self.agreements.items() if not quick or account == "city"])
         data = {"session_id": name, "agreement_id": agreement, "tariff_id": "chaos"}
-        if self.agreements[agreement] != "city" and not await self._unlocked(name, agreement, data):
+        if self.agreements[agreement] not in HOLDLESS and not await self._unlocked(name, agreement, data):
             agreement = data["agreement_id"] = next(
                 one for one, account in self.agreements.items() if account == "city"
             )
@@ -252,7 +264,7 @@ class Town:
             if told is None or told["state"] != "closed":
                 continue
             self._charging.add(ride.session_id)
-            more = [("goodwill", -50)] + ([("extra", 70)] if ride.account == "city" else [])
+            more = [("goodwill", -50)] + ([("extra", 70)] if ride.account in HOLDLESS else [])
             kind, amount = self._random.choice(more)  # No order at Alipay or WeChat Pay is debited a second time.
             body = {"kind": kind, "code": kind, "amount_minor": abs(amount), "currency": "CNY", "reason": "chaos"}
             key = f"adjust-{ride.session_id}"
@@ -296,9 +308,8 @@ class Town:
         ]
         while True:
             try:
-                await self._producer.send_and_wait(
-                    TOPIC, key=ride.encode(), value=msgspec.json.encode(data), headers=headers
-                )
+                body = msgspec.json.encode(data)
+                await self._producer.send_and_wait(self._topic, key=ride.encode(), value=body, headers=headers)
                 return
             except KafkaError as error:
                 self.answers[f"Kafka: {type(error).__name__}"] += 1

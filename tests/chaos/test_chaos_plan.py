@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from chaos_faults import KILL_DECK, OTHER_DECK, Fault, plan
+from chaos_faults import KILL_DECK, OTHER_DECK, Fault, of_one_kind, plan
 
 
 def faults(seed: int, kills: int) -> list[Fault]:
@@ -29,3 +29,11 @@ def test_two_faults_at_once_never_meet_the_same_process(seed: int) -> None:
     for step in plan(seed, 100):
         met = [name for fault in step for name in fault.on]
         assert len(met) == len(set(met)), step
+
+
+def test_a_fault_can_be_asked_for_by_its_name_in_the_report() -> None:
+    assert [[fault.on for fault in step] for step in of_one_kind(1, "half-open for long PostgreSQL", 2)] == [
+        [("PostgreSQL",)]
+    ] * 2
+    assert {fault.on for (fault,) in of_one_kind(1, "kill -9 intake", 20)} == {("intake-1",), ("intake-2",)}
+    assert of_one_kind(1, "kill -9 nobody", 2) == []

@@ -21,13 +21,15 @@ KEY = "farebox_key"
 
 
 class Taken(msgspec.Struct, frozen=True):
-    """A debit at a provider. `names`: what may say whose it is, our key of the debit or of its hold. Minor units."""
+    """A debit at a provider. `names`: what may say whose it is, our key of the debit first, or of its hold. `payments`:
+    how often money moved to the merchant. Minor units."""
 
     account_id: str
     names: tuple[str, ...]
     amount_minor: int
     paid_minor: int
     refunded_minor: int
+    payments: int
 
 
 class AccountLine(msgspec.Struct, frozen=True):
@@ -78,7 +80,7 @@ async def _of_account(session: aiohttp.ClientSession, places: Places, account_id
 
 def _line(account_id: str, line: DebitLine) -> Taken:
     names = (line.key, line.key.removesuffix("_B"), line.hold or line.key)
-    return Taken(account_id, names, line.amount_minor, line.paid_minor, line.refunded_minor)
+    return Taken(account_id, names, line.amount_minor, line.paid_minor, line.refunded_minor, line.payments)
 
 
 async def _at_stripe(session: aiohttp.ClientSession, places: Places) -> list[Taken]:
@@ -91,9 +93,9 @@ async def _at_stripe(session: aiohttp.ClientSession, places: Places) -> list[Tak
     ]
 
 
-def _moved(charge: dict[str, Any]) -> tuple[int, int]:
+def _moved(charge: dict[str, Any]) -> tuple[int, int, int]:
     paid = charge["amount"] if charge["paid"] and charge["captured"] else 0
-    return paid, charge["amount_refunded"]
+    return paid, charge["amount_refunded"], int(paid > 0)
 
 
 async def compare(connection: asyncpg.Connection[asyncpg.Record], taken: Iterable[Taken]) -> list[AccountLine]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import secrets
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -21,13 +20,8 @@ import msgspec
 from rich.console import Console
 
 from service.adapters.migrate import migrate
-from service.adapters.postgres import Database, Store
-from service.adapters.postgres.operators import OperatorStore
-from service.adapters.postgres.tokens import SCOPES, TokenStore, token_hash
-from service.billing.tariffs import import_document
-from service.flows.accounts import add_account
-from service.flows.tariffs import publish_tariff
 from service.lab.demo.cards import FaultyDoor
+from service.lab.demo.furnishing import furnish
 from service.lab.demo.merchants import FAULTS, SHARES, Merchant, Places, open_accounts, open_to_visitors
 from service.lab.kafka import create_topics
 from service.lab.localstripe import command, open_door
@@ -194,37 +188,15 @@ CALENDAR = {"retry_after": ["P1D", "P3D"], "due_days": 7, "notice_days": 0, "rep
 
 
 async def _furnish(database_url: str, merchants: list[Merchant], now: datetime) -> str:
-    """Three tariffs, the merchant accounts, the operator's calendar, a token for the apps."""
-    database = await Database.open(database_url, name="demo", size_max=2)
+    """Three tariffs, the merchant accounts, the operator's calendar; returns a token for the apps."""
+    files = resources.files("service.lab").joinpath("data/tariffs").iterdir()
+    tariffs = [file.read_bytes() for file in sorted(files, key=lambda item: item.name)]
+    token = await furnish(database_url, tariffs, merchants, now)
+    connection = await asyncpg.connect(database_url)
     try:
-        async with database.reading(OperatorStore) as store:
-            operator = await store.default()
-        assert operator is not None
-        for file in sorted(
-            resources.files("service.lab").joinpath("data/tariffs").iterdir(), key=lambda item: item.name
-        ):
-            (draft,) = import_document(file.read_bytes())
-            await publish_tariff(database, operator, draft, now=now, lead=timedelta(0))
-        for merchant in merchants:
-            await add_account(
-                database,
-                operator.operator_no,
-                account_id=merchant.account_id,
-                provider=merchant.provider,
-                base_url=merchant.base_url,
-                settings=merchant.settings,
-                now=now,
-            )
-        async with database.transaction(Store) as raw:
-            await raw.connection.execute(
-                "UPDATE operator SET hold_policy = $1, calendar = $2", json.dumps(HOLD_POLICY), json.dumps(CALENDAR)
-            )
-        secret = secrets.token_urlsafe(32)
-        async with database.transaction(TokenStore) as store_of_tokens:
-            made = await store_of_tokens.add(
-                token_hash(secret), operator.operator_id, "demo", SCOPES, None, datetime.now(UTC), None
-            )
-        assert made
-        return secret
+        await connection.execute(
+            "UPDATE operator SET hold_policy = $1, calendar = $2", json.dumps(HOLD_POLICY), json.dumps(CALENDAR)
+        )
     finally:
-        await database.close()
+        await connection.close()
+    return token
