@@ -2,7 +2,7 @@
 #
 #   make demo     the whole service on this machine with a simulated city, and a summary that must balance
 #                 (DEMO_RIDES=2000, DEMO_SEED=1; KEEP=1 stays up and prints how to call it)
-#   make test     lint, types, import rules, generated files in step, and every test on real servers (two test processes,
+#   make test     lint, types, import rules, generated files in step, and every test on real servers (three test processes,
 #                 each with servers of its own; TEST_WORKERS=4 takes more)
 #   make lint     the same without the tests
 #   make simulate SEEDS=1000   worlds of sixty days under every fault, their books compared to the fen; SEED=17 plays one
@@ -32,7 +32,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 PYTHON ?=
 RENDERED := .lab/rendered.yaml
-TEST_WORKERS ?= 2
+TEST_WORKERS ?= 3
 
 # $(call install,EXTRAS): Java as a package only where there is none of 17 or newer; one line, then silence.
 define install
