@@ -97,7 +97,7 @@ def add_command(
     click.echo(f"account {added.account_id} at {added.provider} added, number {added.account_no}")
     click.echo(f"notifications: POST {account_door(provider, owner, account_id)}")
     _say_ceiling(added)
-    _say_checked(added, wrong, operator_id)
+    _say_checked(added, wrong, operator_id, new=True)
 
 
 @account.command("change")
@@ -271,7 +271,7 @@ def _say_ceiling(at: MerchantAccount) -> None:
         click.echo(f"calls_per_second: {ceiling} for each process of collect and serve, not for all of them together")
 
 
-def _say_checked(at: MerchantAccount, wrong: Outcome | None, operator_id: str | None) -> None:
+def _say_checked(at: MerchantAccount, wrong: Outcome | None, operator_id: str | None, *, new: bool = False) -> None:
     """Where the provider did not say yes to a call that moves nothing: what it said, the way on, and exit code 3."""
     if wrong is None:
         return
@@ -281,7 +281,8 @@ def _say_checked(at: MerchantAccount, wrong: Outcome | None, operator_id: str | 
     again = f"; ask again with `farebox account check {at.account_id}{whose}`" if silent else ""
     say(f"but {at.base_url} {said}", err=True)
     change = f"farebox account change {at.account_id}{whose} --setting NAME=VALUE"
-    click.echo(f"put it right with `{change}`{again}; or `farebox account remove {at.account_id}{whose}`", err=True)
+    away = f"; or take it away with `farebox account remove {at.account_id}{whose}`" if new else ""
+    click.echo(f"put it right with `{change}`{again}{away}", err=True)
     sys.exit(CHECK_FAILED)
 
 

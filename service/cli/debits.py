@@ -201,11 +201,12 @@ def lost(days: int) -> None:
                 found += 1
                 if isinstance(one, NotAsked):
                     about = f"{one.operator_id}  account {one.account_id}"
-                    click.echo(f"{about}  not asked: it can't be opened here; {one.rides} rides with debits on it")
+                    why = "not asked: it can't be opened here, run this where its secrets are"
+                    say(f"{about}  {why}; rides with debits on it: {one.rides}")
                     continue
                 told, known = format_amount(one.told_minor, one.currency), format_amount(one.known_minor, one.currency)
                 about = f"{one.operator_id}  {one.debit_id}  session {one.session_id}"
-                click.echo(f"{about}  {one.what}  {told} there, {known} here {one.currency}  key {one.key}")
+                say(f"{about}  {one.what}  {told} there, {known} here {one.currency}  key {one.key}")
 
     _run(work)
     sys.exit(1 if found else 0)

@@ -10,6 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from service.billing.auditing.problems import Problem
 from service.cli.connections import carry_out, database_of, load_settings
+from service.cli.plain import say
 from service.flows.audit import Audited, UnknownOperatorError
 from service.flows.audit import audit as audit_everything
 from service.settings import Settings
@@ -45,7 +46,7 @@ async def _audit(settings: Settings, operator_id: str | None) -> Audited:
 
 
 def _print(problem: Problem) -> None:
-    click.echo(problem.line())
+    say(problem.line())
 
 
 def register(group: click.Group) -> None:

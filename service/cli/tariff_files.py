@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import rich_click as click
 
 from service.billing.tariffs import Tariff, TariffDraft, TariffError, build, import_document
+from service.cli.plain import say
 
 BEGINNING = datetime(2020, 1, 1, tzinfo=UTC)
 """When a plan without a start of its own is taken to hold from, offline."""
@@ -19,7 +20,7 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 
 def refused(message: str) -> SystemExit:
     """Says on standard error, in one line, what input can't be used; raise what it returns (exit 2)."""
-    click.echo(f"farebox: {' '.join(message.split())}", err=True)
+    say(f"farebox: {' '.join(message.split())}", err=True)
     return SystemExit(2)
 
 

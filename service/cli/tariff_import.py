@@ -12,7 +12,9 @@ from service.adapters.postgres import Database
 from service.adapters.postgres.operators import KnownOperator, OperatorStore
 from service.billing.tariffs import TariffDraft, TariffError
 from service.cli.connections import business_now, carry_out, database_of, instant_of, load_settings
+from service.cli.plain import say
 from service.cli.tariff_files import FILE, drafts_of, refused, zone_of
+from service.cli.told import instant
 from service.flows.operators import OperatorError, operator_of
 from service.flows.tariffs import PublishedTariff, publish_tariffs
 
@@ -58,12 +60,10 @@ def import_command(
     for item in published:
         found = "published" if item.created else "there already"
         tariff = item.tariff
-        click.echo(
-            f"{tariff.tariff_id}: version {tariff.version} {found}, {tariff.currency},"
-            f" from {tariff.valid_from.astimezone(tariff.zone).isoformat()}"
-        )
+        begins = instant(tariff.valid_from, tariff.zone)
+        say(f"{tariff.tariff_id}: version {tariff.version} {found}, {tariff.currency}, from {begins}")
         if tariff.currency != operator.currency:
-            click.echo(
+            say(
                 f"{tariff.tariff_id}: the operator's currency is {operator.currency}; rides on agreements that are not"
                 f" in {tariff.currency} go to review",
                 err=True,

@@ -18,6 +18,7 @@ from service.billing.rating import Charge, rate
 from service.billing.rating.compiled import depends_on_start
 from service.billing.sessions import Usage
 from service.billing.tariffs import Tariff, TariffDraft, TariffError, build, has_balance_rules, too_early
+from service.cli.plain import plain, say
 from service.cli.replay import replay
 from service.cli.tariff_files import BEGINNING, FILE, built, drafts_of, one_tariff, read, refused
 from service.cli.tariff_import import import_command
@@ -119,7 +120,7 @@ def lint(file: Path, debit_max: str | None) -> None:
     findings = lint_document(read(file), highest)
     for finding in findings:
         about = f" ({finding.tariff_id})" if finding.tariff_id else ""
-        click.echo(f"{finding.severity}: {finding.path or '/'}{about}: {finding.message} [{finding.code}]")
+        say(f"{finding.severity}: {finding.path or '/'}{about}: {finding.message} [{finding.code}]")
     severities = Counter(finding.severity for finding in findings)
     click.echo(f"{_counted(severities['error'], 'error')}, {_counted(severities['warning'], 'warning')}")
     sys.exit(1 if severities["error"] else 0)
@@ -137,9 +138,9 @@ def diff(file: Path, other: Path) -> None:
         return
     for tariff_id in [*before, *(name for name in after if name not in before)]:
         if tariff_id not in after:
-            click.echo(f"{tariff_id}: removed")
+            say(f"{tariff_id}: removed")
         elif tariff_id not in before:
-            click.echo(f"{tariff_id}: added")
+            say(f"{tariff_id}: added")
         else:
             _print_changes(before[tariff_id], after[tariff_id])
 
@@ -150,7 +151,7 @@ def _fare_holds(case: FareCase) -> bool:
     try:
         terms = build(draft, valid_from=BEGINNING, time_zone=case.time_zone)
     except TariffError as error:
-        click.echo(f"FAILED {case.id}: {error}")
+        say(f"FAILED {case.id}: {error}")
         return False
     length, reserved = _microseconds(str(case.duration_s)), case.reserved_s
     start = case.started_at if case.started_at.tzinfo else case.started_at.replace(tzinfo=terms.zone).astimezone(UTC)
@@ -159,7 +160,7 @@ def _fare_holds(case: FareCase) -> bool:
     if from_minor(charge.total_minor, charge.currency) == case.expected:
         return True
     got = format_amount(charge.total_minor, charge.currency)
-    click.echo(f"FAILED {case.id}: expected {case.expected} {charge.currency}, got {got}")
+    say(f"FAILED {case.id}: expected {case.expected} {charge.currency}, got {got}")
     click.echo(_receipt(charge))
     return False
 
@@ -176,7 +177,7 @@ def _usage(start: datetime, length_us: int, meters: int, reserved_us: int | None
 
 def _receipt(charge: Charge) -> str:
     """The lines of a charge for people, and its total."""
-    return "\n".join(charge_lines(charge_view(charge)))
+    return "\n".join(map(plain, charge_lines(charge_view(charge))))
 
 
 def _quote_json(terms: Tariff, charge: Charge, start: datetime) -> str:
@@ -194,9 +195,9 @@ def _quote_json(terms: Tariff, charge: Charge, start: datetime) -> str:
 
 def _print_changes(before: Tariff, after: Tariff) -> None:
     changed, rides = changes(before, after), fare_changes(before, after)
-    click.echo(f"{after.tariff_id}: {_counted(len(changed), 'change')}")
+    say(f"{after.tariff_id}: {_counted(len(changed), 'change')}")
     for change in changed:
-        click.echo(f"  {change.path}: {change.before or 'nothing'} -> {change.after or 'nothing'}")
+        say(f"  {change.path}: {change.before or 'nothing'} -> {change.after or 'nothing'}")
     for ride in rides:
         distance = f", {ride.kilometres} km" if ride.kilometres else ""
         was = f"{format_amount(ride.before_minor, before.currency)} {before.currency}"

@@ -139,7 +139,7 @@ async def test_an_account_that_was_added_by_mistake_goes_while_nothing_refers_to
     words = ("--provider", "sandbox", "--url", "http://127.0.0.1:9", "--setting", "api_key=key")
     for account_id in ("mistake", "used", "stopped"):
         code, _, said = await farebox("account", "add", account_id, *words)
-        assert code == 3 and f"or `farebox account remove {account_id}`" in said
+        assert code == 3 and f"or take it away with `farebox account remove {account_id}`" in said
     await sign(database_url, "used")
     assert (await farebox("account", "pause", "stopped", "--reason", "why"))[0] == 0
     for account_id, what in (("used", "(agreements: 1)"), ("stopped", "(stops, also those that ended: 3)")):
