@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from urllib.parse import urlsplit
 
 import pytest
 from proxy import Proxy
 
-from service.adapters.postgres import UNAVAILABLE, Database, Store, let_go_in_silence
+from service.adapters.postgres import UNAVAILABLE, Database, Store, access, let_go_in_silence
 from service.adapters.postgres.access import dial, pooled
 
 SILENCE_S = 0.2
@@ -48,6 +49,19 @@ async def test_a_pool_gives_a_silent_connection_up_and_opens_another(proxy: Prox
     async with database.transaction(Store) as store:
         assert await store.connection.fetchval("SELECT 1") == 1
     await database.close()
+
+
+async def test_a_connection_is_not_waited_for_where_nobody_answers(
+    proxy: Proxy, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(access, "DIAL_SECONDS", SILENCE_S)
+    url = await through(proxy, database_url)
+    proxy.strand()
+    async with asyncio.timeout(30):
+        with pytest.raises(UNAVAILABLE):
+            await dial(url)
+        with pytest.raises(UNAVAILABLE):
+            await pooled(url, min_size=1, max_size=1)
 
 
 async def test_what_else_fails_leaves_the_connection_as_it_is(proxy: Proxy, database_url: str) -> None:

@@ -21,14 +21,18 @@ class DatabaseAccessError(ConnectionError):
     """PostgreSQL is there and does not let us in, or is not whom we trust; the message says what to do."""
 
 
+DIAL_SECONDS = 10.0
+"""The most that making a connection may take: where what is sent is lost on the way, nobody refuses it. asyncpg would
+wait for a minute, after the half of one that the statement before has waited for its answer."""
 FILES = ("sslrootcert", "sslcert", "sslkey", "sslcrl")
 """Parameters of the URL that name a PEM file."""
 
 
 async def dial(url: str, **options: Any) -> asyncpg.Connection[asyncpg.Record]:
-    """`asyncpg.connect`, also for pools; raises DatabaseAccessError for what waiting can't mend."""
+    """`asyncpg.connect`, also for pools; raises DatabaseAccessError for what waiting can't mend, TimeoutError after
+    DIAL_SECONDS, or another `timeout`."""
     try:
-        return await asyncpg.connect(url, **options)
+        return await asyncpg.connect(url, **{"timeout": DIAL_SECONDS, **options})
     except (OSError, ValueError, asyncpg.PostgresError) as error:
         refusal = refusal_of(error, url)
         if refusal is None:
