@@ -130,8 +130,8 @@ async def test_what_is_owed_no_longer_of_a_freeze_is_not_debited(bench: Bench, l
     assert await bench.states(ride) == [(state, 300 - less or 300, 0)]
     if less < 300:
         await bench.owe(ride, 3, 50)
-    confirms(bench)
-    await go_on(bench, 7)
+        confirms(bench)
+    await go_on(bench, 4)
     assert await bench.states(ride) == ([("settled", 250, 250)] if less < 300 else [("cancelled", 300, 0)])
     assert (await hold_of(bench, ride))[0] == ("completed" if less < 300 else "released")
     await assert_books_agree(bench)

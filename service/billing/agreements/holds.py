@@ -157,6 +157,8 @@ def answered(hold: Hold, answer: HoldAnswer, now: datetime, policy: HoldPolicy) 
 def next_step(hold: Hold, ride: RideSeen, now: datetime, policy: HoldPolicy) -> tuple[Step, str | None]:
     """What is to be done about a hold whose time has come, and why."""
     if hold.state is HoldState.REQUESTED:
+        if ride.state in OVER and ride.debits and not _to_debit(ride):  # Paid in another way, or owed no longer.
+            return "release", "nothing to debit"
         return ("ask", None) if _wanted(hold, ride, now, policy) else ("release", "not answered in time")
     if hold.state is HoldState.COMPLETING:
         if ride.debits_on_hold:  # One that is not begun yet waits for the end of this hold, and gets one of its own.
@@ -166,7 +168,7 @@ def next_step(hold: Hold, ride: RideSeen, now: datetime, policy: HoldPolicy) -> 
         return "ask", None
     if ride.state is None:
         return ("release", "the ride did not start") if _abandoned(hold, ride, now, policy) else ("wait", None)
-    if ride.state not in OVER or ride.debits_final < ride.debits or ride.owed_minor > ride.debits_minor:
+    if ride.state not in OVER or _to_debit(ride):
         return "wait", None
     return ("finish", None) if ride.paid_minor else ("release", "nothing to debit")
 
@@ -225,6 +227,11 @@ def _wanted(hold: Hold, ride: RideSeen, now: datetime, policy: HoldPolicy) -> bo
     """Whether somebody still waits for the hold: for the answer, for the rider to confirm; or he rides already."""
     patience = policy.release_after if hold.action else policy.give_up_after
     return ride.state is not None or now < hold.requested_at + patience
+
+
+def _to_debit(ride: RideSeen) -> bool:
+    """Whether a debit of the ride may still bring money, or is still to be opened."""
+    return ride.debits_final < ride.debits or ride.owed_minor > ride.debits_minor
 
 
 def _abandoned(hold: Hold, ride: RideSeen, now: datetime, policy: HoldPolicy) -> bool:
