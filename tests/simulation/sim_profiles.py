@@ -83,7 +83,7 @@ PROFILES = (
         ),
     ),
     Profile("Zhima", Capabilities(hold_needed=True), face="zhima"),
-    Profile("Alipay pre-authorisation", Capabilities(hold_needed=True), face="preauth"),
+    Profile("Alipay pre-authorisation", Capabilities(hold_needed=True, hold_confirmed_by_rider=True), face="preauth"),
     Profile("WeChat Pay", Capabilities(hold_needed=True), face="wechatpay"),
 )  # fmt: skip
 

@@ -47,9 +47,11 @@ class Rides(People):
         )
         self.rides.append(ride)
         _, profile = world.accounts[ride.account_no]
-        if profile.capabilities.hold_needed or random.random() < 0.3:
-            self._holds(ride)
         ended_at = began_at + timedelta(minutes=ride.minutes, seconds=30)
+        if profile.capabilities.hold_confirmed_by_rider and random.random() < 0.25:
+            self._confirms_later(ended_at)
+        elif profile.capabilities.hold_needed or random.random() < 0.3:
+            self._holds(ride)
         lost = "" if self.focus.aftermath else random.choice(("", "", "", "", "", "started", "ended", "late"))
         if lost != "started":
             self._event(ride, "started", f"s{number}", began_at)
@@ -83,6 +85,12 @@ class Rides(People):
         self._outside(ride.began_at + timedelta(seconds=50), "confirm holds", lambda _: self._confirm_holds())
         for after_s in (-5, 50):
             self._phone(ride.began_at + timedelta(seconds=after_s), "hold")
+
+    def _confirms_later(self, ended_at: datetime) -> None:
+        """Of a ride that was unlocked without a hold: collection asks for one, which its rider confirms or not."""
+        for after in (timedelta(seconds=30), timedelta(minutes=10), timedelta(days=1, hours=1), timedelta(days=5)):
+            self._outside(ended_at + after, "confirm holds", lambda _: self._confirm_holds())
+            self._phone(ended_at + after, "hold")
 
     def _phone(self, when: datetime, table: Literal["agreement", "hold", "debit"]) -> None:
         faces = [number for number, (_, profile) in self.world.accounts.items() if profile.face != "sandbox"]
@@ -133,7 +141,8 @@ class Rides(People):
             self._outside((when or time) + late, f"{kind} {ride.session_id}", send)
 
     def _correct(self, ride: Ride, when: datetime) -> None:
-        minutes = self.random.randrange(1, 60)
+        passed = (when - ride.began_at) // timedelta(minutes=1)  # Somebody must look at an end that is yet to come.
+        minutes = self.random.randrange(1, max(2, min(60, passed)))
         ended_at = ride.began_at + timedelta(minutes=minutes, seconds=30)
         self._extra += 1
         if ride.by_topic:
