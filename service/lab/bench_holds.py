@@ -3,7 +3,8 @@
 The role `serve` and the simulator are processes of their own. Holds are asked for at a steady rate, as riders come: who
 comes while others wait is not kept back, and is timed from the instant at which he came. In between, as many holds are
 asked for at the simulator itself, in the same shape and at the same rate: that is the provider's own time, which is
-taken off percentile by percentile.
+taken off percentile by percentile. And as often, at the same rate, two rows are committed one after the other: what the
+disk takes by itself where the intent is kept before the call and the answer after it.
 """
 
 from __future__ import annotations
@@ -65,19 +66,26 @@ async def bench_holds(holds: int, rate: int, console: Console) -> Report:
                 }
                 child = children.start("serve", farebox("serve"), Path(logs) / "serve.log", env=environment)
                 await wait_for_port(child, port)
-                async with aiohttp.ClientSession() as session:
+                async with aiohttp.ClientSession() as session, asyncpg.create_pool(url) as pool:
+                    await pool.execute("CREATE TABLE two_commits (number bigint)")
                     served = _served(session, f"http://127.0.0.1:{port}/v1/holds", token)
                     own = _own(session, f"{provider}/v1/holds")
-                    times = await _in_turn({"served": served, "provider": own}, holds, rate)
+                    ways = {"served": served, "provider": own, "disk": _disk(pool)}
+                    times = await _in_turn(ways, holds, rate)
     settings = {"holds": f"{holds:,}", "a second": str(rate), "fsync": "on"}
     return Report(this_machine(), SETTINGS | settings, [Section("POST /v1/holds", COLUMNS, _rows(times))])
 
 
 def _rows(times: dict[str, list[float]]) -> list[tuple[object, ...]]:
-    """The percentiles of both, and what is ours: the difference of each percentile."""
+    """The percentiles of each, and what is ours: the difference of each percentile."""
     figures = {what: _percentiles(seconds) for what, seconds in times.items()}
     ours = [served - own for served, own in zip(figures["served"], figures["provider"], strict=True)]
-    named = [("through the service", figures["served"]), ("the provider alone", figures["provider"]), ("ours", ours)]
+    named = [
+        ("through the service", figures["served"]),
+        ("the provider alone", figures["provider"]),
+        ("ours", ours),
+        ("two commits alone", figures["disk"]),
+    ]
     return [(name, *cells) for name, cells in named]
 
 
@@ -123,6 +131,14 @@ def _own(session: aiohttp.ClientSession, url: str) -> Ask:
         async with session.post(url, data=msgspec.json.encode(asked), headers=HEADERS) as answer:
             await answer.read()
             answer.raise_for_status()
+
+    return ask
+
+
+def _disk(pool: asyncpg.Pool[asyncpg.Record]) -> Ask:
+    async def ask(number: int) -> None:
+        for _ in range(2):
+            await pool.execute("INSERT INTO two_commits VALUES ($1)", number)
 
     return ask
 
