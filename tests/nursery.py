@@ -24,22 +24,22 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
+import newborn
+from newborn import LENGTH
+
 from service.cli import app
 
-NEWBORN = Path(__file__).with_name("newborn.py")
 STREAMS = 3
-LENGTH = 4
-"""So many bytes of what is asked say how long it is."""
 
 
 def farebox(*arguments: str | Path) -> list[str]:
     """The words that run `farebox ARGUMENTS` as a process of its own, as `python -m service ARGUMENTS` would."""
-    return [sys.executable, "-I", "-S", str(NEWBORN), _door(), *map(str, arguments)]
+    return [sys.executable, "-I", "-S", newborn.__file__, _door(), *map(str, arguments)]
 
 
 class Born:
@@ -73,21 +73,12 @@ class Born:
 
 async def farebox_forked(*arguments: str | Path, env: Mapping[str, str], output: IO[bytes]) -> Born:
     """`farebox ARGUMENTS` as a process of its own with these variables, all that it says in one file."""
-    asking = _asked(arguments, env, output)
+    with Path(os.devnull).open("rb") as nothing:  # noqa: ASYNC230  It never blocks.
+        streams = (nothing.fileno(), output.fileno(), output.fileno())
+        asking = newborn.ask(_door(), [str(word) for word in arguments], env, streams)
+    asking.setblocking(False)
     reader, writer = await asyncio.open_unix_connection(sock=asking)
     return Born(reader, writer, int(await reader.readline()))
-
-
-def _asked(arguments: Sequence[str | Path], env: Mapping[str, str], output: IO[bytes]) -> socket.socket:
-    said = json.dumps([[str(word) for word in arguments], dict(env), str(Path.cwd())]).encode()
-    message = len(said).to_bytes(LENGTH) + said
-    asking = socket.socket(socket.AF_UNIX)
-    asking.connect(_door())
-    with Path(os.devnull).open("rb") as nothing:
-        sent = socket.send_fds(asking, [message], [nothing.fileno(), output.fileno(), output.fileno()])
-    asking.sendall(message[sent:])
-    asking.setblocking(False)
-    return asking
 
 
 @functools.cache

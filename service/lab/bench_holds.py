@@ -23,6 +23,7 @@ import asyncpg
 import msgspec
 from rich.console import Console
 
+from service.adapters.postgres.access import pooled
 from service.adapters.postgres.tokens import TokenStore, token_hash
 from service.billing.capabilities import Capabilities
 from service.flows.each import each
@@ -66,7 +67,7 @@ async def bench_holds(holds: int, rate: int, console: Console) -> Report:
                 }
                 child = children.start("serve", farebox("serve"), Path(logs) / "serve.log", env=environment)
                 await wait_for_port(child, port)
-                async with aiohttp.ClientSession() as session, asyncpg.create_pool(url) as pool:
+                async with aiohttp.ClientSession() as session, await pooled(url) as pool:
                     await pool.execute("CREATE TABLE two_commits (number bigint)")
                     served = _served(session, f"http://127.0.0.1:{port}/v1/holds", token)
                     own = _own(session, f"{provider}/v1/holds")

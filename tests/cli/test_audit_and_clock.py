@@ -2,34 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
-from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 
 import asyncpg
-import nursery
 import pytest
-
-Farebox = Callable[..., Awaitable[tuple[int, str, str]]]
+from command_line import Farebox, command
 
 
 @pytest.fixture(scope="module")
 def farebox(database_url: str) -> Farebox:
-    """Runs `farebox ARGUMENTS`: exit code, standard output, standard error."""
-    settings = {"FAREBOX_DATABASE_URL": database_url, "FAREBOX_KAFKA_BOOTSTRAP": "127.0.0.1:1"}
-
-    async def run(*arguments: str, **more: str) -> tuple[int, str, str]:
-        process = await asyncio.create_subprocess_exec(
-            *nursery.farebox(*arguments),
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            env=os.environ | settings | more,
-        )
-        out, err = await process.communicate()
-        return process.returncode or 0, out.decode(), err.decode()
-
-    return run
+    return command(database_url)
 
 
 async def test_an_audit_ends_with_what_it_read_and_found(farebox: Farebox, database_url: str) -> None:

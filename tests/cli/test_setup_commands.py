@@ -2,41 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-import nursery
 import pytest
+from command_line import Farebox, command
 
 DATA = Path(__file__).resolve().parents[1] / "data"
-
-Farebox = Callable[..., Awaitable[tuple[int, str, str]]]
 
 
 @pytest.fixture(scope="module")
 def farebox(database_url: str, kafka_bootstrap: str) -> Farebox:
-    """Runs `farebox ARGUMENTS`: exit code, standard output, standard error."""
     settings = {
-        "FAREBOX_DATABASE_URL": database_url,
         "FAREBOX_KAFKA_BOOTSTRAP": kafka_bootstrap,
         "FAREBOX_TOPIC_SESSIONS": f"rides-{database_url[-8:]}",
         "FAREBOX_TOPIC_BILLING": f"facts-{database_url[-8:]}",
         "FAREBOX_TOPIC_QUARANTINE": f"held-{database_url[-8:]}",
     }
-
-    async def run(*arguments: str, **more: str) -> tuple[int, str, str]:
-        process = await asyncio.create_subprocess_exec(
-            *nursery.farebox(*arguments),
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            env=os.environ | settings | more,
-        )
-        out, err = await process.communicate()
-        return process.returncode or 0, out.decode(), err.decode()
-
-    return run
+    return command(database_url, **settings)
 
 
 async def test_an_operator_is_added_mapped_and_listed(farebox: Farebox) -> None:
