@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 TOP = Path(__file__).resolve().parents[1]
 
@@ -55,6 +56,7 @@ IO = re.compile(r"(random|secrets|time|logging|os|socket|subprocess|pathlib)(\.|
 QUERY = re.compile(r"(?m)^-- name: (\w+)\n(.*)$")
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
+Definition = ast.ClassDef | Function
 
 
 @cache
@@ -81,46 +83,88 @@ def texts() -> dict[str, str]:
     return found
 
 
+class Module(NamedTuple):
+    """What the rules ask of a Python file, from one walk over it: the trees of all files are a tenth of a gigabyte."""
+
+    functions: list[tuple[int, str, int]]
+    """(line, name, lines) of each."""
+    calls: list[tuple[int, str]]
+    """(line, dotted name) of each, where it has one."""
+    imports: list[tuple[int, str]]
+    """(line, dotted name) of each imported name."""
+    catching_all: set[str]
+    """The innermost functions around handlers of every exception."""
+    texts: list[tuple[str, str]]
+    """(innermost function around it, text) of each string."""
+    silent: list[tuple[int, str]]
+    """(line, name) of what is public and has no docstring."""
+
+
 @cache
-def modules(*, under: str = "") -> dict[str, ast.Module]:
-    """Each Python file, parsed."""
-    return {name: ast.parse(text) for name, text in texts().items() if name.endswith(".py") and name.startswith(under)}
+def modules() -> dict[str, Module]:
+    """Each Python file of ours by its name from the top."""
+    return {name: read(ast.parse(text)) for name, text in texts().items() if name.endswith(".py")}
 
 
-def functions(tree: ast.Module) -> Iterator[Function]:
-    return (node for node in ast.walk(tree) if isinstance(node, Function))
+def read(tree: ast.Module) -> Module:
+    found = Module([], [], [], set(), [], silent(tree))
+    for owner, node in owned(tree):
+        match node:
+            case ast.FunctionDef() | ast.AsyncFunctionDef():
+                found.functions.append((node.lineno, node.name, (node.end_lineno or 0) - node.lineno + 1))
+            case ast.Call():
+                found.calls.append((node.lineno, dotted(node.func)))
+            case ast.Import():
+                found.imports.extend((node.lineno, alias.name) for alias in node.names)
+            case ast.ImportFrom():
+                found.imports.extend((node.lineno, f"{node.module}.{alias.name}") for alias in node.names)
+            case ast.ExceptHandler() if catches_everything(node):
+                found.catching_all.add(owner)
+            case ast.Constant(value=str(text)):
+                found.texts.append((owner, text))
+    return found
+
+
+def owned(tree: ast.Module) -> Iterator[tuple[str, ast.AST]]:
+    """Every node under it with the innermost function around it."""
+    left: list[tuple[str, ast.AST]] = [("<module>", tree)]
+    while left:
+        owner, node = left.pop()
+        inside = node.name if isinstance(node, Function) else owner
+        for child in ast.iter_child_nodes(node):
+            yield inside, child
+            left.append((inside, child))
+
+
+def dotted(node: ast.AST) -> str:
+    """A name as it is written; "" before the dot where that is no name."""
+    match node:
+        case ast.Name():
+            return node.id
+        case ast.Attribute():
+            return f"{dotted(node.value)}.{node.attr}"
+    return ""
+
+
+def catches_everything(handler: ast.ExceptHandler) -> bool:
+    kinds = handler.type.elts if isinstance(handler.type, ast.Tuple) else [handler.type]
+    return any(kind is None or dotted(kind) in ("Exception", "BaseException") for kind in kinds)
+
+
+def silent(tree: ast.Module) -> list[tuple[int, str]]:
+    public = [node for node in tree.body if isinstance(node, Definition) and not node.name.startswith("_")]
+    found = [(1, "the module")] if ast.get_docstring(tree) is None else []
+    return found + [(node.lineno, node.name) for node in public if not ast.get_docstring(node)]
 
 
 def lines_with(pattern: re.Pattern[str]) -> list[str]:
     return [
         f"{name}:{number}: {line.strip()}"
         for name, text in texts().items()
+        if pattern.search(text)
         for number, line in enumerate(text.splitlines(), 1)
         if pattern.search(line)
     ]
-
-
-def calls(tree: ast.AST) -> Iterator[tuple[int, str]]:
-    """Every call in the tree as (line, dotted name)."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Call):
-            yield node.lineno, ast.unparse(node.func)
-
-
-def imports(tree: ast.AST) -> Iterator[tuple[int, str]]:
-    """Every imported name as (line, dotted name)."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from ((node.lineno, alias.name) for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            yield from ((node.lineno, f"{node.module}.{alias.name}") for alias in node.names)
-
-
-def owned(node: ast.AST, owner: str = "<module>") -> Iterator[tuple[str, ast.AST]]:
-    """Every node with the innermost function around it."""
-    for child in ast.iter_child_nodes(node):
-        yield owner, child
-        yield from owned(child, child.name if isinstance(child, Function) else owner)
 
 
 def nothing(found: list[str]) -> None:
@@ -130,10 +174,10 @@ def nothing(found: list[str]) -> None:
 
 def test_a_function_fits_a_screen() -> None:
     long = [
-        f"{name}:{node.lineno}: {node.name} has {lines} lines"
-        for name, tree in modules().items()
-        for node in functions(tree)
-        if (lines := (node.end_lineno or 0) - node.lineno + 1) > FUNCTION_LINES_MAX
+        f"{name}:{line}: {function} has {lines} lines"
+        for name, module in modules().items()
+        for line, function, lines in module.functions
+        if lines > FUNCTION_LINES_MAX
     ]
     nothing(long)
 
@@ -149,26 +193,16 @@ def test_nothing_is_left_for_later() -> None:
 
 def test_our_own_code_is_never_mocked() -> None:
     mocked = [
-        f"{name}:{line}: {module}"
-        for name, tree in modules().items()
-        for line, module in imports(tree)
-        if module.startswith(("unittest.mock", "mock.", "pytest_mock")) or module == "mock"
+        f"{name}:{line}: {imported}"
+        for name, module in modules().items()
+        for line, imported in module.imports
+        if imported.startswith(("unittest.mock", "mock.", "pytest_mock")) or imported == "mock"
     ]
     nothing(mocked)
 
 
-def catches_everything(handler: ast.ExceptHandler) -> bool:
-    kinds = handler.type.elts if isinstance(handler.type, ast.Tuple) else [handler.type]
-    return any(kind is None or ast.unparse(kind) in ("Exception", "BaseException") for kind in kinds)
-
-
 def test_only_a_loop_that_owns_its_process_catches_everything() -> None:
-    broad = {
-        (name, owner)
-        for name, tree in modules().items()
-        for owner, node in owned(tree)
-        if isinstance(node, ast.ExceptHandler) and catches_everything(node)
-    }
+    broad = {(name, owner) for name, module in modules().items() for owner in module.catching_all}
     nothing([f"{name}: {owner} has no reason here" for name, owner in broad - set(BROAD_HANDLERS)])
     nothing([f"{name}: {owner} no longer needs its reason" for name, owner in set(BROAD_HANDLERS) - broad])
 
@@ -176,19 +210,22 @@ def test_only_a_loop_that_owns_its_process_catches_everything() -> None:
 def test_no_test_waits_for_the_clock_on_the_wall() -> None:
     waits = [
         f"{name}:{line}"
-        for name, tree in modules(under="tests/").items()
-        for line, call in [*calls(tree), *imports(tree)]
-        if call == "time.sleep"
+        for name, module in modules().items()
+        if name.startswith("tests/")
+        for line, called in [*module.calls, *module.imports]
+        if called == "time.sleep"
     ]
     nothing(waits)
 
 
 def test_the_rules_read_no_clock_and_no_chance() -> None:
-    rules = modules(under="service/billing/").items()
+    rules = [(name, module) for name, module in modules().items() if name.startswith("service/billing/")]
     found = [
-        f"{name}:{line}: {called}" for name, tree in rules for line, called in calls(tree) if CLOCKS.search(called)
+        f"{name}:{line}: {called}" for name, rule in rules for line, called in rule.calls if CLOCKS.search(called)
     ]
-    found += [f"{name}:{line}: {module}" for name, tree in rules for line, module in imports(tree) if IO.match(module)]
+    found += [
+        f"{name}:{line}: {imported}" for name, rule in rules for line, imported in rule.imports if IO.match(imported)
+    ]
     nothing(found)
 
 
@@ -213,14 +250,8 @@ def test_each_exception_to_a_rule_says_its_reason() -> None:
 
 
 def test_each_module_and_each_public_name_has_a_docstring() -> None:
-    silent = [
-        f"{name}:{getattr(node, 'lineno', 1)}: {getattr(node, 'name', 'the module')}"
-        for name, tree in modules(under="service/").items()
-        for node in [tree, *tree.body]
-        if isinstance(node, ast.Module | ast.ClassDef | Function)
-        if not getattr(node, "name", "").startswith("_") and not ast.get_docstring(node)
-    ]
-    nothing(silent)
+    service = [(name, module) for name, module in modules().items() if name.startswith("service/")]
+    nothing([f"{name}:{line}: {what}" for name, module in service for line, what in module.silent])
 
 
 @cache
@@ -238,8 +269,9 @@ def test_each_named_query_says_why_it_is_there() -> None:
 
 def test_each_named_query_has_one_method_that_runs_it() -> None:
     users: dict[str, set[str]] = defaultdict(set)
-    for name, tree in modules(under="service/adapters/postgres/").items():
-        for owner, node in owned(tree):
-            if isinstance(node, ast.Constant) and node.value in queries():
-                users[str(node.value)].add(f"{name}: {owner}")
+    for name, module in modules().items():
+        if name.startswith("service/adapters/postgres/"):
+            for owner, text in module.texts:
+                if text in queries():
+                    users[text].add(f"{name}: {owner}")
     nothing([f"{query}: {sorted(users[query]) or 'nobody'}" for query in queries() if len(users[query]) != 1])

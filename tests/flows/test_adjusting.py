@@ -171,7 +171,7 @@ async def test_a_void_gives_back_all_but_what_is_owed_regardless(support: Suppor
     assert await support.debits("void") == [("settled", 950, 950, 250)]
 
 
-@pytest.mark.parametrize("seed", range(25))
+@pytest.mark.parametrize("seed", range(8))
 async def test_any_order_of_decisions_and_collection_leaves_books_that_agree(support: Support, seed: int) -> None:
     chance, session = random.Random(seed), f"any-{seed}"
     able = chance.choice([Capabilities(), Capabilities(further_debit=False), Capabilities(closes_unpaid=False)])
