@@ -6,6 +6,9 @@ from datetime import timedelta
 
 import msgspec
 
+BARRED_FOR = timedelta(minutes=1)
+"""How long a call waits that was refused because of who asks; its account is asked about meanwhile."""
+
 
 class SignString(msgspec.Struct, frozen=True, tag="sign_string", tag_field="kind"):
     """The rider's app hands this string to the Alipay SDK."""
@@ -96,7 +99,7 @@ class NeedsRider(msgspec.Struct, frozen=True, tag=True):
 
 
 class Rejected(msgspec.Struct, frozen=True, tag=True):
-    """Definitely not executed, and it is our fault: parameters, credentials, permissions."""
+    """Definitely not executed, and it is our fault: what this call asks for, or how (not who asks: `Barred`)."""
 
     code: str
     message: str = ""
@@ -122,6 +125,15 @@ class Postponed(msgspec.Struct, frozen=True, tag=True):
     """Provably not executed: this call again after `retry_after`, under the same key; the account's others go on."""
 
     retry_after: timedelta
+
+
+class Barred(Postponed, frozen=True, tag=True):
+    """Provably not executed: our credentials, signature, certificate or permission are not accepted, or the account as
+    a whole. Nobody but its operator can mend that, so it is no attempt of the rider's and nothing for a person to
+    decide: the call waits under its key, and the account is asked about at once."""
+
+    code: str
+    message: str = ""
 
 
 class Throttled(Postponed, frozen=True, tag=True):
@@ -154,6 +166,7 @@ Outcome = (
     | Conflict
     | AlreadyDone
     | Postponed
+    | Barred
     | Throttled
     | Unknown
 )

@@ -48,6 +48,7 @@ from service.billing.debits.truth import left_open
 from service.billing.outcomes import (
     Accepted,
     AlreadyDone,
+    Barred,
     CapExceeded,
     Closed,
     Conflict,
@@ -85,6 +86,7 @@ OUTCOMES: list[Outcome] = [
     CapExceeded(),
     Conflict("X"),
     AlreadyDone(),
+    Barred(timedelta(seconds=3), "UNAUTHORIZED"),
     Throttled(timedelta(seconds=9)),
     Unknown("T"),
 ]

@@ -39,6 +39,7 @@ from service.billing.debits.state import TO_CONFIRM, HoldSeen
 from service.billing.outcomes import (
     Accepted,
     AlreadyDone,
+    Barred,
     CapExceeded,
     Closed,
     Declined,
@@ -146,6 +147,26 @@ def test_what_was_never_sent_is_sent_however_long_debits_were_stopped() -> None:
     made, effects = live(waiting, [(timedelta(days=9), Due())])
     assert (made.state, effects, made.submitted_at) == (State.SUBMITTING, [Call("submit")], NOW + timedelta(days=9))
     assert live(made, [(timedelta(days=9), Submitted(KEY, Unknown("timeout")))])[0].state is State.UNKNOWN
+
+
+def test_who_is_not_let_in_waits_under_the_same_key_and_no_attempt_is_counted() -> None:
+    barred = Barred(seconds(60), "UNAUTHORIZED", "the key is refused")
+    made, effects = live(debit(State.SUBMITTING), [(seconds(0), Submitted(KEY, barred))])
+    assert (made.state, made.due_at, made.reason, effects) == (
+        State.SUBMITTING, NOW + seconds(60), "account_not_accepted", []
+    )  # fmt: skip
+    for days in range(1, 30):  # Longer than the provider would remember the key: it never saw it.
+        made, effects = live(made, [(timedelta(days=days), Due()), (timedelta(days=days), Submitted(KEY, barred))])
+        assert (made.state, made.provider_key, made.attempts, effects) == (
+            State.SUBMITTING, KEY, 1, [Call("submit")]
+        )  # fmt: skip
+
+
+def test_an_unknown_outcome_is_asked_for_once_we_are_let_in_however_late_that_is() -> None:
+    barred = Barred(seconds(60), "UNAUTHORIZED")
+    made, _ = live(debit(State.UNKNOWN), [(timedelta(days=900), Queried(KEY, barred))])
+    assert (made.state, made.due_at) == (State.UNKNOWN, NOW + timedelta(days=900) + seconds(60))
+    assert live(made, [(timedelta(days=901), Queried(KEY, Succeeded(1000, "r")))])[0].state is State.SETTLED
 
 
 def test_what_was_sent_and_then_throttled_needs_a_person_once_its_key_may_be_forgotten() -> None:

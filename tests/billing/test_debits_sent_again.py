@@ -10,7 +10,7 @@ from debit_makers import KEY, NOW, ORDER, debit, terms
 from service.billing.debits import State, after
 from service.billing.debits.events import Call, Due, OperatorDecided, Queried, RefundDecided, Submitted
 from service.billing.debits.refunds import Refund, RefundState, refund_after, refund_call
-from service.billing.outcomes import NotFound, Unknown
+from service.billing.outcomes import Barred, NotFound, Unknown
 
 REFUSED = Unknown("code NOBODY_KNOWS")
 GIVEN_UP = "sent 8 times and never found: code NOBODY_KNOWS"
@@ -81,3 +81,10 @@ def refund() -> Refund:
         reason="goodwill",
         due_at=NOW,
     )
+
+
+def test_a_refund_that_is_not_let_in_waits_under_its_key_and_is_not_given_up() -> None:
+    made = refund_after(refund(), Due(), NOW)
+    told = refund_after(made, Submitted("BACK", Barred(timedelta(minutes=1), "UNAUTHORIZED")), NOW)
+    assert (told.state, told.due_at, told.attempts) == (RefundState.SUBMITTING, NOW + timedelta(minutes=1), 1)
+    assert refund_call(refund_after(told, Due(), NOW + timedelta(days=9))) == "submit"

@@ -17,6 +17,7 @@ from service.billing.keys import session_key
 from service.billing.outcomes import (
     Accepted,
     AlreadyDone,
+    Barred,
     CapExceeded,
     Closed,
     Conflict,
@@ -44,6 +45,7 @@ OUTCOMES: tuple[Any, ...] = (
     CapExceeded(1),
     Conflict("C"),
     AlreadyDone(),
+    Barred(timedelta(seconds=3), "UNAUTHORIZED"),
     Throttled(timedelta(seconds=3)),
     Unknown("timeout"),
 )

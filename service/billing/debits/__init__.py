@@ -16,8 +16,8 @@ from msgspec.structs import replace
 from service.billing.capabilities import Capabilities
 from service.billing.debits import disputes, dunning, holding, payments, policy, truth, wishes
 from service.billing.debits.answers import (
+    NEVER_SENT,
     RESTORED,
-    THROTTLED,
     asked_about,
     manual,
     may_be_given,
@@ -126,12 +126,12 @@ def _due(debit: Debit, event: Due | LeaseOver, now: datetime, terms: Terms) -> S
 def _submit_again(debit: Debit, now: datetime, terms: Terms) -> Step:
     """The same request under the same key, while the provider remembers it.
 
-    A key to which every answer so far was "too many" has never been used there: its window begins anew when it
-    is over, however long debits were stopped meanwhile.
+    A key to which every answer so far was "too many", or "not you", has never been used there: its window begins anew
+    when it is over, however long debits were stopped meanwhile.
     """
     if debit.verify:
         return unknown(replace(debit, verify=None), RESTORED, now), ()
-    over, never_sent = window_over(debit, now, terms), debit.reason == THROTTLED and not debit.queries
+    over, never_sent = window_over(debit, now, terms), debit.reason in NEVER_SENT and not debit.queries
     if over and not never_sent:
         return manual(debit, "the key's window is over"), ()
     return replace(debit, submitted_at=now if over else debit.submitted_at, due_at=now), (Call("submit"),)

@@ -12,6 +12,7 @@ from service.billing.debits.state import Debit, State, Terms, waits_for_hold
 from service.billing.outcomes import (
     Accepted,
     AlreadyDone,
+    Barred,
     CapExceeded,
     Closed,
     Conflict,
@@ -34,6 +35,8 @@ PREPARED_ONLY = "prepared again and again, and never executed"
 ASKED_SOON = 12
 """After so many calls (half an hour) what is to be lowered or closed is asked for as seldom as a poll."""
 THROTTLED = "throttled"
+BARRED = "account_not_accepted"
+NEVER_SENT = frozenset({THROTTLED, BARRED})
 """Why a debit waits that was provably not executed; before any question about its key, it was never even sent."""
 
 
@@ -72,7 +75,8 @@ def on_submitted(debit: Debit, outcome: Outcome, now: datetime, terms: Terms) ->
         case CapExceeded():
             return _cut(debit, outcome.cap_minor, now, terms), ()
         case Postponed():
-            return replace(debit, due_at=now + outcome.retry_after, reason=THROTTLED), ()
+            reason = BARRED if isinstance(outcome, Barred) else THROTTLED
+            return replace(debit, due_at=now + outcome.retry_after, reason=reason), ()
         case AlreadyDone() | NotFound():
             return unknown(debit, type(outcome).__name__, now), ()
         case Unknown():
@@ -214,6 +218,8 @@ def _unknown_queried(debit: Debit, outcome: Outcome, now: datetime, terms: Terms
             return needs_rider(_used(debit, terms), outcome.code, outcome.action, now, terms)
         case Conflict():
             return manual(debit, outcome.code)
+        case Barred():  # However late: once we are let in again, he can be asked.
+            return replace(debit, due_at=now + outcome.retry_after)
         case _ if window_over(debit, now, terms):
             return manual(debit, f"the key's window is over and the outcome unknown: {debit.reason or 'no answer'}")
         case NotFound():
