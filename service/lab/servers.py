@@ -45,8 +45,9 @@ class Servers:
         return Brokers(self.kafka_bootstrap)
 
     async def create_database(self, name: str, *, template: str = "template1") -> str:
-        """Make a database and return its URL. `template` is copied and must have no connections."""
-        await self._administer(f"CREATE DATABASE {_identifier(name)} TEMPLATE {_identifier(template)}")
+        """Make a database and return its URL. `template` is copied, file by file, and must have no connections."""
+        copied = f"{_identifier(template)} STRATEGY file_copy"  # By way of the log it takes twice to six times as long.
+        await self._administer(f"CREATE DATABASE {_identifier(name)} TEMPLATE {copied}")
         return urlsplit(self.database_url)._replace(path=f"/{name}").geturl()
 
     async def drop_database(self, name: str) -> None:
