@@ -190,7 +190,7 @@ class CollectionStore(BatchStore, StopStore):
         return [(row["ride_no"], row["ordinal"]) for row in rows]
 
     async def keep_numbers(self, left: Sequence[tuple[Debit, str]]) -> None:
-        """What these debits were called before, by us or by the provider: late news of it finds them."""
+        """What these debits were called before, by us or by the provider, or are in a dispute: late news finds them."""
         if left:
             rows = sorted((number, debit.account_no, debit.ride_no, debit.ordinal) for debit, number in left)
             await self.run("keep_numbers", *map(list, zip(*rows, strict=True)))

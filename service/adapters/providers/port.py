@@ -146,6 +146,9 @@ class Statement(msgspec.Struct, frozen=True, tag=True):
 
 
 StatementAnswer: TypeAlias = Statement | Outcome
+NamedBy: TypeAlias = Literal["key", "hold", "hold_ref"]
+"""How a provider names a debit by what we have asked for: by its key, or by the order that it goes through (that hold's
+key, or his own number of the hold)."""
 
 
 class Ack(msgspec.Struct, frozen=True):
@@ -157,7 +160,9 @@ class Ack(msgspec.Struct, frozen=True):
 
 
 class DisputeStatus(msgspec.Struct, frozen=True, tag=True):
-    """A dispute about a debit, which is named as the provider does: by its own number of the debit.
+    """A dispute about a debit, which is named as the provider does: by his own number of it ("" where he tells none, as
+    of what nothing was paid of yet), by ours (`key`, "" where he tells none; `named_by` as a Notification's), or by
+    both: then either finds it.
 
     A complaint leaves the money where it is, a chargeback takes it at its opening; how it ended is seen from the
     operator. `amount_minor` is what is disputed, `fee_minor` (of `fee_currency`) all that the provider keeps for it so
@@ -173,6 +178,8 @@ class DisputeStatus(msgspec.Struct, frozen=True, tag=True):
     fee_minor: int | None = None
     fee_currency: str | None = None
     told_at: datetime | None = None
+    key: str = ""
+    named_by: NamedBy = "key"
 
 
 DisputeAnswer: TypeAlias = tuple[DisputeStatus, ...] | Outcome
@@ -183,10 +190,9 @@ class Notification(msgspec.Struct, frozen=True, tag=True):
     """A notification whose signature and time are good: what it is about and how that stands, to be acknowledged by
     `ack` after the commit. It may be old or repeated; amount and state are checked against what we know.
 
-    `key` is our key of what it is about; where the provider names a debit by the order it goes through, it is that
-    hold's key (`named_by` "hold") or the provider's number of that hold ("hold_ref"). With a `dispute` all that counts
-    is what that says: `key` is its `debit_ref`, the `answer` is Unknown. About a "dispute" that is only announced,
-    `key` is the provider's number of it, for `get_dispute`.
+    `key` is our key of what it is about, or names the order that a debit goes through (`named_by`). With a `dispute`
+    all that counts is what that says: `key` is its `debit_ref`, the `answer` is Unknown. About a "dispute" that is only
+    announced, `key` is the provider's number of it, for `get_dispute`.
     """
 
     notification_id: str
@@ -194,7 +200,7 @@ class Notification(msgspec.Struct, frozen=True, tag=True):
     key: str
     answer: AgreementAnswer | HoldAnswer
     ack: Ack
-    named_by: Literal["key", "hold", "hold_ref"] = "key"
+    named_by: NamedBy = "key"
     dispute: DisputeStatus | None = None
 
 

@@ -1,4 +1,4 @@
-"""Disputes as providers tell them: of a debit by the provider's own number, which may not be known here yet."""
+"""Disputes as providers tell them: of a debit by a number that may not be known here yet."""
 
 from __future__ import annotations
 
@@ -27,17 +27,20 @@ class Disputing(Hearing):
     """Disputes reach their debits, now or once these are known."""
 
     async def disputed(self, account_no: int, status: DisputeStatus) -> bool:
-        """Takes in what a verified notification says of a dispute; False when no debit has that number.
+        """Takes in what a verified notification says of a dispute; False when no debit is called so.
 
         Then it is kept and looked for again (`hear_unheard`): the answer that names the number may be lost or not saved
-        yet. One that is over is not opened again by news of its opening: repeated and reversed news end in the same
-        state; another one, by its number, is booked beside it. A complaint that becomes a chargeback, or is followed by
-        one, is resolved, and the chargeback opened. What can't be is only logged.
+        yet, or the ride whose order is named is not over. One that is over is not opened again by news of its opening:
+        repeated and reversed news end in the same state; another one, by its number, is booked beside it. A complaint
+        that becomes a chargeback, or is followed by one, is resolved, and the chargeback opened. What can't be is only
+        logged.
         """
         async with self._database.transaction(CollectionStore) as store:
-            believed = await self._tell(store, account_no, status)
+            unheard, believed = UnheardStore(store.connection), await self._tell(store, account_no, status)
             if believed is None:
-                await UnheardStore(store.connection).keep(account_no, status, self._now())
+                await unheard.keep(account_no, status, self._now())
+            else:
+                await unheard.forget(account_no, status)
         return bool(believed)
 
     async def hear_unheard(self, account_no: int) -> int:
@@ -66,7 +69,7 @@ class Disputing(Hearing):
 
     async def _tell(self, store: CollectionStore, account_no: int, status: DisputeStatus) -> bool | None:
         """Whether what is told can be; None: of no debit that is known."""
-        numbers = await store.debits_by_provider_ref(status.debit_ref, account_no)
+        numbers = await _debits(store, account_no, status)
         rows = await store.lock_debits(ride_no for ride_no, _ in numbers)
         believed = True if numbers else None
         for key in numbers:
@@ -78,6 +81,27 @@ class Disputing(Hearing):
                 LOG.warning("dispute not believed", account_no=account_no, error=str(error))
                 believed = False
         return believed
+
+
+async def _debits(store: CollectionStore, account_no: int, status: DisputeStatus) -> list[DebitKey]:
+    """Which debits a dispute is about: by the provider's number, else by ours.
+
+    An order is only looked for while it runs: the debit that goes through it is remembered by its name (with a blank,
+    as no key and no number has), so that the dispute's end finds the same one.
+    """
+    named = await store.debits_by_provider_ref(status.debit_ref, account_no) if status.debit_ref else []
+    if named or not status.key:
+        return named
+    if status.named_by == "key":
+        return list(await store.debits_by_provider_key(status.key, account_no))
+    order = f"{status.named_by} {status.key}"
+    known = await store.debits_by_provider_ref(order, account_no)
+    if known:
+        return known
+    found = list(await store.debits_by_hold(status.key, account_no, by_ref=status.named_by == "hold_ref"))
+    rows = await store.read_debits(ride_no for ride_no, _ in found)
+    await store.keep_numbers([(rows[key].debit, order) for key in found])
+    return found
 
 
 def _news(debit: Debit, status: DisputeStatus) -> list[DebitEvent]:

@@ -495,7 +495,8 @@ CREATE TABLE set_aside (
   PRIMARY KEY (ride_no, ordinal, refund_ordinal, what)
 );
 CREATE INDEX set_aside_due ON set_aside (due_at);
--- What a debit was called before its present key and the provider's present number: late news of that still finds it.
+-- What a debit was called before its present key and the provider's present number, and the order by which a dispute has
+-- named it: late news of that still finds it.
 CREATE TABLE debit_number (
   number text NOT NULL,
   account_no integer NOT NULL,
@@ -503,7 +504,7 @@ CREATE TABLE debit_number (
   ordinal smallint NOT NULL,
   PRIMARY KEY (number, account_no, ride_no, ordinal)
 );
--- A dispute names the debit by the provider's own number of it.
+-- A dispute names the debit by the provider's own number of it, where there is one.
 CREATE INDEX debit_by_provider_ref ON debit (provider_ref) WHERE provider_ref IS NOT NULL;
 CREATE INDEX debit_policy ON debit (account_no, policy_at) WHERE policy_at IS NOT NULL;
 -- What a rider still owes: a debt that was written off stays one.

@@ -1,5 +1,5 @@
 -- name: keep_unheard
--- News ($5) of a dispute about a debit that the provider calls $2 and that nobody knows yet; its end, once
+-- News ($5) of a dispute about a debit that is called $2 and that nobody knows yet; its end, once
 -- told, gives way only to a later one ($8: as of when this is told). $7 is the dispute's number, '' without one.
 INSERT INTO dispute_unheard (account_no, debit_ref, kind, dispute_ref, state, status, told_at, due_at, created_at)
 VALUES ($1, $2, $3, $7, $4, $5, $8, $6, $6)
@@ -13,9 +13,9 @@ SELECT status, asks, created_at FROM dispute_unheard
 WHERE account_no = $1 AND due_at <= $2 ORDER BY due_at LIMIT $3 FOR UPDATE SKIP LOCKED;
 
 -- name: unheard_later
--- Not known yet: again at $4.
-UPDATE dispute_unheard SET due_at = $4, asks = asks + 1
-WHERE account_no = $1 AND debit_ref = $2 AND kind = $3 AND dispute_ref = $5;
+-- Not known yet: again at $5.
+UPDATE dispute_unheard SET due_at = $5, asks = asks + 1
+WHERE account_no = $1 AND debit_ref = $2 AND kind = $3 AND dispute_ref = $4;
 
 -- name: forget_unheard
 -- Heard, or given up.
