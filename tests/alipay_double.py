@@ -95,7 +95,7 @@ class Double:
         self.asked.append({**params, "biz": json.loads(params["biz_content"])})
         known = self.answers[params["method"]]
         about = known[0].node.get("out_trade_no") if params["method"] == QUERY else None
-        if about not in (None, self.asked[-1]["biz"].get("out_trade_no")):
+        if about not in (None, self.asked[-1]["biz"].get("out_trade_no", about)):
             return self._sealed(QUERY, Canned({"code": "40004", "sub_code": "ACQ.TRADE_NOT_EXIST"}))
         return self._sealed(params["method"], known.pop(0) if len(known) > 1 else known[0])
 

@@ -38,7 +38,7 @@ from service.adapters.providers.port import (
     Statement,
 )
 from service.billing.agreements.standing import HoldStatus
-from service.billing.outcomes import Closed, NotFound, Outcome, Succeeded, Unknown
+from service.billing.outcomes import Barred, Closed, NotFound, Outcome, Succeeded, Unknown
 
 VECTORS: list[dict[str, Any]] = json.loads((Path(__file__).parents[1] / "vectors" / "signatures.json").read_bytes())
 NOW = datetime(2026, 11, 22, 10, tzinfo=UTC)
@@ -155,9 +155,38 @@ async def test_a_complaint_is_asked_for_by_its_number(tmp_path: Path, answer: An
         told = await provider.get_dispute("C1")
         assert gateway.biz("alipay.merchant.tradecomplain.query") == {"complain_event_id": "C1"}
     if expected is None:
-        assert isinstance(told, Unknown)
+        assert isinstance(told, Unknown | Barred)
     else:
         assert told == (DisputeStatus("T1", "complaint", expected, 1234, "CNY", "C1"),)  # type: ignore[arg-type]  # A word of the table above.
+
+
+@pytest.mark.parametrize(
+    ("said", "found", "key", "named_by"),
+    [
+        ({"merchant_order_no": "K3Y"}, None, "K3Y", "key"),
+        ({"merchant_order_no": "K3Y_B"}, None, "K3Y", "key"),  # The second number, once Alipay has closed the first.
+        ({"merchant_order_no": ORDER_NO}, None, ORDER_NO, "hold_ref"),
+        ({"merchant_order_no": "K3Y", "trade_no": ""}, None, "K3Y", "key"),
+        ({}, {"trade_no": "T1", "out_trade_no": "K3Y"}, "K3Y", "key"),
+        ({}, {"trade_no": "T1", "out_trade_no": ORDER_NO}, ORDER_NO, "hold_ref"),
+        ({}, {"trade_no": "T2", "out_trade_no": "K3Y"}, "", "key"),
+        ({}, Canned({"code": "20000", "sub_code": "isp.unknow-error"}), "", "key"),
+    ],
+)
+async def test_a_complaint_names_its_trade_by_our_number_too(
+    tmp_path: Path, said: dict[str, str], found: Any, key: str, named_by: Any
+) -> None:
+    """Of a trade that was never paid Alipay's number may be one that we never heard of."""
+    async with double() as gateway, provider_at(gateway.url, settings_of("preauth", tmp_path)) as provider:
+        complaint = TRADE | {"status": "MERCHANT_PROCESSING"} | said
+        gateway.says("alipay.merchant.tradecomplain.query", complaint)
+        if found is not None:
+            gateway.says("alipay.trade.query", found)
+        told = await provider.get_dispute("C1")
+        trade = complaint["trade_no"]
+        assert told == (DisputeStatus(trade, "complaint", "opened", 1234, "CNY", "C1", key=key, named_by=named_by),)
+        if found is not None:
+            assert gateway.biz("alipay.trade.query") == {"trade_no": "T1"}
 
 
 async def test_a_freeze_is_believed_only_when_it_succeeded(zhima: Provider) -> None:

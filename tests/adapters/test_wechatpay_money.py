@@ -28,7 +28,6 @@ from wechatpay_double import (
 
 from service.adapters.providers.port import (
     AgreementRef,
-    DisputeStatus,
     Provider,
     RefundRef,
     RefundRequest,
@@ -38,8 +37,10 @@ from service.adapters.providers.port import (
 from service.adapters.providers.rsa import verified
 from service.adapters.providers.wechatpay import statements
 from service.billing.outcomes import (
+    BARRED_FOR,
     Accepted,
     AlreadyDone,
+    Barred,
     Closed,
     Conflict,
     Declined,
@@ -116,7 +117,7 @@ async def test_a_payment_needs_an_openid(wechat: Double, score: Provider, tmp_pa
         ("ORDERPAID", AlreadyDone()),
         ("ORDER_CLOSED", Closed("ORDER_CLOSED")),
         ("OUT_TRADE_NO_USED", Conflict("OUT_TRADE_NO_USED")),
-        ("APPID_MCHID_NOT_MATCH", Rejected("APPID_MCHID_NOT_MATCH", "no")),
+        ("APPID_MCHID_NOT_MATCH", Barred(BARRED_FOR, "APPID_MCHID_NOT_MATCH", "no")),
         ("ACCOUNT_ERROR", Declined(False, "ACCOUNT_ERROR", "no")),
         ("TRADE_ERROR", Unknown("code TRADE_ERROR")),
         ("QUANTUM", Unknown("code QUANTUM")),
@@ -255,21 +256,7 @@ async def test_an_order_paid_in_parts_tells_each_payment(wechat: Double, score: 
     assert told == Succeeded(1234, "4200", (Part("4200", 234), Part("4201", 1000)))
 
 
-async def test_a_complaint_tells_its_payments(wechat: Double, score: Provider) -> None:
-    path = "/v3/merchant-service/complaints-v2/2002"
-    named = [{"transaction_id": "4200", "out_trade_no": "x", "amount": 1234}]
-    for said, meaning in (
-        ({"complaint_state": "PENDING"}, (DisputeStatus("4200", "complaint", "opened", 1234, "CNY", "2002"),)),
-        ({"complaint_state": "PROCESSING"}, (DisputeStatus("4200", "complaint", "opened", 1234, "CNY", "2002"),)),
-        ({"complaint_state": "PROCESSED"}, (DisputeStatus("4200", "complaint", "resolved", 1234, "CNY", "2002"),)),
-        ({"complaint_state": "QUANTUM"}, Unknown("complaint_state QUANTUM")),
-        ({"complaint_state": "PENDING", "complaint_order_info": []}, NotFound()),
-        ({"complaint_state": "PENDING", "complaint_id": "1"}, Unknown("the answer is about another number")),
-    ):
-        wechat.says(path, {"complaint_id": "2002", "complaint_order_info": named, "payer_phone": "secret"} | said)
-        assert await score.get_dispute("2002") == meaning
-    wechat.refuses(path, "RESOURCE_NOT_EXISTS", 404)
-    assert await score.get_dispute("2002") == NotFound()
+async def test_pay_score_itself_records_how_riders_pay(score: Provider) -> None:
     assert isinstance(await score.report_performance(REF, "violated", "key"), Rejected)
 
 
@@ -362,6 +349,6 @@ async def test_a_bill_is_the_one_whose_hash_was_told(wechat: Double, score: Prov
         wechat.refuses(BILL, code)
         assert await score.statement(DAY) == NotFound()
     wechat.refuses(BILL, "NO_AUTH", 403)
-    assert await score.statement(DAY) == Unknown("NO_AUTH")
+    assert await score.statement(DAY) == Barred(BARRED_FOR, "NO_AUTH", "no")
     wechat.says(BILL, Canned(told, how="forged"))
     assert isinstance(await score.statement(DAY), Unknown)

@@ -314,7 +314,7 @@ async def test_complaints_are_announced_asked_about_and_end(shop: Merchant) -> N
     await shop.complains("H0LD")
     heard = await shop.ear.hears("dispute")
     assert isinstance(heard.answer, Unknown)  # What it is about is asked for.
-    told = DisputeStatus(paid.provider_ref, "complaint", "opened", 1234, "CNY", heard.key)
+    told = DisputeStatus(paid.provider_ref, "complaint", "opened", 1234, "CNY", heard.key, key="H0LD", named_by="hold")
     assert await shop.provider.get_dispute(heard.key) == (told,)
     assert await shop.provider.get_dispute("NO_SUCH_COMPLAINT") == NotFound()
     await shop.complains("H0LD", state="resolved")

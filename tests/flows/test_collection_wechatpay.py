@@ -20,6 +20,7 @@ from service.adapters.providers import Providers
 from service.adapters.providers.port import Provider
 from service.billing.debits.events import PaidElsewhere
 from service.flows.collection import Collection
+from service.flows.disputes import Disputes, announced
 from service.flows.holds import Holds
 
 PRICE = 300
@@ -43,6 +44,8 @@ class Shop:
         self.merchant = merchant
         providers = cast(Providers, OneProvider(merchant.provider))
         self.holds = Holds(bench.database, providers, lambda: bench.now, lambda: bench.machine)
+        hear = bench.collection.disputed
+        self.disputes = Disputes(bench.database, providers, hear, lambda: bench.now, lambda: bench.machine)
 
     async def ride(self) -> Ride:
         await self.merchant.wallet("ann", 0)
@@ -64,6 +67,24 @@ class Shop:
             await self.bench.collection.submit_round(self.bench.account_no)
             self.bench.pass_time(step)
             await self.merchant.at(self.bench.now)
+
+    async def days(self, count: int) -> None:
+        """Days of everything, with what is announced and what the calendar says."""
+        for _ in range(count):
+            await self.go_on(1, timedelta(days=1))
+            await self.disputes.ask_round(self.bench.account_no)
+            await self.bench.collection.policy_round(self.bench.account_no)
+
+    async def complains(self, ride: Ride, **more: str) -> None:
+        """The rider complains about the ride's order, or his complaint is over; WeChat Pay says that something is."""
+        await self.merchant.complains((await self.there(ride))["key"], **more)
+        told = await self.merchant.ear.hears("dispute")
+        assert await announced(self.bench.database, self.bench.account_no, told.key, self.bench.now)
+
+    async def standing(self, ride: Ride) -> tuple[str, str | None, bool, int]:
+        """The debit's state, its dispute, whether it is overdue, and how often the rider was reminded."""
+        [row] = await self.bench.debits(ride)
+        return row["state"], row["dispute"], row["overdue"], row["reminded"]
 
     async def there(self, ride: Ride) -> dict[str, Any]:
         """The debit of the ride's order in the provider's books."""
@@ -97,6 +118,30 @@ async def wechat(url: str, directory: Path) -> AsyncIterator[Shop]:
         bench.collection = Collection(bench.database, providers, lambda: bench.now, lambda: bench.machine)
         await merchant.at(bench.now)
         yield Shop(bench, merchant)
+
+
+async def test_a_rider_who_complains_before_he_has_paid_is_neither_reminded_nor_overdue_until_it_is_over(
+    database_url: str, tmp_path: Path
+) -> None:
+    """The complaint names the order alone; it ends when the order is long paid and gone, and says no more even then."""
+    async with wechat(database_url, tmp_path) as shop:
+        ride = await shop.ride()
+        await shop.go_on(6, timedelta(minutes=1))
+        await shop.complains(ride)
+        await shop.days(20)
+        assert await shop.standing(ride) == ("pending", "complaint", False, 0)
+        await shop.merchant.wallet("ann", 10_000)
+        await shop.merchant.pays((await shop.there(ride))["key"])
+        await shop.days(2)
+        assert (await shop.standing(ride), await shop.hold_state(ride)) == (
+            ("settled", "complaint", False, 0),
+            "completed",
+        )
+        await shop.complains(ride, state="resolved")
+        await shop.days(1)
+        assert await shop.standing(ride) == ("settled", "resolved", False, 0)
+        assert await shop.bench.connection.fetchval("SELECT count(*) FROM dispute_unheard") == 0
+        await shop.books_agree()
 
 
 async def test_wechat_pay_is_told_that_an_order_was_paid_elsewhere_and_never_collects_it(

@@ -35,8 +35,33 @@ class Shop:
     def asking(self) -> Disputes:
         """A process that asks."""
         bench = self.bench
-        collection = Collection(bench.database, self.providers.by_number, lambda: bench.now, lambda: bench.machine)
-        return Disputes(bench.database, self.providers, collection.disputed, lambda: bench.now, lambda: bench.machine)
+        hear = self.collecting().disputed
+        return Disputes(bench.database, self.providers, hear, lambda: bench.now, lambda: bench.machine)
+
+    def collecting(self) -> Collection:
+        """A process that collects at Alipay."""
+        bench = self.bench
+        return Collection(bench.database, self.providers.by_number, lambda: bench.now, lambda: bench.machine)
+
+    async def declined(self, hold_key: str) -> Ride:
+        """A ride whose debit on a pre-authorisation its rider could not pay."""
+        hold = await self.merchant.frozen(hold_key, "poor")
+        await self.merchant.wallet("poor", 0)
+        ride = await self.bench.ride(await self.bench.party(), 1234)
+        await self.bench.connection.execute(
+            "INSERT INTO hold (session_key, slot, operator_no, session_id, agreement_no, account_no, tariff_id, state,"
+            " cap_minor, currency, provider_key, provider_ref, requested_at, opened_at, updated_at)"
+            " SELECT session_key, slot, operator_no, session_id, agreement_no, account_no, 't', 'open', 10000, 'CNY',"
+            " $2, $3, created_at, created_at, created_at FROM debit WHERE ride_no = $1",
+            ride.ride_no,
+            hold_key,
+            hold.provider_ref,
+        )
+        await self.collecting().submit_round(self.bench.account_no)
+        [row] = await self.bench.debits(ride)
+        assert (row["state"], row["provider_ref"]) == ("retry_wait", None)
+        self.number = row["provider_key"]
+        return ride
 
     async def paid(self, order: str) -> Ride:
         """A ride that was paid on an order at Alipay."""
@@ -80,13 +105,19 @@ async def shop(database_url: str, tmp_path: Path) -> AsyncIterator[Shop]:
         yield it
 
 
+@pytest.fixture
+async def preauth(database_url: str, tmp_path: Path) -> AsyncIterator[Shop]:
+    async with _shop(database_url, tmp_path, "preauth") as it:
+        yield it
+
+
 @asynccontextmanager
-async def _shop(url: str, directory: Path) -> AsyncIterator[Shop]:
+async def _shop(url: str, directory: Path, product: str = "zhima") -> AsyncIterator[Shop]:
     providers = Providers()
     async with (
         open_bench(url) as bench,
         simulator_with_alipay() as peer,
-        merchant_at(peer, "zhima", "shop", directory, timeout_s=1.0) as merchant,
+        merchant_at(peer, product, "shop", directory, timeout_s=1.0) as merchant,
     ):
         account = merchant.provider.account
         row = await bench.connection.fetchrow(
@@ -116,6 +147,25 @@ async def test_a_complaint_is_asked_about_and_followed_to_its_end(shop: Shop) ->
     assert await shop.disputes.ask_round(shop.bench.account_no) == 1
     assert (await shop.dispute_of(ride), await shop.asked_again_in()) == ("resolved", None)
     assert await shop.disputes.ask_round(shop.bench.account_no) == 0
+
+
+async def test_a_complaint_about_a_debit_that_was_never_paid_stops_its_attempts_and_its_report(preauth: Shop) -> None:
+    """Alipay's number of the trade is in no answer of ours: the complaint names the trade by our own as well."""
+    bench = preauth.bench
+    ride = await preauth.declined("HOLD_POOR")
+    await preauth.complains()
+    assert await preauth.disputes.ask_round(bench.account_no) == 1
+    assert await preauth.dispute_of(ride) == "complaint"
+    collection = preauth.collecting()
+    for _ in range(40):
+        bench.pass_time(timedelta(days=1))
+        await collection.submit_round(bench.account_no)
+        await collection.policy_round(bench.account_no)
+    [row] = await bench.debits(ride)
+    assert (row["state"], row["attempts"], row["overdue"], row["record"]) == ("retry_wait", 1, False, None)
+    await preauth.complains("resolved")
+    await preauth.disputes.ask_round(bench.account_no)
+    assert await preauth.dispute_of(ride) == "resolved"
 
 
 async def test_an_end_that_nobody_announces_is_found_the_next_day(shop: Shop) -> None:

@@ -203,6 +203,21 @@ async def test_a_python_client_hears_of_a_complaint_answers_it_and_ends_it() -> 
         assert (await bench.call("GET", "/books"))["problems"] == []
 
 
+async def test_a_python_client_hears_of_a_complaint_about_an_order_that_is_not_paid() -> None:
+    async with workbench() as bench, opened(bench) as (key, inbox, url):
+        merchant = Merchant(bench, key, url)
+        async with merchant.client:
+            await merchant.ask("complaint_notification_create", url)
+            await owes(bench, merchant, await permitted(bench, merchant), "order_py_2")
+            await bench.call("POST", "/disputes", {"account_id": "shop", "debit": "order_py_2", "kind": "complaint"})
+            told = merchant.client.callback(*await inbox.next("COMPLAINT.CREATE"))
+            status, found = await merchant.ask("complaint_detail_query", told["resource"]["complaint_id"])
+            assert (status, found["complaint_order_info"]) == (200, [])
+            [order] = found["service_order_info"]
+            assert (order["out_order_no"], order["state"]) == ("order_py_2", "WAITPAY")
+        assert (await bench.call("GET", "/books"))["problems"] == []
+
+
 @asynccontextmanager
 async def opened(bench: Workbench, *, public_key_mode: bool = False) -> AsyncIterator[tuple[str, Inbox, str]]:
     """An account at the face: the merchant's private key, his inbox, and its address."""

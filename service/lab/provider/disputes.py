@@ -18,8 +18,9 @@ ENDS = {"complaint": ("resolved",), "chargeback": ("won", "lost")}
 
 class AskDispute(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A dispute about the debit of a key is opened, or ends: a complaint resolved, a chargeback won (by the merchant)
-    or lost. `amount_minor` None: all that was paid and is not disputed yet. `another`: one may be opened after one that
-    is over, as banks do: https://support.stripe.com/questions/receiving-multiple-disputes-per-payment-faq."""
+    or lost. `amount_minor` None: all that was paid and is not disputed yet; of a complaint all that was asked for, as a
+    rider may complain before he has paid. `another`: one may be opened after one that is over, as banks do:
+    https://support.stripe.com/questions/receiving-multiple-disputes-per-payment-faq."""
 
     account_id: str
     debit: str
@@ -51,6 +52,8 @@ def _open(books: Books, account: Account, asked: AskDispute, now: datetime) -> D
     debit = debits.get(books, account, asked.debit)
     before = (made for made in books.disputes_of(debit.number) if made.kind == asked.kind == "chargeback")
     left = debit.paid_minor - debit.refunded_minor - sum(made.amount_minor for made in before if made.state != "won")
+    if asked.kind == "complaint":
+        left = debit.amount_minor
     amount = left if asked.amount_minor is None else asked.amount_minor
     if not 0 < amount <= left:
         raise RefusedError(422, "INVALID_REQUEST", f"amount_minor is not within 1 and {left}")

@@ -15,7 +15,7 @@ import msgspec
 from service.adapters.providers.alipay import wire
 from service.adapters.providers.alipay.settings import AlipaySettings
 from service.adapters.providers.exchange import decoded
-from service.adapters.providers.port import Ack, BadNotification, Notification
+from service.adapters.providers.port import Ack, BadNotification, NamedBy, Notification
 from service.billing.agreements.standing import HoldAnswer, HoldStatus
 from service.billing.outcomes import Closed, Outcome, Unknown
 
@@ -92,14 +92,20 @@ def _changed(method: str, form: Mapping[str, str], number: str) -> Notification 
 
 
 def _trade(settings: AlipaySettings, form: Mapping[str, str], number: str) -> Notification:
-    """A trade by its out_trade_no: an order's number names the hold of the ride, any other is our key of the debit."""
+    """A trade by its out_trade_no."""
     refund = form.get("out_biz_no", "")
     if refund and "refund_fee" in form:  # What was refunded under which number is asked for.
         return Notification(number, "refund", refund, Unknown("Alipay says it was refunded"), SUCCESS)
     trade, state = form["out_trade_no"], _trade_state(settings, form)
-    if ORDER_NUMBER.fullmatch(trade):
-        return Notification(number, "debit", trade, state, SUCCESS, "hold_ref")
-    return Notification(number, "debit", trade.removesuffix(SECOND), state, SUCCESS)
+    key, named_by = debit_named(trade)
+    return Notification(number, "debit", key, state, SUCCESS, named_by)
+
+
+def debit_named(out_trade_no: str) -> tuple[str, NamedBy]:
+    """What a trade's number names: the hold of its ride, where it is an order's; any other is our key of the debit."""
+    if ORDER_NUMBER.fullmatch(out_trade_no):
+        return out_trade_no, "hold_ref"
+    return out_trade_no.removesuffix(SECOND), "key"
 
 
 def _trade_state(settings: AlipaySettings, form: Mapping[str, str]) -> Outcome:

@@ -1,7 +1,12 @@
 """Complaints that riders make at WeChat Pay: announced by a notification, asked for by their number.
 
-Of a complaint only its state and what it is about are read: neither what the rider wrote nor how to reach him. Source:
-pay.weixin.qq.com, 消费者投诉2.0, 查询投诉单详情 (/v3/merchant-service/complaints-v2/{complaint_id}).
+Of a complaint only its state and what it is about are read: neither what the rider wrote nor how to reach him. It names
+payments by WeChat Pay's number, and service orders by ours, which may not be paid, or not even be completed. Their
+states in it are those of the day on which the rider complained ("不会实时更新"), so an order is asked for itself.
+
+Sources: pay.weixin.qq.com, 消费者投诉2.0, 查询投诉单详情 (/v3/merchant-service/complaints-v2/{complaint_id}:
+complaint_order_info, service_order_info); service_order_info word by word also in WxJava,
+ComplaintDetailResult.ServiceOrder.
 """
 
 from __future__ import annotations
@@ -11,10 +16,11 @@ from urllib.parse import quote
 
 import msgspec
 
-from service.adapters.providers.port import DisputeAnswer, DisputeStatus
+from service.adapters.providers.port import DisputeAnswer, DisputeStatus, HoldRef
 from service.adapters.providers.wechatpay import codes, wire
 from service.adapters.providers.wechatpay.client import Client
 from service.adapters.providers.wechatpay.codes import Problem
+from service.adapters.providers.wechatpay.orders import Orders
 from service.billing.outcomes import NotFound, Unknown
 
 COMPLAINTS = "/v3/merchant-service/complaints-v2"
@@ -30,20 +36,27 @@ class Payment(msgspec.Struct, frozen=True):
     amount: int = 0
 
 
+class ServiceOrder(msgspec.Struct, frozen=True):
+    """A service order that is complained about, by our number of it."""
+
+    out_order_no: str = ""
+
+
 class Complaint(msgspec.Struct, frozen=True):
     """What is read of a complaint."""
 
     complaint_id: str = ""
     complaint_state: str = ""
     complaint_order_info: tuple[Payment, ...] | None = None
+    service_order_info: tuple[ServiceOrder, ...] | None = None
 
 
 COMPLAINT = msgspec.json.Decoder(Complaint)
 
 
-async def ask_complaint(client: Client, number: str) -> DisputeAnswer:
-    """How a complaint stands, and about which payments it is; one about an order that nothing was paid of yet names no
-    payment, and is nothing that a debit could be suspended for: NotFound."""
+async def ask_complaint(client: Client, orders: Orders, number: str) -> DisputeAnswer:
+    """How a complaint stands, and about which orders and payments it is. An order is named by our number of it, and by
+    what was paid of it once there is something. A complaint that names neither is about nothing of ours: NotFound."""
     answer = await client.get(f"{COMPLAINTS}/{quote(number, safe='')}", {}, COMPLAINT)
     if isinstance(answer, Problem):
         return codes.of_query(codes.outcome(answer))
@@ -54,10 +67,22 @@ async def ask_complaint(client: Client, number: str) -> DisputeAnswer:
     state = STATES.get(answer.complaint_state)
     if state is None:
         return Unknown(f"complaint_state {answer.complaint_state}")
-    paid = [payment for payment in answer.complaint_order_info or () if payment.transaction_id]
-    if not paid:
-        return NotFound()
-    return tuple(
-        DisputeStatus(payment.transaction_id, "complaint", state, max(payment.amount, 0), wire.CURRENCY, number)
-        for payment in paid
-    )
+    told: list[DisputeStatus] = []
+    of_orders: set[str] = set()
+    for key in dict.fromkeys(order.out_order_no for order in answer.service_order_info or ()):
+        if key:
+            paid = await _paid(orders, key)
+            of_orders |= paid.keys()
+            ref, amount = next(iter(paid), ""), sum(paid.values())
+            told.append(DisputeStatus(ref, "complaint", state, amount, wire.CURRENCY, number, key=key, named_by="hold"))
+    for payment in answer.complaint_order_info or ():
+        if payment.transaction_id and payment.transaction_id not in of_orders:
+            amount = max(payment.amount, 0)
+            told.append(DisputeStatus(payment.transaction_id, "complaint", state, amount, wire.CURRENCY, number))
+    return tuple(told) or NotFound()
+
+
+async def _paid(orders: Orders, key: str) -> dict[str, int]:
+    """What was paid of an order, by the numbers of its payments; nothing where it does not say."""
+    order = await orders.order(HoldRef(key))
+    return wire.payments(order) if isinstance(order, wire.OrderView) else {}

@@ -34,7 +34,7 @@ from service.adapters.providers.wechatpay.payments import Payments
 from service.adapters.providers.wechatpay.settings import capabilities_of, read_settings
 from service.adapters.providers.wechatpay.statements import read_statement
 from service.billing.agreements.standing import AgreementAnswer, AgreementStatus, HoldAnswer
-from service.billing.outcomes import NotFound, Outcome, Rejected, Unknown
+from service.billing.outcomes import Barred, NotFound, Outcome, Rejected, Unknown
 
 CHECK_NUMBER = "FAREBOX_CREDENTIALS_CHECK"
 """An order that never was: asking for it shows whether the credentials are good."""
@@ -58,7 +58,7 @@ class WechatPayProvider:
         """See the port. Asks for an order that never was, and whether the APIv3 key opens the platform certificates;
         a merchant in public-key mode may have none of these, and then that key is not tried."""
         order = await self._orders.order(HoldRef(CHECK_NUMBER))
-        if isinstance(order, Rejected):
+        if isinstance(order, Rejected | Barred):
             hint = next((hint for code, hint in _HINTS.items() if code in order.code), "")
             return Rejected(order.code, f"{hint} {order.message}".strip())
         if order == Unknown(BAD_SIGNATURE):
@@ -157,7 +157,7 @@ class WechatPayProvider:
 
     async def get_dispute(self, number: str) -> DisputeAnswer:
         """See the port."""
-        return await ask_complaint(self._client, number)
+        return await ask_complaint(self._client, self._orders, number)
 
     async def report_performance(self, debit: DebitRef, record: Literal["completed", "violated"], key: str) -> Outcome:
         """See the port."""

@@ -12,7 +12,7 @@ from service.lab.provider.refusals import RefusedError
 from service.lab.provider.rows import Dispute
 from service.lab.provider.wechatpay.collection import payments
 from service.lab.provider.wechatpay.visits import Answer, Visit
-from service.lab.provider.wechatpay.wire import SHANGHAI, order_id, own_trade_no, rfc3339, transaction_id
+from service.lab.provider.wechatpay.wire import SHANGHAI, compact, order_id, own_trade_no, rfc3339, transaction_id
 
 PER_PAGE_MAX = 50
 
@@ -130,16 +130,19 @@ def notice(row: Dispute) -> tuple[str, Answer]:
 
 
 def view(visit: Visit, row: Dispute) -> Answer:
-    """What the answers say of a complaint."""
+    """What the answers say of a complaint: of its order and payments what could be said when the rider complained
+    ("此处上传的是用户发起投诉时的服务单状态，不会实时更新"); what was paid since is not in it."""
     books = visit.desk.books
     debit = books.debits_by_number[row.debit_number]
     state = "PROCESSED" if row.state != "open" else "PROCESSING" if visit.kept(f"complaint/{row.ref}") else "PENDING"
-    paid = [(amount, so_far) for amount, so_far, _ in payments(visit, debit)]
+    until = compact(row.created_at)
+    paid = [(amount, so_far) for amount, so_far, paid_at in payments(visit, debit) if paid_at <= until]
+    done = sum(amount for amount, _ in paid) >= debit.amount_minor
     hold = books.holds.get((debit.account_id, debit.asked.hold or ""))
     ordered = {
         "order_id": order_id(hold) if hold else None,
         "out_order_no": debit.asked.key,
-        "state": "DONE",
+        "state": "DONE" if done else "WAITPAY",
     }
     return {
         "complaint_id": _number(row),
