@@ -18,10 +18,10 @@ from service.adapters.providers.port import MerchantAccount
 from service.adapters.providers.secrets import AccountSettingsError
 from service.billing.agreements.asking import AskError
 from service.billing.money import format_amount
-from service.billing.outcomes import Outcome, Postponed, Unknown
+from service.billing.outcomes import Outcome
 from service.cli.connections import BY, REASON, business_now, carry_out, database_of, fail, load_settings, named_values
 from service.cli.plain import say
-from service.flows.account_checks import Finding, check_accounts, in_words
+from service.flows.account_checks import Finding, check_accounts, in_words, silent
 from service.flows.accounts import (
     account_door,
     add_account,
@@ -276,9 +276,9 @@ def _say_checked(at: MerchantAccount, wrong: Outcome | None, operator_id: str | 
     if wrong is None:
         return
     whose = "" if operator_id is None else f" --operator {operator_id}"
-    silent = isinstance(wrong, Postponed | Unknown)
-    said = f"does not answer as it should ({in_words(wrong)})" if silent else f"says: {in_words(wrong)}"
-    again = f"; ask again with `farebox account check {at.account_id}{whose}`" if silent else ""
+    unheard = silent(wrong)
+    said = f"does not answer as it should ({in_words(wrong)})" if unheard else f"says: {in_words(wrong)}"
+    again = f"; ask again with `farebox account check {at.account_id}{whose}`" if unheard else ""
     say(f"but {at.base_url} {said}", err=True)
     change = f"farebox account change {at.account_id}{whose} --setting NAME=VALUE"
     away = f"; or take it away with `farebox account remove {at.account_id}{whose}`" if new else ""

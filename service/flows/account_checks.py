@@ -11,7 +11,7 @@ import msgspec
 from service.adapters.postgres.agreements import OwnedAccount
 from service.adapters.providers import Providers
 from service.adapters.providers.secrets import AccountSettingsError
-from service.billing.outcomes import Outcome, Postponed, Unknown, Unreachable
+from service.billing.outcomes import Barred, Outcome, Postponed, Unknown, Unreachable
 from service.flows.accounts import merchant_account
 
 CHECK_SECONDS = 10.0
@@ -57,13 +57,20 @@ async def check(providers: Providers, owned: OwnedAccount) -> Finding:
         return Finding(name, provider, "silent", f"no answer within {CHECK_SECONDS:g} s")
     if wrong is None:
         return Finding(name, provider, "good")
-    return Finding(name, provider, "silent" if isinstance(wrong, Postponed | Unknown) else "refused", in_words(wrong))
+    return Finding(name, provider, "silent" if silent(wrong) else "refused", in_words(wrong))
+
+
+def silent(wrong: Outcome) -> bool:
+    """Whether nobody answered as a provider does, which says nothing about the credentials."""
+    return isinstance(wrong, Postponed | Unknown) and not isinstance(wrong, Barred)
 
 
 def in_words(outcome: Outcome) -> str:
     """What a provider said instead of yes."""
     if isinstance(outcome, Unreachable):
         return f"can't be reached (is its address right?): {outcome.reason}"
+    if isinstance(outcome, Barred):
+        return f"{outcome.code} {outcome.message}".rstrip()
     if isinstance(outcome, Postponed):
         return "wants no calls now"
     parts = (getattr(outcome, name, "") for name in ("code", "message", "reason"))

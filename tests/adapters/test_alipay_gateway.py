@@ -32,8 +32,10 @@ from service.adapters.providers.alipay import codes
 from service.adapters.providers.port import Provider
 from service.adapters.providers.secrets import AccountSettingsError
 from service.billing.outcomes import (
+    BARRED_FOR,
     Accepted,
     AlreadyDone,
+    Barred,
     CapExceeded,
     Closed,
     Conflict,
@@ -122,13 +124,15 @@ RETRYABLE = """BUYER_BALANCE_NOT_ENOUGH BUYER_BANKCARD_BALANCE_NOT_ENOUGH BUYER_
 BUYER_PAYMENT_AMOUNT_MONTH_LIMIT_ERROR NO_PAYMENT_INSTRUMENTS_AVAILABLE ERROR_BALANCE_PAYMENT_DISABLE PAYMENT_FAIL"""
 FINAL = """AGREEMENT_NOT_EXIST AGREEMENT_INVALID AGREEMENT_STATUS_NOT_NORMAL BUYER_ENABLE_STATUS_FORBID
 ERROR_BUYER_CERTIFY_LEVEL_LIMIT PAYMENT_REQUEST_HAS_RISK BUYER_SELLER_EQUAL"""
-REJECTED = """INVALID_PARAMETER ACCESS_FORBIDDEN EXIST_FORBIDDEN_WORD PARTNER_ERROR SELLER_BEEN_BLOCKED
-MERCHANT_AGREEMENT_NOT_EXIST MERCHANT_AGREEMENT_INVALID MERCHANT_AGREEMENT_SUSPENDED AMOUNT_OR_CURRENCY_ERROR
+REJECTED = """INVALID_PARAMETER EXIST_FORBIDDEN_WORD AMOUNT_OR_CURRENCY_ERROR
 BEYOND_PAY_RESTRICTION BEYOND_PER_RECEIPT_RESTRICTION"""
+BARRED = """ACCESS_FORBIDDEN PARTNER_ERROR SELLER_BEEN_BLOCKED MERCHANT_AGREEMENT_NOT_EXIST
+MERCHANT_AGREEMENT_INVALID MERCHANT_AGREEMENT_SUSPENDED"""
 BUSINESS: list[tuple[str, Outcome]] = [
     *((f"ACQ.{code}", Declined(True, f"ACQ.{code}")) for code in RETRYABLE.split()),
     *((f"ACQ.{code}", Declined(False, f"ACQ.{code}")) for code in FINAL.split()),
     *((f"ACQ.{code}", Rejected(f"ACQ.{code}")) for code in REJECTED.split()),
+    *((f"ACQ.{code}", Barred(BARRED_FOR, f"ACQ.{code}")) for code in BARRED.split()),
     *((f"ACQ.{code}", Conflict(f"ACQ.{code}")) for code in ("CONTEXT_INCONSISTENT", "TRADE_BUYER_NOT_MATCH")),
     ("ACQ.TRADE_HAS_SUCCESS", AlreadyDone()),
     ("ACQ.TOTAL_FEE_EXCEED", CapExceeded(1000)),
@@ -161,7 +165,26 @@ async def test_what_fails_for_no_reason_is_tried_once_more_and_not_seven_times(
     assert await zhima.debit(tried) == Declined(True, "ACQ.BUYER_BALANCE_NOT_ENOUGH")
 
 
-@pytest.mark.parametrize("code", ["20001", "40001", "40002", "40006"])
+@pytest.mark.parametrize(
+    ("code", "sub_code"),
+    [
+        ("20001", "aop.invalid-app-auth-token"),
+        ("40001", "isv.missing-signature"),
+        ("40001", "isv.missing-app-cert-sn"),
+        ("40002", "isv.invalid-signature"),
+        ("40002", "isv.invalid-app-id"),
+        ("40002", "isv.app-cert-expired"),
+        ("40006", "isv.insufficient-isv-permissions"),
+    ],
+)
+async def test_who_is_not_let_in_has_executed_nothing_and_waits(
+    gateway: Double, zhima: Provider, code: str, sub_code: str
+) -> None:
+    gateway.refuses(PAY, sub_code, code)
+    assert await zhima.debit(REQUEST) == Barred(BARRED_FOR, sub_code, "no")
+
+
+@pytest.mark.parametrize("code", ["40001", "40002"])
 async def test_what_the_gateway_did_not_take_in_is_our_fault(gateway: Double, zhima: Provider, code: str) -> None:
     gateway.refuses(PAY, "isv.something", code)
     assert await zhima.debit(REQUEST) == Rejected("isv.something", "no")
@@ -177,7 +200,7 @@ async def test_a_query_that_is_refused_says_nothing_about_the_debit(gateway: Dou
         gateway.refuses(QUERY, sub_code)
         assert await zhima.get_debit(REF) == outcome
     gateway.refuses(QUERY, "isv.invalid-app-id", "40002")
-    assert await zhima.get_debit(REF) == Unknown("isv.invalid-app-id")
+    assert await zhima.get_debit(REF) == Barred(BARRED_FOR, "isv.invalid-app-id", "no")
 
 
 @pytest.mark.parametrize(
@@ -205,9 +228,9 @@ async def test_both_keys_are_changed_without_a_restart(gateway: Double, tmp_path
         gateway.says(PAY, TAKEN)
         assert await zhima.debit(REQUEST) == Accepted("2026")
         gateway.app_key = "new app"
-        assert await zhima.debit(REQUEST) == Rejected("isv.invalid-signature")
+        assert await zhima.debit(REQUEST) == Barred(BARRED_FOR, "isv.invalid-signature")
         (tmp_path / "app.pem").write_text("half writ")
-        assert await zhima.debit(REQUEST) == Rejected("isv.invalid-signature")
+        assert await zhima.debit(REQUEST) == Barred(BARRED_FOR, "isv.invalid-signature")
         (tmp_path / "app.pem").write_text(private_pem("new app"))
         assert await zhima.debit(REQUEST) == Accepted("2026")
         gateway.own_key = "new alipay"

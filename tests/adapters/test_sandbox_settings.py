@@ -13,7 +13,7 @@ from sandbox_peer import API_KEY, Peer, debit_request, peer, provider_at, sign
 from service.adapters.providers import Providers, open_provider
 from service.adapters.providers.port import MerchantAccount
 from service.adapters.providers.secrets import AccountSettingsError
-from service.billing.outcomes import Rejected, Succeeded, Throttled
+from service.billing.outcomes import Barred, Rejected, Succeeded, Throttled
 from service.lab.provider.rows import Account, Terms
 
 
@@ -57,7 +57,7 @@ async def test_wrong_credentials_and_wrong_abilities_are_found_by_a_call_that_mo
         for changed, code in (({"api_key": "wrong"}, "UNAUTHORIZED"), ({"capabilities": {}}, "CAPABILITIES_DIFFER")):
             other = open_provider(MerchantAccount(1, "checked", "sandbox", sandbox.url, settings | changed))
             found = await other.check()
-            assert isinstance(found, Rejected) and found.code == code
+            assert isinstance(found, Rejected | Barred) and found.code == code
             await other.close()
         gone = open_provider(MerchantAccount(1, "checked", "sandbox", "http://127.0.0.1:9", settings))
         assert isinstance(await gone.check(), Throttled)
@@ -73,7 +73,7 @@ async def test_a_key_rotated_in_its_file_is_used_without_a_restart(sandbox: Peer
     provider = open_provider(account)
     agreement = await sign(sandbox, provider, "ag")
     await sandbox.call("PUT", "/accounts", Account("rotated", f"{API_KEY}-2", terms))
-    assert isinstance(await provider.debit(debit_request("early", agreement)), Rejected)
+    assert isinstance(await provider.debit(debit_request("early", agreement)), Barred)
     secret.write_text(f"{API_KEY}-2")
     assert isinstance(await provider.debit(debit_request("late", agreement)), Succeeded)
     await provider.close()

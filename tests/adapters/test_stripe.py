@@ -25,8 +25,10 @@ from service.adapters.providers.port import (
 )
 from service.billing.agreements.standing import HoldStatus
 from service.billing.outcomes import (
+    BARRED_FOR,
     Accepted,
     AlreadyDone,
+    Barred,
     CapExceeded,
     ClientSecret,
     Closed,
@@ -120,11 +122,13 @@ async def test_a_debit_is_made_unconfirmed_and_each_confirmation_has_a_key_of_it
         (409, bad_request("idempotency_key_in_use"), Postponed(timedelta(seconds=2))),
         (429, bad_request("lock_timeout"), Throttled(timedelta(seconds=7))),
         (400, {"error": {"type": "idempotency_error", "message": "Other parameters"}}, Conflict("idempotency_error")),
-        (401, bad_request(None), Rejected("UNAUTHORIZED", "the account's secret key is refused")),
+        (401, bad_request(None), Barred(BARRED_FOR, "UNAUTHORIZED", "the account's secret key is refused")),
         (
             403,
             bad_request("more_permissions_required"),
-            Rejected("PERMISSION_MISSING", "the account's secret key may not POST payment_intents/pi_1/confirm"),
+            Barred(
+                BARRED_FOR, "PERMISSION_MISSING", "the account's secret key may not POST payment_intents/pi_1/confirm"
+            ),
         ),
         (424, bad_request("external"), Unknown("HTTP 424 external")),
         (500, {"error": {"type": "api_error"}}, Unknown("HTTP 500")),
@@ -207,7 +211,7 @@ async def test_a_debit_is_asked_about_by_its_number_alone(stripe: Double, provid
     for status, body in ((500, {}), (403, bad_request(None)), (200, b"[]"), (200, intent("succeeded", id="pi_2"))):
         stripe.forget()
         stripe.says("GET payment_intents/pi_1", body, status)
-        assert isinstance(await provider.get_debit(DEBIT), Unknown)
+        assert isinstance(await provider.get_debit(DEBIT), Unknown | Barred)
 
 
 async def test_what_nobody_signed_and_what_cannot_be_said_in_money_is_not_sent(

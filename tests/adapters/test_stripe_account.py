@@ -23,7 +23,7 @@ from service.adapters.providers.port import (
 )
 from service.adapters.providers.secrets import AccountSettingsError
 from service.billing.agreements.standing import AgreementStatus
-from service.billing.outcomes import ClientSecret, NotFound, Rejected, Succeeded, Throttled, Unknown
+from service.billing.outcomes import BARRED_FOR, Barred, ClientSecret, NotFound, Rejected, Succeeded, Throttled, Unknown
 
 SETUP = {"id": "seti_1", "object": "setup_intent", "customer": "cus_1", "client_secret": "seti_1_secret"}
 CARD = {"id": "pm_1", "object": "payment_method", "customer": "cus_1", "card": {"exp_month": 12, "exp_year": 2030}}
@@ -109,12 +109,14 @@ async def test_a_dispute_is_asked_for_by_its_number(
 
 # ------------------------------------------------------------------------------ credentials
 
+EXPIRED = Barred(BARRED_FOR, "api_key_expired", "the account's secret key can't be used any more, or not for this")
+
 
 async def test_wrong_credentials_are_found_and_named_by_calls_that_move_nothing(
     stripe: Double, provider: Provider
 ) -> None:
     stripe.says("GET balance", bad_request(None), 401)
-    assert await provider.check() == Rejected("UNAUTHORIZED", "the account's secret key is refused")
+    assert await provider.check() == Barred(BARRED_FOR, "UNAUTHORIZED", "the account's secret key is refused")
     stripe.forget()
     stripe.says("GET balance", {"object": "balance", "livemode": True})
     assert await provider.check() == Rejected("MODE_DIFFERS", "mode is test in the settings, live at Stripe")
@@ -127,11 +129,21 @@ async def test_wrong_credentials_are_found_and_named_by_calls_that_move_nothing(
     stripe.forget()
     stripe.says("GET balance", {"object": "balance", "livemode": False})
     stripe.says("GET payment_intents", bad_request("more_permissions_required"), 403)
-    assert await provider.check() == Rejected(
-        "PERMISSION_MISSING", "the account's secret key may not GET payment_intents"
+    assert await provider.check() == Barred(
+        BARRED_FOR, "PERMISSION_MISSING", "the account's secret key may not GET payment_intents"
     )
     async with provider_at("http://127.0.0.1:9") as gone:
         assert isinstance(await gone.check(), Throttled)
+
+
+@pytest.mark.parametrize("code", ["api_key_expired", "platform_api_key_expired", "testmode_charges_only"])
+@pytest.mark.parametrize("status", [400, 401, 402, 403])
+async def test_a_key_that_is_over_is_told_by_its_code(
+    stripe: Double, provider: Provider, status: int, code: str
+) -> None:
+    stripe.says("GET balance", bad_request(code), status)
+    found = await provider.check()
+    assert isinstance(found, Barred) and found.code == code
 
 
 async def test_a_key_replaced_in_its_file_is_used_without_a_restart(stripe: Double, tmp_path: Path) -> None:
@@ -141,14 +153,14 @@ async def test_a_key_replaced_in_its_file_is_used_without_a_restart(stripe: Doub
     debit = DebitRef("D1", 1250, "EUR", "pi_1", AGREEMENT)
     async with provider_at(stripe.url, secret_key_env=None, secret_key_file=str(file)) as provider:
         stripe.says("GET payment_intents/pi_1", bad_request("api_key_expired"), 401)
-        assert await provider.get_debit(debit) == Unknown("UNAUTHORIZED")
+        assert await provider.get_debit(debit) == EXPIRED
         file.write_text("sk_test_new\n")
         stripe.says("GET payment_intents/pi_1", intent("succeeded"))
         assert await provider.get_debit(debit) == Succeeded(1250, "pi_1")
         file.write_text("sk_live_new\n")  # Of the other mode: not used.
         stripe.says("GET payment_intents/pi_1", bad_request("api_key_expired"), 401)
         await provider.get_debit(debit)
-        assert await provider.get_debit(debit) == Unknown("UNAUTHORIZED")
+        assert await provider.get_debit(debit) == EXPIRED
     used = [asked.headers["Authorization"].removeprefix("Bearer ") for asked in stripe.asked]
     assert used == ["sk_test_old", "sk_test_old", "sk_test_new", "sk_test_new", "sk_test_new"]
 

@@ -37,8 +37,10 @@ from service.adapters.providers.port import (
 )
 from service.adapters.providers.wechatpay import signing, wire
 from service.billing.outcomes import (
+    BARRED_FOR,
     Accepted,
     AlreadyDone,
+    Barred,
     CapExceeded,
     Closed,
     Conflict,
@@ -123,8 +125,8 @@ async def test_an_end_before_the_start_is_the_start(wechat: Double, score: Provi
         ("INVALID_REQUEST", 400, 271302332, Unknown("code INVALID_REQUEST_271302332")),
         ("PARAM_ERROR", 400, 271316656, CapExceeded(10_000)),
         ("PARAM_ERROR", 400, 268435464, Rejected("PARAM_ERROR_268435464", "no")),
-        ("SIGN_ERROR", 401, 270924332, Rejected("SIGN_ERROR_270924332", "no")),
-        ("NO_AUTH", 403, 268503786, Rejected("NO_AUTH_268503786", "no")),
+        ("SIGN_ERROR", 401, 270924332, Barred(BARRED_FOR, "SIGN_ERROR_270924332", "no")),
+        ("NO_AUTH", 403, 268503786, Barred(BARRED_FOR, "NO_AUTH_268503786", "no")),
         ("RESOURCE_NOT_EXISTS", 404, 271317510, Rejected("ORDER_NOT_EXIST")),
         ("RATELIMIT_EXCEEDED", 429, 0, Throttled(timedelta(seconds=1))),
         ("SYSTEM_ERROR", 500, 0, Unknown("HTTP 500")),
@@ -201,7 +203,7 @@ async def test_a_query_that_fails_says_nothing_about_the_debit(wechat: Double, s
     wechat.refuses(ORDERS, "RESOURCE_NOT_EXISTS", 404, 271317510)
     assert await score.get_debit(REF) == NotFound()
     wechat.refuses(ORDERS, "NO_AUTH", 403)
-    assert await score.get_debit(REF) == Unknown("NO_AUTH")
+    assert await score.get_debit(REF) == Barred(BARRED_FOR, "NO_AUTH", "no")
     wechat.refuses(ORDERS, "FREQUENCY_LIMITED", 403)
     assert await score.get_debit(REF) == Throttled(timedelta(seconds=1))
     wechat.says(ORDERS, {"state": 7})

@@ -36,7 +36,7 @@ from service.adapters.providers import open_provider
 from service.adapters.providers.port import Provider
 from service.adapters.providers.secrets import AccountSettingsError
 from service.billing.agreements.standing import HoldStatus
-from service.billing.outcomes import Accepted, Outcome, Rejected, Throttled, Unknown
+from service.billing.outcomes import BARRED_FOR, Accepted, Barred, Outcome, Rejected, Throttled, Unknown
 
 COMPLETE = f"{ORDER}/complete"
 TAKEN = {"out_order_no": "H0LD", "state": "DOING", "state_description": "MCH_COMPLETE"}
@@ -74,9 +74,12 @@ async def score(wechat: Double, tmp_path: Path) -> AsyncIterator[Provider]:
         (Canned(REFUSAL, 400, "unsigned"), Unknown("the answer: it is not signed")),
         (Canned(REFUSAL, 400, "forged"), FORGED),
         (Canned(REFUSAL, 403, "html"), FORGED),
-        (Canned({"code": "SIGN_ERROR", "message": "no"}, 401, "unsigned"), Rejected("SIGN_ERROR", "no")),
+        (Canned({"code": "SIGN_ERROR", "message": "no"}, 401, "unsigned"), Barred(BARRED_FOR, "SIGN_ERROR", "no")),
         (Canned({"code": "SIGN_ERROR", "message": "no"}, 401, "forged"), FORGED),
-        (Canned({"code": "MCH_NOT_EXISTS", "message": "no"}, 404, "unsigned"), Rejected("MCH_NOT_EXISTS", "no")),
+        (
+            Canned({"code": "MCH_NOT_EXISTS", "message": "no"}, 404, "unsigned"),
+            Barred(BARRED_FOR, "MCH_NOT_EXISTS", "no"),
+        ),
         (Canned({"reason": "no"}, 400), Unknown("HTTP 400")),
         (Canned({"code": ""}, 400), Unknown("HTTP 400")),
     ],
@@ -177,9 +180,9 @@ async def test_the_merchants_key_is_changed_without_a_restart(wechat: Double, tm
         assert f'serial_no="{serial_of("merchant")}"' in wechat.headers[0]["Authorization"]
         wechat.merchant = "new merchant"
         refused = await score.debit(REQUEST)
-        assert isinstance(refused, Rejected) and refused.code == "SIGN_ERROR"
+        assert isinstance(refused, Barred) and refused.code == "SIGN_ERROR"
         (tmp_path / "merchant.pem").write_text(private_pem("new merchant"))
-        assert isinstance(await score.debit(REQUEST), Rejected)  # Half changed: key and certificate don't belong.
+        assert isinstance(await score.debit(REQUEST), Barred)  # Half changed: key and certificate don't belong.
         (tmp_path / "merchant.crt").write_text(certificate_pem("new merchant"))
         assert await score.debit(REQUEST) == Accepted()
         assert f'serial_no="{serial_of("new merchant")}"' in wechat.headers[-1]["Authorization"]

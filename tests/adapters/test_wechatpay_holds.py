@@ -39,6 +39,8 @@ from service.adapters.providers.port import (
 from service.adapters.providers.wechatpay import signing
 from service.billing.agreements.standing import AgreementStatus, HoldStatus
 from service.billing.outcomes import (
+    BARRED_FOR,
+    Barred,
     CapExceeded,
     Conflict,
     Declined,
@@ -125,7 +127,7 @@ async def test_a_permission_is_looked_for_by_openid_when_its_number_is_not_known
     wechat.says(BY_OPENID, {"authorization_state": "AVAILABLE", "openid": OPENID, "authorization_code": "B"})
     assert await score.get_agreement(AGREEMENT) == AgreementStatus("revoked", OPENID)
     wechat.refuses(BY_OPENID, "NO_AUTH", 403)
-    assert await score.get_agreement(AGREEMENT) == Unknown("NO_AUTH")
+    assert await score.get_agreement(AGREEMENT) == Barred(BARRED_FOR, "NO_AUTH", "no")
 
 
 async def test_a_permission_is_ended_once(wechat: Double, score: Provider) -> None:
@@ -167,8 +169,8 @@ async def test_an_order_has_the_cap_as_its_risk_fund(wechat: Double, score: Prov
 @pytest.mark.parametrize(
     ("code", "number", "meaning"),
     [
-        ("INVALID_REQUEST", 271300099, Declined(False, "ASSESSMENT_FAILED", "no")),
-        ("INVALID_REQUEST", 271299627, Declined(False, "UNPAID_ORDERS", "no")),
+        ("INVALID_REQUEST", 271300099, Declined(True, "ASSESSMENT_FAILED", "no")),
+        ("INVALID_REQUEST", 271299627, Declined(True, "UNPAID_ORDERS", "no")),
         ("INVALID_REQUEST", 268560785, Declined(False, "TEEN_MODE", "no")),
         ("INVALID_REQUEST", 271316598, Conflict("INVALID_REQUEST_271316598")),
         ("PARAM_ERROR", 271316656, CapExceeded()),
@@ -189,7 +191,9 @@ async def test_an_order_without_permission_asks_whose_it_is(wechat: Double, scor
     for number, code in ((0, "NO_AUTH"), (268503786, "NO_AUTH_268503786")):
         wechat.refuses(ORDERS, "NO_AUTH", 403, number)
         wechat.says(BY_CODE, {"authorization_state": "AVAILABLE", "openid": OPENID})
-        assert await score.open_hold(HOLD_REQUEST) == Rejected(code, "no")  # The rider's stands: it is the merchant's.
+        assert await score.open_hold(HOLD_REQUEST) == Barred(
+            BARRED_FOR, code, "no"
+        )  # The rider's stands: it is the merchant's.
         wechat.says(BY_CODE, {"authorization_state": "UNAVAILABLE", "openid": OPENID})
         assert await score.open_hold(HOLD_REQUEST) == Declined(False, "NO_AUTH", "no")
         wechat.says(BY_CODE, Canned({}, how="html"))

@@ -10,8 +10,10 @@ import msgspec
 from service.adapters.providers.port import DisputeStatus, Statement, StatementRow
 from service.billing.agreements.standing import AgreementState, AgreementStatus, HoldStatus, HoldStatusState
 from service.billing.outcomes import (
+    BARRED_FOR,
     Accepted,
     AlreadyDone,
+    Barred,
     CapExceeded,
     Closed,
     Conflict,
@@ -48,6 +50,8 @@ RIDER_MUST_PAY = "RIDER_MUST_PAY"
 DECLINES_RETRYABLE = frozenset(
     {"BALANCE_NOT_ENOUGH", "CARD_BALANCE_NOT_ENOUGH", "DAY_LIMIT", "MONTH_LIMIT", "NO_PAYMENT_MEANS"}
 )
+HOLDS_PASSING = frozenset({"TOO_MANY_HOLDS", "TOO_MANY_UNPAID"})
+"""Why a hold was refused that may be opened another day: the rider's limits."""
 REFUNDS_LATER = frozenset({"REFUND_ABNORMAL"})
 """Why a refund failed that succeeds under the same key once the account is put right."""
 DISPUTE_STATES: dict[str, Literal["opened", "won", "lost", "resolved"]] = {
@@ -62,7 +66,6 @@ DECLINES_FINAL = frozenset(
 REJECTIONS = frozenset(
     {
         "INVALID_REQUEST",
-        "UNAUTHORIZED",
         "NO_SUCH_ADDRESS",
         "NOT_POSSIBLE",
         "AGREEMENT_UNKNOWN",
@@ -184,7 +187,8 @@ def hold_status(view: HoldView) -> HoldStatus | Unknown:
     if state is None:
         return Unknown(f"hold state {view.state}")
     action = OpenUrl(view.action_url) if view.action_url else None
-    return HoldStatus(state, view.ref, view.cap_minor, view.expires_at, action, view.code)
+    passing = view.code in HOLDS_PASSING
+    return HoldStatus(state, view.ref, view.cap_minor, view.expires_at, action, view.code, passing)
 
 
 def debit_outcome(view: DebitView) -> Outcome:
@@ -243,6 +247,7 @@ def refusal(problem: Problem, *, refused_unread: bool) -> Outcome:
         "ALREADY_PAID": AlreadyDone(),
         "DEBIT_CLOSED": Closed(code),
         "CAP_EXCEEDED": CapExceeded(problem.cap_minor),
+        "UNAUTHORIZED": Barred(BARRED_FOR, code, problem.message),
     }
     if code in outcomes:
         return outcomes[code]

@@ -29,6 +29,7 @@ from service.adapters.providers.port import (
 from service.billing.outcomes import (
     Accepted,
     AlreadyDone,
+    Barred,
     Closed,
     NeedsRider,
     NotFound,
@@ -68,7 +69,7 @@ class AlipayAccount:
             case Unknown(reason=codes.BAD_SIGNATURE):
                 key = "alipay_certificate" if self._gateway.certified else "alipay_public_key"
                 return Rejected("BAD_ANSWER_SIGNATURE", f"{key} is not the key with which Alipay signs")
-            case Rejected(code=code, message=message):
+            case Rejected(code=code, message=message) | Barred(code=code, message=message):
                 return Rejected(code, " ".join(part for part in (_HINTS.get(code, ""), message) if part))
         return answer
 

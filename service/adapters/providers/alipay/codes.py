@@ -13,7 +13,9 @@ from datetime import timedelta
 import msgspec
 
 from service.billing.outcomes import (
+    BARRED_FOR,
     AlreadyDone,
+    Barred,
     CapExceeded,
     Conflict,
     Declined,
@@ -52,6 +54,29 @@ SIGNATURE_REFUSED = frozenset(
     }
 )
 """The app's key, its certificate or the roots are not those that Alipay knows. GWERR, opendocs.alipay.com 02kdnf."""
+NOT_LET_IN_CODES = frozenset({"20001", "40006"})
+"""Whatever stands under them: a token or a permission that is not there. GWERR."""
+NOT_LET_IN = SIGNATURE_REFUSED | {
+    "isv.missing-signature",
+    "isv.missing-signature-config",
+    "isv.invalid-app-id",
+    "isv.missing-app-id",
+    "isv.missing-app-cert-sn",
+    "isv.alipay-cert-not-exist",
+    "isv.missing-alipay-root-cert-sn",
+}
+"""Under 40001 and 40002: who asks, not what he asks for. GWERR, opendocs.alipay.com 02kdnf."""
+CONTRACT_OVER = frozenset(
+    {
+        "ACQ.ACCESS_FORBIDDEN",
+        "ACQ.PARTNER_ERROR",
+        "ACQ.SELLER_BEEN_BLOCKED",
+        "ACCESS_FORBIDDEN",
+        "HAS_NO_PRIVILEGE",
+    }
+)
+"""The product is not signed for or its contract is over, the app is no partner's, the merchant is blocked: not
+executed, and so is every other call until people have put it right. ERR, AUTH."""
 UNCERTAIN = frozenset(
     {"ACQ.SYSTEM_ERROR", "aop.ACQ.SYSTEM_ERROR", "SYSTEM_ERROR", "isp.unknow-error", "aop.unknow-error"}
 )
@@ -100,16 +125,11 @@ CONFLICTS = frozenset(
 REJECTIONS = frozenset(
     {
         "ACQ.INVALID_PARAMETER",
-        "ACQ.ACCESS_FORBIDDEN",
         "ACQ.EXIST_FORBIDDEN_WORD",
-        "ACQ.PARTNER_ERROR",
-        "ACQ.SELLER_BEEN_BLOCKED",
         "ACQ.AMOUNT_OR_CURRENCY_ERROR",
         "ACQ.REASON_TRADE_REFUND_FEE_ERR",
         "ACQ.REFUND_AMT_NOT_EQUAL_TOTAL",
         "ILLEGAL_ARGUMENT",
-        "ACCESS_FORBIDDEN",
-        "HAS_NO_PRIVILEGE",
     }
 )
 """Our fault, not executed. ERR, REFUND, AUTH."""
@@ -142,6 +162,8 @@ def outcome(problem: Problem) -> Outcome:
         return Throttled(THROTTLED_FOR)
     if code in REFUSED_UNREAD_CODES:
         return Rejected(sub or code, problem.message)
+    if code in NOT_LET_IN_CODES or (code in REFUSED_UNREAD_CODES and sub in NOT_LET_IN):
+        return Barred(BARRED_FOR, sub or code, problem.message)
     if code != "40004" or sub in UNCERTAIN:  # 20000, 10003 (unverified: still paying), or nobody knows.
         return Unknown(f"code {code} {sub}".rstrip())
     return _business(sub)
@@ -159,7 +181,9 @@ def _business(sub: str) -> Outcome:
         return CapExceeded()
     if sub in CONFLICTS:
         return Conflict(sub)
-    if sub in REJECTIONS or sub in MERCHANT_LIMITS or sub.startswith(MERCHANT_AGREEMENT):
+    if sub in CONTRACT_OVER or sub.startswith(MERCHANT_AGREEMENT):
+        return Barred(BARRED_FOR, sub)
+    if sub in REJECTIONS or sub in MERCHANT_LIMITS:
         return Rejected(sub)
     if sub in NOT_THERE or sub in UNVERIFIED_NOT_THERE:
         return NotFound()

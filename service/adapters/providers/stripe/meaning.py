@@ -10,7 +10,9 @@ from service.adapters.providers.stripe.amounts import UnitsError, from_stripe
 from service.adapters.providers.stripe.wire import Charge, ErrorBody, Intent, Method, Refund, Refused, Setup
 from service.billing.agreements.standing import AgreementStatus, HoldStatus
 from service.billing.outcomes import (
+    BARRED_FOR,
     Accepted,
+    Barred,
     ClientSecret,
     Closed,
     Conflict,
@@ -30,6 +32,10 @@ IN_USE_RETRY = timedelta(seconds=2)
 NOT_SIGNED = Rejected("AGREEMENT_NOT_SIGNED", "the agreement has no payment method yet")
 EXPIRED = frozenset({"automatic", "expired"})
 """Cancellation reasons of an authorisation whose time ran out; all others are somebody's decision."""
+NOT_LET_IN = frozenset({"api_key_expired", "platform_api_key_expired", "testmode_charges_only"})
+"""Error codes of a key that is over, and of an account that was never activated (docs.stripe.com/error-codes): nothing
+was executed, whatever their status. Beside them every 401 (no valid key) and 403 (a restricted key without the
+permission; docs.stripe.com/api/errors)."""
 UNPAYABLE = frozenset(
     {"charge_already_refunded", "charge_disputed", "charge_not_refundable", "refund_disputed_payment"}
 )
@@ -82,7 +88,7 @@ def hold_status(intent: Intent) -> HoldStatus | Unknown:
             why = decline(intent.last_payment_error or ErrorBody(), intent)
             if isinstance(why, NeedsRider):
                 return HoldStatus("pending", intent.id, action=why.action)
-            return HoldStatus("refused", intent.id, code=why.code)
+            return HoldStatus("refused", intent.id, code=why.code, retryable=why.retryable)
         case "succeeded":
             return HoldStatus("completed", intent.id)
         case "canceled" if intent.cancellation_reason in EXPIRED:
@@ -129,13 +135,15 @@ def refusal(refused: Refused) -> Outcome:
     """What a refusal means: 402 is a decline, the other 4xx were refused before anything began."""
     error = refused.error
     code = error.code or error.type or f"HTTP_{refused.status}"
+    if error.code in NOT_LET_IN:
+        return Barred(BARRED_FOR, code, "the account's secret key can't be used any more, or not for this")
     match refused.status:
         case 402:
             return decline(error)
         case 401:
-            return Rejected("UNAUTHORIZED", "the account's secret key is refused")
+            return Barred(BARRED_FOR, "UNAUTHORIZED", "the account's secret key is refused")
         case 403:
-            return Rejected("PERMISSION_MISSING", f"the account's secret key may not {refused.call}")
+            return Barred(BARRED_FOR, "PERMISSION_MISSING", f"the account's secret key may not {refused.call}")
         case 409:
             return Postponed(IN_USE_RETRY)
     if error.type == "idempotency_error":

@@ -17,7 +17,9 @@ from datetime import timedelta
 import msgspec
 
 from service.billing.outcomes import (
+    BARRED_FOR,
     AlreadyDone,
+    Barred,
     CapExceeded,
     Closed,
     Conflict,
@@ -83,8 +85,8 @@ AUTHORIZATION_BAD = 270924332
 MERCHANT_UNKNOWN = 271302144
 APP_UNBOUND = 271302149
 OUT_OF_RANGE = 268435464
-REJECTIONS = frozenset({NO_PERMISSION, AUTHORIZATION_BAD, MERCHANT_UNKNOWN, APP_UNBOUND, OUT_OF_RANGE})
-"""Our fault, not executed. SKILL."""
+NOT_LET_IN = frozenset({NO_PERMISSION, AUTHORIZATION_BAD, MERCHANT_UNKNOWN, APP_UNBOUND})
+"""Who asks, not what he asks for: not executed. SKILL."""
 REFUSED_RIDER = {271300099: "ASSESSMENT_FAILED", 271299627: "UNPAID_ORDERS", 268560785: "TEEN_MODE"}
 """No order for this rider now: too many under way or other grounds that WeChat tells nobody; an order of his that is
 overdue; his account is limited. SKILL."""
@@ -96,10 +98,6 @@ NOT_THERE_WORDS = frozenset({"RESOURCE_NOT_EXISTS", "ORDER_NOT_EXIST", "ORDER_NO
 REJECTED_WORDS = frozenset(
     {
         "PARAM_ERROR",
-        "SIGN_ERROR",
-        "NO_AUTH",
-        "MCH_NOT_EXISTS",
-        "APPID_MCHID_NOT_MATCH",
         "OPENID_MISMATCH",
         "CONTRACT_NOT_EXIST",
         "RULE_LIMIT",
@@ -111,6 +109,8 @@ UNSIGNED_WORDS = frozenset({"SIGN_ERROR", "MCH_NOT_EXISTS"})
 NO_AUTH = "NO_AUTH"
 UNVERIFIED_TIMES = "结束时间"
 """unverified: no number is public for an end in the future; its text has this word (SKILL, 三 3.1 #3)."""
+NOT_LET_IN_WORDS = frozenset({"SIGN_ERROR", NO_AUTH, "MCH_NOT_EXISTS", "APPID_MCHID_NOT_MATCH"})
+"""Who asks, as above; NO_AUTH of a new order also of a rider who has ended his permission (`orders`). PAY, SKILL."""
 
 
 def outcome(problem: Problem) -> Outcome:
@@ -129,7 +129,9 @@ def outcome(problem: Problem) -> Outcome:
         return NotFound()
     if number in STATES_WRONG or number in (DEBIT_FAILED, DEBIT_UNDER_WAY):
         return Unknown(f"code {problem.name}")
-    if number in REJECTIONS or code in REJECTED_WORDS:
+    if problem.status == 401 or number in NOT_LET_IN or code in NOT_LET_IN_WORDS:
+        return Barred(BARRED_FOR, problem.name, problem.message)
+    if number == OUT_OF_RANGE or code in REJECTED_WORDS:
         return Rejected(problem.name, problem.message)
     return _payment_words(problem)
 

@@ -24,6 +24,7 @@ from service.billing.agreements.standing import AgreementStatus, HoldAnswer, Hol
 from service.billing.outcomes import (
     Accepted,
     AlreadyDone,
+    Barred,
     CapExceeded,
     Closed,
     Conflict,
@@ -69,7 +70,7 @@ class Orders:
         openid = await self._permissions.openid(request.agreement)
         if isinstance(openid, str):
             answer = await self._create(request.key, request.cap_minor, request.vehicle_id, openid)
-            if isinstance(answer, Rejected) and answer.code.startswith(codes.NO_AUTH):
+            if isinstance(answer, Barred) and answer.code.startswith(codes.NO_AUTH):
                 return await self._unpermitted(request, answer)
             return answer
         return Rejected("AGREEMENT_NOT_SIGNED") if isinstance(openid, AgreementStatus | NotFound) else openid
@@ -234,7 +235,7 @@ class Orders:
             return replace(status, action=self._confirmation(answer.package))
         return status
 
-    async def _unpermitted(self, request: HoldRequest, refused: Rejected) -> HoldAnswer:
+    async def _unpermitted(self, request: HoldRequest, refused: Barred) -> HoldAnswer:
         """NO_AUTH is said of a rider who has ended his permission (排障手册 3.6 #2) and of a merchant who has none."""
         seen = await self._permissions.get(request.agreement)
         if isinstance(seen, AgreementStatus):

@@ -15,6 +15,7 @@ from service.adapters.providers.wechatpay.client import Client
 from service.adapters.providers.wechatpay.codes import Problem
 from service.adapters.providers.wechatpay.orders import RIDER_MUST_PAY, Orders
 from service.adapters.providers.wechatpay.settings import WechatPaySettings
+from service.billing.agreements.standing import AgreementStatus
 from service.billing.outcomes import (
     Closed,
     MiniProgram,
@@ -24,7 +25,6 @@ from service.billing.outcomes import (
     Postponed,
     Rejected,
     Throttled,
-    Unknown,
     Unreachable,
 )
 
@@ -52,7 +52,9 @@ class Payments:
             return Rejected("OPENID_UNKNOWN", "a rider who confirms each order has told us no openid to be asked by")
         openid = await self._permissions.openid(request.agreement)
         if not isinstance(openid, str):
-            return Rejected("OPENID_UNKNOWN") if not isinstance(openid, Unknown) else codes.not_sent(openid)
+            if isinstance(openid, AgreementStatus | NotFound):
+                return Rejected("OPENID_UNKNOWN")
+            return codes.not_sent(openid)
         asked = {
             "appid": self._settings.appid,
             "mchid": self._settings.mchid,
