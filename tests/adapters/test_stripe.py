@@ -51,6 +51,8 @@ HOLD = HoldRef("H1", "pi_hold")
 DEBIT = DebitRef("D1", 1250, "EUR", "pi_1", AGREEMENT)
 GONE = bad_request("payment_intent_unexpected_state")
 
+MAY_NOT = "the account's secret key may not POST payment_intents/pi_1/confirm"
+
 
 @pytest.fixture(autouse=True)
 def keys(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,13 +125,7 @@ async def test_a_debit_is_made_unconfirmed_and_each_confirmation_has_a_key_of_it
         (429, bad_request("lock_timeout"), Throttled(timedelta(seconds=7))),
         (400, {"error": {"type": "idempotency_error", "message": "Other parameters"}}, Conflict("idempotency_error")),
         (401, bad_request(None), Barred(BARRED_FOR, "UNAUTHORIZED", "the account's secret key is refused")),
-        (
-            403,
-            bad_request("more_permissions_required"),
-            Barred(
-                BARRED_FOR, "PERMISSION_MISSING", "the account's secret key may not POST payment_intents/pi_1/confirm"
-            ),
-        ),
+        (403, bad_request("more_permissions_required"), Barred(BARRED_FOR, "PERMISSION_MISSING", MAY_NOT)),
         (424, bad_request("external"), Unknown("HTTP 424 external")),
         (500, {"error": {"type": "api_error"}}, Unknown("HTTP 500")),
         (502, b"<html>", Unknown("HTTP 502")),
