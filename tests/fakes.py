@@ -65,7 +65,7 @@ class FakeProvider:
         self.records: dict[str, str] = {}
         self.conflicts: set[str] = set()
         self.holds: dict[str, HoldStatus] = {}
-        self.next_hold = HoldStatus("open", "hold-ref", 100_000)
+        self.next_hold: HoldAnswer = HoldStatus("open", "hold-ref", 100_000)
         self.calls: list[tuple[str, str]] = []
         self.faults: dict[str, list[Fault]] = {}
         self.gate = asyncio.Event()
@@ -136,7 +136,8 @@ class FakeProvider:
 
     async def open_hold(self, request: HoldRequest) -> HoldAnswer:
         self._called("open_hold", request.key)
-        self.holds[request.key] = self.next_hold
+        if isinstance(self.next_hold, HoldStatus):
+            self.holds[request.key] = self.next_hold
         return self.next_hold
 
     async def release_hold(self, hold: HoldRef) -> HoldAnswer:

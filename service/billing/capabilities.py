@@ -24,6 +24,8 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Though there are holds, a debit can do without: one whose hold was never opened, or is over, is not held up."""
     hold_confirmed_by_rider: bool = False
     """The rider confirms each order in his app."""
+    payable_apart: bool = True
+    """A rider can be given a payment that goes through no hold; else he pays through one that he confirms."""
     partial_debit: bool = False
     """A debit may be collected in parts."""
     further_debit: bool = True

@@ -102,8 +102,8 @@ def retry() -> Wish:
     return Wish(
         RetryAsked(),
         lambda row: row.state == State.SUBMITTING,
-        "can't be tried now: that is possible while it is new, waits for a retry, is pending or unknown; resume it if"
-        " it is suspended, close its dispute; one that needs the rider is paid by him",
+        "can't be tried now: that is possible while it is new, waits for a retry, is pending or unknown, or was refused"
+        " its hold; resume it if it is suspended, close its dispute; one that needs the rider is paid by him",
     )
 
 
@@ -112,15 +112,18 @@ def settle_elsewhere(reason: str) -> Wish:
     return Wish(
         PaidElsewhere(reason),
         lambda row: row.state == State.SETTLED_ELSEWHERE,
-        "can't be settled elsewhere: that is possible while it is pending, waits for a retry or for the rider; a new"
-        " one can be suspended, an unclear one decided, what is paid refunded",
+        "can't be settled elsewhere: that is possible while it is pending, waits for a retry or for the rider, or was"
+        " never sent; a new one can be suspended, an unclear one decided, what is paid refunded",
     )
 
 
 def decide(decision: Decision, reason: str, provider_reference: str | None = None) -> Wish:
     """Say what became of it, where nobody could find out."""
 
-    def check(_: DebitRow) -> None:
+    def check(row: DebitRow) -> None:
+        if decision == "settled" and row.state == State.MANUAL and not row.attempts:
+            text = f"{_named(row)} was never sent to its provider; what was paid in another way is settled elsewhere"
+            raise WishRefusedError("decision", text)
         if provider_reference is not None and decision != "settled":
             text = "only a debit that is settled has the provider's number of a payment"
             raise WishRefusedError("provider_reference", text, wrong=True)

@@ -16,7 +16,6 @@ from service.billing.debits import after
 from service.billing.debits.collecting import Book, Context, RideOwing
 from service.billing.debits.events import DebitEvent, Due, OpenHold, Submitted
 from service.billing.debits.facts import Naming
-from service.billing.debits.holding import UNSIGNED
 from service.billing.debits.obligations import of_cap_minor
 from service.billing.debits.state import TO_CONFIRM, Debit, HoldSeen, State
 from service.billing.outcomes import Accepted, Declined, OpenUrl, Succeeded
@@ -155,9 +154,8 @@ UNTRIED = debit(State.NEEDS_RIDER, attempts=0, begun_at=None, submitted_at=None,
         (ORDER, HoldSeen("expired", 2), OpenHold(3)),
         (TO_BE_CONFIRMED, None, OpenHold(0, 1000)),
         (TO_BE_CONFIRMED, HoldSeen("expired", 2), OpenHold(3, 1000)),
-        (TO_BE_CONFIRMED, HoldSeen("refused", 0, reason=UNSIGNED), OpenHold(1, 1000)),
+        (TO_BE_CONFIRMED, HoldSeen("refused", 0, refusal="final"), OpenHold(1, 1000)),
         (TO_BE_CONFIRMED, HoldSeen("requested"), None),
-        (TO_BE_CONFIRMED, HoldSeen("refused"), None),
     ],
 )
 def test_a_hold_that_the_rider_confirms_after_the_ride_is_for_what_he_owes(

@@ -320,7 +320,8 @@ def _debit_row(row: asyncpg.Record) -> DebitRow:
 def _hold_seen(row: asyncpg.Record) -> HoldSeen:
     action = row["hold_action"]
     asked = None if action is None else _ACTION.decode(action)
-    return HoldSeen(row["hold_state"], row["hold_ordinal"], asked, row["hold_reason"], row["hold_cap_minor"])
+    named = (row["hold_state"], row["hold_ordinal"], asked, row["hold_reason"], row["hold_cap_minor"])
+    return HoldSeen(*named, row["hold_refusal"])
 
 
 def _refund_row(row: asyncpg.Record) -> RefundRow:

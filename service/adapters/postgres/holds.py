@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from service.adapters.postgres.agreements import AccountRow, AgreementStore, account_row, action_of, action_text
 from service.billing.agreements import Debt
 from service.billing.agreements.holds import Hold, HoldPolicy, HoldState, RideSeen
-from service.billing.debits.state import TO_CONFIRM, TO_OPEN
+from service.billing.debits.state import HOLD_REFUSED, TO_CONFIRM, TO_OPEN
 from service.billing.keys import slot_of
 
 _FIELDS = tuple(name for name in Hold.__struct_fields__ if name not in ("action", "state"))
@@ -147,6 +147,7 @@ class HoldStore(AgreementStore):
                 hold.opened_at,
                 hold.due_at,
                 lease_until,
+                hold.refusal,
             )
         )
 
@@ -169,12 +170,14 @@ class HoldStore(AgreementStore):
             hold.due_at,
             lease_until,
             now,
+            hold.refusal,
         )
         return replace(hold, version=hold.version + 1) if saved else None
 
     async def wake_debits(self, hold: Hold, now: datetime) -> None:
-        """Makes the debits due that wait for this hold."""
-        await self.run("wake_debits_of_hold", hold.session_key, hold.slot, now, [TO_CONFIRM, TO_OPEN])
+        """Makes the debits due that wait for this hold, or that were refused it before it opened."""
+        waiting, opened = [TO_CONFIRM, TO_OPEN], hold.state is HoldState.OPEN
+        await self.run("wake_debits_of_hold", hold.session_key, hold.slot, now, waiting, HOLD_REFUSED, opened)
 
     async def claim_holds(
         self,

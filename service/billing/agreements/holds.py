@@ -10,7 +10,7 @@ from uuid import UUID
 import msgspec
 from msgspec.structs import replace
 
-from service.billing.agreements.standing import HoldAnswer, HoldStatus
+from service.billing.agreements.standing import HoldAnswer, HoldStatus, Refusal
 from service.billing.outcomes import (
     CapExceeded,
     Closed,
@@ -74,7 +74,7 @@ class Hold(msgspec.Struct, frozen=True, kw_only=True):
     """A hold for a session id. Amounts are minor units of `currency`, instants business time.
 
     `due_at` is when the provider is to be called next; None: nothing to do. `asks` counts calls without an answer,
-    `ordinal` the holds that the ride had before.
+    `ordinal` the holds that the ride had before. `refusal` is whose matter it is that it was refused.
     """
 
     session_key: UUID
@@ -99,6 +99,7 @@ class Hold(msgspec.Struct, frozen=True, kw_only=True):
     due_at: datetime | None = None
     version: int = 1
     ordinal: int = 0
+    refusal: Refusal | None = None
 
 
 class RideSeen(msgspec.Struct, frozen=True):
@@ -145,7 +146,7 @@ def answered(hold: Hold, answer: HoldAnswer, now: datetime, policy: HoldPolicy) 
         case "pending":
             return replace(_again(hold, now), action=answer.action)
         case "refused" if hold.state is HoldState.REQUESTED:
-            return _ended(hold, HoldState.REFUSED, answer.code or "refused")
+            return _refused(hold, "passing" if answer.retryable else "final", answer.code or "refused")
         case "completed":
             return _ended(hold, HoldState.COMPLETED, hold.reason)
         case "expired":
@@ -188,7 +189,7 @@ def completing(hold: Hold, reason: str | None, now: datetime) -> Hold:
 
 def refused_by_us(hold: Hold, reason: str) -> Hold:
     """The hold that our own rules refuse; asking again decides anew."""
-    return _ended(hold, HoldState.REFUSED, reason)
+    return _refused(hold, "rules", reason)
 
 
 def _told_nothing(hold: Hold, answer: HoldAnswer, now: datetime) -> Hold:
@@ -199,12 +200,12 @@ def _told_nothing(hold: Hold, answer: HoldAnswer, now: datetime) -> Hold:
             return replace(hold, due_at=now + wait)
         case NeedsRider(action=action) if asking:
             return replace(_again(hold, now), action=action)
-        case Declined(code=code) if asking:
-            return _ended(hold, HoldState.REFUSED, code)
-        case CapExceeded() if asking:
-            return _ended(hold, HoldState.REFUSED, "cap_exceeded")
+        case Declined(code=code, retryable=retryable) if asking:
+            return _refused(hold, "passing" if retryable else "final", code)
+        case CapExceeded() if asking:  # More than the contract allows: the operator has said too high a cap.
+            return _refused(hold, "fault", "cap_exceeded")
         case Rejected(code=code) | Conflict(code=code) if asking:
-            return _ended(hold, HoldState.REFUSED, f"rejected: {code}")
+            return _refused(hold, "fault", f"rejected: {code}")
         case Closed() | NotFound() if not asking:
             return _ended(hold, HoldState.RELEASED, hold.reason or "not open at the provider")
         case Rejected() | Conflict():
@@ -217,6 +218,10 @@ def _again(hold: Hold, now: datetime) -> Hold:
     if hold.state is HoldState.COMPLETING and hold.asks >= ASKED_SOON:
         wait = LOOK_SELDOM
     return replace(hold, asks=hold.asks + 1, due_at=now + wait)
+
+
+def _refused(hold: Hold, refusal: Refusal, reason: str) -> Hold:
+    return replace(_ended(hold, HoldState.REFUSED, reason), refusal=refusal)
 
 
 def _ended(hold: Hold, state: HoldState, reason: str | None) -> Hold:

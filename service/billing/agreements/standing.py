@@ -11,6 +11,9 @@ from service.billing.outcomes import Outcome, RiderAction
 
 AgreementState = Literal["pending", "active", "refused", "revoked", "expired"]
 HoldStatusState = Literal["pending", "open", "refused", "expired", "completed", "released"]
+Refusal = Literal["rules", "fault", "passing", "final"]
+"""Whose matter it is that a hold was refused: of our own rules, before anybody was asked; of what we asked for, or how;
+of the rider, for a reason that may pass (his limits, today's assessment), or for one that does not."""
 
 
 class AgreementStatus(msgspec.Struct, frozen=True, tag=True):
@@ -25,7 +28,8 @@ class AgreementStatus(msgspec.Struct, frozen=True, tag=True):
 
 
 class HoldStatus(msgspec.Struct, frozen=True, tag=True):
-    """How a hold stands; pending with an `action`: the rider must confirm it."""
+    """How a hold stands; pending with an `action`: the rider must confirm it; refused and `retryable`: for a reason
+    that may pass."""
 
     state: HoldStatusState
     provider_ref: str | None = None
@@ -33,6 +37,7 @@ class HoldStatus(msgspec.Struct, frozen=True, tag=True):
     expires_at: datetime | None = None
     action: RiderAction | None = None
     code: str | None = None
+    retryable: bool = False
 
 
 AgreementAnswer: TypeAlias = AgreementStatus | Outcome

@@ -111,16 +111,14 @@ def _due(debit: Debit, event: Due | LeaseOver, now: datetime, terms: Terms) -> S
             return _begin(debit, now, terms)
         case State.SUBMITTING:
             return _submit_again(debit, now, terms)
-        case State.UNKNOWN | State.PENDING:
-            return replace(debit, due_at=now), (Call("query"),)
-        case _ if truth.left_open(debit):
-            return replace(debit, due_at=now), (Call("query"),)
         case State.NEEDS_RIDER if waits_for_hold(debit):
             return _begin(debit, now, terms)
-        case State.NEEDS_RIDER if asked_about(debit, terms) and not debit.suspended:
-            return replace(debit, due_at=now), (Call("query"),)
-        case _:
-            return replace(debit, due_at=None), ()
+        case State.NEEDS_RIDER if holding.opened_after_all(debit, now, terms):
+            return holding.taken_up(debit, now), ()
+    polled = debit.state is State.NEEDS_RIDER and asked_about(debit, terms) and not debit.suspended
+    if polled or debit.state in (State.UNKNOWN, State.PENDING) or truth.left_open(debit):
+        return replace(debit, due_at=now), (Call("query"),)
+    return replace(debit, due_at=None), ()
 
 
 def _submit_again(debit: Debit, now: datetime, terms: Terms) -> Step:
@@ -145,11 +143,13 @@ def _begin(debit: Debit, now: datetime, terms: Terms) -> Step:
     if at is not None:
         return replace(debit, due_at=at), ()
     fresh = debit.attempts > 0 and terms.capabilities.new_key_after_decline
-    if fresh and may_be_given(debit):
+    if payments.closes_before_hold(debit, terms) or (fresh and may_be_given(debit)):
         return payments.close_first(debit, now, terms)
     waits = holding.hold_first(debit, now, terms)
     if waits is not None:
         return waits
+    if not debit.attempts and may_be_given(debit):
+        return payments.close_first(debit, now, terms)
     cut = holding.cut_to_hold(debit, now, terms)
     if cut is not None:
         return cut, ()

@@ -161,12 +161,20 @@ def manual(debit: Debit, reason: str) -> Debit:
 
 
 def retry_wait(debit: Debit, reason: str, now: datetime, terms: Terms) -> Debit:
-    """Declined, and waiting may help: the calendar's next day, or the rider when it is used up."""
-    assert debit.begun_at is not None
-    at = dunning.retry_at(debit.begun_at, debit.attempts, now, terms.zone, terms.calendar)
+    """Declined, or refused its hold, and waiting may help: the calendar's next day, or the rider when it is used up."""
+    at = next_retry_at(debit, now, terms)
     if at is None:
         return needs_rider(debit, reason, None, now, terms)
-    return replace(debit, state=State.RETRY_WAIT, reason=reason, due_at=at)
+    reminded = min(debit.reminded, debit.attempts)  # What is announced is the next try, also where none was an attempt.
+    return replace(debit, state=State.RETRY_WAIT, reason=reason, reminded=reminded, due_at=at)
+
+
+def next_retry_at(debit: Debit, after_at: datetime, terms: Terms) -> datetime | None:
+    """The calendar's next day after an instant, None when it is used up. It counts from the first attempt; of a debit
+    that never came to one, from when it was first due: a day that passed is no day to come."""
+    zone, rules = terms.zone, terms.calendar
+    begun_at = debit.begun_at or dunning.first_attempt_at(debit.created_at, zone, rules)
+    return dunning.retry_at(begun_at, max(debit.attempts, 1), after_at, zone, rules)
 
 
 def needs_rider(debit: Debit, reason: str, action: RiderAction | None, now: datetime, terms: Terms) -> Debit:

@@ -24,7 +24,17 @@ from service.billing.debits.events import (
     Told,
 )
 from service.billing.debits.money import Step
-from service.billing.debits.state import FINAL, Debit, Dispute, DisputeKind, DisputeResult, State, Terms, waits_for_hold
+from service.billing.debits.state import (
+    FINAL,
+    Debit,
+    Dispute,
+    DisputeKind,
+    DisputeResult,
+    State,
+    Terms,
+    left_to_hold,
+    waits_for_hold,
+)
 
 
 def disputed(debit: Debit) -> bool:
@@ -82,7 +92,7 @@ def dispute_closed(debit: Debit, event: DisputeClosed, now: datetime, terms: Ter
     ended, fees = _fee(ended, event.fee_minor, told)
     ref, at = (known.ref, known.at) if told is None else (told.ref or known.ref, told.at or known.at)
     closed = _with(debit, replace(ended, state=event.result, ref=ref, at=at))
-    stopped = closed.state in (State.NEW, State.RETRY_WAIT) or waits_for_hold(closed)
+    stopped = closed.state in (State.NEW, State.RETRY_WAIT) or waits_for_hold(closed) or left_to_hold(closed)
     if stopped and closed.due_at is None and not closed.suspended and not disputed(closed):
         closed = replace(closed, due_at=goes_on_at(closed, now, terms))
     effects: list[Effect] = [Publish("dispute.closed"), *money, *fees]
@@ -93,7 +103,7 @@ def dispute_closed(debit: Debit, event: DisputeClosed, now: datetime, terms: Ter
 
 def goes_on_at(debit: Debit, now: datetime, terms: Terms) -> datetime | None:
     """When a debit that stood still is next looked at."""
-    if debit.state is State.NEW or waits_for_hold(debit):
+    if debit.state is State.NEW or waits_for_hold(debit) or left_to_hold(debit):
         return now
     if debit.state is State.RETRY_WAIT:
         return dunning.in_hours(now, terms.zone, terms.calendar)

@@ -8,13 +8,21 @@ from msgspec.structs import replace
 
 from service.billing.capabilities import Capabilities
 from service.billing.debits import dunning
-from service.billing.debits.answers import needs_rider
+from service.billing.debits.answers import manual, may_be_given, needs_rider, retry_wait
+from service.billing.debits.disputes import disputed
 from service.billing.debits.events import OpenHold
 from service.billing.debits.money import Step
-from service.billing.debits.state import TO_CONFIRM, TO_OPEN, Debit, State, Terms, waits_for_hold
-
-UNSIGNED = "agreement_pending"
-"""Why a hold was refused whose agreement the rider had not signed then (`billing.agreements.refusal`)."""
+from service.billing.debits.state import (
+    HOLD_REFUSED,
+    TO_CONFIRM,
+    TO_OPEN,
+    Debit,
+    HoldSeen,
+    State,
+    Terms,
+    left_to_hold,
+    waits_for_hold,
+)
 
 
 def goes_through_holds(able: Capabilities) -> bool:
@@ -26,36 +34,68 @@ def hold_first(debit: Debit, now: datetime, terms: Terms) -> Step | None:
     """What comes before the next attempt: a hold is opened, or waited for; None where nothing does.
 
     A ride that was charged without a hold, or whose hold was given up too early, gets one now; so does one whose hold
-    was refused because the rider had not signed: no hold is asked for while his agreement is pending, and the debit
-    waits for that. A number that stays the same stays on the hold it was first sent on.
+    was refused before the debit asked for any: by our own rules (none is asked for while its agreement is pending, and
+    the debit waits for that), or by the provider, who may say otherwise now. What he refuses to the debit itself is
+    that debit's matter. A number that stays the same stays on the hold it was first sent on.
+    """
+    hold, able = terms.hold, terms.capabilities
+    if not goes_through_holds(able) or (hold is not None and hold.state == "open"):
+        return None
+    if debit.attempts and not able.new_key_after_decline:
+        if hold is not None and hold.state == "completing":
+            return None
+        return needs_rider(debit, "the hold is over", None, now, terms), ()  # Its number may still be paid.
+    waits = replace(debit, queries=debit.queries + 1, due_at=dunning.query_at(debit.queries, now))
+    if hold is None or hold.state in ("expired", "completed", "released"):
+        return _asked(debit, waits, terms)
+    if hold.state == "refused":
+        waited = debit.reason in (TO_OPEN, TO_CONFIRM)
+        return _refused(debit, hold, now, terms) if waited and hold.refusal != "rules" else _asked(debit, waits, terms)
+    if hold.state == "completing" or hold.action is None:
+        return waits, ()
+    asked = replace(debit, state=State.NEEDS_RIDER, reason=TO_CONFIRM, action=hold.action)
+    return replace(asked, queries=debit.queries + 1, due_at=dunning.poll_at(debit.queries, now)), ()
+
+
+def taken_up(debit: Debit, now: datetime) -> Debit:
+    """The debit that a refused hold has kept from being tried, from its beginning: it opened all the same, or somebody
+    wants another one to be asked for."""
+    state = State.RETRY_WAIT if debit.attempts else State.NEW
+    given = may_be_given(debit)
+    return replace(debit, state=state, reason=None, action=None, given=given, queries=0, due_at=now)
+
+
+def opened_after_all(debit: Debit, now: datetime, terms: Terms) -> bool:
+    """Whether the hold that was refused to the debit for good is open now; not while its rider is paying otherwise."""
+    paying = debit.payable_until is not None and now < debit.payable_until
+    opened = terms.hold is not None and terms.hold.state == "open"
+    return left_to_hold(debit) and opened and not (paying or debit.suspended or disputed(debit))
+
+
+def _asked(debit: Debit, waits: Debit, terms: Terms) -> Step:
+    """Another hold is asked for.
 
     Where the rider confirms each hold it is for the debit's amount: he has ridden, and what is above that would only be
     frozen. What comes to be owed on top of it before it is over he pays himself; what is owed no longer is released
     with the rest. Where nobody confirms it, it is for the cap, as one that is asked for before the ride.
     """
-    hold, able = terms.hold, terms.capabilities
-    if not goes_through_holds(able) or (hold is not None and hold.state == "open"):
-        return None
-    if debit.attempts and not terms.capabilities.new_key_after_decline:
-        if hold is not None and hold.state == "completing":
-            return None
-        return needs_rider(debit, "the hold is over", None, now, terms), ()  # Its number may still be paid.
-    waits = replace(debit, queries=debit.queries + 1, due_at=dunning.query_at(debit.queries, now))
-    unsigned = hold is not None and hold.state == "refused" and hold.reason == UNSIGNED
-    if hold is None or unsigned or hold.state in ("expired", "completing", "completed", "released"):
-        if hold is not None and hold.state == "completing":
-            return waits, ()
-        amount_minor = debit.amount_minor if able.hold_confirmed_by_rider else None
-        wanted = OpenHold(0 if hold is None else hold.ordinal + 1, amount_minor)
-        if waits_for_hold(debit):  # Whoever did not confirm in time is asked anew.
-            return replace(waits, action=None), (wanted,)
-        return replace(waits, reason=TO_OPEN), (wanted,)
-    if hold.state == "requested":
-        if hold.action is None:
-            return waits, ()
-        asked = replace(debit, state=State.NEEDS_RIDER, reason=TO_CONFIRM, action=hold.action)
-        return replace(asked, queries=debit.queries + 1, due_at=dunning.poll_at(debit.queries, now)), ()
-    return _for_rider(debit, f"the hold was refused: {hold.reason or ''}".rstrip(": "), None), ()
+    amount_minor = debit.amount_minor if terms.capabilities.hold_confirmed_by_rider else None
+    wanted = OpenHold(0 if terms.hold is None else terms.hold.ordinal + 1, amount_minor)
+    if waits_for_hold(debit):  # Whoever did not confirm in time is asked anew.
+        return replace(waits, action=None), (wanted,)
+    return replace(waits, reason=TO_OPEN), (wanted,)
+
+
+def _refused(debit: Debit, hold: HoldSeen, now: datetime, terms: Terms) -> Step:
+    """The hold that the debit asked for was refused: because of us, for now, or for good."""
+    reason = f"{HOLD_REFUSED}: {hold.reason or ''}".rstrip(": ")
+    asked = replace(debit, action=None, queries=0)
+    match hold.refusal:
+        case "fault":
+            return manual(asked, reason), ()
+        case "passing":
+            return retry_wait(asked, reason, now, terms), ()
+    return needs_rider(asked, reason, None, now, terms), ()
 
 
 def cut_to_hold(debit: Debit, now: datetime, terms: Terms) -> Debit | None:

@@ -9,7 +9,7 @@ import msgspec
 
 from service.billing.capabilities import Capabilities
 from service.billing.debits.events import OwedChanged, RefundAsked
-from service.billing.debits.state import FINAL, UNSURE, Debit, State, waits_for_hold
+from service.billing.debits.state import FINAL, UNSURE, Debit, State, left_to_hold, waits_for_hold
 from service.billing.debits.wishes import refundable_minor
 
 
@@ -128,8 +128,9 @@ def _asked_for(debit: Debit) -> bool:
 
 
 def _untried(debit: Debit) -> bool:
-    """Whether more can still be in the same debit: it was never sent, and will be."""
-    return (debit.state is State.NEW and not debit.attempts) or waits_for_hold(debit)
+    """Whether more can still be in the same debit: it was never sent, nor given to the rider, and will be sent."""
+    waits = debit.state in (State.NEW, State.RETRY_WAIT) or waits_for_hold(debit) or left_to_hold(debit)
+    return waits and not debit.attempts and debit.submitted_at is None
 
 
 def of_cap_minor(debit: Debit) -> int:

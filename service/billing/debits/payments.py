@@ -1,7 +1,8 @@
 """The rider pays now: he is given the number of his debit to pay it himself, and nothing else is tried meanwhile.
 
 Where a further attempt takes a new key, the number that he was given is closed at the provider before that attempt
-begins, so that both can't be paid; where the key stays, it is the same number that can be paid once.
+begins, so that both can't be paid; where the key stays, it is the same number that can be paid once. So is the number
+that he was given while there was no hold to debit through: before that is done, or he is asked to confirm a hold.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from datetime import datetime
 
 from msgspec.structs import replace
 
-from service.billing.debits import dunning
+from service.billing.debits import dunning, holding
 from service.billing.debits.answers import asked_about, may_be_given, needs_rider, unknown
 from service.billing.debits.events import (
     Call,
@@ -22,7 +23,7 @@ from service.billing.debits.events import (
     PaymentWanted,
 )
 from service.billing.debits.money import LIVE, Step, take_money
-from service.billing.debits.state import CAN_BE_OVERDUE, Debit, State, Terms, waits_for_hold
+from service.billing.debits.state import CAN_BE_OVERDUE, Debit, State, Terms, left_to_hold, waits_for_hold
 from service.billing.debits.truth import goes_on, left_open
 from service.billing.keys import provider_key
 from service.billing.outcomes import (
@@ -43,12 +44,14 @@ def payment_wanted(debit: Debit, event: PaymentWanted, now: datetime, terms: Ter
     """The intent, stored before the provider is asked: the number is the rider's until `payable_until`.
 
     Not while he is asked to confirm a hold: what he pays beside it has another number at the provider, and once he
-    confirms, both could be taken.
+    confirms, both could be taken. Where he can only pay through a hold that he confirms, another one is asked for.
     """
     unpaid = debit.amount_minor - debit.paid_minor - debit.excess_minor
     payable = debit.state in (*CAN_BE_OVERDUE, State.WRITTEN_OFF) and not debit.suspended and unpaid > 0
     if not payable or debit.lowering_to is not None or waits_for_hold(debit):
         raise ImpossibleEventError(debit, event)
+    if left_to_hold(debit) and not terms.capabilities.payable_apart:
+        return holding.taken_up(debit, now), ()
     until = now + terms.calendar.payment_open_for
     if debit.state is State.PENDING:
         return replace(debit, given=True, payable_until=until, queries=0, due_at=dunning.poll_at(0, now)), ()
@@ -106,9 +109,17 @@ def payment_queried(debit: Debit, outcome: Outcome, now: datetime, terms: Terms)
     return replace(debit, queries=debit.queries + 1, due_at=at)
 
 
+def closes_before_hold(debit: Debit, terms: Terms) -> bool:
+    """Whether the rider's number is closed before he is asked to confirm a hold, and does both."""
+    asks = terms.hold is None or terms.hold.state != "open"
+    by_him = terms.capabilities.hold_needed and terms.capabilities.hold_confirmed_by_rider
+    return not debit.attempts and asks and by_him and may_be_given(debit)
+
+
 def close_first(debit: Debit, now: datetime, terms: Terms) -> Step:
-    """The rider's number before another one is tried: closed, or left to him where the provider closes nothing."""
-    if not terms.capabilities.closes_unpaid:
+    """The rider's number before another one is tried: closed, or left to him where the provider closes nothing. What
+    was never tried by us is his alone, and closed everywhere (`wishes.owed_changed`)."""
+    if debit.attempts and not terms.capabilities.closes_unpaid:
         return needs_rider(debit, debit.reason or "the rider was given it to pay", debit.action, now, terms), ()
     return replace(debit, due_at=now), (Call("close"),)
 
@@ -118,13 +129,16 @@ def close_answered(debit: Debit, event: CloseAnswered, now: datetime, terms: Ter
     outcome = event.outcome
     if isinstance(outcome, Succeeded) and outcome.amount_minor > 0:
         return take_money(debit, event.key, outcome, now, terms)
-    if event.key != debit.provider_key or debit.state is not State.RETRY_WAIT or not may_be_given(debit):
+    tried = debit.state is State.RETRY_WAIT or (debit.state is State.NEW and not debit.attempts)
+    if event.key != debit.provider_key or not tried or not may_be_given(debit):
         return debit, ()
     match outcome:
         case Closed() | NotFound():
             effects: tuple[Effect, ...] = (NetAgain(),) if debit.net_again else ()
             closed = replace(debit, given=False, payable_until=None, action=None, queries=0, due_at=now)
             closed = replace(closed, verify="next" if debit.verify else None)
+            if not debit.attempts:  # The number was his alone: as far as we know it was never asked for.
+                closed = replace(closed, submitted_at=None, asked_minor=0)
             return replace(closed, net_again=False, excess_minor=0), effects
         case AlreadyDone():
             return unknown(debit, "paid while it was being closed", now), ()

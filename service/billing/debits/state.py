@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
+from service.billing.agreements.standing import Refusal
 from service.billing.capabilities import Capabilities
 from service.billing.debits.dunning import Calendar
 from service.billing.outcomes import RiderAction
@@ -61,6 +62,8 @@ TO_CONFIRM = "the hold needs the rider"
 """Why a debit needs the rider before it is tried for the first time."""
 TO_OPEN = "waits for a hold"
 """Why a debit is not tried while a hold is being asked for."""
+HOLD_REFUSED = "the hold was refused"
+"""How the reason begins of a debit that could not be tried, since the hold that it asked for was refused."""
 
 
 UNWRITTEN = UUID(int=0)
@@ -192,13 +195,14 @@ class Debit(msgspec.Struct, frozen=True, kw_only=True):
 
 class HoldSeen(msgspec.Struct, frozen=True):
     """The hold of a debit's ride, as it stands; `ordinal` counts those that the ride had before. `cap_minor` is the
-    most that may be debited on it, once it is open."""
+    most that may be debited on it, once it is open; `refusal` says whose matter it is that it was refused."""
 
     state: str
     ordinal: int = 0
     action: RiderAction | None = None
     reason: str | None = None
     cap_minor: int | None = None
+    refusal: Refusal | None = None
 
 
 class Terms(msgspec.Struct, frozen=True):
@@ -222,6 +226,16 @@ def waits_for_hold(debit: Debit) -> bool:
     Not what he must approve: that is never tried by us.
     """
     return debit.state is State.NEEDS_RIDER and debit.attempts == 0 and debit.reason == TO_CONFIRM
+
+
+def refused_a_hold(debit: Debit) -> bool:
+    """Whether the debit can't be tried since the hold that it asked for was refused, whoever can change that."""
+    return (debit.reason or "").startswith(HOLD_REFUSED)
+
+
+def left_to_hold(debit: Debit) -> bool:
+    """Whether nothing but a hold that opens all the same would have the debit tried: it was refused for good."""
+    return debit.state is State.NEEDS_RIDER and refused_a_hold(debit)
 
 
 def debit_id(ride_no: int, ordinal: int) -> str:

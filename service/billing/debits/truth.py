@@ -13,6 +13,7 @@ from datetime import datetime
 from msgspec.structs import replace
 
 from service.billing.debits import dunning
+from service.billing.debits.answers import next_retry_at
 from service.billing.debits.money import ENDED, Step, take_money, taken_minor
 from service.billing.debits.state import Debit, State, Terms
 from service.billing.outcomes import Outcome, Postponed, Succeeded, Unknown
@@ -83,8 +84,8 @@ def left_open(debit: Debit) -> bool:
 
 
 def _retried_at(debit: Debit, now: datetime, terms: Terms) -> datetime:
-    assert debit.begun_at is not None and debit.submitted_at is not None
-    at = dunning.retry_at(debit.begun_at, debit.attempts, debit.submitted_at, terms.zone, terms.calendar)
+    assert debit.submitted_at is not None
+    at = next_retry_at(debit, debit.submitted_at, terms)
     return dunning.in_hours(max(at or now, now), terms.zone, terms.calendar)
 
 

@@ -22,8 +22,19 @@ from service.billing.debits.events import (
     RetryAsked,
     Suspended,
 )
+from service.billing.debits.holding import taken_up
 from service.billing.debits.money import Step, close_confirmed, give_back, receipt_of, take_money
-from service.billing.debits.state import CAN_BE_OVERDUE, FINAL, UNSURE, Debit, State, Terms, waits_for_hold
+from service.billing.debits.state import (
+    CAN_BE_OVERDUE,
+    FINAL,
+    UNSURE,
+    Debit,
+    State,
+    Terms,
+    left_to_hold,
+    refused_a_hold,
+    waits_for_hold,
+)
 from service.billing.outcomes import Succeeded
 
 FORGONE = (State.WAIVED, State.WRITTEN_OFF, State.CANCELLED, State.SETTLED_TWICE)
@@ -32,22 +43,28 @@ had cancelled goes back, and what was written off stays so."""
 
 
 def retry_asked(debit: Debit, event: RetryAsked, now: datetime, _terms: Terms) -> Step:
-    """Now, not when the calendar says: tried where we try, asked about where the provider does."""
+    """Now, not when the calendar says: tried where we try, asked about where the provider does. What a refused hold has
+    kept from being tried asks for another one."""
     if debit.suspended or disputed(debit) or debit.lowering_to is not None:
         raise ImpossibleEventError(debit, event)
+    if left_to_hold(debit) or _refused_for_us(debit):
+        return taken_up(debit, now), ()
     if debit.state not in (State.NEW, State.RETRY_WAIT, State.UNKNOWN, State.PENDING):
         raise ImpossibleEventError(debit, event)
     return replace(debit, due_at=now), ()
 
 
 def operator_decided(debit: Debit, event: OperatorDecided, now: datetime, terms: Terms) -> Step:
-    """The way out of MANUAL."""
-    if debit.state is not State.MANUAL:
+    """The way out of MANUAL. What was never sent to anybody can't have been settled there."""
+    if debit.state is not State.MANUAL or (event.decision == "settled" and debit.submitted_at is None):
         raise ImpossibleEventError(debit, event)
+    for_hold = _refused_for_us(debit)
     debit = replace(debit, reason=event.reason)
     if event.decision == "settled":
         told = Succeeded(debit.asked_minor, event.provider_ref)
         return take_money(debit, debit.provider_key, told, now, terms)
+    if event.decision == "submit_again" and for_hold:  # Through a hold of its own, which is asked for first.
+        return replace(taken_up(debit, now), reason=event.reason), ()
     if event.decision == "submit_again":
         again = replace(debit, state=State.SUBMITTING, submitted_at=now, queries=1, due_at=now)
         return replace(again, not_found_at=None, resent=0), ()
@@ -59,7 +76,7 @@ def operator_decided(debit: Debit, event: OperatorDecided, now: datetime, terms:
 def paid_elsewhere(debit: Debit, event: PaidElsewhere, now: datetime, terms: Terms) -> Step:
     """Paid outside: nothing more is asked, and the provider is told where he listens, until he has answered. What was
     owed no longer of a debit that can't be lowered was not paid outside either."""
-    if debit.state not in CAN_BE_OVERDUE:
+    if debit.state not in CAN_BE_OVERDUE and not _refused_for_us(debit):
         raise ImpossibleEventError(debit, event)
     rest = debit.amount_minor - debit.paid_minor - debit.excess_minor
     open_there = debit.state is State.PENDING or asked_about(debit, terms)
@@ -109,6 +126,11 @@ def owed_changed(debit: Debit, event: OwedChanged, now: datetime, terms: Terms) 
     return replace(debit, net_again=True, excess_minor=debit.amount_minor - wanted), ()
 
 
+def _refused_for_us(debit: Debit) -> bool:
+    """Whether a person is to put right what kept the debit's hold from being opened: nothing was sent since."""
+    return debit.state is State.MANUAL and refused_a_hold(debit)
+
+
 def _closed_on_wish(debit: Debit, terms: Terms) -> bool:
     """Whether the provider is asked to close the debit's number: also where he closes nothing that he collects, if only
     the rider can pay it (WeChat Pay: an order stays open, the rider's own payment is closed)."""
@@ -133,7 +155,7 @@ def suspended(debit: Debit, event: Suspended, now: datetime, _terms: Terms) -> S
     """Support stops what is not submitted; a doubt whether money was taken is asked about all the same."""
     if debit.state not in (State.NEW, State.RETRY_WAIT, State.NEEDS_RIDER) or debit.lowering_to is not None:
         raise ImpossibleEventError(debit, event)
-    reason = debit.reason if waits_for_hold(debit) else event.reason
+    reason = debit.reason if waits_for_hold(debit) or left_to_hold(debit) else event.reason
     return replace(debit, suspended=True, reason=reason, due_at=None if debit.doubted_minor is None else now), ()
 
 

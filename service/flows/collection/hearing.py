@@ -35,6 +35,10 @@ PREPARED_MAX = 3
 CONFIRM_SECONDS = 2.0
 """How long the provider may take to confirm what he tells: he waits for our answer meanwhile, some for 5 s."""
 WRITER = "collection/wishes"
+HOLD_ASKED = NeedsRider(
+    "HOLD_ASKED", advice="he pays by confirming another order, which is being asked for now: ask again in a moment"
+)
+"""Why there is nothing to do for the rider yet whose hold was refused, and who can pay in no other way."""
 
 
 class NoPaymentError(Exception):
@@ -137,7 +141,8 @@ class Hearing:
 
     async def ask_payment(self, key: DebitKey) -> Debit:
         """What the rider has to do to pay a debit now: the debit with its `action`, which is polled afterwards. One
-        that waits for him to confirm a hold is paid by that: it is given as it is.
+        that waits for him to confirm a hold is paid by that: it is given as it is; where he can pay in no other way and
+        the hold was refused, another one is asked for, and he is told to ask again.
 
         The intent is committed before the provider is asked, and no transaction is open meanwhile. Raises KeyError for
         no such debit, ImpossibleEventError for one that can't be paid by him now, NoPaymentError where the provider
@@ -151,6 +156,8 @@ class Hearing:
             if not waits_for_hold(waiting) or waiting.action is None:
                 raise
             return waiting
+        if debit.payable_until is None:
+            raise NoPaymentError(HOLD_ASKED)
         outcome: Outcome = Unknown("not asked")
         for _ in range(PREPARED_MAX):
             async with self._database.reading(CollectionStore) as store:

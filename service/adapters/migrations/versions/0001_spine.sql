@@ -392,6 +392,8 @@ CREATE TABLE hold (
   lease_until timestamptz,
   version integer NOT NULL DEFAULT 1,
   updated_at timestamptz NOT NULL,
+  refusal text CHECK (refusal IN ('rules', 'fault', 'passing', 'final')),
+  CHECK ((state = 'refused') = (refusal IS NOT NULL)),
   PRIMARY KEY (session_key, slot)
 );
 CREATE INDEX hold_due ON hold (account_no, due_at) WHERE due_at IS NOT NULL;

@@ -31,7 +31,7 @@ d.*, o.operator_id, o.calendar AS operator_calendar, o.name AS operator_name, o.
   a.agreement_id, a.time_zone, a.language, m.provider, m.account_id, m.settings AS account_settings,
   a.provider_key AS agreement_key, a.provider_ref AS agreement_ref, h.provider_key AS hold_key, h.provider_ref AS hold_ref,
   h.state AS hold_state, h.ordinal AS hold_ordinal, h.action AS hold_action, h.reason AS hold_reason,
-  h.cap_minor AS hold_cap_minor,
+  h.cap_minor AS hold_cap_minor, h.refusal AS hold_refusal,
   (SELECT restored_at FROM installation) AS restored_at;
 
 -- part: debit_joins
@@ -181,8 +181,8 @@ SELECT r.ride_no, (array_agg(r.charge ORDER BY r.revision DESC) FILTER (WHERE r.
 FROM ride_revision r WHERE r.ride_no = ANY($1::bigint[]) AND r.ride_no BETWEEN $2 AND $3 GROUP BY r.ride_no;
 
 -- name: want_hold
--- A hold for the ride of debit $1 that was charged without one, or whose own is over or was refused by us before the rider
--- had signed: the holds' rounds open it. None while the agreement waits for him. Its cap is the agreement's, else the
+-- A hold for the ride of debit $1 that was charged without one, or whose own is over or was refused: the holds' rounds open
+-- it. None while the agreement waits for the rider. Its cap is the agreement's, else the
 -- operator's ($6: where he has said none), as of one that is asked for before the ride, and $7 where that is less.
 INSERT INTO hold (session_key, slot, operator_no, session_id, agreement_no, account_no, tariff_id, state, cap_minor,
   currency, provider_key, ordinal, requested_at, due_at, updated_at)
@@ -198,9 +198,8 @@ ON CONFLICT (session_key, slot) DO UPDATE SET state = 'requested', provider_key 
   ordinal = excluded.ordinal, cap_minor = excluded.cap_minor, provider_ref = NULL,
   action = NULL, reason = NULL, requested_at = excluded.requested_at,
   opened_at = NULL, expires_at = NULL, asks = 0, due_at = excluded.due_at, updated_at = excluded.updated_at,
-  version = hold.version + 1
-WHERE (hold.state IN ('expired', 'completed', 'released') OR (hold.state = 'refused' AND hold.reason = 'agreement_pending'))
-  AND hold.ordinal < excluded.ordinal;
+  refusal = NULL, version = hold.version + 1
+WHERE hold.state IN ('expired', 'completed', 'released', 'refused') AND hold.ordinal < excluded.ordinal;
 
 -- name: update_debits
 -- What the rules decided ($2, the debits as JSON: encoded at once, what is none or nothing left out) with each one's

@@ -51,23 +51,25 @@ WHERE h.account_no = $1 AND h.provider_key = $2 AND h.state IN ('requested', 'op
 -- The intent, before the provider is called; nothing where somebody asked for this session first.
 INSERT INTO hold (session_key, slot, operator_no, session_id, agreement_no, account_no, tariff_id, vehicle_id, state,
                   cap_minor, currency, provider_key, provider_ref, reason, requested_at, opened_at, due_at, lease_until,
-                  updated_at)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $15)
+                  updated_at, refusal)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $15, $19)
 ON CONFLICT (session_key, slot) DO NOTHING;
 
 -- name: save_hold
 -- What was decided, by compare-and-set on the version; the lease is over, unless a new one is given.
 UPDATE hold SET state = $4, cap_minor = $5, provider_ref = $6, action = $7, reason = $8, requested_at = $9,
-  opened_at = $10, expires_at = $11, asks = $12, due_at = $13, lease_until = $14, updated_at = $15, version = version + 1
+  opened_at = $10, expires_at = $11, asks = $12, due_at = $13, lease_until = $14, updated_at = $15, refusal = $16,
+  version = version + 1
 WHERE session_key = $1 AND slot = $2 AND version = $3;
 
 -- name: wake_debits_of_hold
 -- The ride's debits that wait for their hold are due at $3, now that there is news of it; who has one in hand looks at the
--- hold by himself.
+-- hold by himself. One that is open ($6) is what those were tried without whose reason begins with $5.
 WITH waiting AS (
   SELECT d.ride_no, d.ordinal FROM session_key k JOIN debit d ON d.ride_no = k.ride_no AND d.slot = k.slot
   WHERE k.session_key = $1 AND k.slot = $2 AND d.state IN ('new', 'retry_wait', 'needs_rider')
-    AND d.reason = ANY($4::text[]) AND d.due_at > $3 AND d.lease_until IS NULL
+    AND ((d.reason = ANY($4::text[]) AND d.due_at > $3) OR ($6 AND starts_with(d.reason, $5) AND NOT d.suspended))
+    AND d.lease_until IS NULL
   FOR UPDATE OF d SKIP LOCKED
 )
 UPDATE debit d SET due_at = $3 FROM waiting w WHERE d.ride_no = w.ride_no AND d.ordinal = w.ordinal;

@@ -148,8 +148,10 @@ UNVERIFIED_NOT_THERE = frozenset(
 """unverified: the zhima.credit.payafteruse methods' tables are not public."""
 UNVERIFIED_AGREEMENT_OVER = frozenset({"AGREEMENT_INVALID", "CREDIT_AGREEMENT_INVALID"})
 """unverified: an order on an agreement that the rider has ended. As above."""
-UNVERIFIED_REFUSED = frozenset({"RISK_REFUSED", "ZM_ORDER_RISK_REJECT", "USER_NOT_ADMITTED", "OVER_LIMIT_ORDER_COUNT"})
-"""unverified: Zhima admits no order for this rider now. As above."""
+UNVERIFIED_REFUSED_NOW = frozenset({"RISK_REFUSED", "ZM_ORDER_RISK_REJECT", "OVER_LIMIT_ORDER_COUNT"})
+"""unverified: Zhima admits no order for this rider today, as it assesses him, or while so many are under way. As above."""
+UNVERIFIED_REFUSED = frozenset({"USER_NOT_ADMITTED"})
+"""unverified: Zhima admits this rider to no order of the service. As above."""
 
 
 def outcome(problem: Problem) -> Outcome:
@@ -160,10 +162,10 @@ def outcome(problem: Problem) -> Outcome:
     code, sub = problem.code, problem.sub_code
     if code == "40005" or sub in UNVERIFIED_THROTTLED:
         return Throttled(THROTTLED_FOR)
-    if code in REFUSED_UNREAD_CODES:
-        return Rejected(sub or code, problem.message)
     if code in NOT_LET_IN_CODES or (code in REFUSED_UNREAD_CODES and sub in NOT_LET_IN):
         return Barred(BARRED_FOR, sub or code, problem.message)
+    if code in REFUSED_UNREAD_CODES:
+        return Rejected(sub or code, problem.message)
     if code != "40004" or sub in UNCERTAIN:  # 20000, 10003 (unverified: still paying), or nobody knows.
         return Unknown(f"code {code} {sub}".rstrip())
     return _business(sub)
@@ -173,7 +175,7 @@ def _business(sub: str) -> Outcome:
     """What the business codes under 40004 mean."""
     if sub == "ACQ.TRADE_HAS_SUCCESS":
         return AlreadyDone()
-    if sub in RETRYABLE or sub == PAYMENT_FAIL:
+    if sub in RETRYABLE or sub in UNVERIFIED_REFUSED_NOW or sub == PAYMENT_FAIL:
         return Declined(True, sub)
     if sub in FINAL or sub in UNVERIFIED_AGREEMENT_OVER or sub in UNVERIFIED_REFUSED:
         return Declined(False, sub)

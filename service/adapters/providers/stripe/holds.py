@@ -93,4 +93,4 @@ def _refused(refused: Refused) -> HoldStatus:
     number = intent.id if intent else None
     if isinstance(why, NeedsRider):
         return HoldStatus("pending", number, action=why.action)
-    return HoldStatus("refused", number, code=why.code)
+    return HoldStatus("refused", number, code=why.code, retryable=why.retryable)

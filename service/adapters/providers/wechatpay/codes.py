@@ -90,6 +90,8 @@ NOT_LET_IN = frozenset({NO_PERMISSION, AUTHORIZATION_BAD, MERCHANT_UNKNOWN, APP_
 REFUSED_RIDER = {271300099: "ASSESSMENT_FAILED", 271299627: "UNPAID_ORDERS", 268560785: "TEEN_MODE"}
 """No order for this rider now: too many under way or other grounds that WeChat tells nobody; an order of his that is
 overdue; his account is limited. SKILL."""
+REFUSED_FOR_NOW = frozenset({271300099, 271299627})
+"""Of these, what passes: orders end, debts are paid, and he is assessed anew for each order. SKILL."""
 
 THROTTLED_WORDS = frozenset({"RATELIMIT_EXCEEDED", "RATELIMIT_EXCEED", "FREQUENCY_LIMITED", "FREQUENCY_LIMIT_EXCEED"})
 """PAY, GO."""
@@ -107,10 +109,10 @@ REJECTED_WORDS = frozenset(
 UNSIGNED_WORDS = frozenset({"SIGN_ERROR", "MCH_NOT_EXISTS"})
 """Said before the request's own signature was verified, and so without one: nothing was executed. PAY, 签名验证."""
 NO_AUTH = "NO_AUTH"
-UNVERIFIED_TIMES = "结束时间"
-"""unverified: no number is public for an end in the future; its text has this word (SKILL, 三 3.1 #3)."""
 NOT_LET_IN_WORDS = frozenset({"SIGN_ERROR", NO_AUTH, "MCH_NOT_EXISTS", "APPID_MCHID_NOT_MATCH"})
 """Who asks, as above; NO_AUTH of a new order also of a rider who has ended his permission (`orders`). PAY, SKILL."""
+UNVERIFIED_TIMES = "结束时间"
+"""unverified: no number is public for an end in the future; its text has this word (SKILL, 三 3.1 #3)."""
 
 
 def outcome(problem: Problem) -> Outcome:
@@ -124,7 +126,7 @@ def outcome(problem: Problem) -> Outcome:
     if number == OVER_CAP:
         return CapExceeded()
     if number in REFUSED_RIDER:
-        return Declined(False, REFUSED_RIDER[number], problem.message)
+        return Declined(number in REFUSED_FOR_NOW, REFUSED_RIDER[number], problem.message)
     if number == NOT_THERE or code in NOT_THERE_WORDS:
         return NotFound()
     if number in STATES_WRONG or number in (DEBIT_FAILED, DEBIT_UNDER_WAY):

@@ -77,6 +77,7 @@ def capabilities_of(settings: WechatPaySettings) -> Capabilities:
         nudges=True,
         hold_needed=True,
         hold_confirmed_by_rider=settings.need_user_confirm,
+        payable_apart=not settings.need_user_confirm,  # Who confirms each order has told us no openid to be asked by.
         partial_debit=True,
         further_debit=False,
         reduces_pending=True,
