@@ -64,12 +64,14 @@ class Succeeded(msgspec.Struct, frozen=True, tag=True):
     """Money moved: `amount_minor` is all that was taken under this key so far, so that saying it twice adds nothing.
 
     For a refund it is all that was given back under its key. `parts`: the payments that it was taken with, where the
-    provider gives back by payment; they sum to it.
+    provider gives back by payment; they sum to it. `last`: he says that no more will come under this key, where he
+    collects in parts.
     """
 
     amount_minor: int
     provider_ref: str | None = None
     parts: tuple[Part, ...] = ()
+    last: bool = False
 
 
 class Declined(msgspec.Struct, frozen=True, tag=True):

@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import timedelta
 
-from debit_makers import KEY, NOW, debit, terms
+import pytest
+from debit_makers import CARD, KEY, NOW, ORDER, debit, terms
+from msgspec.structs import replace
 
+from service.billing.capabilities import Capabilities
 from service.billing.debits import Debit, State, after
 from service.billing.debits.answers import PREPARED_ONLY
 from service.billing.debits.events import (
     DebitEvent,
     Effect,
+    LowerAnswered,
+    NetAgain,
     Notified,
     OperatorDecided,
     Post,
@@ -22,8 +27,9 @@ from service.billing.debits.events import (
     Submitted,
 )
 from service.billing.debits.state import Receipt
-from service.billing.outcomes import NotFound, Part, Prepared, Succeeded
+from service.billing.outcomes import AlreadyDone, NotFound, Part, Prepared, Succeeded
 
+PARTS = replace(CARD, partial_debit=True)
 PAYMENTS = (Part("first", 400), Part("second", 600))
 IN_PART = Succeeded(400, "first", PAYMENTS[:1])
 
@@ -32,7 +38,7 @@ def live(made: Debit, events: Sequence[tuple[timedelta, DebitEvent]]) -> tuple[D
     """The debit after events at instants counted from NOW, and all effects."""
     told: list[Effect] = []
     for step, event in events:
-        made, effects = after(made, event, NOW + step, terms())
+        made, effects = after(made, event, NOW + step, terms(PARTS))
         told += effects
     return made, told
 
@@ -87,3 +93,43 @@ def test_a_key_that_was_long_unknown_is_prepared_as_any_other() -> None:
     unknown = debit(State.UNKNOWN, queries=9)
     made, _ = live(unknown, [(seconds(71), Queried(KEY, Prepared("pi_1")))])
     assert made.state is State.SUBMITTING
+
+
+SHORT = "300 of 1000 taken, and its number brings no more"
+
+
+@pytest.mark.parametrize(
+    ("able", "told"),
+    [(CARD, Succeeded(300, "r")), (ORDER, Succeeded(300, "r")), (PARTS, Succeeded(300, "r", last=True))],
+)
+def test_another_amount_than_was_asked_for_is_booked_and_a_person_looks(able: Capabilities, told: Succeeded) -> None:
+    """It was polled for ever, and the rider who wanted to pay the rest was told that it was paid."""
+    made, [post] = after(debit(State.PENDING), Queried(KEY, told), NOW, terms(able))
+    assert (made.state, made.paid_minor, made.reason, made.due_at) == (State.MANUAL, 300, SHORT, None)
+    assert post == Post("settlement", 300)
+    settled, [rest, _] = after(made, OperatorDecided("settled", "the rest, too"), NOW, terms(able))
+    assert (settled.state, rest) == (State.SETTLED, Post("settlement", 700))
+    given_up, [rest] = after(made, OperatorDecided("cancel", "a coupon of theirs"), NOW, terms(able))
+    assert (given_up.state, given_up.paid_minor, rest) == (State.CANCELLED, 300, Post("write_off", 700))
+    again, _ = after(made, OperatorDecided("submit_again", "ask"), NOW, terms(able))
+    asked, _ = after(again, Submitted(KEY, told), NOW, terms(able))
+    assert (asked.state, asked.reason, asked.paid_minor) == (State.MANUAL, SHORT, 300)
+
+
+def test_what_was_lowered_without_our_hearing_of_it_is_settled_by_what_was_left() -> None:
+    """The answer to lowering it was lost, then it could not be lowered any more, since it was paid."""
+    lowering = debit(State.PENDING, lowering_to=300)
+    made, _ = live(lowering, [(seconds(0), Queried(KEY, Succeeded(300, "r", last=True)))])
+    assert (made.state, made.lowering_to) == (State.PENDING, 300)
+    made, effects = live(
+        made,
+        [(seconds(1), LowerAnswered(KEY, AlreadyDone())), (seconds(2), Queried(KEY, Succeeded(300, "r", last=True)))],
+    )
+    assert (made.state, made.amount_minor, made.paid_minor) == (State.SETTLED, 300, 300)
+    assert [effect for effect in effects if isinstance(effect, NetAgain)] == [NetAgain()]
+
+
+def test_a_part_that_is_told_again_of_what_the_rider_is_to_pay_is_no_reason_to_ask_at_once() -> None:
+    waits = debit(State.NEEDS_RIDER, receipts=(Receipt(KEY, 300, "r"),), paid_minor=300, due_at=NOW)
+    made, _ = live(waits, [(seconds(0), Queried(KEY, Succeeded(300, "r")))])
+    assert made.due_at is not None and made.due_at > NOW

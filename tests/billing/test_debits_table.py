@@ -64,7 +64,8 @@ lease over            SUB UNK ... ... SUB   = ... ... ... ... ...   = ...
 submit: accepted      ... PEN ... ... ... ... ... ... ... ... ... ... ...
 submit: prepared      ...   = ... ... ... ... ... ... ... ... ... ... ...
 submit: succeeded     SET SET SET SET SET SET SET ... TWI ... TWI SET TWI
-submit: in part         = PEN   = PEN   =   =   = ... TWI ... TWI   = TWI
+submit: in part         = MAN MAN MAN MAN MAN   = ... TWI ... TWI   = TWI
+submit: last part       = MAN MAN MAN MAN MAN   = ... TWI ... TWI   = TWI
 submit: nothing       ... UNK ... ... ... ... ... ... ... ... ... ... ...
 submit: retryable     ... RET ... ... ... ... ... ... ... ... ... ... ...
 submit: final         ... NEE ... ... ... ... ... ... ... ... ... ... ...
@@ -83,7 +84,8 @@ submit: unknown       ... UNK ... ... ... ... ... ... ... ... ... ... ...
 query: accepted       ... ...   = PEN ...   = ... ... ... ... ...   = ...
 query: prepared       ... ...   = SUB ...   = ... ... ... ... ...   = ...
 query: succeeded      SET SET SET SET SET SET SET ... TWI ... TWI SET TWI
-query: in part          = PEN   = PEN   =   =   = ... TWI ... TWI   = TWI
+query: in part          = MAN MAN MAN MAN MAN   = ... TWI ... TWI   = TWI
+query: last part        = MAN MAN MAN MAN MAN   = ... TWI ... TWI   = TWI
 query: nothing        ... ...   =   = ...   = ... ... ... ... ...   = ...
 query: retryable      ... ... RET RET ...   = ... ... ... ... ...   = ...
 query: final          ... ... NEE NEE ...   = ... ... ... ... ...   = ...
@@ -102,7 +104,8 @@ query: unknown        ... ...   =   = ...   = ... ... ... ... ...   = ...
 lower: accepted       ... ...   = ...   =   = ... ...   = ... ... ... ...
 lower: prepared       ... ...   = ...   =   = ... ...   = ... ... ... ...
 lower: succeeded      SET SET SET SET SET SET SET ... TWI ... TWI SET TWI
-lower: in part          = PEN   = PEN   =   =   = ... TWI ... TWI   = TWI
+lower: in part          = MAN   = MAN   =   =   = ... TWI ... TWI   = TWI
+lower: last part        = MAN   = MAN   =   =   = ... TWI ... TWI   = TWI
 lower: nothing        ... ...   = ...   =   = ... ...   = ... ... ... ...
 lower: retryable      ... ...   = ...   =   = ... ...   = ... ... ... ...
 lower: final          ... ...   = ...   =   = ... ...   = ... ... ... ...
@@ -161,12 +164,21 @@ owed 0                CAN   =   =   = CAN   =   =   !   !   !   = CAN   !
 chargeback              !   !   !   !   !   !   !   !   !   !   !   !   !
 """
 """Where an order differs: polled while the rider may still pay it, a late failure is the rider's, nothing closes."""
+PARTS_TABLE = """
+                      NEW SUB PEN UNK RET NEE MAN SET ELS TWI WAI OFF CAN
+submit: in part         = PEN   = PEN   =   =   = ... TWI ... TWI   = TWI
+query: in part          = PEN   = PEN   =   =   = ... TWI ... TWI   = TWI
+lower: in part          = PEN   = PEN   =   =   = ... TWI ... TWI   = TWI
+news: in part           = PEN   = PEN   =   =   = ...   = ...   =   =   =
+"""
+"""Where a debit may be collected in parts: the rest is waited for."""
 
 OUTCOMES: dict[str, Outcome] = {
     "accepted": Accepted("r"),
     "prepared": Prepared("p"),
     "succeeded": Succeeded(1000, "r"),
     "in part": Succeeded(400, "r"),
+    "last part": Succeeded(400, "r", last=True),
     "nothing": Succeeded(0),
     "retryable": Declined(retryable=True, code="LOW"),
     "final": Declined(retryable=False, code="GONE"),
@@ -284,3 +296,8 @@ def test_every_event_in_every_state_of_a_card(event: str, state: State, expected
 def test_every_event_in_every_state_of_an_order(event: str) -> None:
     expected = {(e, s): cell for e, s, cell in rows(CARD_TABLE)} | {(e, s): cell for e, s, cell in rows(ORDER_TABLE)}
     assert {s: what_follows(event, s, ORDER) for s in State} == {s: expected[event, s] for s in State}
+
+
+@pytest.mark.parametrize(("event", "state", "expected"), rows(PARTS_TABLE))
+def test_what_is_collected_in_parts(event: str, state: State, expected: str) -> None:
+    assert what_follows(event, state, replace(CARD, partial_debit=True)) == expected

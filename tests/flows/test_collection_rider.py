@@ -243,8 +243,8 @@ async def test_a_debit_whose_rider_has_not_signed_goes_on_by_itself_once_he_has(
             await bench.connection.execute(
                 "INSERT INTO hold (session_key, slot, operator_no, session_id, agreement_no, account_no, tariff_id,"
                 " state, reason, refusal, cap_minor, currency, provider_key, requested_at, updated_at)"
-                " SELECT session_key, slot, operator_no, session_id, agreement_no, account_no, 't', $2, 'agreement_pending',"
-                " 'rules', 1, 'CNY', 'OLD', created_at, created_at FROM debit WHERE ride_no = $1",
+                " SELECT session_key, slot, operator_no, session_id, agreement_no, account_no, 't', $2,"
+                " 'agreement_pending', 'rules', 1, 'CNY', 'OLD', created_at, created_at FROM debit WHERE ride_no = $1",
                 ride.ride_no,
                 before,
             )

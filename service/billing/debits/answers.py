@@ -7,7 +7,7 @@ from datetime import datetime
 from msgspec.structs import replace
 
 from service.billing.debits import dunning
-from service.billing.debits.money import ENDED, LIVE, Step, close_confirmed, take_money
+from service.billing.debits.money import ENDED, LIVE, Step, close_confirmed, ended_short, falls_short, take_money
 from service.billing.debits.state import Debit, State, Terms, waits_for_hold
 from service.billing.outcomes import (
     Accepted,
@@ -189,8 +189,10 @@ def _paid_or_unknown(debit: Debit, outcome: Succeeded, now: datetime, terms: Ter
         return _told_nothing(debit, "succeeded with no amount", now), ()
     before = debit.paid_minor
     debit, effects = take_money(debit, debit.provider_key, outcome, now, terms)
-    if debit.paid_minor == before and debit.state is State.PENDING:  # A part that was known: it goes on.
-        debit = _poll_again(debit, outcome, now)
+    if debit.paid_minor == before and falls_short(debit, outcome, terms):
+        debit = ended_short(debit)
+    elif debit.paid_minor == before and debit.state in (State.PENDING, State.NEEDS_RIDER):
+        debit = _poll_again(debit, outcome, now)  # A part that was known: it goes on.
     elif debit.paid_minor == before and debit.state in LIVE:
         debit = accepted(debit, outcome.provider_ref, now)
     return debit, effects

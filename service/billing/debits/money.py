@@ -38,7 +38,27 @@ def take_money(debit: Debit, key: str, told: Succeeded, now: datetime, terms: Te
         excess = more if debit.state in ENDED else debit.paid_minor - debit.amount_minor
         twice, refunds = _twice(debit, excess, now, terms)
         return twice, (posted, *refunds)
-    return _received(debit, now, terms), (posted,)
+    return _received(debit, key, told, now, terms), (posted,)
+
+
+def falls_short(debit: Debit, told: Succeeded, terms: Terms) -> bool:
+    """Whether less was taken under the present key than it asks for, and no more will be: where nothing is collected in
+    parts, or the provider says so. While he is asked to lower it, it may be what it was lowered to."""
+    whole_at_once = told.last or not terms.capabilities.partial_debit
+    taken = taken_minor(debit, debit.provider_key)
+    open_yet = debit.state in (*LIVE, State.NEW, State.RETRY_WAIT, State.NEEDS_RIDER) and debit.lowering_to is None
+    return open_yet and whole_at_once and 0 < taken < debit.asked_minor
+
+
+def ended_short(debit: Debit) -> Debit:
+    """The debit whose present key has brought all that it will, which is less than it asked for: settled where no more
+    is owed; else something has changed the amount that was not us, and a person must look."""
+    if debit.paid_minor + debit.excess_minor == debit.amount_minor:
+        again = debit.net_again or debit.excess_minor > 0
+        return replace(debit, state=State.SETTLED, amount_minor=debit.paid_minor, excess_minor=0, net_again=again)
+    taken = taken_minor(debit, debit.provider_key)
+    reason = f"{taken} of {debit.asked_minor} taken, and its number brings no more"
+    return replace(debit, state=State.MANUAL, reason=reason, due_at=None)
 
 
 def taken_minor(debit: Debit, key: str) -> int:
@@ -107,8 +127,10 @@ def _raised(receipts: tuple[Receipt, ...], known: Receipt | None, raised: Receip
     return (*(receipt for receipt in receipts if receipt is not known), raised)
 
 
-def _received(debit: Debit, now: datetime, terms: Terms) -> Debit:
+def _received(debit: Debit, key: str, told: Succeeded, now: datetime, terms: Terms) -> Debit:
     """Money came, not more than is owed. The order in which it came under several keys makes no difference."""
+    if key == debit.provider_key and falls_short(debit, told, terms):
+        return ended_short(debit)
     whole = debit.paid_minor == debit.amount_minor
     brought = taken_minor(debit, debit.provider_key)
     if debit.state not in LIVE or (whole and brought >= debit.asked_minor):
