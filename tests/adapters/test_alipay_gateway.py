@@ -100,6 +100,7 @@ async def test_a_debit_is_sent_as_it_was_signed(gateway: Double, zhima: Provider
         (Canned({"code": "10000", **TAKEN, "out_trade_no": "ZMCB1"}), Unknown("the answer is about another number")),
         (Canned({"code": "10000", **TAKEN, "trade_no": 7}), Unknown("the answer has another shape")),
         (Canned({**TAKEN}), Unknown("code")),
+        (Canned({"code": "10000", **TAKEN, "total_amount": "10.00"}), Conflict("total_amount 10.00")),
         (Canned({"code": "10000", **TAKEN, "async_pay_apply_status": "P"}), Unknown("async_pay_apply_status P")),
         (Canned({"code": "10000", "out_trade_no": ORDER_NO}), Unknown("async_pay_apply_status missing")),
         (Canned({"code": "10000", **TAKEN, "credit_pay_mode": "novel"}), Unknown("credit_pay_mode novel")),

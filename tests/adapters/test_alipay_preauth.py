@@ -33,6 +33,7 @@ from service.billing.agreements.standing import AgreementStatus, HoldStatus
 from service.billing.outcomes import (
     Accepted,
     CapExceeded,
+    Conflict,
     Declined,
     NotFound,
     Rejected,
@@ -120,6 +121,8 @@ async def test_an_authorisation_pays_and_the_rest_is_unfrozen(gateway: Double, p
     gateway.says(QUERY, {**TRADE, "out_trade_no": "K3Y", "trade_status": "WAIT_BUYER_PAY"})
     ref = msgspec.structs.replace(REF, hold=request.hold)
     assert await preauth.get_debit(ref) == Declined(True, "WAIT_BUYER_PAY")
+    other = msgspec.structs.replace(ref, amount_minor=1000)
+    assert await preauth.get_debit(other) == Conflict("total_amount 12.34")
     for changed, outcome in (
         ({"rest_amount": "12.33"}, CapExceeded(1233)),
         ({"order_status": "CLOSED"}, Declined(False, "AUTH_CLOSED")),

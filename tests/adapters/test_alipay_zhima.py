@@ -162,6 +162,13 @@ async def test_an_order_is_finished_or_cancelled_and_looked_at_when_it_can_not_b
     ("trade", "on_order", "own"),
     [
         ({"trade_status": "WAIT_BUYER_PAY"}, Accepted("2026"), NeedsRider("WAIT_BUYER_PAY")),
+        ({"trade_status": "WAIT_BUYER_PAY", "total_amount": ""}, Accepted("2026"), NeedsRider("WAIT_BUYER_PAY")),
+        (
+            {"trade_status": "WAIT_BUYER_PAY", "total_amount": "10.00"},
+            Conflict("total_amount 10.00"),
+            Conflict("total_amount 10.00"),
+        ),
+        ({"trade_status": "TRADE_SUCCESS", "total_amount": "10.00"}, Succeeded(1000, "2026"), Succeeded(1000, "2026")),
         ({"trade_status": "TRADE_SUCCESS"}, Succeeded(1234, "2026"), Succeeded(1234, "2026")),
         ({"trade_status": "TRADE_FINISHED"}, Succeeded(1234, "2026"), Succeeded(1234, "2026")),
         ({"trade_status": "TRADE_CLOSED"}, Closed("TRADE_CLOSED"), Closed("TRADE_CLOSED")),

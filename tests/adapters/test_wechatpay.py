@@ -168,18 +168,27 @@ async def test_a_conflict_is_none_when_the_order_was_completed_so(
         (PAYING | {"collection": {"state": "WAIT_PAY"}}, Accepted()),
         (PAYING | {"collection": {"state": "QUANTUM"}}, Unknown("collection.state QUANTUM")),
         (PAYING | {"total_amount": 1235}, Conflict("total_amount 1235")),
-        (PAYING | {"total_amount": 1000}, Accepted()),
-        (paid(DETAIL), Succeeded(1234, "4200", (Part("4200", 1234),))),
+        (PAYING | {"total_amount": 1000}, Conflict("total_amount 1000")),
+        ({"state": "DOING", "state_description": "MCH_COMPLETE"}, Accepted()),  # No amount is told.
+        (paid(DETAIL), Succeeded(1234, "4200", (Part("4200", 1234),), last=True)),
         (
             paid(DETAIL, DETAIL),
-            Succeeded(1234, "4200", (Part("4200", 1234),)),
+            Succeeded(1234, "4200", (Part("4200", 1234),), last=True),
         ),  # A payment is one payment, however often it is told.
         (paid(DETAIL | {"amount": 234}, state="DOING", paying=1000), Succeeded(234, "4200", (Part("4200", 234),))),
         (
             paid(DETAIL | {"amount": 234}, DETAIL | {"amount": 1000, "transaction_id": "4201"}),
-            Succeeded(1234, "4200", (Part("4200", 234), Part("4201", 1000))),
+            Succeeded(1234, "4200", (Part("4200", 234), Part("4201", 1000)), last=True),
         ),
-        (paid(DETAIL | {"paid_type": "QUANTUM"}), Succeeded(1234, "4200", (Part("4200", 1234),))),
+        (
+            paid(DETAIL | {"amount": 1000}, total=1000),  # Lowered at the merchant platform, and paid.
+            Succeeded(1000, "4200", (Part("4200", 1000),), last=True),
+        ),
+        (
+            paid(DETAIL | {"amount": 234}, {"amount": 1000, "paid_type": "MCH"}),
+            Succeeded(234, "4200", (Part("4200", 234),), last=True),
+        ),
+        (paid(DETAIL | {"paid_type": "QUANTUM"}), Succeeded(1234, "4200", (Part("4200", 1234),), last=True)),
         (paid(DETAIL | {"paid_type": "MCH", "transaction_id": ""}), Closed("PAID_ELSEWHERE")),
         (paid(DETAIL | {"paid_type": "MCH"}), Closed("PAID_ELSEWHERE")),
         (paid(DETAIL | {"transaction_id": ""}), Unknown("paid, without saying how")),
@@ -225,7 +234,7 @@ async def test_what_waits_for_payment_is_lowered_and_never_to_nothing(wechat: Do
     for order, meaning in (
         (PAYING | {"total_amount": 1000}, Accepted()),
         (PAYING, Unknown("code INVALID_REQUEST_271316657")),
-        (paid(DETAIL), Succeeded(1234, "4200", (Part("4200", 1234),))),
+        (paid(DETAIL), Succeeded(1234, "4200", (Part("4200", 1234),), last=True)),
         ({"state": "REVOKED"}, Closed("REVOKED")),
     ):
         wechat.order(**order)

@@ -134,6 +134,9 @@ async def test_each_refusal_of_a_payment(wechat: Double, score: Provider, code: 
         ({"trade_state": "SUCCESS"}, Succeeded(1234, "4200")),
         ({"trade_state": "REFUND"}, Succeeded(1234, "4200")),
         ({"trade_state": "NOTPAY"}, NeedsRider("NOTPAY")),
+        ({"trade_state": "NOTPAY", "amount": None}, NeedsRider("NOTPAY")),
+        ({"trade_state": "NOTPAY", "amount": {"total": 1000}}, Conflict("total 1000")),
+        ({"trade_state": "SUCCESS", "amount": {"total": 1000}}, Succeeded(1000, "4200")),
         ({"trade_state": "USERPAYING"}, NeedsRider("USERPAYING")),
         ({"trade_state": "PAYERROR"}, NeedsRider("PAYERROR")),
         ({"trade_state": "CLOSED"}, Closed("CLOSED")),
@@ -253,7 +256,7 @@ async def test_what_can_never_be_given_back_is_not_asked_about_for_ever(
 async def test_an_order_paid_in_parts_tells_each_payment(wechat: Double, score: Provider) -> None:
     wechat.order(**paid(DETAIL | {"amount": 234}, DETAIL | {"amount": 1000, "transaction_id": "4201"}))
     told = await score.get_debit(BACK.debit)
-    assert told == Succeeded(1234, "4200", (Part("4200", 234), Part("4201", 1000)))
+    assert told == Succeeded(1234, "4200", (Part("4200", 234), Part("4201", 1000)), last=True)
 
 
 async def test_pay_score_itself_records_how_riders_pay(score: Provider) -> None:

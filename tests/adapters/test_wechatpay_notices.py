@@ -64,13 +64,13 @@ def told(
 @pytest.mark.parametrize(
     ("event", "resource", "about", "key", "answer"),
     [
-        ("PAYSCORE.USER_PAID", PAID, "debit", "H0LD", Succeeded(1234, "4200", (Part("4200", 1234),))),
+        ("PAYSCORE.USER_PAID", PAID, "debit", "H0LD", Succeeded(1234, "4200", (Part("4200", 1234),), last=True)),
         (
             "PAYSCORE.USER_PAID",
             ORDER | paid(DETAIL, DETAIL),
             "debit",
             "H0LD",
-            Succeeded(1234, "4200", (Part("4200", 1234),)),
+            Succeeded(1234, "4200", (Part("4200", 1234),), last=True),
         ),
         (
             "PAYSCORE.USER_PAID",

@@ -17,8 +17,9 @@ from sandbox_peer import peer
 from wechatpay_peer import Merchant, merchant_at
 
 from service.adapters.providers import Providers
-from service.adapters.providers.port import Provider
+from service.adapters.providers.port import DebitRef, HoldRef, Provider
 from service.billing.debits.events import PaidElsewhere
+from service.billing.outcomes import Accepted
 from service.flows.collection import Collection
 from service.flows.disputes import Disputes, announced
 from service.flows.holds import Holds
@@ -142,6 +143,20 @@ async def test_a_rider_who_complains_before_he_has_paid_is_neither_reminded_nor_
         assert await shop.standing(ride) == ("settled", "resolved", False, 0)
         assert await shop.bench.connection.fetchval("SELECT count(*) FROM dispute_unheard") == 0
         await shop.books_agree()
+
+
+async def test_an_order_that_is_lowered_at_the_merchant_platform_is_for_people_to_decide(
+    database_url: str, tmp_path: Path
+) -> None:
+    """It will bring what it says there, and never what we have asked for."""
+    async with wechat(database_url, tmp_path) as shop:
+        ride = await shop.ride()
+        await shop.go_on(6, timedelta(minutes=1))
+        key = (await shop.there(ride))["key"]
+        lowered = DebitRef("K", PRICE, "CNY", hold=HoldRef(key))
+        assert isinstance(await shop.merchant.provider.reduce_debit(lowered, PRICE - 100), Accepted)
+        await shop.go_on(2, timedelta(days=1))
+        assert await shop.bench.states(ride) == [("manual", PRICE, 0)]
 
 
 async def test_wechat_pay_is_told_that_an_order_was_paid_elsewhere_and_never_collects_it(

@@ -78,7 +78,9 @@ class AlipayAccount:
         number, trade = await self._payable(debit)
         if not isinstance(trade, wire.TradeView):
             return codes.of_query(trade)
-        outcome = self._meaning(trade, self._rider_pays() if number == second(debit) else self._unpaid(debit))
+        waiting = self._rider_pays() if number == second(debit) else self._unpaid(debit)
+        waiting = wire.another_amount(trade.total_amount, debit.amount_minor) or waiting
+        outcome = self._meaning(trade, waiting)
         return Accepted(trade.trade_no or None) if outcome == Accepted() else outcome
 
     async def reduce_debit(self, debit: DebitRef, amount_minor: int) -> Outcome:

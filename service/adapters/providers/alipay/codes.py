@@ -149,7 +149,7 @@ UNVERIFIED_NOT_THERE = frozenset(
 UNVERIFIED_AGREEMENT_OVER = frozenset({"AGREEMENT_INVALID", "CREDIT_AGREEMENT_INVALID"})
 """unverified: an order on an agreement that the rider has ended. As above."""
 UNVERIFIED_REFUSED_NOW = frozenset({"RISK_REFUSED", "ZM_ORDER_RISK_REJECT", "OVER_LIMIT_ORDER_COUNT"})
-"""unverified: Zhima admits no order for this rider today, as it assesses him, or while so many are under way. As above."""
+"""unverified: Zhima admits no order for this rider today (as it assesses him; too many are under way). As above."""
 UNVERIFIED_REFUSED = frozenset({"USER_NOT_ADMITTED"})
 """unverified: Zhima admits this rider to no order of the service. As above."""
 

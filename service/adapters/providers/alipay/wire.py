@@ -11,7 +11,7 @@ import msgspec
 
 from service.billing.agreements.standing import AgreementStatus, HoldStatus, HoldStatusState
 from service.billing.money import MoneyError, exponent, format_amount, parse_decimal
-from service.billing.outcomes import Accepted, Closed, Outcome, Rejected, Succeeded, Unknown
+from service.billing.outcomes import Accepted, Closed, Conflict, Outcome, Rejected, Succeeded, Unknown
 
 CURRENCY = "CNY"
 """What Alipay's mainland products collect."""
@@ -179,6 +179,13 @@ def order_status(view: OrderView) -> HoldStatus | Unknown:
     return HoldStatus(state, view.credit_biz_order_id)
 
 
+def another_amount(total: str, asked_minor: int) -> Conflict | None:
+    """What it means that a trade which is not paid yet is over another amount than we ask for: its number was used by
+    something else, in the time that a restored database lost, say. Where Alipay tells none, nothing."""
+    told = minor(total) if total else None
+    return Conflict(f"total_amount {total}") if told not in (None, asked_minor) else None
+
+
 def debit_outcome(view: TradeView, waiting: Outcome, credit_pay_modes: tuple[str, ...]) -> Outcome:
     """What a trade says about its debit; `waiting` is what an unpaid one means.
 
@@ -204,7 +211,7 @@ def succeeded(total: str, trade_no: str, mode: str, credit_pay_modes: tuple[str,
     return Succeeded(amount, trade_no or None) if amount else Unknown("paid, with an amount that can't be read")
 
 
-def accepted(view: PayView, credit_pay_modes: tuple[str, ...]) -> Accepted | Unknown:
+def accepted(view: PayView, asked_minor: int, credit_pay_modes: tuple[str, ...]) -> Accepted | Conflict | Unknown:
     """What Alipay says to a debit that it collects by itself: at best that it was taken on.
 
     Source: AlipayTradePayResponse.async_pay_apply_status ("S：受理成功…；其它：受理结果未知").
@@ -213,4 +220,4 @@ def accepted(view: PayView, credit_pay_modes: tuple[str, ...]) -> Accepted | Unk
         return Unknown(f"credit_pay_mode {view.credit_pay_mode}")
     if view.async_pay_apply_status != "S":
         return Unknown(f"async_pay_apply_status {view.async_pay_apply_status or 'missing'}")
-    return Accepted(view.trade_no or None)
+    return another_amount(view.total_amount, asked_minor) or Accepted(view.trade_no or None)

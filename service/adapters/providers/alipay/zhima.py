@@ -150,7 +150,7 @@ class ZhimaProvider(AlipayAccount):
         if isinstance(answer, wire.PayView):
             if answer.out_trade_no not in ("", number):
                 return wire.ANOTHER_NUMBER
-            return wire.accepted(answer, self._settings.credit_pay_modes)
+            return wire.accepted(answer, request.amount_minor, self._settings.credit_pay_modes)
         outcome = await self._refused(answer, number, request.attempt) if isinstance(answer, Problem) else answer
         return await self._capped(request.hold) if outcome == CapExceeded() else outcome
 

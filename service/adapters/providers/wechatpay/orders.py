@@ -134,14 +134,15 @@ class Orders:
         return await self._not_completed(hold, request, answer) if isinstance(answer, Problem) else answer
 
     async def get_debit(self, hold: HoldRef, debit: DebitRef) -> Outcome:
-        """What the order says. One that waits for more than we ask for was completed by something else."""
+        """What the order says. One that waits for another amount than we have asked for was completed, or lowered, by
+        something else: in the time that a restored database lost, at the merchant platform. (What we lower ourselves is
+        asked to be lowered until it is answered, and not asked about meanwhile.)"""
         order = await self.order(hold)
         if not isinstance(order, wire.OrderView):
             return codes.of_query(order)
         outcome = wire.debit_outcome(order)
-        if isinstance(outcome, Accepted) and order.total_amount is not None and order.total_amount > debit.amount_minor:
-            return Conflict(f"total_amount {order.total_amount}")
-        return outcome
+        another = order.total_amount not in (None, debit.amount_minor)
+        return Conflict(f"total_amount {order.total_amount}") if outcome == Accepted() and another else outcome
 
     async def reduce(self, hold: HoldRef, amount_minor: int) -> Outcome:
         """Lowers what waits for payment (修改订单金额: 只能下调); whether it can be lowered to 0 no source says."""

@@ -18,6 +18,7 @@ from service.adapters.providers.wechatpay.settings import WechatPaySettings
 from service.billing.agreements.standing import AgreementStatus
 from service.billing.outcomes import (
     Closed,
+    Conflict,
     MiniProgram,
     NeedsRider,
     NotFound,
@@ -79,7 +80,11 @@ class Payments:
             return codes.of_query(codes.outcome(answer))
         if not isinstance(answer, wire.PaymentView):
             return codes.of_query(answer)
-        return wire.payment_outcome(answer) if answer.out_trade_no == debit.key else wire.ANOTHER_NUMBER
+        if answer.out_trade_no != debit.key:
+            return wire.ANOTHER_NUMBER
+        outcome, total = wire.payment_outcome(answer), answer.amount.total if answer.amount else 0
+        another = isinstance(outcome, NeedsRider) and total not in (0, debit.amount_minor)
+        return Conflict(f"total {total}") if another else outcome
 
     async def close(self, debit: DebitRef) -> Outcome:
         """Closes a payment that was not made."""

@@ -293,7 +293,7 @@ def _collected(order: OrderView, unpaid: Outcome) -> Outcome:
     elsewhere = any(detail.paid_type == ELSEWHERE for detail in got.details or ())
     if taken:
         parts = tuple(Part(transaction_id, amount) for transaction_id, amount in taken.items())
-        return Succeeded(sum(taken.values()), parts[0].provider_ref, parts)
+        return Succeeded(sum(taken.values()), parts[0].provider_ref, parts, last=order.state == "DONE")
     if elsewhere and order.state == "DONE":
         return Closed("PAID_ELSEWHERE")
     if got.paid_amount > 0 or got.state == "USER_PAID":
