@@ -11,6 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, cast
 
+import pytest
 from builders import Ride
 from collecting_bench import Bench, open_bench
 from sandbox_peer import peer
@@ -145,8 +146,9 @@ async def test_a_rider_who_complains_before_he_has_paid_is_neither_reminded_nor_
         await shop.books_agree()
 
 
+@pytest.mark.parametrize("paid", [False, True])
 async def test_an_order_that_is_lowered_at_the_merchant_platform_is_for_people_to_decide(
-    database_url: str, tmp_path: Path
+    database_url: str, tmp_path: Path, *, paid: bool
 ) -> None:
     """It will bring what it says there, and never what we have asked for."""
     async with wechat(database_url, tmp_path) as shop:
@@ -155,8 +157,11 @@ async def test_an_order_that_is_lowered_at_the_merchant_platform_is_for_people_t
         key = (await shop.there(ride))["key"]
         lowered = DebitRef("K", PRICE, "CNY", hold=HoldRef(key))
         assert isinstance(await shop.merchant.provider.reduce_debit(lowered, PRICE - 100), Accepted)
+        if paid:  # Before anybody asks.
+            await shop.merchant.pays(key)
         await shop.go_on(2, timedelta(days=1))
-        assert await shop.bench.states(ride) == [("manual", PRICE, 0)]
+        assert await shop.bench.states(ride) == [("manual", PRICE, PRICE - 100 if paid else 0)]
+        await shop.books_agree()
 
 
 async def test_wechat_pay_is_told_that_an_order_was_paid_elsewhere_and_never_collects_it(
