@@ -18,7 +18,7 @@ from service.lab.provider.signatures import new_key, public_half
 from service.lab.provider.wechatpay.signing import pub_key_id
 from service.lab.riders import Hands, RiderError
 
-FaceName = Literal["zhima", "preauth", "wechatpay"]
+FaceName = Literal["zhima", "preauth", "wechatpay", "wechatpay, confirmed"]
 ADDRESS = "http://provider.invalid"
 API_V3_KEY = "k" * 32
 
@@ -34,12 +34,14 @@ class AtFace(NamedTuple):
 def at_face(face: FaceName, number: int, account_id: str, url: str) -> AtFace:
     """The `number`th account of a world; all worlds share their keys, which take a while to make."""
     ours, theirs = _key("OURS"), _key("THEIRS")
-    if face == "wechatpay":
+    if face in ("wechatpay", "wechatpay, confirmed"):
         mchid, appid, service_id = f"19{number:08d}", "wxd678efh567hg6787", f"{10**29 + 1}"
         known = WeChatMerchant(
             mchid, appid, service_id, "1DDE55AD", public_half(ours), API_V3_KEY, public_key_mode=True
         )
-        account = Account(account_id, terms=TERMS[face], face=face, notify_url=url, wechatpay=known, keys=(theirs,))
+        account = Account(
+            account_id, terms=TERMS["wechatpay"], face="wechatpay", notify_url=url, wechatpay=known, keys=(theirs,)
+        )
         at_wechat = {
             "mchid": mchid,
             "appid": appid,
@@ -47,7 +49,7 @@ def at_face(face: FaceName, number: int, account_id: str, url: str) -> AtFace:
             "merchant_serial_no": known.serial_no,
             "notify_url": url,
             "service_introduction": "Ride",
-            "need_user_confirm": False,
+            "need_user_confirm": face == "wechatpay, confirmed",
             "merchant_private_key_env": _told("OURS", ours),
             "api_v3_key_env": _told("V3", API_V3_KEY),
             "api_v2_key_env": _told("V2", "v" * 32),

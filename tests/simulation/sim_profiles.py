@@ -21,7 +21,7 @@ class Profile(msgspec.Struct, frozen=True):
     name: str
     capabilities: Capabilities
     terms: dict[str, Any] = {}
-    face: Literal["sandbox", "zhima", "preauth", "wechatpay"] = "sandbox"
+    face: Literal["sandbox", "zhima", "preauth", "wechatpay", "wechatpay, confirmed"] = "sandbox"
 
 
 MONTH = timedelta(days=30)
@@ -85,6 +85,11 @@ PROFILES = (
     Profile("Zhima", Capabilities(hold_needed=True), face="zhima"),
     Profile("Alipay pre-authorisation", Capabilities(hold_needed=True, hold_confirmed_by_rider=True), face="preauth"),
     Profile("WeChat Pay", Capabilities(hold_needed=True), face="wechatpay"),
+    Profile(  # Its default, need_user_confirm.
+        "WeChat Pay, each order confirmed",
+        Capabilities(hold_needed=True, hold_confirmed_by_rider=True),
+        face="wechatpay, confirmed",
+    ),
 )  # fmt: skip
 
 
