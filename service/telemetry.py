@@ -60,7 +60,9 @@ NOTIFICATIONS = Counter(
     "farebox_notifications_total", "Notifications of payment providers, by what became of them", ["account", "result"]
 )
 ACCOUNT_USABLE = Gauge(
-    "farebox_account_usable", "0 while a merchant account's provider refuses its credentials or settings", ["account"]
+    "farebox_account_usable",
+    "0 while a merchant account's provider refuses its credentials, its settings or some of its calls",
+    ["account"],
 )
 PARKED_AGE = Gauge("farebox_parked_oldest_seconds", "Business seconds since the oldest parked ride's first event")
 WATCHED = Gauge("farebox_watched_rides", "Rides that will be looked at again by themselves, by kind", ["kind"])

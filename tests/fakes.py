@@ -21,8 +21,10 @@ from service.adapters.providers.port import (
 from service.billing.agreements.standing import HoldAnswer, HoldStatus
 from service.billing.capabilities import Capabilities
 from service.billing.outcomes import (
+    BARRED_FOR,
     Accepted,
     AlreadyDone,
+    Barred,
     Closed,
     Conflict,
     Declined,
@@ -51,7 +53,8 @@ class FakeProvider:
     """Takes money once per key, remembers everything. `faults` are used up one by one, by key, else by "*".
 
     lost: the answer is lost, before or after the money moved · killed: our process dies then · short: no balance ·
-    accepted: pending until `collect` · slow: waits for `gate`. `conflicts` are refunds' keys that stand for others.
+    accepted: pending until `collect` · slow: waits for `gate`. `conflicts` are refunds' keys that stand for others,
+    `forbidden` the calls that we are not permitted.
     """
 
     def __init__(self, account_no: int, capabilities: Capabilities | None = None) -> None:
@@ -64,6 +67,7 @@ class FakeProvider:
         self.given: dict[str, int] = {}
         self.records: dict[str, str] = {}
         self.conflicts: set[str] = set()
+        self.forbidden: set[str] = set()
         self.holds: dict[str, HoldStatus] = {}
         self.next_hold: HoldAnswer = HoldStatus("open", "hold-ref", 100_000)
         self.calls: list[tuple[str, str]] = []
@@ -73,6 +77,8 @@ class FakeProvider:
 
     async def debit(self, request: DebitRequest) -> Outcome:
         self._called("debit", request.key)
+        if "debit" in self.forbidden:
+            return Barred(BARRED_FOR, "PERMISSION_MISSING")
         fault = self._fault(request.key)
         request = replace(request, attempt=1, provider_ref=None)  # They say how often, not what.
         if request.key in self.asked and self.asked[request.key] != request:

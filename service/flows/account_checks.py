@@ -3,29 +3,66 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Literal, Protocol, TypeVar
 
 import msgspec
 
 from service.adapters.postgres.agreements import OwnedAccount
 from service.adapters.providers import Providers
 from service.adapters.providers.secrets import AccountSettingsError
-from service.billing.outcomes import Barred, Outcome, Postponed, Unknown, Unreachable
+from service.billing.outcomes import BARRED_FOR, Barred, Outcome, Postponed, Unknown, Unreachable
 from service.flows.accounts import merchant_account
 
+A = TypeVar("A")
 CHECK_SECONDS = 10.0
 """How long a provider may take to say whether he knows us (machine's clock)."""
 AT_ONCE = 32
 
 
+class Accounts(Protocol):
+    """Who knows which accounts may be called now, and wants to hear what their providers say of us."""
+
+    def usable(self, account_no: int) -> bool:
+        """Whether the account may be called: its provider does not refuse it, as far as is known."""
+
+    def heard(self, account_no: int, answer: object) -> None:
+        """A call of the account was answered so."""
+
+
+class Unwatched:
+    """Every account may be called, whatever was answered: of who makes few calls, and ends."""
+
+    def usable(self, account_no: int) -> bool:
+        """See `Accounts`."""
+        return True
+
+    def heard(self, account_no: int, answer: object) -> None:
+        """See `Accounts`."""
+
+
+UNWATCHED = Unwatched()
+REFUSED = Barred(BARRED_FOR, "ACCOUNT_REFUSED", "the account is refused by its provider")
+"""The answer to a call that is not made."""
+
+
+async def let_in(accounts: Accounts, account_no: int, call: Callable[[], Awaitable[A]]) -> A | Barred:
+    """Makes a call of an account and hears its answer; where the account may not be called it is REFUSED."""
+    if not accounts.usable(account_no):
+        return REFUSED
+    answer = await call()
+    accounts.heard(account_no, answer)
+    return answer
+
+
 class Finding(msgspec.Struct, frozen=True):
-    """How an account stands at its provider: `good`, `refused` (credentials or settings; `says` names what), or
-    `silent`: nobody answered as a provider does, which says nothing about the credentials."""
+    """How an account stands at its provider: `good`, `refused` (credentials or settings; `says` names what), `limited`
+    (the credentials are good, and some calls are refused because of who asks; `says` names which), or `silent`: nobody
+    answered as a provider does, which says nothing about the credentials."""
 
     name: str
     provider: str
-    verdict: Literal["good", "refused", "silent"]
+    verdict: Literal["good", "refused", "limited", "silent"]
     says: str = ""
 
 

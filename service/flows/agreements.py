@@ -13,6 +13,7 @@ import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
+from functools import partial
 
 from msgspec.structs import replace
 
@@ -40,6 +41,7 @@ from service.billing.debits.dunning import calendar
 from service.billing.facts import encode_fact
 from service.billing.keys import session_key_bytes, slot_of
 from service.billing.outcomes import NotFound, Postponed, Unknown
+from service.flows.account_checks import UNWATCHED, Accounts, let_in
 from service.flows.accounts import merchant_account
 from service.flows.admission import Admission
 from service.flows.agreement_replies import (
@@ -68,7 +70,10 @@ PAGE_MAX = 200
 class Agreements:
     """Agreements of every operator. `now` is the business clock, `machine_now` rules leases."""
 
-    def __init__(self, database: Database, providers: Providers, now: Clock, machine_now: Clock) -> None:
+    def __init__(
+        self, database: Database, providers: Providers, now: Clock, machine_now: Clock, accounts: Accounts = UNWATCHED
+    ) -> None:
+        self._accounts = accounts
         self._database = database
         self._providers = providers
         self._now = now
@@ -229,7 +234,8 @@ class Agreements:
         provider = self._providers.of(merchant_account(row.account))
         try:
             async with asyncio.timeout(CALL_WITHIN.total_seconds()):
-                answer = await _call(provider, row, return_url)
+                account_no = row.account.account_no
+                answer = await let_in(self._accounts, account_no, partial(_call, provider, row, return_url))
         except TimeoutError:
             answer = Unknown("timeout")
         return await self._keep(row, answer)

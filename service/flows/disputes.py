@@ -10,12 +10,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
+from functools import partial
 
 from service.adapters.postgres import Database
 from service.adapters.postgres.disputes import DisputeQuestion, DisputeStore
 from service.adapters.providers import Providers
 from service.adapters.providers.port import DisputeAnswer, DisputeStatus
 from service.billing.outcomes import Postponed, Unknown
+from service.flows.account_checks import UNWATCHED, Accounts, let_in
 from service.flows.accounts import merchant_account
 from service.flows.clock import Clock
 from service.flows.each import each
@@ -47,7 +49,16 @@ async def announced(database: Database, account_no: int, number: str, now: datet
 class Disputes:
     """Announced disputes of every account. `now` is the business clock, `machine_now` rules leases."""
 
-    def __init__(self, database: Database, providers: Providers, hear: Hear, now: Clock, machine_now: Clock) -> None:
+    def __init__(
+        self,
+        database: Database,
+        providers: Providers,
+        hear: Hear,
+        now: Clock,
+        machine_now: Clock,
+        accounts: Accounts = UNWATCHED,
+    ) -> None:
+        self._accounts = accounts
         self._database = database
         self._providers = providers
         self._hear = hear
@@ -94,6 +105,7 @@ class Disputes:
         provider = self._providers.of(merchant_account(question.account))
         try:
             async with asyncio.timeout(CALL_WITHIN.total_seconds()):
-                return await provider.get_dispute(question.dispute_ref)
+                ask = partial(provider.get_dispute, question.dispute_ref)
+                return await let_in(self._accounts, question.account.account_no, ask)
         except TimeoutError:
             return Unknown("timeout")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from typing import TypeAlias
 
 import msgspec
@@ -35,6 +36,8 @@ from service.billing.agreements.holds import (
 from service.billing.agreements.standing import HoldAnswer
 from service.billing.facts import encode_fact
 from service.billing.keys import session_key, slot_of
+from service.billing.outcomes import Barred
+from service.flows.account_checks import UNWATCHED, Accounts, let_in
 from service.flows.accounts import merchant_account
 from service.flows.admission import Admission
 from service.flows.clock import Clock
@@ -56,6 +59,9 @@ LEASE = timedelta(seconds=30)
 CALL_WITHIN = timedelta(seconds=10)
 HOLDS_MAX = 200
 AT_ONCE = 16
+NOT_ACCEPTED = "account_not_accepted"
+"""Why a hold is pending: the provider does not accept the merchant account now, which is for whoever runs the service
+to put right; the hold is asked for then, as long as it is wanted."""
 LookAgain: TypeAlias = Callable[[int, str, timedelta], Awaitable[object]]
 
 
@@ -79,7 +85,9 @@ class Holds:
         now: Clock,
         machine_now: Clock,
         look_again: LookAgain | None = None,
+        accounts: Accounts = UNWATCHED,
     ) -> None:
+        self._accounts = accounts
         self._database = database
         self._providers = providers
         self._now = now
@@ -109,8 +117,10 @@ class Holds:
             return reply(row)
         provider = self._providers.of(merchant_account(row.account))
         within = row.policy.answer_within
-        answer = await (open_first(provider, row, within) if first else call(provider, row, "ask", within))
-        return reply(await self._keep(row, answer, awaited=not first))
+        ask_it = partial(open_first, provider, row, within) if first else partial(call, provider, row, "ask", within)
+        answer = await self._let_in(row, ask_it)
+        told = reply(await self._keep(row, answer, awaited=not first))
+        return replace(told, reason=NOT_ACCEPTED) if isinstance(answer, Barred) and told.status == "pending" else told
 
     async def get(self, operator_no: int, session_id: str) -> HoldReply:
         """The session's hold as it is known. Raises UnknownAskError."""
@@ -228,7 +238,13 @@ class Holds:
 
     async def _step(self, row: HoldRow, step: Step) -> HoldRow:
         provider = self._providers.of(merchant_account(row.account))
-        return await self._keep(row, await call(provider, row, step, CALL_WITHIN))
+        return await self._keep(row, await self._let_in(row, partial(call, provider, row, step, CALL_WITHIN)))
+
+    async def _let_in(self, row: HoldRow, call: Callable[[], Awaitable[HoldAnswer]]) -> HoldAnswer:
+        """The provider's answer; where he has no holds nobody is called, and the account's standing is no matter."""
+        if not self._providers.of(merchant_account(row.account)).capabilities.hold_needed:
+            return await call()
+        return await let_in(self._accounts, row.account.account_no, call)
 
     # -------------------------------------------------------------- after the call
 

@@ -22,7 +22,7 @@ from service.adapters.providers.port import MerchantAccount, Provider
 from service.adapters.providers.secrets import AccountSettingsError
 from service.billing.catalog import Operator
 from service.billing.keys import session_key_bytes, slot_of
-from service.flows.account_checks import account_name
+from service.flows.account_checks import UNWATCHED, Accounts, account_name
 from service.flows.accounts import list_accounts, merchant_account
 from service.flows.agreements import Agreements
 from service.flows.clock import BusinessClock, Clock, machine_now
@@ -77,6 +77,8 @@ class Doors:
         self.knowledge = Knowledge(self.clock, 0)
         self.default_operator_no: int | None = None
         self.health = Health("serve")
+        self.watch: Accounts = UNWATCHED
+        """Which accounts may be called; whoever watches them says so before the doors are opened."""
         self.gate = Gate(
             self._find_token, machine, settings.token_seconds, rate=settings.rate, rider_rate=settings.rider_rate
         )
@@ -96,9 +98,10 @@ class Doors:
         """Makes the pools; connections are made when they are needed."""
         self.reading = await _pool(self.settings, "serve reading", self.settings.reading_connections)
         self.working = await _pool(self.settings, "serve", self.settings.working_connections)
-        self.agreements = Agreements(self.working, self.providers, self.clock.now, self.machine)
-        self.holds = Holds(self.working, self.providers, self.clock.now, self.machine, self.agreements.look_again)
-        self.collection = Collection(self.working, self.providers.by_number, self.clock.now, self.machine)
+        now, machine, watch = self.clock.now, self.machine, self.watch
+        self.agreements = Agreements(self.working, self.providers, now, machine, watch)
+        self.holds = Holds(self.working, self.providers, now, machine, self.agreements.look_again, watch)
+        self.collection = Collection(self.working, self.providers.by_number, now, machine, accounts=watch)
 
     async def close(self) -> None:
         """Lets go of the servers."""

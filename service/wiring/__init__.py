@@ -299,11 +299,12 @@ async def run_collect(process: Process) -> None:
     _look_for_cycles_seldom()
     clock, providers = BusinessClock(), Providers(sandbox=process.settings.environment == "sandbox")
     concurrency = process.settings.collect_concurrency
-    collection = Collection(database, providers.by_number, clock.now, machine_now, concurrency=concurrency)
-    holds = Holds(database, providers, clock.now, machine_now)
-    agreements = Agreements(database, providers, clock.now, machine_now)
-    disputes = Disputes(database, providers, collection.disputed, clock.now, machine_now)
     watch = AccountWatch(providers, process.health)
+    by_number, now = providers.by_number, clock.now
+    collection = Collection(database, by_number, now, machine_now, concurrency=concurrency, accounts=watch)
+    holds = Holds(database, providers, now, machine_now, accounts=watch)
+    agreements = Agreements(database, providers, now, machine_now, watch)
+    disputes = Disputes(database, providers, collection.disputed, now, machine_now, watch)
     known: dict[int, OwnedAccount] = {}
 
     await process.until_there("PostgreSQL", partial(_asked_first, database, clock))
@@ -330,7 +331,8 @@ async def run_collect(process: Process) -> None:
                 ("agreements", agreements.refresh_round, 1.0),
                 ("disputes", disputes.ask_round, 1.0),
             ):
-                tasks.create_task(process.rounds(what, partial(one_round, number), idle, IDLE_MAX))
+                let_in = partial(_while_usable, watch, number, one_round)
+                tasks.create_task(process.rounds(what, let_in, idle, IDLE_MAX))
 
         await process.until_there("PostgreSQL", look)
         tasks.create_task(process.rounds("clock and accounts", look, 1.0))
@@ -338,6 +340,11 @@ async def run_collect(process: Process) -> None:
         tasks.create_task(process.rounds("set aside", collection.aside_round, 5.0))
     await providers.close()
     await database.close()
+
+
+async def _while_usable(watch: AccountWatch, number: int, one_round: Callable[[int], Awaitable[int]]) -> int:
+    """An account's round, but for as long as its provider refuses it: then nobody is called, reminded or overdue."""
+    return await one_round(number) if watch.usable(number) else 0
 
 
 async def _asked_first(database: Database, clock: BusinessClock) -> bool:

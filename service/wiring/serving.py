@@ -68,9 +68,11 @@ async def _serve_here(process: Process) -> None:
     settings = process.settings
     doors = Doors(door_settings(settings))
     doors.health = process.health
+    watch = AccountWatch(doors.providers, process.health)
+    doors.watch = watch
     await doors.open()
     refreshing = asyncio.create_task(doors.keep_fresh())
-    watching = asyncio.create_task(AccountWatch(doors.providers, process.health).run(process, lambda: doors.accounts))
+    watching = asyncio.create_task(watch.run(process, lambda: doors.accounts))
     stopping = asyncio.create_task(process.stopping.wait())
     try:
         drain_seconds = DRAIN_SECONDS - settings.http_leave_seconds

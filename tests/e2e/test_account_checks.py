@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from service.lab.provider.mirror import terms_of
 from service.lab.provider.rows import Account
 from service.lab.servers import Servers
 
+Named = Callable[[int, list[str]], Awaitable[bool]]
 ADD = (
     "INSERT INTO merchant_account (operator_no, account_id, provider, base_url, settings, created_at)"
     " VALUES (1, $1, 'sandbox', $2, $3, now())"
@@ -87,10 +88,8 @@ async def test_an_account_that_is_refused_is_named_and_waits_until_it_is_good(in
 
             await installation.until(signed, "the good account at work")
             assert (await states())["wrong"] == "pending"
-            assert (
-                await installation.connection.fetchval("SELECT version FROM agreement WHERE agreement_id = 'wrong'")
-                == 1
-            ), "nobody was called for it"
+            version = "SELECT version FROM agreement WHERE agreement_id = 'wrong'"
+            assert await installation.connection.fetchval(version) == 1, "nobody was called for it"
             metrics = await probe(health, "/metrics")
             assert 'farebox_account_usable{account="default.wrong"} 0.0' in metrics
             assert 'farebox_account_usable{account="default.good"} 1.0' in metrics
@@ -108,3 +107,21 @@ async def test_an_account_that_is_refused_is_named_and_waits_until_it_is_good(in
             await installation.until(all_signed, "the mended account at work")
             for port in (health, http):
                 await installation.until(lambda port=port: named(port, []), "named no more")  # type: ignore[misc]  # As above.
+            await revoked_while_they_run(installation, sandbox, named, health)
+
+
+async def revoked_while_they_run(installation: Installation, sandbox: Peer, named: Named, health: int) -> None:
+    """The key of "good" is no more, which an answer tells; with the new one it is good again."""
+    terms = terms_of(Capabilities(), confirm_agreement=False)
+    await sandbox.call("PUT", "/accounts", Account("good", "another-key", terms))
+    await installation.connection.execute("UPDATE agreement SET due_at = now() WHERE agreement_id = 'good'")
+    await installation.until(lambda: named(health, ["default.good"]), "named by who was refused")
+    assert 'farebox_account_usable{account="default.good"} 0.0' in await probe(health, "/metrics")
+    state = "SELECT state FROM agreement WHERE agreement_id = 'good'"
+    assert await installation.connection.fetchval(state) == "active"
+    await installation.connection.execute(
+        "UPDATE merchant_account SET settings = jsonb_set(settings, '{api_key}', '\"another-key\"')"
+        " WHERE account_id = 'good'"
+    )
+    await installation.until(lambda: named(health, []), "good again")
+    assert 'farebox_account_usable{account="default.good"} 1.0' in await probe(health, "/metrics")

@@ -18,6 +18,7 @@ from service.billing.debits.collecting import Book, Work
 from service.billing.debits.events import Due, LeaseOver
 from service.billing.debits.refunds import Refund
 from service.billing.debits.state import Debit
+from service.flows.account_checks import UNWATCHED, Accounts
 from service.flows.clock import Clock
 from service.flows.collection.apart import Key, one_at_a_time, or_apart, set_aside
 from service.flows.collection.calls import Answer, Claim, debit_event, refund_event
@@ -35,13 +36,21 @@ WRITERS = 64
 class Collection(Planning):
     """Collection over the merchant accounts of `providers`; `now` is the business clock.
 
-    `concurrency` is the most calls that one round has under way at its provider.
+    `concurrency` is the most calls that one round has under way at its provider. What `accounts` says may not be called
+    is left alone: nothing is claimed of it, and what was claimed waits under its key.
     """
 
     def __init__(
-        self, database: Database, providers: Providers, now: Clock, machine_now: Clock, *, concurrency: int = 64
+        self,
+        database: Database,
+        providers: Providers,
+        now: Clock,
+        machine_now: Clock,
+        *,
+        concurrency: int = 64,
+        accounts: Accounts = UNWATCHED,
     ) -> None:
-        super().__init__(database, providers, now, machine_now)
+        super().__init__(database, providers, now, machine_now, accounts)
         self._concurrency = concurrency
         self._lanes: dict[int, Lane] = {}
 
@@ -86,7 +95,7 @@ class Collection(Planning):
     def _lane(self, account_no: int) -> Lane:
         if account_no not in self._lanes:
             self._lanes[account_no] = Lane(
-                account_no, self._providers[account_no], self._machine_now, self._concurrency
+                account_no, self._providers[account_no], self._machine_now, self._concurrency, self._accounts
             )
         return self._lanes[account_no]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Literal
 
 from msgspec.structs import replace
@@ -24,6 +25,7 @@ from service.billing.debits.events import (
 from service.billing.debits.refunds import REFUND_FINAL
 from service.billing.debits.state import Debit, waits_for_hold
 from service.billing.outcomes import NeedsRider, Outcome, Postponed, Prepared, Succeeded, Unknown
+from service.flows.account_checks import UNWATCHED, Accounts, let_in
 from service.flows.clock import Clock
 from service.flows.collection.calls import CALL_SECONDS, debit_ref, debit_request
 from service.flows.collection.keeping import Providers, context, keep, net_rides
@@ -56,7 +58,10 @@ class NoAnswerError(Exception):
 class Hearing:
     """Debits as people and notifications change them; `now` is the business clock."""
 
-    def __init__(self, database: Database, providers: Providers, now: Clock, machine_now: Clock) -> None:
+    def __init__(
+        self, database: Database, providers: Providers, now: Clock, machine_now: Clock, accounts: Accounts = UNWATCHED
+    ) -> None:
+        self._accounts = accounts
         self._database = database
         self._providers = providers
         self._now = now
@@ -127,7 +132,8 @@ class Hearing:
         with suppress(TimeoutError):
             async with asyncio.timeout(CONFIRM_SECONDS):
                 earlier = replace(row.debit, provider_key=key, provider_ref=None)
-                answer = await provider.get_debit(debit_ref(provider, row, earlier))
+                ask = partial(provider.get_debit, debit_ref(provider, row, earlier))
+                answer = await let_in(self._accounts, row.debit.account_no, ask)
         if isinstance(answer, Unknown | Postponed):
             raise NoAnswerError
         if not isinstance(answer, Succeeded) or answer.amount_minor != told.amount_minor:
@@ -210,7 +216,8 @@ class Hearing:
         provider = self._providers[debit.account_no]
         try:
             async with asyncio.timeout(CALL_SECONDS):
-                return await provider.request_payment(debit_request(provider, row, debit))
+                ask = partial(provider.request_payment, debit_request(provider, row, debit))
+                return await let_in(self._accounts, debit.account_no, ask)
         except TimeoutError:
             return Unknown("no answer in time")
 

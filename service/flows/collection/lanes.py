@@ -14,7 +14,8 @@ from datetime import datetime, timedelta
 from itertools import takewhile
 
 from service.adapters.providers.port import Provider
-from service.billing.outcomes import Throttled
+from service.billing.outcomes import Barred, Throttled
+from service.flows.account_checks import UNWATCHED, Accounts
 from service.flows.clock import Clock
 from service.flows.collection.calls import CALL_SECONDS, Answer, Claim, call, too_late
 
@@ -29,13 +30,24 @@ PATIENCE = 0.05
 LINGER = 0.02
 """Seconds for which answers are waited for that could share a transaction."""
 NOT_NOW = Throttled(timedelta(0))
+BARRED_MAX = 4
+"""So many answers in a row that calls of one kind are refused because of who asks, while the account is good: no more
+of that kind are made before the time is over that they wait for."""
 
 
 class Lane:
     """One account's calls; `concurrency` of them at once."""
 
-    def __init__(self, account_no: int, provider: Provider, machine_now: Clock, concurrency: int) -> None:
+    def __init__(
+        self,
+        account_no: int,
+        provider: Provider,
+        machine_now: Clock,
+        concurrency: int,
+        accounts: Accounts = UNWATCHED,
+    ) -> None:
         self.account_no = account_no
+        self._accounts = accounts
         self.quiet_until: datetime | None = None
         """Machine time before which the provider wants no calls."""
         self._provider = provider
@@ -47,6 +59,8 @@ class Lane:
         self._answers: list[Answer] = []
         self._error: BaseException | None = None
         self._stirred = asyncio.Event()
+        self._barred: dict[str, tuple[int, datetime]] = {}
+        """By kind of call: how many in a row were refused because of who asks, and until when the last one waits."""
 
     @property
     def room(self) -> int:
@@ -66,7 +80,9 @@ class Lane:
 
     @property
     def quiet(self) -> bool:
-        """Whether the provider wants no calls now."""
+        """Whether the provider wants no calls now, or none of ours."""
+        if not self._accounts.usable(self.account_no):
+            return True
         return self.quiet_until is not None and self._machine_now() < self.quiet_until
 
     def add(self, claims: Sequence[Claim]) -> None:
@@ -119,8 +135,9 @@ class Lane:
         """Begins calls while there is room at the provider; answers what is not to be called."""
         while self._waiting and len(self._calls) < self._concurrency:
             claim = self._waiting.popleft()
-            if self.quiet or claim.lease_until - self._machine_now() < SAVING + timedelta(seconds=CALL_SECONDS):
-                self._took(Answer(claim, self._not_now()))
+            late = claim.lease_until - self._machine_now() < SAVING + timedelta(seconds=CALL_SECONDS)
+            if late or self.quiet or self._shut_until(claim.work.what) is not None:
+                self._took(Answer(claim, self._not_now(claim.work.what)))
                 continue
             task = asyncio.create_task(call(self._provider, claim))
             self._calls[task] = claim, asyncio.get_running_loop().time() + CALL_SECONDS
@@ -137,10 +154,27 @@ class Lane:
         if late:
             self._fill()
 
-    def _not_now(self) -> Throttled:
-        if self.quiet_until is None:
-            return NOT_NOW
-        return Throttled(max(self.quiet_until - self._machine_now(), timedelta(0)))
+    def _shut_until(self, what: str) -> datetime | None:
+        """Until when no calls of this kind are made, None where they are."""
+        in_a_row, until = self._barred.get(what, (0, self._machine_now()))
+        return until if in_a_row >= BARRED_MAX and self._machine_now() < until else None
+
+    def _not_now(self, what: str) -> Throttled:
+        """When it is asked for again what is not called now."""
+        until = self._shut_until(what) or self.quiet_until
+        return NOT_NOW if until is None else Throttled(max(until - self._machine_now(), timedelta(0)))
+
+    def _mind(self, answer: Answer) -> None:
+        """Keeps in mind what an answer says about the calls to come."""
+        what, outcome = answer.claim.work.what, answer.outcome
+        self._accounts.heard(self.account_no, outcome)
+        if isinstance(outcome, Throttled):
+            self.quiet_until = self._machine_now() + outcome.retry_after
+        if not isinstance(outcome, Barred):
+            self._barred.pop(what, None)
+        elif self._accounts.usable(self.account_no):
+            in_a_row, _ = self._barred.get(what, (0, None))
+            self._barred[what] = in_a_row + 1, self._machine_now() + outcome.retry_after
 
     def _ended(self, task: asyncio.Task[Answer]) -> None:
         if self._calls.pop(task, None) is None or task.cancelled():
@@ -151,8 +185,7 @@ class Lane:
             self._stirred.set()
             return
         answer = task.result()
-        if isinstance(answer.outcome, Throttled):
-            self.quiet_until = self._machine_now() + answer.outcome.retry_after
+        self._mind(answer)
         self._took(answer)
         self._fill()
 

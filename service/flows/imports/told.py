@@ -11,7 +11,7 @@ from service.adapters.postgres.agreements import AgreementRow
 from service.billing.agreements.asking import AskError, ConflictingAskError, UnknownAskError
 from service.billing.agreements.signing import Agreement, answered
 from service.billing.agreements.standing import AgreementAnswer, AgreementStatus
-from service.billing.outcomes import Closed, NotFound, Postponed, Unknown
+from service.billing.outcomes import Barred, Closed, NotFound, Postponed, Unknown
 from service.flows.agreement_replies import same_content
 from service.flows.imports.lines import AgreementLine
 
@@ -89,6 +89,8 @@ def _refused(number: str, answer: AgreementAnswer) -> AskError:
             return UnknownAskError(number, f"over at the provider: {state}{f' ({code})' if code else ''}")
         case NotFound() | Closed():
             return UnknownAskError(number, "the provider knows no such agreement")
+        case Barred(code=code):
+            return UnknownAskError(number, f"the provider does not accept the account ({code}): farebox account check")
         case Postponed() | Unknown():
             return UnknownAskError(number, "the provider gave no answer: run the file again later")
         case _:
