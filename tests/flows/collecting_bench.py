@@ -13,11 +13,26 @@ from builders import MIGRATED_AT, Party, Ride, add_account, add_party, add_ride,
 from fakes import FakeProvider
 
 from service.adapters.postgres import Database
+from service.adapters.providers import Providers
 from service.adapters.providers.port import Provider
 from service.billing.capabilities import Capabilities
 from service.flows.collection import Collection
+from service.flows.holds import Holds
 
 _COUNTER = count(1)
+
+
+def only(provider: object) -> Providers:
+    """The providers of a process whose every merchant account is at this one."""
+    return cast(Providers, _OneProvider(provider))
+
+
+class _OneProvider:
+    def __init__(self, provider: object) -> None:
+        self._provider = provider
+
+    def of(self, _account: object) -> object:
+        return self._provider
 
 
 class Bench:
@@ -37,6 +52,10 @@ class Bench:
         """Another process that collects."""
         providers = {self.account_no: cast(Provider, self.provider)}
         return Collection(self.database, providers, lambda: self.now, lambda: self.machine, concurrency=8)
+
+    def holder(self) -> Holds:
+        """Another process that asks for holds and lets go of them."""
+        return Holds(self.database, only(self.provider), lambda: self.now, lambda: self.machine)
 
     @property
     def account_no(self) -> int:

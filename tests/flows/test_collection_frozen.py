@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
-from typing import cast
 
 import pytest
 from alipay_peer import merchant_at
 from builders import Ride
-from collecting_bench import Bench, assert_books_agree, open_bench
+from collecting_bench import Bench, assert_books_agree, only, open_bench
 from msgspec.structs import replace
 from sandbox_peer import peer
 
 from service.adapters.postgres.collection import CollectionStore
-from service.adapters.providers import Providers
 from service.adapters.providers.port import Provider
 from service.billing.agreements.standing import HoldStatus
 from service.billing.capabilities import Capabilities
@@ -30,16 +28,6 @@ PENDING = HoldStatus("pending", action=OpenUrl("https://confirm.invalid"))
 MINUTE = timedelta(minutes=1)
 
 
-class OneProvider:
-    """Every merchant account is the bench's."""
-
-    def __init__(self, provider: Provider) -> None:
-        self.provider = provider
-
-    def of(self, _account: object) -> Provider:
-        return self.provider
-
-
 @pytest.fixture
 async def bench(database_url: str) -> AsyncIterator[Bench]:
     async with open_bench(database_url, CONFIRMED) as it:
@@ -48,8 +36,7 @@ async def bench(database_url: str) -> AsyncIterator[Bench]:
 
 
 def holds_of(bench: Bench, provider: Provider | None = None) -> Holds:
-    at = OneProvider(provider or cast(Provider, bench.provider))
-    return Holds(bench.database, cast(Providers, at), lambda: bench.now, lambda: bench.machine)
+    return Holds(bench.database, only(provider or bench.provider), lambda: bench.now, lambda: bench.machine)
 
 
 async def go_on(bench: Bench, rounds: int = 4, provider: Provider | None = None) -> None:
@@ -142,7 +129,7 @@ async def test_who_lets_a_freeze_go_by_is_asked_for_what_he_owes_then(bench: Ben
     await go_on(bench, 2)
     assert await bench.states(ride) == [("needs_rider", 300, 0)]
     bench.provider.holds = dict.fromkeys(bench.provider.holds, HoldStatus("expired"))
-    await holds_of(bench).resolve_round(bench.account_no)
+    await bench.holder().resolve_round(bench.account_no)
     await bench.owe(ride, 2, 200)
     await go_on(bench, 3)
     [debit] = await bench.debits(ride)

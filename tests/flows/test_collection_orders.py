@@ -3,39 +3,22 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import cast
 
 import pytest
 from builders import Ride
 from collecting_bench import Bench, assert_books_agree, open_bench
-from fakes import FakeProvider, KilledError
+from fakes import KilledError
 from msgspec.structs import replace
 
 from service.adapters.postgres.holds import HoldStore
-from service.adapters.providers import Providers
 from service.billing.agreements.standing import HoldStatus
 from service.billing.capabilities import Capabilities
 from service.billing.debits.events import OperatorDecided
 from service.billing.outcomes import OpenUrl, Succeeded
-from service.flows.holds import Holds
 from service.flows.stops import What, resume, stop
 
 ORDERS = Capabilities(hold_needed=True, further_debit=False, new_key_after_decline=False, closes_unpaid=False)
 RETRYING = replace(ORDERS, provider_retries=True, nudges=True, reduces_pending=True)
-
-
-class OneProvider:
-    """Every merchant account is the bench's."""
-
-    def __init__(self, provider: FakeProvider) -> None:
-        self.provider = provider
-
-    def of(self, _account: object) -> FakeProvider:
-        return self.provider
-
-
-def holds_of(bench: Bench) -> Holds:
-    return Holds(bench.database, cast(Providers, OneProvider(bench.provider)), lambda: bench.now, lambda: bench.machine)
 
 
 async def hold_of(bench: Bench, ride: Ride) -> tuple[str, int]:
@@ -48,7 +31,7 @@ async def hold_of(bench: Bench, ride: Ride) -> tuple[str, int]:
 
 async def go_on(bench: Bench, rounds: int = 6, step: timedelta = timedelta(minutes=6)) -> None:
     """Rounds of holds and debits, and time."""
-    holds = holds_of(bench)
+    holds = bench.holder()
     for _ in range(rounds):
         await holds.resolve_round(bench.account_no)
         await holds.release_round(bench.account_no)
@@ -268,7 +251,7 @@ async def test_a_hold_that_trips_over_a_bug_of_ours_holds_up_no_other(database_u
 
         bench.provider.on_call = trip
         with pytest.raises(ZeroDivisionError):
-            await holds_of(bench).resolve_round(bench.account_no)
+            await bench.holder().resolve_round(bench.account_no)
         assert sorted([(await hold_of(bench, ride))[0] for ride in rides]) == ["open", "open", "requested"]
 
 
@@ -319,7 +302,7 @@ async def test_a_rider_who_confirms_the_hold_that_a_debit_waits_for_pays_at_once
     async with open_bench(database_url, ORDERS) as bench:
         confirm = OpenUrl("https://confirm.invalid")
         bench.provider.next_hold = HoldStatus("pending", action=confirm)
-        ride, holds = await bench.ride(await bench.party(), 300), holds_of(bench)
+        ride, holds = await bench.ride(await bench.party(), 300), bench.holder()
         await bench.collection.submit_round(bench.account_no)
         assert await bench.states(ride) == [("new", 300, 0)]
         await holds.resolve_round(bench.account_no)

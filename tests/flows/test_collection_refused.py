@@ -3,46 +3,28 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import cast
 
 import pytest
 from builders import Ride
 from collecting_bench import Bench, assert_books_agree, open_bench
-from fakes import FakeProvider
 from msgspec.structs import replace
 
 from service.adapters.postgres.holds import HoldStore
-from service.adapters.providers import Providers
 from service.billing.agreements.holds import HoldState
 from service.billing.agreements.standing import HoldAnswer, HoldStatus, Refusal
 from service.billing.capabilities import Capabilities
 from service.billing.debits.events import DebitEvent, OperatorDecided, PaidElsewhere, RetryAsked
 from service.billing.outcomes import CapExceeded, Conflict, Declined, OpenUrl, Rejected
 from service.flows.collection.hearing import HOLD_ASKED, NoPaymentError
-from service.flows.holds import Holds
 
 ORDERS = Capabilities(hold_needed=True, further_debit=False, new_key_after_decline=False, closes_unpaid=False)
 CONFIRMED = replace(ORDERS, hold_confirmed_by_rider=True, payable_apart=False)
 OPEN = HoldStatus("open", "hold-ref", 1000)
 
 
-class OneProvider:
-    """Every merchant account is the bench's."""
-
-    def __init__(self, provider: FakeProvider) -> None:
-        self.provider = provider
-
-    def of(self, _account: object) -> FakeProvider:
-        return self.provider
-
-
-def holds_of(bench: Bench) -> Holds:
-    return Holds(bench.database, cast(Providers, OneProvider(bench.provider)), lambda: bench.now, lambda: bench.machine)
-
-
 async def go_on(bench: Bench, rounds: int = 4, step: timedelta = timedelta(minutes=1)) -> None:
     for _ in range(rounds):
-        await holds_of(bench).resolve_round(bench.account_no)
+        await bench.holder().resolve_round(bench.account_no)
         await bench.collection.submit_round(bench.account_no)
         bench.pass_time(step)
 

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from datetime import timedelta
-from typing import cast
 
 import pytest
 from builders import Ride
 from collecting_bench import Bench, assert_books_agree, open_bench
-from fakes import FakeProvider, Fault, KilledError
+from fakes import Fault, KilledError
 
 from service.adapters.postgres.agreements import AgreementStore
 from service.adapters.postgres.batches import FACTS_DECODER
-from service.adapters.providers import Providers
 from service.billing.agreements import Debt
 from service.billing.agreements.standing import HoldStatus
 from service.billing.capabilities import Capabilities
@@ -21,7 +19,6 @@ from service.billing.debits import ImpossibleEventError
 from service.billing.debits.events import Resumed, RetryAsked, Suspended
 from service.billing.outcomes import AlreadyDone, OpenUrl, Succeeded
 from service.flows.collection.hearing import NoPaymentError
-from service.flows.holds import Holds
 
 KINDS = {
     "new key": Capabilities(),
@@ -187,20 +184,6 @@ async def fact_names(bench: Bench, ride: Ride) -> list[str]:
     ]
 
 
-class OneProvider:
-    """Every merchant account is the bench's."""
-
-    def __init__(self, provider: FakeProvider) -> None:
-        self.provider = provider
-
-    def of(self, _account: object) -> FakeProvider:
-        return self.provider
-
-
-def holds_of(bench: Bench) -> Holds:
-    return Holds(bench.database, cast(Providers, OneProvider(bench.provider)), lambda: bench.now, lambda: bench.machine)
-
-
 ORDERS = Capabilities(hold_needed=True, further_debit=False, new_key_after_decline=False)
 
 
@@ -220,7 +203,7 @@ async def test_a_ride_that_was_charged_without_a_hold_gets_one_first(database_ur
         await bench.collection.submit_round(bench.account_no)
         assert await bench.states(ride) == [("new", 300, 0)], "it waits"
         assert bench.provider.calls == []
-        await holds_of(bench).resolve_round(bench.account_no)
+        await bench.holder().resolve_round(bench.account_no)
         await bench.settle_down(2)
         assert await bench.states(ride) == [("settled", 300, 300)]
         [sent] = bench.provider.asked.values()
@@ -234,7 +217,7 @@ async def test_a_debit_whose_rider_has_not_signed_goes_on_by_itself_once_he_has(
     database_url: str, before: str | None
 ) -> None:
     async with open_bench(database_url, ORDERS) as bench:
-        party, holds = await bench.party(), holds_of(bench)
+        party, holds = await bench.party(), bench.holder()
         await bench.connection.execute(
             "UPDATE agreement SET state = 'pending' WHERE agreement_no = $1", party.agreement_no
         )
@@ -272,7 +255,7 @@ async def test_a_hold_that_is_refused_leaves_the_debit_to_the_rider(database_url
         ride = await bench.ride(await bench.party(), 300)
         for _ in range(3):
             await bench.collection.submit_round(bench.account_no)
-            await holds_of(bench).resolve_round(bench.account_no)
+            await bench.holder().resolve_round(bench.account_no)
             bench.pass_time(timedelta(minutes=1))
         assert [row["reason"] for row in await bench.debits(ride)] == ["the hold was refused: TOO_MANY_ORDERS"]
         debit = await bench.collection.ask_payment((ride.ride_no, 1))
@@ -285,7 +268,7 @@ async def test_a_hold_that_he_must_confirm_says_so_and_goes_on_when_he_has(datab
     async with open_bench(database_url, ORDERS) as bench:
         bench.provider.next_hold = HoldStatus("pending", action=OpenUrl("https://confirm.invalid"))
         ride = await bench.ride(await bench.party(), 300)
-        holds = holds_of(bench)
+        holds = bench.holder()
         for _ in range(3):
             await bench.collection.submit_round(bench.account_no)
             await holds.resolve_round(bench.account_no)
@@ -306,7 +289,7 @@ async def test_a_debit_that_is_suspended_while_its_hold_waits_for_the_rider_goes
 ) -> None:
     async with open_bench(database_url, ORDERS) as bench:
         bench.provider.next_hold = HoldStatus("pending", action=OpenUrl("https://confirm.invalid"))
-        ride, holds = await bench.ride(await bench.party(), 300), holds_of(bench)
+        ride, holds = await bench.ride(await bench.party(), 300), bench.holder()
         for _ in range(3):
             await bench.collection.submit_round(bench.account_no)
             await holds.resolve_round(bench.account_no)
@@ -329,7 +312,7 @@ async def test_what_he_must_approve_is_never_tried_by_us_whatever_a_notification
         key = (await bench.debits(ride))[1]["provider_key"]
         assert await bench.collection.noticed(bench.account_no, key, Succeeded(900))
         for _ in range(6):
-            await holds_of(bench).resolve_round(bench.account_no)
+            await bench.holder().resolve_round(bench.account_no)
             await bench.settle_down(1)
         assert ("get_debit", key) in bench.provider.calls
         assert ("debit", key) not in bench.provider.calls

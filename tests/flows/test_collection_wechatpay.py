@@ -9,16 +9,15 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from builders import Ride
-from collecting_bench import Bench, open_bench
+from collecting_bench import Bench, only, open_bench
 from sandbox_peer import peer
 from wechatpay_peer import Merchant, merchant_at
 
-from service.adapters.providers import Providers
-from service.adapters.providers.port import DebitRef, HoldRef, Provider
+from service.adapters.providers.port import DebitRef, HoldRef
 from service.billing.debits.events import PaidElsewhere
 from service.billing.outcomes import Accepted
 from service.flows.collection import Collection
@@ -28,23 +27,13 @@ from service.flows.holds import Holds
 PRICE = 300
 
 
-class OneProvider:
-    """Every merchant account is the shop's."""
-
-    def __init__(self, provider: Provider) -> None:
-        self.provider = provider
-
-    def of(self, _account: object) -> Provider:
-        return self.provider
-
-
 class Shop:
     """A bench whose provider is the face, and a ride of a rider with an empty wallet."""
 
     def __init__(self, bench: Bench, merchant: Merchant) -> None:
         self.bench = bench
         self.merchant = merchant
-        providers = cast(Providers, OneProvider(merchant.provider))
+        providers = only(merchant.provider)
         self.holds = Holds(bench.database, providers, lambda: bench.now, lambda: bench.machine)
         hear = bench.collection.disputed
         self.disputes = Disputes(bench.database, providers, hear, lambda: bench.now, lambda: bench.machine)

@@ -22,6 +22,12 @@ class Standing(msgspec.Struct, frozen=True):
     report_tariffs: Sequence[int]
 
 
+GONE = Standing(
+    paused=True, debits=True, refunds=True, reports=True, debit_tariffs=(), refund_tariffs=(), report_tariffs=()
+)
+"""Of an account that is not there any more."""
+
+
 class StopRow(msgspec.Struct, frozen=True):
     """A stop; `account_id` and `tariff_id` are None where all of them are stopped."""
 
@@ -41,10 +47,9 @@ class StopStore(Store):
     """One method per named query of `stops.sql`."""
 
     async def stopped(self, account_no: int) -> Standing:
-        """What of the account is stopped now."""
+        """What of the account is stopped now; all of one that was removed."""
         row = await self.one("standing_stops", account_no)
-        assert row is not None
-        return Standing(**dict(row))
+        return GONE if row is None else Standing(**dict(row))
 
     async def scope(self, operator_no: int, account_id: str | None, tariff_id: str | None) -> tuple[int | None, ...]:
         """(account number, tariff number); None for what is not there."""
