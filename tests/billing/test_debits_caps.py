@@ -14,11 +14,20 @@ from msgspec.structs import replace
 from service.billing.capabilities import Capabilities
 from service.billing.debits import after
 from service.billing.debits.collecting import Book, Context, RideOwing
-from service.billing.debits.events import DebitEvent, Due, OpenHold, Submitted
+from service.billing.debits.events import (
+    DebitEvent,
+    Due,
+    LowerAnswered,
+    NetAgain,
+    OpenHold,
+    OwedChanged,
+    Post,
+    Submitted,
+)
 from service.billing.debits.facts import Naming
-from service.billing.debits.obligations import of_cap_minor
-from service.billing.debits.state import TO_CONFIRM, Debit, HoldSeen, State
-from service.billing.outcomes import Accepted, Declined, OpenUrl, Succeeded
+from service.billing.debits.obligations import OpenDebit, net, of_cap_minor
+from service.billing.debits.state import TO_CONFIRM, Debit, HoldSeen, Receipt, State
+from service.billing.outcomes import Accepted, CapExceeded, Closed, Declined, OpenUrl, Succeeded
 
 POLICY_MINOR = 1000
 """What may be debited while no hold has said its own cap."""
@@ -181,3 +190,48 @@ def test_who_did_not_confirm_a_hold_in_time_is_asked_to_confirm_another() -> Non
     confirmed = replace(terms(TO_BE_CONFIRMED), hold=HoldSeen("open", 1, cap_minor=1000))
     assert shown.due_at is not None
     assert after(shown, Due(), shown.due_at, confirmed)[0].state is State.SUBMITTING
+
+
+LEAST = Capabilities(debit_min_minor=50)
+SAME_NUMBER = replace(LEAST, new_key_after_decline=False, reduces_declined=True)
+
+
+@pytest.mark.parametrize("state", [State.NEW, State.RETRY_WAIT, State.NEEDS_RIDER])
+@pytest.mark.parametrize("paid", [0, 100])
+def test_what_little_is_left_of_an_unpaid_debit_is_waived(state: State, paid: int) -> None:
+    """It was submitted, was too little for the provider, and waited for a person."""
+    receipts = (Receipt("OLDER", paid, "r"),) if paid else ()
+    unpaid = debit(state, paid_minor=paid, receipts=receipts)
+    made, effects = after(unpaid, OwedChanged(paid + 49), NOW, terms(LEAST))
+    ended = State.SETTLED if paid else State.WAIVED
+    assert (made.state, made.amount_minor, made.forgone_minor, made.due_at) == (ended, paid + 49, 49, None)
+    assert effects[0] == Post("waiver", 49)
+    back, [post] = after(made, OwedChanged(paid + 9), NOW, terms(LEAST))
+    assert (back.amount_minor, back.forgone_minor, post) == (paid + 9, 9, Post("waiver_back", 40))
+    enough, _ = after(unpaid, OwedChanged(paid + 50), NOW, terms(LEAST))
+    assert (enough.state, enough.amount_minor) == (state, paid + 50)
+
+
+def test_a_number_that_may_be_paid_is_closed_before_what_little_is_left_is_waived() -> None:
+    made, _ = after(debit(State.NEEDS_RIDER), OwedChanged(49), NOW, terms(SAME_NUMBER))
+    assert (made.state, made.lowering_to, made.due_at) == (State.NEEDS_RIDER, 0, NOW)
+    closed, effects = after(made, LowerAnswered(made.provider_key, Closed()), NOW, terms(SAME_NUMBER))
+    assert (closed.state, effects) == (State.CANCELLED, (NetAgain(),))
+    assert net(49, [closed], SAME_NUMBER, None) == (OpenDebit(2, 49, State.WAIVED, "too little for a debit"),)
+
+
+def test_a_cap_below_the_least_leaves_all_to_the_rider() -> None:
+    submitted, _ = after(debit(), Due(), NOW, terms(LEAST))
+    made, _ = after(submitted, Submitted(submitted.provider_key, CapExceeded(30)), NOW, terms(LEAST))
+    assert (made.state, made.amount_minor, made.reason) == (State.NEEDS_RIDER, 1000, "cap_exceeded")
+    small = replace(terms(replace(ORDER, debit_min_minor=50)), hold=HoldSeen("open", cap_minor=30))
+    made, _ = after(debit(), Due(), NOW, small)
+    assert (made.state, made.amount_minor, made.reason) == (State.NEEDS_RIDER, 1000, "cap_exceeded")
+
+
+def test_a_rest_that_is_too_little_for_another_attempt_is_waived() -> None:
+    rest = debit(State.RETRY_WAIT, receipts=(Receipt(debit().provider_key, 970, "r"),), paid_minor=970)
+    made, effects = after(rest, Due(), NOW, terms(LEAST))
+    assert (made.state, made.paid_minor, made.forgone_minor, effects[0]) == (
+        State.SETTLED, 970, 30, Post("waiver", 30)
+    )  # fmt: skip

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from service.billing.capabilities import Capabilities
 from service.billing.debits import FINAL, Debit, State, after
 from service.billing.debits.events import (
+    Call,
     DebitEvent,
     Due,
     Effect,
@@ -24,7 +25,7 @@ from service.billing.debits.events import (
     Submitted,
 )
 from service.billing.debits.obligations import Change, Netting, OpenDebit, covered_minor, net
-from service.billing.outcomes import Accepted, Closed, Declined, NotFound, Outcome, Succeeded, Unknown
+from service.billing.outcomes import Accepted, CapExceeded, Closed, Declined, NotFound, Outcome, Succeeded, Unknown
 
 NEW, SETTLED = debit(), debit(State.SETTLED)
 CLOSING = replace(debit(State.SETTLED_ELSEWHERE), paid_minor=0, receipts=(), lowering_to=0)
@@ -49,6 +50,14 @@ CASES: list[tuple[str, int, list[Debit], Capabilities, int | None, list[Netting]
         CARD,
         600,
         [OpenDebit(1, 600, State.NEW), OpenDebit(2, 400, State.NEEDS_RIDER, RIDER)],
+    ),
+    (
+        "and what is too little for him, too, is waived",
+        1010,
+        [],
+        LEAST,
+        1000,
+        [OpenDebit(1, 1000, State.NEW), OpenDebit(2, 10, State.WAIVED, "too little for a debit")],
     ),
     ("without a cap to use all is the rider's", 1000, [], CARD, 0, [OpenDebit(1, 1000, State.NEEDS_RIDER, RIDER)]),
     ("what is covered needs nothing", 1000, [NEW], CARD, None, []),
@@ -150,11 +159,13 @@ ANSWERS: list[Outcome] = [
     Closed(),
     NotFound(),
     Unknown("T"),
+    CapExceeded(30),
+    CapExceeded(300),
 ]
 STEPS = st.lists(
     st.one_of(
         st.tuples(st.just("owe"), st.sampled_from([-700, -300, 0, 200, 500])),
-        st.tuples(st.sampled_from(["due", "submit", "query", "lower", "pay"]), st.integers(0, 5)),
+        st.tuples(st.sampled_from(["due", "submit", "query", "lower", "pay"]), st.integers(0, 7)),
     ),
     max_size=15,
 )
@@ -189,7 +200,10 @@ class Ride:
             self.net()
 
     def after(self, ordinal: int, event: DebitEvent) -> tuple[Debit, tuple[Effect, ...]]:
-        return after(self.debits[ordinal], event, NOW, terms(self.capabilities))
+        made, effects = after(self.debits[ordinal], event, NOW, terms(self.capabilities))
+        if Call("submit") in effects:
+            assert made.asked_minor >= self.capabilities.debit_min_minor
+        return made, effects
 
     def act(self, what: str, value: int) -> None:
         made = list(self.debits.values())[value % len(self.debits)]
@@ -221,13 +235,20 @@ class Ride:
             self.happen(ordinal, Queried(made.provider_key, Succeeded(made.asked_minor or made.amount_minor)))
 
 
-@pytest.mark.parametrize("capabilities", [CARD, ORDER, Capabilities(reduces_pending=True, reduces_declined=True)])
+@pytest.mark.parametrize(
+    "capabilities",
+    [
+        *(CARD, ORDER, Capabilities(reduces_pending=True, reduces_declined=True), Capabilities(debit_min_minor=250)),
+        Capabilities(debit_min_minor=250, reduces_declined=True, new_key_after_decline=False),
+    ],
+)
 @settings(max_examples=300, deadline=None)
 @given(steps=STEPS, cap=st.sampled_from([None, 600]))
 def test_what_stands_for_a_ride_ends_as_what_it_owes(
     capabilities: Capabilities, steps: list[tuple[str, int]], cap: int | None
 ) -> None:
-    """After any life of its debits, once all is known and paid or closed, paid less refunded is what is owed."""
+    """After any life of its debits, once all is known and paid or closed, paid less refunded is what is owed, less what
+    is too little for a debit: that is never asked for."""
     ride = Ride(capabilities, cap)
     ride.owe(1000)
     for what, value in steps:
@@ -240,4 +261,6 @@ def test_what_stands_for_a_ride_ends_as_what_it_owes(
             ride.resolve(ordinal)
     assert sum(map(covered_minor, ride.debits.values())) == ride.owed
     assert all(made.state in FINAL for made in ride.debits.values())
-    assert sum(made.paid_minor - made.refunded_minor for made in ride.debits.values()) == ride.owed
+    waived = [made.forgone_minor for made in ride.debits.values()]
+    assert all(minor < capabilities.debit_min_minor for minor in waived)
+    assert sum(made.paid_minor - made.refunded_minor for made in ride.debits.values()) == ride.owed - sum(waived)

@@ -58,7 +58,7 @@ from service.billing.debits.events import (
     Submitted,
     Suspended,
 )
-from service.billing.debits.money import Step, taken_minor
+from service.billing.debits.money import Step, taken_minor, waived, worth_a_debit
 from service.billing.debits.state import FINAL, UNSURE, Debit, Receipt, State, Terms, waits_for_hold
 from service.billing.keys import provider_key
 from service.billing.outcomes import Outcome
@@ -154,11 +154,14 @@ def _begin(debit: Debit, now: datetime, terms: Terms) -> Step:
     if cut is not None:
         return cut, ()
     key = provider_key(debit.session_key.bytes, "debit", debit.ordinal, debit.attempts) if fresh else debit.provider_key
+    asked_minor = debit.amount_minor - sum(receipt.amount_minor for receipt in debit.receipts if receipt.key != key)
+    if not debit.verify and not worth_a_debit(asked_minor, terms.capabilities):  # Parts of it were paid before.
+        return waived(debit, debit.amount_minor)
     begun = replace(
         debit,
         state=State.SUBMITTING,
         provider_key=key,
-        asked_minor=debit.amount_minor - sum(receipt.amount_minor for receipt in debit.receipts if receipt.key != key),
+        asked_minor=asked_minor,
         attempts=debit.attempts + 1,
         begun_at=debit.begun_at or now,
         submitted_at=now,

@@ -7,7 +7,16 @@ from datetime import datetime
 from msgspec.structs import replace
 
 from service.billing.debits import dunning
-from service.billing.debits.money import ENDED, LIVE, Step, close_confirmed, ended_short, falls_short, take_money
+from service.billing.debits.money import (
+    ENDED,
+    LIVE,
+    Step,
+    close_confirmed,
+    ended_short,
+    falls_short,
+    take_money,
+    worth_a_debit,
+)
 from service.billing.debits.state import Debit, State, Terms, waits_for_hold
 from service.billing.outcomes import (
     Accepted,
@@ -311,7 +320,7 @@ def _cut(debit: Debit, cap_minor: int | None, now: datetime, terms: Terms) -> De
     """Over the cap: the cap is debited, the ride's remainder is for the rider to approve."""
     if cap_minor is None or cap_minor >= debit.asked_minor:
         return manual(debit, "over a cap that the provider does not name")
-    if cap_minor <= 0:
+    if cap_minor <= 0 or not worth_a_debit(cap_minor, terms.capabilities):
         return needs_rider(debit, "cap_exceeded", None, now, terms)
     unpaid = debit.amount_minor - debit.paid_minor
     return replace(

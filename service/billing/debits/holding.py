@@ -11,7 +11,7 @@ from service.billing.debits import dunning
 from service.billing.debits.answers import manual, may_be_given, needs_rider, retry_wait
 from service.billing.debits.disputes import disputed
 from service.billing.debits.events import OpenHold
-from service.billing.debits.money import Step
+from service.billing.debits.money import Step, worth_a_debit
 from service.billing.debits.state import (
     HOLD_REFUSED,
     TO_CONFIRM,
@@ -110,7 +110,7 @@ def cut_to_hold(debit: Debit, now: datetime, terms: Terms) -> Debit | None:
         return None
     if debit.amount_minor <= hold.cap_minor:
         return None
-    if hold.cap_minor <= 0:
+    if hold.cap_minor <= 0 or not worth_a_debit(hold.cap_minor, able):
         return _for_rider(debit, "cap_exceeded", None)
     cut = max(hold.cap_minor, debit.paid_minor)
     return replace(debit, amount_minor=cut, capped=True, net_again=True, due_at=now)

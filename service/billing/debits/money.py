@@ -7,6 +7,7 @@ from datetime import datetime
 
 from msgspec.structs import replace
 
+from service.billing.capabilities import Capabilities
 from service.billing.debits import dunning
 from service.billing.debits.events import Effect, Post, StartRefund
 from service.billing.debits.state import Debit, Receipt, State, Terms
@@ -16,6 +17,8 @@ Step = tuple[Debit, tuple[Effect, ...]]
 
 ENDED = frozenset({State.CANCELLED, State.SETTLED_ELSEWHERE, State.WAIVED, State.SETTLED, State.SETTLED_TWICE})
 """States in which money that comes is too much."""
+TOO_LITTLE = "too little for a debit"
+"""Why something is waived."""
 LIVE = frozenset({State.SUBMITTING, State.UNKNOWN, State.PENDING})
 """States in which the present key may still bring money."""
 
@@ -59,6 +62,19 @@ def ended_short(debit: Debit) -> Debit:
     taken = taken_minor(debit, debit.provider_key)
     reason = f"{taken} of {debit.asked_minor} taken, and its number brings no more"
     return replace(debit, state=State.MANUAL, reason=reason, due_at=None)
+
+
+def worth_a_debit(amount_minor: int, able: Capabilities) -> bool:
+    """Whether the provider debits, or lets be paid, as little as this: what is less is nobody's to pay."""
+    return amount_minor >= able.debit_min_minor
+
+
+def waived(debit: Debit, amount_minor: int) -> Step:
+    """The debit at `amount_minor`, of which so little is unpaid that it is not asked for."""
+    rest = amount_minor - debit.paid_minor
+    state = State.SETTLED if debit.paid_minor else State.WAIVED
+    ended = replace(debit, state=state, amount_minor=amount_minor, excess_minor=0, forgone_minor=rest)
+    return replace(ended, reason=TOO_LITTLE), (Post("waiver", rest),)
 
 
 def taken_minor(debit: Debit, key: str) -> int:

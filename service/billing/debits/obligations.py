@@ -9,6 +9,7 @@ import msgspec
 
 from service.billing.capabilities import Capabilities
 from service.billing.debits.events import OwedChanged, RefundAsked
+from service.billing.debits.money import TOO_LITTLE, worth_a_debit
 from service.billing.debits.state import FINAL, UNSURE, Debit, State, left_to_hold, waits_for_hold
 from service.billing.debits.wishes import refundable_minor
 
@@ -79,21 +80,22 @@ def _more(
     if untried is not None:
         added = min(more_minor, room)
         raised = [Change(untried.ordinal, OwedChanged(untried.amount_minor + added))] if added else []
-        return (*raised, *_approved_by_rider(more_minor - added, len(debits) + 1))
-    if more_minor < capabilities.debit_min_minor:
-        return (OpenDebit(len(debits) + 1, more_minor, State.WAIVED, "too little for a debit"),)
+        return (*raised, *_approved_by_rider(more_minor - added, len(debits) + 1, capabilities))
     asked_before = any(map(_asked_for, debits))
     allowed = not asked_before or (capabilities.further_debit and not any(debit.capped for debit in debits))
     part = min(more_minor, room) if allowed else 0
-    if part < capabilities.debit_min_minor:
-        return _approved_by_rider(more_minor, len(debits) + 1)
+    if not worth_a_debit(part, capabilities):
+        return _approved_by_rider(more_minor, len(debits) + 1, capabilities)
     first = OpenDebit(len(debits) + 1, part, State.NEW)
-    return (first, *_approved_by_rider(more_minor - part, len(debits) + 2))
+    return (first, *_approved_by_rider(more_minor - part, len(debits) + 2, capabilities))
 
 
-def _approved_by_rider(amount_minor: int, ordinal: int) -> tuple[Netting, ...]:
+def _approved_by_rider(amount_minor: int, ordinal: int, able: Capabilities) -> tuple[Netting, ...]:
+    """What is left for the rider to approve; so little that nobody could pay it is waived."""
     if not amount_minor:
         return ()
+    if not worth_a_debit(amount_minor, able):
+        return (OpenDebit(ordinal, amount_minor, State.WAIVED, TOO_LITTLE),)
     return (OpenDebit(ordinal, amount_minor, State.NEEDS_RIDER, "more than may be debited without the rider"),)
 
 

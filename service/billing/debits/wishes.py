@@ -23,7 +23,16 @@ from service.billing.debits.events import (
     Suspended,
 )
 from service.billing.debits.holding import taken_up
-from service.billing.debits.money import Step, close_confirmed, give_back, receipt_of, take_money
+from service.billing.debits.money import (
+    TOO_LITTLE,
+    Step,
+    close_confirmed,
+    give_back,
+    receipt_of,
+    take_money,
+    waived,
+    worth_a_debit,
+)
 from service.billing.debits.state import (
     CAN_BE_OVERDUE,
     FINAL,
@@ -37,9 +46,9 @@ from service.billing.debits.state import (
 )
 from service.billing.outcomes import Succeeded
 
-FORGONE = (State.WAIVED, State.WRITTEN_OFF, State.CANCELLED, State.SETTLED_TWICE)
-"""States in which something may have been given up that was not paid outside either: money that came after an operator
-had cancelled goes back, and what was written off stays so."""
+FORGONE = (State.WAIVED, State.WRITTEN_OFF, State.CANCELLED, State.SETTLED, State.SETTLED_TWICE)
+"""States in which something may have been given up that was not paid outside either: a rest that was too little for a
+debit; money that came after an operator had cancelled goes back, and what was written off stays so."""
 
 
 def retry_asked(debit: Debit, event: RetryAsked, now: datetime, _terms: Terms) -> Step:
@@ -111,14 +120,15 @@ def owed_changed(debit: Debit, event: OwedChanged, now: datetime, terms: Terms) 
     able = terms.capabilities
     pending = debit.state is State.PENDING
     open_there = pending or asked_about(debit, terms)
-    if wanted == debit.paid_minor:
+    if wanted == debit.paid_minor or not worth_a_debit(wanted - debit.paid_minor, able):
         never_closed = debit.state is State.RETRY_WAIT and not able.closes_unpaid
         if not open_there or never_closed:
             doubted = debit.asked_minor or debit.amount_minor if debit.verify and not open_there else None
-            closed = replace(close_confirmed(debit), given=open_there, net_again=False, doubted_minor=doubted)
-            return closed, ()  # What may have been sent in the time that was lost is asked about all the same.
+            closed, effects = waived(debit, wanted) if wanted > debit.paid_minor else (close_confirmed(debit), ())
+            # What may have been sent in the time that was lost is asked about all the same.
+            return replace(closed, given=open_there, net_again=False, doubted_minor=doubted), effects
         if _closed_on_wish(debit, terms):
-            return replace(debit, lowering_to=wanted, queries=0, due_at=now), ()
+            return replace(debit, lowering_to=debit.paid_minor, queries=0, due_at=now), ()
     elif pending and able.reduces_pending:
         return replace(debit, lowering_to=wanted, queries=0, due_at=now), ()
     elif not open_there or (able.reduces_declined and not pending):
@@ -148,7 +158,8 @@ def _less_forgone(debit: Debit, event: OwedChanged, now: datetime, terms: Terms)
         less = replace(less, state=State.SETTLED if less.paid_minor else State.CANCELLED, given=open_there)
         if open_there and _closed_on_wish(debit, terms):
             less = replace(less, lowering_to=less.paid_minor, queries=0, due_at=now)
-    return less, (Post("waiver_back" if debit.state is State.WAIVED else "write_off_back", back),)
+    waived_before = debit.state is State.WAIVED or debit.reason == TOO_LITTLE
+    return less, (Post("waiver_back" if waived_before else "write_off_back", back),)
 
 
 def suspended(debit: Debit, event: Suspended, now: datetime, _terms: Terms) -> Step:
