@@ -1,5 +1,6 @@
 # Farebox: GNU make and Python 3.11 or newer are all this needs; Java, PostgreSQL and Kafka come as packages.
 #
+#   make install  the command `farebox` with its lab into .venv; what the others need they install themselves
 #   make demo     the whole service on this machine with a simulated city, and a summary that must balance
 #                 (DEMO_RIDES=2000, DEMO_SEED=1; KEEP=1 stays up and prints how to call it)
 #   make test     lint, types, import rules, generated files in step, and every test on real servers (three test processes,
@@ -26,7 +27,7 @@
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint simulate chaos fuzz test-full bench image-check kubernetes-check constraints hashes sbom advisories clean
+.PHONY: help install demo test lint simulate chaos fuzz test-full bench image-check kubernetes-check constraints hashes sbom advisories clean
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
@@ -50,6 +51,8 @@ endef
 
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile | sed -n '1,/^Another/p'
+
+install: .venv/.farebox-run
 
 demo: .venv/.farebox-run
 	@$(BIN)/farebox demo
