@@ -255,6 +255,11 @@ class Script(Rides):
         if profile.capabilities.dispute == "chargeback":
             self._chargeback(ride, when)
             return
+        if profile.face != "sandbox" and self.random.random() < 0.7:
+            self._outside(when, f"complain {ride.session_id}", partial(self._claim, ride, "complaint", "open", None))
+            over = when + timedelta(days=self.random.choice((1, 9)))
+            self._outside(over, f"content {ride.session_id}", partial(self._claim, ride, "complaint", "resolved", None))
+            return
         self._wish(ride, when, DisputeOpened("complaint"))
         results: tuple[DisputeResult, ...] = ("won", "lost", "resolved")
         result = self.random.choice(results)
@@ -265,17 +270,27 @@ class Script(Rides):
         if not self._hears[ride.account_no]:
             return
         for part_minor in self.random.choice(((None,), (None,), (60, None))):
-            self._outside(when, f"chargeback {ride.session_id}", partial(self._bank, ride, "open", part_minor))
+            claim = partial(self._claim, ride, "chargeback")
+            self._outside(when, f"chargeback {ride.session_id}", partial(claim, "open", part_minor))
             ends: tuple[Literal["won", "lost"], ...] = ("won", "lost")
             end = self.random.choice(ends)
-            self._outside(when + timedelta(days=3), f"chargeback {end}", partial(self._bank, ride, end, None))
+            self._outside(when + timedelta(days=3), f"chargeback {end}", partial(claim, end, None))
             when += timedelta(days=self.random.choice((2, 5)))
 
-    def _bank(self, ride: Ride, state: Literal["open", "won", "lost"], part_minor: int | None, _: World) -> None:
+    def _claim(
+        self,
+        ride: Ride,
+        kind: Literal["complaint", "chargeback"],
+        state: Literal["open", "resolved", "won", "lost"],
+        part_minor: int | None,
+        _: World,
+    ) -> None:
+        """What the rider holds against the ride's debits at the provider: a complaint about any, paid or not."""
         books = self.world.books
         for debit in debits_there(self.world, ride):
-            if debit.paid_minor:
-                asked = AskDispute(debit.account_id, debit.asked.key, "chargeback", state, part_minor, another=True)
+            if debit.paid_minor or kind == "complaint":
+                bank = kind == "chargeback"
+                asked = AskDispute(debit.account_id, debit.asked.key, kind, state, part_minor, another=bank)
                 with suppress(RefusedError):
                     dispute(books, books.accounts[debit.account_id], asked, self.world.now())
 
