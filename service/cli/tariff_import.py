@@ -38,7 +38,7 @@ def import_command(
     none.
 
     A first version may begin in the past; a later one only ahead of now, so that every process knows it by then. A
-    document that the newest version holds already changes nothing.
+    tariff that the newest version says already, in whatever order and however its numbers are written, changes nothing.
     """
     settings = load_settings()
     drafts = _chosen(file, plan_id, tariff_id, valid_from)

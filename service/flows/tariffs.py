@@ -9,9 +9,13 @@ import msgspec
 
 from service.adapters.postgres import Database
 from service.adapters.postgres.operators import KnownOperator
-from service.adapters.postgres.tariffs import TariffStore
+from service.adapters.postgres.tariffs import NewestVersion, TariffStore
+from service.billing.linting.changes import Change, changes
 from service.billing.proofs import fingerprint
-from service.billing.tariffs import Tariff, TariffDraft, TariffError, build, valid_from_problem
+from service.billing.tariffs import Tariff, TariffDraft, TariffError, build, load, valid_from_problem
+
+CHANGES_TOLD = 5
+"""So many differences from the version before are named where a new one is refused."""
 
 
 class PublishedTariff(msgspec.Struct, frozen=True):
@@ -33,7 +37,9 @@ async def publish_tariff(
     first_valid_from: datetime | None = None,
     time_zone: str | None = None,
 ) -> PublishedTariff:
-    """Makes the draft the tariff's next version, or finds that its newest version says the same already.
+    """Makes the draft the tariff's next version, or finds that its newest version says the same already: in whatever
+    order, with whatever spaces, and a price of 1.5 is one of 1.50. Nothing changes then, so that charges go on showing
+    a number as the newest version has it; to show it otherwise takes a version that begins at another time.
 
     A draft without a zone is in `time_zone`, or the operator's. One without a start is compared with the newest version
     as if it began with that; a first version begins at `first_valid_from` then, which may be in the past. A later one
@@ -73,18 +79,37 @@ async def _publish(
     await store.ensure(operator.operator_no, draft.tariff_id)
     tariff_no, newest = await store.newest(operator.operator_no, draft.tariff_id)
     assert tariff_no is not None
-    zone = time_zone or operator.time_zone
+    zone, differences = time_zone or operator.time_zone, list[Change]()
     if newest is None:
         tariff = build(draft, valid_from=first_valid_from, time_zone=zone)
     else:
-        again = build(draft, version=newest.version, valid_from=newest.valid_from, time_zone=zone)
-        if fingerprint(again.document) == newest.digest:
-            return PublishedTariff(tariff_no, again, newest.digest, created=False)
-        tariff = build(draft, version=newest.version + 1, time_zone=zone)
+        tariff, differences = _beside(newest, draft, zone)
+        if not differences:
+            return PublishedTariff(tariff_no, tariff, newest.digest, created=False)
     problem = valid_from_problem(tariff.valid_from, now, lead, first=newest is None)
     if problem is not None:
         remedy = "a ride's tariff is frozen at its start, so that only a first version may begin in the past"
-        raise TariffError("/valid_from", problem, remedy)
+        raise TariffError("/valid_from", problem, f"{_told(tariff.version - 1, draft, differences)}; {remedy}")
     digest = fingerprint(tariff.document)
     await store.append(tariff_no, tariff.version, tariff.valid_from, tariff.document, digest, now)
     return PublishedTariff(tariff_no, tariff, digest, created=True)
+
+
+def _beside(newest: NewestVersion, draft: TariffDraft, zone: str) -> tuple[Tariff, list[Change]]:
+    """The version after the newest, and where it differs from that; the newest itself where it says the same. Raises
+    TariffError for a draft that can't be used, and one that differs and does not say when it begins."""
+    before = load(newest.document, newest.version)
+    again = build(draft, version=newest.version + 1, valid_from=newest.valid_from, time_zone=zone)
+    differences = changes(before, again)
+    if differences and draft.valid_from is None:
+        remedy = f"{_told(newest.version, draft, differences)}; say from when the tariff holds"
+        raise TariffError("/valid_from", "no start of validity", remedy)
+    return (again if differences else before), differences
+
+
+def _told(version: int, draft: TariffDraft, differences: Sequence[Change]) -> str:
+    """Where the draft differs from the version before, by the paths of its own document."""
+    paths = [change.path for change in differences[:CHANGES_TOLD]]
+    named = [path.replace("/plan", draft.plan_at, 1) if path.startswith("/plan") else path for path in paths]
+    more = len(differences) - len(named)
+    return f"it differs from version {version} at {', '.join(named)}{f' and {more} more' if more else ''}"

@@ -97,7 +97,9 @@ async def put_tariff(
     valid_from: Annotated[datetime | None, QueryParameter(description="For a bare plan: from when it holds.")] = None,
     idempotency_key: OptionalKey = None,
 ) -> Response[PublishedView]:
-    """Publish a new version: a tariff document, or a bare GBFS plan. The same again changes nothing (200, not 201)."""
+    """Publish a new version: a tariff document, or a bare GBFS plan. The same again changes nothing (200, not 201), in
+    whatever order its members come and however its numbers are written. What differs must begin later than now: it is
+    refused with the paths at which it differs from the newest version."""
     draft = _draft(bytes(body), tariff_id)
     if valid_from is not None:
         if valid_from.tzinfo is None:
@@ -119,7 +121,8 @@ async def put_tariff(
         told = PublishedView(tariff_id, tariff.version, tariff.valid_from, published.created, warnings)
         return 201 if published.created else 200, told
 
-    said = (tariff_id, draft.plan, draft.rules, draft.valid_from, draft.time_zone)
+    plan, rules = (_CONTENT.decode(raw) for raw in (draft.plan, draft.rules))
+    said = (tariff_id, plan, rules, draft.valid_from, draft.time_zone)
     return await once(request, "PUT tariffs", idempotency_key, said, publish)
 
 
@@ -143,3 +146,4 @@ def _summary(row: VersionRow) -> TariffSummary:
 
 
 _ANY = msgspec.json.Decoder()
+_CONTENT = msgspec.json.Decoder(float_hook=str)

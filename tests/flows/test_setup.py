@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 
 import asyncpg
+import msgspec
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
@@ -20,7 +21,7 @@ from service.adapters.postgres.streams import NOTHING_READ, StreamStore
 from service.billing.tariffs import TariffDraft, TariffError, import_document
 from service.flows.operators import OperatorError, add_operator, map_source, operator_of, set_default_operator
 from service.flows.restart import Begin, RestartError, restart_stream
-from service.flows.tariffs import publish_tariff, publish_tariffs
+from service.flows.tariffs import PublishedTariff, publish_tariff, publish_tariffs
 
 NOW = datetime(2026, 11, 22, 10, tzinfo=UTC)
 LEAD = timedelta(seconds=60)
@@ -48,6 +49,18 @@ def new_operator(operator_id: str, **values: str | int) -> NewOperator:
 
 def draft(tariff_id: str, valid_from: str, price: str = "1.50") -> TariffDraft:
     return import_document((PLAN % (tariff_id, valid_from, price)).encode())[0]
+
+
+SAME = '{"plan": {"plan_id": "p", "currency": "CNY", "price": 1.5, "lat": 1}, "valid_from": "2020-01-01T00:00:00Z"}'
+
+
+async def _published(database: Database, operator: KnownOperator, tariff_id: str, written: str) -> PublishedTariff:
+    document = {"tariff_id": tariff_id} | {name: msgspec.Raw(raw) for name, raw in _RAW.decode(written).items()}
+    found = import_document(msgspec.json.encode(document))[0]
+    return await publish_tariff(database, operator, found, now=NOW, lead=LEAD)
+
+
+_RAW = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 async def test_a_source_keeps_its_first_operator_for_ever(database: Database) -> None:
@@ -119,6 +132,47 @@ async def test_the_same_document_again_makes_no_version(database: Database, oper
     assert (first.created, first.tariff.version) == (True, 1)
     assert (again.created, again.tariff.version, again.digest) == (False, 1, first.digest)
     assert first.tariff.time_zone == "Asia/Shanghai"  # The operator's.
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        '{"plan": {"price": 1.50, "plan_id": "p", "currency": "CNY", "lat": 1.0},'
+        ' "valid_from": "2020-01-01T00:00:00Z"}',
+        '{\n  "valid_from": "2020-01-01T00:00:00Z", "rules": {},\n  "plan": {"lat": 1, "currency": "CNY", "price": 1.5,'
+        ' "plan_id": "p"}}',
+        '{"plan": {"plan_id": "p", "currency": "CNY", "price": "1.500", "lat": 1, "is_taxable": false}}',
+    ],
+)
+async def test_the_same_content_makes_no_version_whatever_its_bytes(
+    database: Database, operator: KnownOperator, written: str
+) -> None:
+    first = await _published(database, operator, f"written {len(written)}", SAME)
+    again = await _published(database, operator, f"written {len(written)}", written)
+    assert (again.created, again.tariff.version, again.digest) == (False, 1, first.digest)
+    assert again.tariff.document == first.tariff.document  # What is told of it is what is stored.
+
+
+@pytest.mark.parametrize(
+    ("written", "paths"),
+    [
+        ('{"plan": {"plan_id": "p", "currency": "CNY", "price": 2, "lat": 1}}', "/plan/price"),
+        ('{"plan": {"plan_id": "p", "currency": "CNY", "price": "1.5", "lat": 2}}', "/plan/lat"),
+        (
+            '{"plan": {"plan_id": "p", "currency": "CNY", "price": 2, "lat": 1}, "rules": {"ride_max": 9},'
+            ' "valid_from": "2020-01-02T00:00:00Z"}',
+            "/valid_from, /plan/price, /rules/ride_max",
+        ),
+    ],
+)
+async def test_a_version_that_begins_too_soon_is_told_where_it_differs(
+    database: Database, operator: KnownOperator, written: str, paths: str
+) -> None:
+    await _published(database, operator, paths, SAME)
+    with pytest.raises(TariffError) as refused:
+        await _published(database, operator, paths, written)
+    assert refused.value.path == "/valid_from"
+    assert f"it differs from version 1 at {paths};" in str(refused.value)
 
 
 async def test_a_plan_without_a_start_is_the_same_as_the_newest_version_of_it(

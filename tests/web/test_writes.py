@@ -161,10 +161,14 @@ async def test_a_tariff_is_published_version_by_version_and_the_same_again_chang
     assert (first.status, first.body["version"], first.body["created"]) == (201, 1, True)
     same = await it.ask("PUT", "/v1/tariffs/new", document)
     assert (same.status, same.body["version"], same.body["created"]) == (200, 1, False)
+    shuffled = json.dumps(dict(reversed(document.items())), indent=1).encode()
+    same = await it.ask("PUT", "/v1/tariffs/new", shuffled)
+    assert (same.status, same.body["version"], same.body["created"]) == (200, 1, False)
     dearer = {**document, "rules": {**RULES, "ride_max": "31.00"}}
     for soon in (None, at(0).isoformat(), at(1).isoformat()):
         refused = await it.ask("PUT", "/v1/tariffs/new", dearer | ({"valid_from": soon} if soon else {}))
         assert (refused.status, refused.fields) == (422, ["/valid_from"]), refused.body
+        assert "/rules/ride_max" in refused.body["detail"]
     second = await it.ask("PUT", "/v1/tariffs/new", dearer | {"valid_from": at(2).isoformat()})
     assert (second.status, second.body["version"]) == (201, 2)
     told = await it.ask("GET", "/v1/tariffs/new")

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from service.billing.money import MoneyError, parse_decimal
 from service.billing.rating import rate
 from service.billing.sessions import Usage
 from service.billing.tariffs import Tariff
@@ -36,7 +37,9 @@ class FareChange(msgspec.Struct, frozen=True, gc=False):
 
 
 def changes(before: Tariff, after: Tariff) -> list[Change]:
-    """The fields that differ in meaning, by JSON pointer: 1.50 and "1.5" are the same, a default and nothing too."""
+    """The fields that differ, by JSON pointer: what is priced with by its meaning (1.50 and "1.5" are the same, a
+    default and nothing too), and what a plan says besides, which is kept with it, by its value. The order of members,
+    spaces and escapes are no difference. One without a change is the same tariff, whatever its bytes."""
     return list(_differences(_meaning(before), _meaning(after), ""))
 
 
@@ -65,7 +68,7 @@ def _meaning(tariff: Tariff) -> dict[str, Any]:
     return {
         "valid_from": tariff.valid_from.isoformat(),
         "time_zone": tariff.time_zone,
-        "plan": _plain(tariff.plan),
+        "plan": _whole(tariff.plan, _VALUES.decode(tariff.document)["plan"]),
         "rules": _plain(tariff.rules),
     }
 
@@ -83,6 +86,30 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _plain(item) for name, item in value.items()}
     return value
+
+
+def _whole(value: Any, raw: Any) -> Any:
+    """What was read of a plan as plain values, and beside it each member that nothing reads, as it stands in `raw`."""
+    if isinstance(value, msgspec.Struct):
+        known = {name: _whole(getattr(value, name), raw[name]) for name in value.__struct_fields__ if name in raw}
+        unread = raw.keys() - value.__struct_fields__
+        kept = {name: msgspec.Raw(msgspec.json.encode(raw[name], order="sorted")) for name in sorted(unread)}
+        return _plain(value) | {name: item for name, item in known.items() if item not in (None, [], {})} | kept
+    if isinstance(value, tuple):
+        return [_whole(item, raw[index]) for index, item in enumerate(value)]
+    return _plain(value)
+
+
+def _number(text: str) -> int | str:
+    """A number that nothing reads, the same however it is written; one out of all range stays as it is written."""
+    try:
+        number = parse_decimal(text)
+    except MoneyError:
+        return text
+    return int(number) if number == int(number) else f"{number.normalize():f}"
+
+
+_VALUES = msgspec.json.Decoder(float_hook=_number)
 
 
 def _differences(before: Any, after: Any, at: str) -> Iterator[Change]:
