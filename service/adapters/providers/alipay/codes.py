@@ -135,6 +135,8 @@ REJECTIONS = frozenset(
 """Our fault, not executed. ERR, REFUND, AUTH."""
 TRADE_UNKNOWN = "ACQ.TRADE_NOT_EXIST"
 TRADE_HAS_CLOSE = "ACQ.TRADE_HAS_CLOSE"
+"""The number is closed: unpaid, or paid and given back, or its order is over. The trade is asked which (base.py), and
+only what it can't tell is unknown; as a conflict each such ride would wait for a person instead of its rider. ERR."""
 TRADE_STATE_WRONG = frozenset({"ACQ.TRADE_STATUS_ERROR", "ACQ.REASON_TRADE_STATUS_INVALID"})
 """The trade can't be closed or refunded as it stands: ask how it stands. Error table of alipay.trade.close, REFUND."""
 NOT_THERE = frozenset({TRADE_UNKNOWN, "AUTH_ORDER_NOT_EXIST", "AUTH_OPERATION_NOT_EXIST"})

@@ -33,7 +33,9 @@ from service.billing.outcomes import (
 )
 
 THROTTLED_FOR = timedelta(seconds=1)
-"""SKILL says to begin with 200 ms and to double; we remember no attempts, so it is a little more."""
+"""SKILL says to begin with 200 ms and to double (268435472). Ours is one second each time: refusals come for many calls
+at once, and by way of HTTP 429 too (`exchange`), and nobody counts them. The account is silent meanwhile, nothing was
+executed and nothing is given up; who is refused often sets `calls_per_second` to what his contract allows."""
 REFUND_APART = timedelta(minutes=1)
 """Between two refunds of one payment (pay.weixin.qq.com, 申请退款)."""
 NOT_SENT_FOR = timedelta(seconds=5)
