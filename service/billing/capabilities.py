@@ -52,7 +52,5 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Who reports how the rider paid."""
     dispute: Literal["complaint", "chargeback"] = "complaint"
     """A complaint leaves the money where it is; a chargeback takes it at its opening."""
-    pauses_for_dispute: bool = True
-    """Collection stops while a dispute is open."""
     revoking_ends_collection: bool = False
     """Once the provider has ended an agreement, it debits nothing on it any more, the ride under way included."""

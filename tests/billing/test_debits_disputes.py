@@ -9,23 +9,27 @@ from itertools import permutations
 from typing import NamedTuple
 
 import pytest
-from debit_makers import CARD, NOW, debit, terms
+from debit_makers import CARD, NOW, ORDER, debit, terms
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from service.adapters.providers.port import DisputeStatus
+from service.billing.capabilities import Capabilities
 from service.billing.debits import RefundRefusedError, after
 from service.billing.debits.events import (
+    Call,
     DebitEvent,
     DisputeClosed,
     DisputeOpened,
+    Due,
     NetAgain,
     Post,
     Publish,
     RefundAsked,
     Told,
 )
-from service.billing.debits.state import Debit, DisputeResult, State
+from service.billing.debits.state import TO_CONFIRM, Debit, DisputeResult, State
 from service.flows.collection.disputing import _news  # What a provider's message is to the rules.
 
 
@@ -209,3 +213,27 @@ def test_whatever_is_told_the_ledger_has_what_banks_and_providers_have(events: l
     assert sums["chargeback"] - sums["chargeback_won"] == made.disputed_minor <= made.paid_minor
     assert sums["dispute_fee"] - sums["dispute_fee_back"] == sum(one.fee_minor for one in made.disputes)
     assert (made.dispute in ("complaint", "chargeback")) == any(one.state == "opened" for one in made.disputes)
+
+
+UNSENT = {
+    "new": debit(),
+    "to be tried again": debit(State.RETRY_WAIT),
+    "turned away": debit(State.SUBMITTING, reason="throttled"),
+    "not found": debit(State.SUBMITTING, reason="not found twice", resent=1, queries=1),
+    "to confirm": debit(State.NEEDS_RIDER, attempts=0, begun_at=None, submitted_at=None, reason=TO_CONFIRM),
+}
+
+
+@pytest.mark.parametrize("able", [CARD, ORDER, replace(ORDER, new_key_after_decline=True)])
+@pytest.mark.parametrize("what", UNSENT)
+def test_while_the_rider_objects_nothing_is_sent_at_any_provider(what: str, able: Capabilities) -> None:
+    """What a provider collects by himself goes on there; what he never had is not begun. Support opened a dispute while
+    a debit waited for its day, and it was sent all the same."""
+    calls = {Call("submit"), Call("close")}
+    made, _ = after(UNSENT[what], DisputeOpened("complaint"), NOW, terms(able))
+    for hours in (1, 2, 3):
+        made, effects = after(made, Due(), NOW + timedelta(hours=hours), terms(able))
+        assert not calls & set(effects)
+    made, _ = after(made, DisputeClosed("resolved"), NOW + timedelta(hours=4), terms(able))
+    assert made.due_at is not None
+    assert calls & set(after(made, Due(), NOW + timedelta(hours=5), terms(able))[1])

@@ -78,6 +78,8 @@ __all__ = [
 ]
 
 
+DISPUTED_AGAIN = timedelta(hours=1)
+"""How soon it is looked at again whether what is to be sent once more is still disputed."""
 LATE = timedelta(hours=1)
 """An attempt that was due longer ago than this is made at an hour when riders are charged."""
 
@@ -125,19 +127,22 @@ def _submit_again(debit: Debit, now: datetime, terms: Terms) -> Step:
     """The same request under the same key, while the provider remembers it.
 
     A key to which every answer so far was "too many", or "not you", has never been used there: its window begins anew
-    when it is over, however long debits were stopped meanwhile.
+    when it is over, however long debits were stopped meanwhile. Nothing is sent while the rider objects: what has come
+    here was not executed, or never arrived.
     """
     if debit.verify:
         return unknown(replace(debit, verify=None), RESTORED, now), ()
     over, never_sent = window_over(debit, now, terms), debit.reason in NEVER_SENT and not debit.queries
     if over and not never_sent:
         return manual(debit, "the key's window is over"), ()
+    if disputes.disputed(debit):
+        return replace(debit, due_at=now + DISPUTED_AGAIN), ()
     return replace(debit, submitted_at=now if over else debit.submitted_at, due_at=now), (Call("submit"),)
 
 
 def _begin(debit: Debit, now: datetime, terms: Terms) -> Step:
     """A new attempt. Only here a debit gets another key, and only after a definite decline."""
-    if debit.suspended or (disputes.disputed(debit) and terms.capabilities.pauses_for_dispute):
+    if debit.suspended or disputes.disputed(debit):
         return replace(debit, due_at=None), ()
     at = _morning(debit, now, terms)
     if at is not None:

@@ -78,7 +78,6 @@ def capabilities_of(settings: AlipaySettings) -> Capabilities:
         refund_window=settings.refund_window,
         reports_performance="provider" if zhima else "merchant",
         dispute="complaint",
-        pauses_for_dispute=not zhima,
     )
 
 

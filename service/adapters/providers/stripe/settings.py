@@ -69,6 +69,5 @@ def capabilities_of(settings: StripeSettings) -> Capabilities:
         refund_window=None,
         reports_performance="provider",
         dispute="chargeback",
-        pauses_for_dispute=True,
         revoking_ends_collection=True,
     )

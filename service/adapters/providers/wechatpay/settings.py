@@ -88,5 +88,4 @@ def capabilities_of(settings: WechatPaySettings) -> Capabilities:
         refund_window=settings.refund_window,
         reports_performance="provider",
         dispute="complaint",
-        pauses_for_dispute=False,
     )
