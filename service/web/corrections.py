@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Literal
 
 import msgspec
@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from service.billing.events import Position, RideEvent
 from service.billing.keys import session_key_bytes
 from service.billing.rides import Ride
-from service.billing.sessions import SessionState, course
+from service.billing.sessions import AHEAD_MAX, SessionState, course, review_reason
 from service.flows.decisions import decide_rides, taking_in
 from service.web.access import access_of, needs
 from service.web.answers import Asked, Name, Text, read
@@ -52,7 +52,8 @@ class CorrectionRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
 async def correct(
     request: Asked, session_id: FromPath[str], body: RawBody, idempotency_key: Key
 ) -> Response[SessionView]:
-    """Append a revision with the ride as it truly was: re-rated, the difference becomes an obligation."""
+    """Append a revision with the ride as it truly was: re-rated, the difference becomes an obligation. Times in the
+    future, an end before the start and a ride longer than the operator allows are refused."""
     asked = read(_CORRECTION, body)
 
     async def decide() -> tuple[int, SessionView]:
@@ -65,6 +66,7 @@ async def correct(
             raise invalid(HEADER, "the ride was corrected under this key with other content")
         if known is None:
             _check(asked, ride)
+            _check_times(asked, ride, doors.now())
             key = session_key_bytes(access.operator_id, session_id)
             await decide_rides(doors.working, doors.knowledge, taking_in(event), keys=[key], role="operator")
         return 200, session_view(await doors.ride(access, session_id), operator)
@@ -102,14 +104,28 @@ def _check(asked: CorrectionRequest, ride: Ride) -> None:
         )
     if ride.state in (SessionState.VOIDED, SessionState.NOT_BILLABLE):
         raise conflict(f"the ride is {ride.state}: there is nothing to correct")
-    for field, at in (("/started_at", asked.started_at), ("/ended_at", asked.ended_at)):
-        if at is not None and not YEARS[0] <= at.year < YEARS[1]:
+
+
+def _check_times(asked: CorrectionRequest, ride: Ride, now: datetime) -> None:
+    """Refuses times that a ride can't have had: a correction is somebody's word for what was, and what it says wrongly
+    would stand beneath each that comes after it. (One that comes as an event is taken, and reviewed.)"""
+    given = [(field, at) for field, at in (("/started_at", asked.started_at), ("/ended_at", asked.ended_at)) if at]
+    for field, at in given:
+        if not YEARS[0] <= at.year < YEARS[1]:
             raise invalid(field, f"allowed are the years {YEARS[0]} to {YEARS[1]}")
+        if at > now + AHEAD_MAX:
+            raise invalid(field, f"{at.isoformat()} is in the future: it is {now.isoformat(timespec='seconds')}")
     told = course(ride.session)
     started_at, ended_at = asked.started_at or told.started_at, asked.ended_at or told.ended_at
-    if asked.kind == "corrected" and started_at and ended_at and ended_at < started_at:
-        field = "/started_at" if asked.ended_at is None else "/ended_at"
+    if asked.kind == "voided" or started_at is None or ended_at is None:
+        return
+    field = "/started_at" if asked.ended_at is None else "/ended_at"
+    if ended_at < started_at:
         raise invalid(field, f"the ride would end at {ended_at.isoformat()}, before it starts")
+    if given and review_reason(started_at, ended_at, None, ride.operator.ride_hours_max) is not None:
+        hours = (ended_at - started_at) / timedelta(hours=1)
+        detail = f"the ride would last {hours:.1f} h; the operator allows {ride.operator.ride_hours_max}"
+        raise invalid(field, detail)
 
 
 _CORRECTION = msgspec.json.Decoder(CorrectionRequest)

@@ -52,6 +52,9 @@ async def test_a_voided_ride_owes_nothing_any_more(it: WebWorld) -> None:
         ({"kind": "corrected", "reason": "r", "started_at": "2026-11-22T09:00:00Z"}, "/started_at"),
         ({"kind": "corrected", "reason": "r", "ended_at": "2026-11-22T03:00:00"}, "/ended_at"),
         ({"kind": "corrected", "reason": "r", "ended_at": "9999-12-31T03:00:00Z"}, "/ended_at"),
+        ({"kind": "corrected", "reason": "r", "ended_at": at(76).isoformat()}, "/ended_at"),
+        ({"kind": "corrected", "reason": "r", "started_at": at(76).isoformat()}, "/started_at"),
+        ({"kind": "corrected", "reason": "r", "started_at": "2026-10-01T00:00:00Z"}, "/started_at"),
         ({"kind": "corrected", "reason": "", "distance": 3}, "/reason"),
         ({"kind": "corrected", "distance": 3}, "/reason"),
         ({"kind": "mended", "reason": "r"}, "/kind"),
@@ -65,6 +68,14 @@ async def test_an_impossible_correction_is_refused(it: WebWorld, asked: dict[str
     answer = await it.ask("POST", "/v1/sessions/odd/corrections", asked)
     assert (answer.status, answer.fields) == (422, [field]), answer.body
     assert (await it.get("/v1/sessions/odd"))["revision"] == 1
+
+
+async def test_a_correction_may_end_a_ride_a_little_ahead_of_our_clock(it: WebWorld) -> None:
+    await it.clock(60)
+    await it.take(*whole("ahead"))
+    asked = {"kind": "corrected", "ended_at": at(75).isoformat(), "reason": "the dock's clock is not ours"}
+    told = await it.ask("POST", "/v1/sessions/ahead/corrections", asked)
+    assert (told.status, told.body["state"], told.body["ended_at"]) == (200, "closed", "2026-11-22T05:15:00Z")
 
 
 async def test_the_same_write_again_gets_the_same_answer(it: WebWorld) -> None:
