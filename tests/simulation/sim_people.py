@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
-from functools import partial
+from functools import lru_cache, partial
+from itertools import product
 from random import Random
 from typing import Any
 
@@ -30,7 +31,8 @@ from service.billing.keys import provider_key, session_key_bytes
 from service.flows.collection.hearing import NoPaymentError
 from service.lab.provider.rows import Debit
 
-ORDERS_MAX = 20
+ORDERS_MAX, DEBITS_MAX, ATTEMPTS_MAX = 20, 12, 25
+"""How many holds and debits of a ride, and attempts at each debit, the oracle knows the keys of."""
 UNLOCK_MINOR, MINUTE_MINOR = 100, 20
 HUMAN = (ImpossibleEventError, RefundRefusedError, AskError, NoPaymentError, KeyError)
 """What people are told when they ask for what can't be."""
@@ -118,15 +120,23 @@ async def _decide_refund(key: tuple[int, int, int], decision: RefundDecided, lif
 
 
 def debits_there(world: World, ride: Ride) -> list[Debit]:
-    """The debits in the provider's books that are for a ride: they say so, or are on an order that it was given."""
-    key = session_key_bytes(world.operator_id, ride.session_id)
-    orders = {provider_key(key, "hold", ordinal) for ordinal in range(ORDERS_MAX)}
-    subject = f"Ride {ride.session_id}"
+    """The debits in the provider's books that are for a ride: under a key of its debits (what rider and provider append
+    to it is theirs), or on an order that it was given."""
+    known = _keys(world.operator_id, ride.session_id)
     return [
         debit
         for debit in world.books.debits_by_number.values()
-        if debit.asked.subject == subject or debit.asked.hold in orders
+        if debit.asked.key.partition("_")[0] in known or debit.asked.hold in known
     ]
+
+
+@lru_cache(16)
+def _keys(operator_id: str, session_id: str) -> frozenset[str]:
+    """Of all the holds and debits that the ride may ever have."""
+    key = session_key_bytes(operator_id, session_id)
+    holds = (provider_key(key, "hold", ordinal) for ordinal in range(ORDERS_MAX))
+    attempts = product(range(1, DEBITS_MAX + 1), range(ATTEMPTS_MAX))
+    return frozenset((*holds, *(provider_key(key, "debit", ordinal, attempt) for ordinal, attempt in attempts)))
 
 
 class People:
