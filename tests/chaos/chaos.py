@@ -78,6 +78,7 @@ class Run:
                 await self._probe("nothing", time.monotonic())
                 self._took("first rides")
                 hand = Hand(site, disk, self.seed)
+                await hand.office.open()
                 for number, step in enumerate(self.steps, 1):
                     if time.monotonic() > self._until_s:
                         break
@@ -88,6 +89,7 @@ class Run:
                 await drain(town, site.database_url)
                 self._took("drain")
                 verdict = await judge(town, site.database_url)
+                verdict.problems += await asyncio.to_thread(site.errors)
                 self._took("judgement")
                 return verdict
             finally:

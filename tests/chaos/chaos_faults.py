@@ -14,6 +14,7 @@ import msgspec
 import psutil
 from chaos_disk import SmallDisk
 from chaos_fleet import FATAL, KAFKA, POSTGRES, PROVIDER, RATES, ROLES, STRIPE, Site
+from chaos_office import Office
 
 from service.adapters.postgres import Database
 from service.adapters.postgres.clock import ClockStore
@@ -29,7 +30,9 @@ LONG_S = (30.0, 30.0)
 """As long as a statement may take: whoever asked just before has given up by then, who asked later has not."""
 DELAY_S, NARROW_BYTES_PER_S = 0.15, 4_000.0
 BACK_S = 40.0
-LASTING = {"stop": ZOMBIE_S, "disk full": FULL_S, "half-open for long": LONG_S}
+OPERATOR_S = (2.5, 4.5)
+"""How long what an operator adds and stops is there: long enough for every role to have taken it up."""
+LASTING = {"stop": ZOMBIE_S, "disk full": FULL_S, "half-open for long": LONG_S, "operator at work": OPERATOR_S}
 JUMP = (timedelta(seconds=30), timedelta(minutes=8))
 OTHERS_SHARE, PAIR_SHARE = 0.35, 0.3
 """How often another fault follows a kill, and how often two faults meet at the same time."""
@@ -86,6 +89,7 @@ OTHER_DECK: tuple[Card, ...] = (
     ("disk full", (POSTGRES,)),
     ("clock jumps", ()),
     ("clock back", ()),
+    ("operator at work", ()),
 )
 
 
@@ -142,6 +146,7 @@ class Hand:
         self._fleet = site.fleet
         self._disk = disk
         self._random = Random(seed)
+        self.office = Office(site, seed)
 
     def can(self, fault: Fault) -> bool:
         """Whether this machine lets us do it."""
@@ -165,6 +170,8 @@ class Hand:
                 await self._jump()
             case "clock back":
                 await self._back()
+            case "operator at work":
+                await self.office.work(fault.seconds)
             case "errors":
                 await self._site.rates(msgspec.structs.replace(RATES, error_before=1.0))
                 await asyncio.sleep(fault.seconds)

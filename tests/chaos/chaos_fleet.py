@@ -39,6 +39,7 @@ KAFKA, POSTGRES, PROVIDER, STRIPE = "Kafka", "PostgreSQL", "provider", "Stripe"
 ROLES = ("intake-1", "intake-2", "collect-1", "collect-2", "publish", "keep", "serve")
 POSTGRES_SETTINGS = {"max_wal_size": "256MB", "min_wal_size": "64MB", "log_min_messages": "warning"}
 OPEN_S = 90.0
+OURS = "our error"
 DATABASE = "chaos"
 SECRET = "chaos"  # noqa: S105  On loopback, for as long as the run lasts.
 TOPICS = {"sessions": 6, "billing": 6, "quarantine": 1}
@@ -223,6 +224,11 @@ class Site:
             if not self.fleet.now[server].running:
                 self.fleet.again(server)
             await asyncio.sleep(POLL_S)
+
+    def errors(self) -> list[str]:
+        """What the roles logged as errors of ours: no fault may bring one about."""
+        logs = {role: (self.space / f"{role}.log").read_text(errors="replace") for role in ROLES}
+        return [f"{role}: {line[:600]}" for role, log in logs.items() for line in log.splitlines() if OURS in line]
 
     def backends(self) -> list[psutil.Process]:
         """PostgreSQL's processes that serve a role."""

@@ -28,7 +28,7 @@ ACCOUNTS = ("city", "zhima", "city", "wechatpay", "stripe", "city", "preauth")
 """Riders take these in turn: at the sandbox and at Stripe they go without a hold, at Alipay, with both of its products,
 and at WeChat Pay with one."""
 HOLDLESS = ("city", "stripe")
-TARIFF = {
+TARIFF: dict[str, Any] = {
     "tariff_id": "chaos",
     "valid_from": "2026-01-01T00:00:00+08:00",
     "time_zone": "Asia/Shanghai",
