@@ -142,10 +142,12 @@ class Agreements:
             return await self.revoke(operator_no, agreement_id)
         return view(begun if later else await self._ask(begun, None))
 
-    async def noticed(self, account_no: int, key: str, answer: AgreementAnswer) -> bool:
-        """Takes in what a verified notification says; False when it is about no agreement of ours."""
+    async def noticed(self, account_no: int, key: str, answer: AgreementAnswer, *, by_ref: bool = False) -> bool:
+        """Takes in what a verified notification says; False when it is about no agreement of ours. `key` is ours, or
+        with `by_ref` one of the provider's numbers of it."""
         async with self._database.reading(AgreementStore) as store:
-            row = await store.find_by_provider_key(account_no, key)
+            find = store.find_by_provider_ref if by_ref else store.find_by_provider_key
+            row = await find(account_no, key)
         if row is None:
             return False
         await self._keep(row, answer)

@@ -269,6 +269,8 @@ class Holds:
                 await store.wake_debits(saved, self._now())
             if saved.state is not row.hold.state:
                 await self._announce(store, changed)
+            if saved.refusal in ("fault", "final") and saved.state is not row.hold.state:
+                await store.doubt([saved.agreement_no], self._now())
             return changed
 
     async def _announce(self, store: HoldStore, row: HoldRow) -> None:

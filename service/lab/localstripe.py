@@ -11,7 +11,9 @@ documentation promises and localstripe does not have, and nothing else; each lin
 - an amount that is changed stays a number: localstripe keeps the text of the form;
 - a cancelled PaymentIntent can't be captured: localstripe takes the money all the same;
 - a capture takes `metadata` and answers with `amount_received`, and so does the payment when it is read again;
-- lists are filtered by `created`, and payments by `customer`, the latest first.
+- lists are filtered by `created`, and payments by `customer`, the latest first;
+- any key that begins with `sk_` will do for it: the door refuses every other one than `KEY`;
+- it has no disputes: the list of them is empty.
 
 Also missing there: idempotency, amounts that are too small or too large, `authentication_required` off session,
 disputes, restricted keys, 429 and 5xx, decline codes other than `card_declined`. A SetupIntent can't be confirmed in
@@ -22,6 +24,7 @@ Stripe allows too.
 from __future__ import annotations
 
 import sys
+from base64 import b64encode
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -33,6 +36,9 @@ KEY = "sk_test_farebox"
 GOOD_CARD = "4242424242424242"
 DECLINED_CARD = "4000000000000341"
 """Can be attached, and is declined when it is charged (docs.stripe.com/testing)."""
+BASIC = f"Basic {b64encode(f'{KEY}:'.encode()).decode()}"
+"""As curl says it (`-u KEY:`)."""
+KEY_REFUSED = {"error": {"type": "invalid_request_error", "message": "Invalid API Key provided"}}
 UNEXPECTED_STATE = {"error": {"type": "invalid_request_error", "code": "payment_intent_unexpected_state"}}
 _START = """
 import sys
@@ -60,7 +66,11 @@ class Door:
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Answers one call as Stripe would."""
-        key = {"Authorization": request.headers.get("Authorization", "")}
+        if request.headers.get("Authorization") not in (f"Bearer {KEY}", BASIC):
+            return web.json_response(KEY_REFUSED, status=401)
+        if request.path == "/v1/disputes":
+            return web.json_response({"object": "list", "data": [], "has_more": False})
+        key = {"Authorization": request.headers["Authorization"]}
         form = {name: str(value) for name, value in (await request.post()).items()}
         fields = [(name, value) for name, value in form.items() if name != "description"]
         filters = ("created[", "customer")

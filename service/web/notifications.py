@@ -81,10 +81,11 @@ async def _hand_over(doors: Doors, provider: Provider, notice: Notification) -> 
     if notice.about == "dispute":
         return await announced(doors.working, number, notice.key, doors.clock.now())
     if notice.about == "agreement" and not isinstance(answer, HoldStatus):
-        return await doors.agreements.noticed(number, notice.key, answer)
+        by_ref = notice.named_by == "agreement_ref"
+        return await doors.agreements.noticed(number, notice.key, answer, by_ref=by_ref)
     if notice.about == "hold" and not isinstance(answer, AgreementStatus):
         return await doors.holds.noticed(number, notice.key, answer)
-    if isinstance(answer, AgreementStatus | HoldStatus):
+    if isinstance(answer, AgreementStatus | HoldStatus) or notice.named_by == "agreement_ref":
         return False  # A status of something else than it is about.
     about: Literal["debit", "refund"] = "refund" if notice.about == "refund" else "debit"
     return await doors.collection.noticed(number, notice.key, answer, notice.named_by, about)

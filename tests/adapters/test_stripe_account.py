@@ -28,7 +28,7 @@ from service.billing.outcomes import BARRED_FOR, Barred, ClientSecret, NotFound,
 SETUP = {"id": "seti_1", "object": "setup_intent", "customer": "cus_1", "client_secret": "seti_1_secret"}
 CARD = {"id": "pm_1", "object": "payment_method", "customer": "cus_1", "card": {"exp_month": 12, "exp_year": 2030}}
 TO_SIGN = ClientSecret("seti_1_secret")
-LISTS = ("payment_intents", "setup_intents", "refunds", "customers", "balance_transactions")
+LISTS = ("payment_intents", "setup_intents", "refunds", "customers", "disputes", "balance_transactions")
 
 
 @pytest.fixture(autouse=True)
@@ -69,6 +69,7 @@ async def provider(stripe: Double) -> AsyncIterator[Provider]:
         ({"secret_key_env": None}, "secret_key_file or secret_key_env"),
         ({"secret_key_env": "STRIPE_LIVE"}, "not one of mode test: it must begin with sk_test_ or rk_test_"),
         ({"mode": "live"}, "not one of mode live: it must begin with sk_live_ or rk_live_"),
+        ({"mode": "live", "webhook_secret_env": None}, "missing are webhook_secret_file or webhook_secret_env"),
         ({"webhook_secret_env": "NOT_SET_ANYWHERE"}, "which is not set"),
         ({"timeout_s": 0}, "settings: .*timeout_s"),
     ],
@@ -126,12 +127,14 @@ async def test_wrong_credentials_are_found_and_named_by_calls_that_move_nothing(
         stripe.says(f"GET {what}", {"object": "list", "data": [{"id": "x_1", "email": "a@example.org"}]})
     assert await provider.check() is None
     assert all(call.startswith("GET ") for call in stripe.calls)
-    stripe.forget()
-    stripe.says("GET balance", {"object": "balance", "livemode": False})
-    stripe.says("GET payment_intents", bad_request("more_permissions_required"), 403)
-    assert await provider.check() == Barred(
-        BARRED_FOR, "PERMISSION_MISSING", "the account's secret key may not GET payment_intents"
-    )
+    for missing in LISTS:
+        stripe.forget()
+        stripe.says("GET balance", {"object": "balance", "livemode": False})
+        for what in LISTS:
+            told = ({"object": "list", "data": []}, 200) if what != missing else (bad_request("more_permissions"), 403)
+            stripe.says(f"GET {what}", *told)
+        found = await provider.check()
+        assert found == Barred(BARRED_FOR, "PERMISSION_MISSING", f"the account's secret key may not GET {missing}")
     async with provider_at("http://127.0.0.1:9") as gone:
         assert isinstance(await gone.check(), Throttled)
 

@@ -99,6 +99,23 @@ def test_what_an_event_says(provider: Provider, type_: str, data: Any, about: st
 
 
 @pytest.mark.parametrize(
+    ("type_", "data", "key", "code"),
+    [
+        ("payment_method.detached", {"id": "pm_1", "customer": None, "card": {"name": "Kim"}}, "pm_1", "detached"),
+        ("customer.deleted", {"id": "cus_1", "email": "kim@example.org"}, "cus_1", "customer_deleted"),
+    ],
+)
+def test_a_card_that_is_removed_ends_the_agreement_of_its_number(
+    provider: Provider, type_: str, data: Any, key: str, code: str
+) -> None:
+    notice = read(provider, type_, data)
+    assert isinstance(notice, Notification)
+    assert (notice.about, notice.key, notice.named_by) == ("agreement", key, "agreement_ref")
+    assert notice.answer == AgreementStatus("revoked", code=code)
+    assert isinstance(read(provider, type_, {"object": "?"}), BadNotification)
+
+
+@pytest.mark.parametrize(
     ("status", "kind", "state"),
     [
         ("needs_response", "chargeback", "opened"),

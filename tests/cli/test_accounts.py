@@ -54,7 +54,13 @@ async def test_whoever_sets_a_ceiling_hears_that_it_is_one_processs(farebox: Far
             "missing are appid, service_id, notify_url, service_introduction, merchant_private_key_file",
         ),
         ("alipay", ["product=zhimo"], "settings.product: allowed are zhima, preauth"),
-        ("stripe", [], "settings: missing are currency, secret_key_file or secret_key_env"),
+        (
+            "stripe",
+            [],
+            "settings: missing are currency, secret_key_file or secret_key_env, webhook_secret_file or"
+            " webhook_secret_env",
+        ),
+        ("stripe", ["mode=test"], "settings: missing are currency, secret_key_file or secret_key_env\n"),
         ("stripe", ["currency=EUR", "secret_key_env=K", "mode=prod"], "settings.mode: allowed are live, test"),
     ],
 )
@@ -122,6 +128,7 @@ async def sign(database_url: str, account_id: str) -> None:
 
 async def test_a_currency_can_be_put_right_until_somebody_has_signed_in_it(farebox: Farebox, database_url: str) -> None:
     words = ("--provider", "stripe", "--url", "http://p.invalid", "--setting", "secret_key_env=K", "--unchecked")
+    words += ("--setting", "webhook_secret_env=W")
     assert (await farebox("account", "add", "cards", *words, "--setting", "currency=USD"))[0] == 0
     change = ("account", "change", "cards", "--unchecked", "--setting")
     assert (await farebox(*change, "currency=EUR"))[0] == 0

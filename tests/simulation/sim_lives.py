@@ -166,10 +166,10 @@ class Life:
         if notice.about == "dispute":
             await announced(self.database, account_no, notice.key, self._now())
         elif notice.about == "agreement" and not isinstance(answer, HoldStatus):
-            await self.agreements.noticed(account_no, notice.key, answer)
+            await self.agreements.noticed(account_no, notice.key, answer, by_ref=notice.named_by == "agreement_ref")
         elif notice.about == "hold" and not isinstance(answer, AgreementStatus):
             await self.holds.noticed(account_no, notice.key, answer)
-        elif not isinstance(answer, AgreementStatus | HoldStatus):
+        elif not isinstance(answer, AgreementStatus | HoldStatus) and notice.named_by != "agreement_ref":
             about: Literal["debit", "refund"] = "refund" if notice.about == "refund" else "debit"
             await self.collection.noticed(account_no, notice.key, answer, notice.named_by, about)
         return notice.ack

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -140,6 +140,11 @@ class AgreementStore(BatchStore):
         row = await self.one("agreement_by_provider_key", account_no, key)
         return None if row is None else agreement_row(row)
 
+    async def find_by_provider_ref(self, account_no: int, ref: str) -> AgreementRow | None:
+        """The agreement of which this is one of the provider's numbers, where he has several."""
+        row = await self.one("agreement_by_provider_ref", account_no, ref)
+        return None if row is None else agreement_row(row)
+
     async def page(
         self, operator_no: int, after: int, rider_ref: str | None, state: str | None, limit: int
     ) -> Sequence[AgreementRow]:
@@ -157,6 +162,11 @@ class AgreementStore(BatchStore):
     async def ask_all_again(self, now: datetime) -> int:
         """Has every provider asked about each agreement that is not over; how many those are."""
         return await self.run("ask_agreements_again", now)
+
+    async def doubt(self, agreement_nos: Collection[int], now: datetime) -> None:
+        """Has the provider asked about agreements of which one of his answers says that they may be over."""
+        if agreement_nos:
+            await self.run("doubt_agreements", agreement_nos, now)
 
     async def save(self, agreement: Agreement, now: datetime, lease_until: datetime | None = None) -> bool:
         """Keeps what was decided about the version that was read; False when somebody was faster."""

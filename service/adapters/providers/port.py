@@ -190,9 +190,10 @@ class Notification(msgspec.Struct, frozen=True, tag=True):
     """A notification whose signature and time are good: what it is about and how that stands, to be acknowledged by
     `ack` after the commit. It may be old or repeated; amount and state are checked against what we know.
 
-    `key` is our key of what it is about, or names the order that a debit goes through (`named_by`). With a `dispute`
-    all that counts is what that says: `key` is its `debit_ref`, the `answer` is Unknown. About a "dispute" that is only
-    announced, `key` is the provider's number of it, for `get_dispute`.
+    `key` is our key of what it is about, or names the order that a debit goes through (`named_by`), or is one of the
+    provider's numbers of an agreement that has several ("agreement_ref"). With a `dispute` all that counts is what that
+    says: `key` is its `debit_ref`, the `answer` is Unknown. About a "dispute" that is only announced, `key` is the
+    provider's number of it, for `get_dispute`.
     """
 
     notification_id: str
@@ -200,7 +201,7 @@ class Notification(msgspec.Struct, frozen=True, tag=True):
     key: str
     answer: AgreementAnswer | HoldAnswer
     ack: Ack
-    named_by: NamedBy = "key"
+    named_by: NamedBy | Literal["agreement_ref"] = "key"
     dispute: DisputeStatus | None = None
 
 

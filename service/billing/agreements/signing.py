@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 from typing import Literal
+from zlib import crc32
 
 import msgspec
 from msgspec.structs import replace
@@ -29,6 +30,12 @@ SIGN_WITHIN = timedelta(days=1)
 ASK_AFTER = tuple(timedelta(seconds=seconds) for seconds in (2, 5, 15, 60, 300, 1800))
 """Steps between questions about what is not decided; the last one repeats."""
 OURS_AGAIN = timedelta(hours=1)
+LOOK_SELDOM, SPREAD = timedelta(days=30), timedelta(days=7)
+"""How soon a signed agreement is asked about though nobody said that it is over, and over how long such questions are
+spread: a notification can be lost, and every answer that refuses a ride has it asked about at once, so that this finds
+riders who ended it and have not ridden since. Of a million agreements it is a question every three seconds."""
+NOT_THERE = "unknown at the provider"
+"""Why an agreement is over that the rider had signed and its provider does not know, however often he is asked."""
 LOOK_FIRST = timedelta(minutes=1)
 """How soon after its end an agreement is looked at whose provider is told when nothing is under way any more: what was
 admitted in the same moment is seen by then."""
@@ -95,7 +102,9 @@ def answered(agreement: Agreement, answer: AgreementAnswer, now: datetime) -> Ag
             end = answer.valid_until
             if end is not None and end <= now:
                 return _ended(agreement, "expired", None)
-            agreement = replace(agreement, cap_minor=cap, valid_until=end, due_at=end, asks=0)
+            looked_at = _seldom(agreement, now)
+            due_at = looked_at if end is None else min(end, looked_at)
+            agreement = replace(agreement, cap_minor=cap, valid_until=end, due_at=due_at, asks=0)
             return replace(agreement, state="active", action=None, reason=None)
         case "pending" if agreement.state == "suspended":
             return _again(agreement, now)
@@ -188,9 +197,16 @@ def _told_nothing(agreement: Agreement, answer: AgreementAnswer, now: datetime) 
             return _ended(agreement, "refused", "cap_exceeded")
         case NotFound() | Closed() if agreement.reason == REVOKING:
             return _ended(agreement, "revoked", None)
+        case NotFound() | Closed() if agreement.state == "active" and agreement.asks >= len(ASK_AFTER):
+            return _ended(agreement, "revoked", NOT_THERE)
         case Rejected() | Conflict():
             return replace(agreement, due_at=now + OURS_AGAIN)
     return _again(agreement, now)
+
+
+def _seldom(agreement: Agreement, now: datetime) -> datetime:
+    """When a signed agreement is asked about next, each at a time of its own: many are imported at once."""
+    return now + LOOK_SELDOM + SPREAD * (crc32(agreement.provider_key.encode()) / 2**32)
 
 
 def _again(agreement: Agreement, now: datetime) -> Agreement:

@@ -12,6 +12,7 @@ from zoneinfo import ZoneInfo
 import msgspec
 from msgspec.structs import replace
 
+from service.adapters.postgres.agreements import AgreementStore
 from service.adapters.postgres.batches import OutRecord
 from service.adapters.postgres.collection import (
     CollectionStore,
@@ -34,6 +35,7 @@ from service.billing.debits.facts import Naming, contact_of
 from service.billing.debits.holding import goes_through_holds
 from service.billing.debits.lives import lived
 from service.billing.debits.state import FINAL, Debit, State, Terms
+from service.billing.debits.money import LIVE
 from service.billing.events import decode_events
 from service.billing.facts import EncodedFact
 from service.billing.keys import provider_key, session_key
@@ -130,6 +132,7 @@ async def keep(
     known = {key: row.debit for key, row in rows.items()} | book.changed
     if book.net_again:
         again = Book(book.now)
+    await AgreementStore(store.connection).doubt(_doubted(book), book.now)
         again_rows = await net_rides(store, providers, again, book.net_again)
         await _write(store, again, again_rows, {}, machine_at, {})
         facts = facts + again.facts
@@ -193,6 +196,16 @@ def _owing(
 ) -> RideOwing:
     able = about.terms.capabilities
     caps = [cap for cap in (_cap_of(hold, able), row.cap_minor) if cap is not None]
+def _doubted(book: Book) -> set[int]:
+    """The agreements of debits that their provider has refused for good: perhaps since these are over there."""
+    refused = (State.NEEDS_RIDER, State.MANUAL)
+    return {
+        transition.debit.agreement_no
+        for transition in book.transitions
+        if transition.debit.state in refused and transition.from_state in LIVE
+    }
+
+
     if not caps and goes_through_holds(able):  # The most that a hold which it will get can have.
         caps = [HoldPolicy().cap_minor if row.hold_cap_minor is None else row.hold_cap_minor]
     return RideOwing(

@@ -109,6 +109,8 @@ CREATE TABLE agreement (
 );
 CREATE INDEX agreement_by_rider ON agreement (rider_no);
 CREATE INDEX agreement_by_provider_key ON agreement (provider_key);
+CREATE INDEX agreement_by_provider_parts ON agreement USING gin (string_to_array(provider_ref, ':'))
+  WHERE provider_ref LIKE '%:%';
 CREATE INDEX agreement_due ON agreement (account_no, due_at) WHERE due_at IS NOT NULL;
 
 -- What a provider told by itself, without what it said: whether notifications come, and what they were about.

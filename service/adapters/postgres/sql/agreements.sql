@@ -72,6 +72,16 @@ JOIN operator o ON o.operator_no = a.operator_no
 JOIN merchant_account m ON m.account_no = a.account_no
 WHERE a.account_no = $1 AND a.provider_key = $2;
 
+-- name: agreement_by_provider_ref
+-- The agreement of which $2 is one of the provider's numbers, where he has several (`agreement_by_provider_parts`).
+SELECT a.*, r.rider_ref, o.operator_id, m.account_id, m.provider, m.base_url, m.settings
+FROM agreement a
+JOIN rider r ON r.rider_no = a.rider_no
+JOIN operator o ON o.operator_no = a.operator_no
+JOIN merchant_account m ON m.account_no = a.account_no
+WHERE a.account_no = $1 AND a.provider_ref LIKE '%:%' AND string_to_array(a.provider_ref, ':') @> ARRAY[$2::text]
+ORDER BY a.agreement_no DESC LIMIT 1;
+
 -- name: list_agreements
 -- A page of an operator's agreements after $2 (agreement number), all or those of a rider or in a state.
 SELECT a.*, r.rider_ref, o.operator_id, m.account_id, m.provider, m.base_url, m.settings
@@ -104,6 +114,11 @@ ORDER BY a.agreement_no;
 -- Every agreement that is not over is due at $1: its rider may have ended it meanwhile.
 UPDATE agreement SET due_at = $1, asks = 0, version = version + 1
 WHERE state IN ('pending', 'active', 'suspended') AND (due_at IS NULL OR due_at > $1);
+
+-- name: doubt_agreements
+-- Of the agreements $1 those that are in force are due at $2: an answer of their provider's says that they may be over.
+UPDATE agreement SET due_at = $2, asks = 0, version = version + 1
+WHERE agreement_no = ANY($1::bigint[]) AND state = 'active' AND (due_at IS NULL OR due_at > $2);
 
 -- name: save_agreement
 -- What was decided, by compare-and-set on the version; the lease is over, unless a new one is given.

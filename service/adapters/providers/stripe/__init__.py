@@ -47,7 +47,7 @@ from service.adapters.providers.stripe.wire import ANYTHING, BALANCE, DISPUTE, B
 from service.billing.agreements.standing import AgreementAnswer, HoldAnswer
 from service.billing.outcomes import Outcome, Rejected
 
-NEEDED = ("payment_intents", "setup_intents", "refunds", "customers", "balance_transactions")
+NEEDED = ("payment_intents", "setup_intents", "refunds", "customers", "disputes", "balance_transactions")
 """What a restricted key must be able to read; that it may write too shows only when it does."""
 
 

@@ -9,8 +9,9 @@ what to ask about. A state that is not known is `Unknown`, which makes us ask to
 from __future__ import annotations
 
 import hmac
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 
 from service.adapters.providers.exchange import decoded
 from service.adapters.providers.port import Ack, BadNotification, DisputeStatus, Notification
@@ -24,11 +25,13 @@ from service.adapters.providers.stripe.wire import (
     INTENT,
     KEY,
     MONEY,
+    NAMED,
     REFUND,
     SETUP,
     Event,
     our_key,
 )
+from service.billing.agreements.standing import AgreementStatus
 from service.billing.outcomes import Unknown
 
 CLOCK_OFFSET_MAX_S = 300
@@ -41,6 +44,8 @@ ABOUT = {
         {"succeeded", "payment_failed", "processing", "canceled", "requires_action", "amount_capturable_updated"}
     ),
     "setup_intent": frozenset({"succeeded", "setup_failed", "canceled", "requires_action"}),
+    "payment_method": frozenset({"detached"}),
+    "customer": frozenset({"deleted"}),
     "refund": frozenset({"created", "updated", "failed"}),
     "charge.refund": frozenset({"updated"}),  # The same as refund.updated, in older API versions.
     "charge.dispute": frozenset({"created", "updated", "closed", "funds_withdrawn", "funds_reinstated"}),
@@ -108,7 +113,12 @@ def _read(event: Event, about: str, currency: str) -> Notification | BadNotifica
     told = decoded(bytes(event.data.object), MONEY) if about != "charge.dispute" else None
     if told is not None and told.currency not in (None, currency.lower()):
         return BadNotification(f"{event.type} in {told.currency}, which is another account's", TAKEN)
-    readers = {"payment_intent": _payment, "setup_intent": _agreement}
+    readers: dict[str, Callable[[str, bytes], Notification | str | None]] = {
+        "payment_intent": _payment,
+        "setup_intent": _agreement,
+        "payment_method": partial(_gone, code="detached"),
+        "customer": partial(_gone, code="customer_deleted"),
+    }
     data = bytes(event.data.object)
     notice = _dispute(event, data) if about == "charge.dispute" else readers.get(about, _refund)(event.id, data)
     if isinstance(notice, str):
@@ -135,6 +145,17 @@ def _agreement(number: str, data: bytes) -> Notification | str | None:
     if key is None or setup.customer is None:
         return None
     return Notification(number, "agreement", key, agreement_status(setup, setup.customer), TAKEN)
+
+
+def _gone(number: str, data: bytes, code: str) -> Notification | str:
+    """What an agreement stands on was removed, for good: a card that is detached can't be attached again, a customer
+    who is deleted takes his cards with him (docs.stripe.com/api: payment_methods/detach, customers/delete). A card has
+    nothing of ours on it, so Stripe's number names the agreement."""
+    what = decoded(data, NAMED)
+    if what is None:
+        return "nothing that has a number"
+    gone = AgreementStatus("revoked", code=code)
+    return Notification(number, "agreement", what.id, gone, TAKEN, "agreement_ref")
 
 
 def _refund(number: str, data: bytes) -> Notification | str | None:
