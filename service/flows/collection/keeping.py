@@ -34,8 +34,8 @@ from service.billing.debits.dunning import calendar
 from service.billing.debits.facts import Naming, contact_of
 from service.billing.debits.holding import goes_through_holds
 from service.billing.debits.lives import lived
-from service.billing.debits.state import FINAL, Debit, State, Terms
 from service.billing.debits.money import LIVE
+from service.billing.debits.state import FINAL, Debit, State, Terms
 from service.billing.events import decode_events
 from service.billing.facts import EncodedFact
 from service.billing.keys import provider_key, session_key
@@ -128,11 +128,11 @@ async def keep(
     Obligations that waited for one of its debits are netted once more, in the same transaction.
     """
     await _write(store, book, rows, refund_rows, machine_at, leases)
+    await AgreementStore(store.connection).doubt(_doubted(book), book.now)
     facts = book.facts
     known = {key: row.debit for key, row in rows.items()} | book.changed
     if book.net_again:
         again = Book(book.now)
-    await AgreementStore(store.connection).doubt(_doubted(book), book.now)
         again_rows = await net_rides(store, providers, again, book.net_again)
         await _write(store, again, again_rows, {}, machine_at, {})
         facts = facts + again.facts
@@ -191,11 +191,6 @@ async def _publish(
         await store.seal_batch(batch, records, now, machine_at)
 
 
-def _owing(
-    row: OwingRow, key: UUID, session_id: str, hold: HoldCap | None, debits: Iterable[Debit], about: Context
-) -> RideOwing:
-    able = about.terms.capabilities
-    caps = [cap for cap in (_cap_of(hold, able), row.cap_minor) if cap is not None]
 def _doubted(book: Book) -> set[int]:
     """The agreements of debits that their provider has refused for good: perhaps since these are over there."""
     refused = (State.NEEDS_RIDER, State.MANUAL)
@@ -206,6 +201,11 @@ def _doubted(book: Book) -> set[int]:
     }
 
 
+def _owing(
+    row: OwingRow, key: UUID, session_id: str, hold: HoldCap | None, debits: Iterable[Debit], about: Context
+) -> RideOwing:
+    able = about.terms.capabilities
+    caps = [cap for cap in (_cap_of(hold, able), row.cap_minor) if cap is not None]
     if not caps and goes_through_holds(able):  # The most that a hold which it will get can have.
         caps = [HoldPolicy().cap_minor if row.hold_cap_minor is None else row.hold_cap_minor]
     return RideOwing(
