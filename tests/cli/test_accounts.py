@@ -127,8 +127,8 @@ async def sign(database_url: str, account_id: str) -> None:
 
 
 async def test_a_currency_can_be_put_right_until_somebody_has_signed_in_it(farebox: Farebox, database_url: str) -> None:
-    words = ("--provider", "stripe", "--url", "http://p.invalid", "--setting", "secret_key_env=K", "--unchecked")
-    words += ("--setting", "webhook_secret_env=W")
+    secrets = ("--setting", "secret_key_env=K", "--setting", "webhook_secret_env=W")
+    words = ("--provider", "stripe", "--url", "http://p.invalid", *secrets, "--unchecked")
     assert (await farebox("account", "add", "cards", *words, "--setting", "currency=USD"))[0] == 0
     change = ("account", "change", "cards", "--unchecked", "--setting")
     assert (await farebox(*change, "currency=EUR"))[0] == 0
