@@ -27,7 +27,7 @@ async def call(provider: Provider, row: HoldRow, step: Step, within: timedelta) 
     """
     if not provider.capabilities.hold_needed:
         return LOCAL[step]
-    ref = HoldRef(row.hold.provider_key, row.hold.provider_ref, row.hold.vehicle_id)
+    ref = HoldRef(row.hold.provider_key, row.hold.provider_ref, row.hold.vehicle_id, row.hold.title)
     match step:
         case "release":
             return await _bounded(provider.release_hold(ref), within)
@@ -61,6 +61,5 @@ async def _bounded(answer: Awaitable[HoldAnswer], within: timedelta) -> HoldAnsw
 def _request(row: HoldRow) -> HoldRequest:
     hold: Hold = row.hold
     agreement = AgreementRef(row.agreement_key, row.agreement_ref)
-    subject = f"ride {hold.session_id}"
-    amount = (hold.cap_minor, hold.currency)
-    return HoldRequest(hold.provider_key, agreement, *amount, subject, hold.requested_at, hold.vehicle_id)
+    named = (hold.subject, hold.requested_at, hold.vehicle_id, hold.title)
+    return HoldRequest(hold.provider_key, agreement, hold.cap_minor, hold.currency, *named)

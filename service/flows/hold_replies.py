@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from datetime import datetime
 from typing import Literal
+from zoneinfo import ZoneInfo
 
 import msgspec
 
 from service.adapters.postgres.holds import HoldRow, Setting, SignedAgreement
+from service.adapters.providers.titles import title_given
 from service.billing.agreements.asking import ConflictingAskError, InvalidAskError, UnknownAskError
 from service.billing.agreements.holds import Hold, HoldState
 from service.billing.facts.data import Fact, HoldOpened, HoldRefused, HoldReleased
 from service.billing.keys import provider_key, session_key, slot_of
 from service.billing.outcomes import RiderAction
+from service.billing.words import spoken, title_of
 
 SESSION_ID_MAX = 64
 
@@ -104,9 +107,10 @@ def same_content(ask: HoldAsk, agreement: SignedAgreement, known: Hold) -> None:
 def requested_row(
     ask: HoldAsk, setting: Setting, agreement: SignedAgreement, now: datetime, known: Hold | None
 ) -> HoldRow:
-    """The hold that is asked for, for the first time or again after a refusal."""
+    """The hold that is asked for, for the first time or again, under the same key and words, after a refusal."""
     key = session_key(setting.operator_id, ask.session_id)
-    policy = setting.policy
+    policy, account, language = setting.policy, agreement.account, spoken(agreement.language)
+    title = known.title if known else title_given(account.provider, account.settings, language)
     hold = Hold(
         session_key=key,
         slot=slot_of(key.bytes),
@@ -124,6 +128,8 @@ def requested_row(
         requested_at=now,
         due_at=now,
         version=known.version if known else 1,
+        title=title,
+        subject=known.subject if known else title_of(title, now, ZoneInfo(agreement.time_zone), language),
     )
     return named_row(ask, setting, agreement, hold, None)
 

@@ -95,8 +95,8 @@ async def refund_debit(
     """Give back of what was paid, in parts and again up to all of it. The ride owes so much less from now on; what of
     it is unpaid yet is lowered first, the rest is given back: `ride.to_refund_minor` says how much that is, and
     `ride.refunded_minor` what was given back before. It stands in `refunding_minor` and among the refunds once the role
-    collect has begun it, moments later, as owed less; the reason given here stays with the ride's adjustments and is
-    not told to the provider."""
+    collect has begun it, moments later; the reason given here stays with it and with the ride's adjustments, and is
+    told neither to the rider nor to the provider."""
     asked = read(_REFUND, body)
     await debit_of(request, debit_id)
 

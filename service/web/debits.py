@@ -16,7 +16,7 @@ from service.web.doors import doors_of
 from service.web.problems import not_found
 from service.web.sessions import Filter
 from service.web.shapes import DebitStory, DebitView
-from service.web.views import debit_story, debit_view, rider_of
+from service.web.views import debit_for_rider, debit_story, debit_view, rider_of
 
 ORDINAL_MAX = 2**15 - 1
 DEBIT_ID = re.compile(r"(\d{1,19})-(\d{1,5})", re.ASCII)
@@ -54,7 +54,8 @@ async def list_debits(
 async def get_debit(request: Asked, debit_id: FromPath[str]) -> Response[DebitStory]:
     """One debit with its transitions and refunds."""
     row, rows = await debit_of(request, debit_id)
-    return answer(request, debit_story(row, rows), etag=True)
+    told = debit_story(row, rows)
+    return answer(request, told if access_of(request).rider_ref is None else debit_for_rider(told), etag=True)
 
 
 async def debit_of(request: Asked, debit_id: str) -> tuple[DebitRow, RideRows]:

@@ -12,12 +12,12 @@ from litestar import Response, get
 from litestar.params import FromPath, QueryParameter
 
 from service.billing.money import format_amount
+from service.billing.words import TEXTS, Language, is_adjustment, line_text, quantity_text, spoken, unit_text
 from service.web.access import access_of, needs
 from service.web.answers import Asked, answer
 from service.web.doors import doors_of
 from service.web.problems import conflict
-from service.web.receipt_texts import ADJUSTMENTS, LINES, TEXTS, UNITS, Language
-from service.web.shapes import LineView, SessionView
+from service.web.shapes import SessionView
 from service.web.views import session_view
 
 
@@ -77,9 +77,8 @@ async def get_receipt(
         raise conflict(f"the ride is {session.state}: there is no charge to show")
     async with doors.asking() as store:
         name, contact, time_zone = await store.operator_contact(access.operator_no)
-    known = rows.agreement.language if rows.agreement else "zh"
-    spoken: Language = language or ("en" if known.startswith("en") else "zh")
-    told = receipt(session, spoken, (name, contact), ZoneInfo(time_zone))
+    known = spoken(rows.agreement.language if rows.agreement else "zh")
+    told = receipt(session, language or known, (name, contact), ZoneInfo(time_zone))
     wants_page = page == "html" or (page is None and "text/html" in request.headers.get("accept", ""))
     if wants_page:
         headers = {
@@ -110,12 +109,12 @@ def receipt(session: SessionView, language: Language, operator: tuple[str, str],
         lines=[
             ReceiptLine(
                 line.code,
-                _line_text(line, language),
+                line_text(line.code, line.path, line.window, language),
                 line.quantity,
-                _unit(line.unit, language),
+                unit_text(line.unit, language),
                 line.unit_price,
                 line.amount,
-                None if _is_adjustment(line) else line.window,
+                None if is_adjustment(line.path) else line.window,
             )
             for line in charge.lines
         ],
@@ -146,7 +145,7 @@ def printable(receipt: ReceiptView) -> str:
     ]
     rows = "".join(
         f"<tr><td>{escape(line.text)}{escape(f' ({line.window})' if line.window else '')}"
-        f"<td>{escape(line.quantity)} {escape(line.unit)}<td>{escape(line.unit_price)}<td>{escape(line.amount)}"
+        f"<td>{escape(quantity_text(line.quantity, line.unit))}<td>{escape(line.unit_price)}<td>{escape(line.amount)}"
         for line in receipt.lines
     )
     totals = [(words["total"], receipt.amount_minor), (words["tax"], receipt.tax_minor)]
@@ -164,24 +163,6 @@ def printable(receipt: ReceiptView) -> str:
         f"<table><thead><tr><th>{escape(words['item'])}<th>{escape(words['quantity'])}<th>{escape(words['price'])}"
         f"<th>{escape(words['amount'])}<tbody>{rows}<tfoot>{sums}</table>{contact}</html>"
     )
-
-
-def _line_text(line: LineView, language: Language) -> str:
-    """A line's own words; of an adjustment also what it was for."""
-    text = LINES.get(line.code, {}).get(language, line.code)
-    if not _is_adjustment(line) or line.window in (None, line.code):
-        return text
-    return f"{text}: {ADJUSTMENTS.get(line.window or '', {}).get(language, line.window)}"
-
-
-def _unit(unit: str, language: Language) -> str:
-    """A unit's own word; of an interval ("15 min") the number stays."""
-    many, _, one = unit.rpartition(" ")
-    return f"{many} {UNITS.get(one, {}).get(language, one)}".strip()
-
-
-def _is_adjustment(line: LineView) -> bool:
-    return line.path.startswith("adjustment:")
 
 
 def _duration(duration_us: int) -> str:

@@ -130,13 +130,15 @@ class TransitionView(msgspec.Struct, frozen=True):
 
 
 class RefundView(msgspec.Struct, frozen=True):
-    """Money given back of a debit."""
+    """Money given back of a debit: `reason` is a word for programs, `because` what support has said of it (not told to
+    riders)."""
 
     refund_id: str
     state: str
     amount_minor: int
     currency: str
     reason: str
+    because: str | None
     code: str | None
     provider_reference: str | None
     created_at: datetime

@@ -127,7 +127,12 @@ def _revisions(rows: RideRows, owing: Mapping[int, int]) -> list[RevisionView]:
 def for_rider(view: SessionView) -> SessionView:
     """The same without support's own words."""
     told = [replace(one, reason=None, by=None) for one in view.adjustments]
-    return replace(view, adjustments=told)
+    return replace(view, adjustments=told, debits=[debit_for_rider(debit) for debit in view.debits])
+
+
+def debit_for_rider(view: DebitStory) -> DebitStory:
+    """The same without support's own words."""
+    return replace(view, refunds=[replace(one, because=None) for one in view.refunds])
 
 
 def charge_view(charge: Charge) -> ChargeView:
@@ -206,6 +211,7 @@ def _story(row: DebitRow, rows: RideRows) -> dict[str, Any]:
                 item.amount_minor,
                 item.currency,
                 item.reason,
+                item.because,
                 item.code,
                 item.provider_ref,
                 item.created_at,

@@ -143,7 +143,7 @@ async def test_what_is_still_frozen_is_given_back(gateway: Double, preauth: Prov
         "auth_no": "2026A",
         "out_request_no": "H0LD_unfreeze",
         "amount": "87.66",
-        "remark": "ride over",
+        "remark": "行程结束",
         "extra_param": '{"unfreezeBizInfo":{"bizComplete":"true"}}',
     }
     assert await preauth.release_hold(hold) == HoldStatus("released", "2026A")

@@ -14,6 +14,7 @@ from wechatpay_double import (
     CERTIFICATES,
     DETAIL,
     ENDED,
+    HOLD,
     MCHID,
     NAMED,
     ORDER,
@@ -225,8 +226,11 @@ async def test_what_waits_for_payment_is_lowered_and_never_to_nothing(wechat: Do
     assert wechat.last(f"{ORDER}/modify") == NAMED | {
         "post_payments": [{"name": "共享单车骑行", "amount": 1000}],
         "total_amount": 1000,
-        "reason": "less is owed",
+        "reason": "应付金额减少",
     }
+    titled = msgspec.structs.replace(REF, hold=msgspec.structs.replace(HOLD, title="骑行"))
+    assert await score.reduce_debit(titled, 1000) == Accepted()
+    assert wechat.last(f"{ORDER}/modify")["post_payments"] == [{"name": "骑行", "amount": 1000}]
     before = len(wechat.asked)
     nothing = await score.reduce_debit(REF, 0)
     assert isinstance(nothing, Rejected) and len(wechat.asked) == before
@@ -305,7 +309,7 @@ async def test_a_rider_pays_the_very_order_that_is_collected(wechat: Double, sco
 def test_lines_are_cut_told_apart_and_sum_to_the_debit() -> None:
     items = [DebitItem("a" * 30, 100, "b" * 40), DebitItem("a" * 25, 200), DebitItem("", 1), DebitItem("zero", 0)]
     content = wire.content(items, 301, "ride")
-    assert [line["name"] for line in content["post_payments"]] == ["a" * 20, "a" * 18 + " 2", "fare"]
+    assert [line["name"] for line in content["post_payments"]] == ["a" * 20, "a" * 18 + " 2", "费用"]
     assert content["post_payments"][0]["description"] == "b" * 30
     assert sum(line["amount"] for line in content["post_payments"]) == content["total_amount"] == 301
     one = {"post_payments": [{"name": "ride", "amount": 500}], "total_amount": 500}

@@ -155,9 +155,14 @@ async def test_an_order_has_the_cap_as_its_risk_fund(wechat: Double, score: Prov
         "need_user_confirm": False,
         "openid": OPENID,
     }
+    titled = msgspec.structs.replace(
+        HOLD_REQUEST, title="骑" * 30
+    )  # Frozen with the hold, whatever the setting is now.
+    assert await score.open_hold(titled) == HoldStatus("open", HOLD.provider_ref, 10_000)
+    assert wechat.last(ORDERS)["service_introduction"] == "骑" * 20
     wechat.says(BY_CODE, {"authorization_state": "UNBINDUSER"})
     unsigned = msgspec.structs.replace(HOLD_REQUEST, agreement=AgreementRef("AG"))
-    assert await score.open_hold(unsigned) == Rejected("AGREEMENT_NOT_SIGNED")
+    assert await score.open_hold(unsigned) == Declined(False, "AGREEMENT_NOT_SIGNED")
     wechat.says(BY_CODE, {"authorization_state": "AVAILABLE", "openid": OPENID})
     assert await score.open_hold(unsigned) == HoldStatus("open", HOLD.provider_ref, 10_000)
     euro = await score.open_hold(msgspec.structs.replace(HOLD_REQUEST, currency="EUR"))
@@ -263,7 +268,7 @@ async def test_each_state_of_a_hold(wechat: Double, score: Provider, order: dict
 async def test_an_order_is_cancelled_and_looked_at_when_it_can_not_be(wechat: Double, score: Provider) -> None:
     wechat.says(f"{ORDER}/cancel", {"out_order_no": "H0LD"})
     assert await score.release_hold(HOLD) == HoldStatus("released", HOLD.provider_ref)
-    assert wechat.last(f"{ORDER}/cancel") == NAMED | {"reason": "not used"}
+    assert wechat.last(f"{ORDER}/cancel") == NAMED | {"reason": "未使用"}
     wechat.refuses(f"{ORDER}/cancel", "INVALID_REQUEST", number=271316592)
     for order, state in (("REVOKED", "released"), ("DONE", "completed"), ("EXPIRED", "expired"), ("DOING", "open")):
         wechat.order(state=order)

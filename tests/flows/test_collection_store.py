@@ -17,7 +17,7 @@ from service.billing.outcomes import SignString
 
 NEVER_CHANGED = {
     *("ride_no", "ordinal", "slot", "operator_no", "agreement_no", "account_no", "session_key", "session_id"),
-    *("currency", "created_at", "tariff_no", "started_at", "ended_at", "items"),
+    *("currency", "created_at", "tariff_no", "started_at", "ended_at", "items", "subject"),
 }
 AT = datetime(2026, 11, 2, 8, 0, 0, 123456, tzinfo=UTC)
 

@@ -7,14 +7,12 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from msgspec.structs import replace
 from ride_builders import adjustment, at, event, whole
 from web_world import WebWorld, instant, web_world
 
 from service.billing.events import Position
+from service.billing.words import Language, line_text
 from service.flows.decisions import adjust_ride
-from service.web.receipts import _line_text
-from service.web.shapes import LineView
 
 
 @pytest.fixture(scope="module")
@@ -219,9 +217,9 @@ async def test_a_receipt_names_what_was_added_and_taken_off_and_a_voided_ride_s_
         await adjust_ride(it.database, it.doors.knowledge, it.doors.knowledge.operators[1], "billed", one)
     receipt = await it.get("/v1/sessions/billed/receipt")
     assert [line["text"] for line in receipt["lines"][2:]] == ["Extra charge: bell_stolen", "Goodwill: apology"]
-    back = LineView("refund", "1", "CNY", "-1.00", "-1.00", "adjustment:a-3", "refund", False, None)
-    assert [_line_text(back, language) for language in ("en", "zh")] == ["Refund", "退款"]
-    assert _line_text(replace(back, code="lapsed"), "en") == "Lapsed with the ride: refund"
+    languages: tuple[Language, ...] = ("en", "zh")
+    assert [line_text("refund", "adjustment:a-3", "refund", language) for language in languages] == ["Refund", "退款"]
+    assert line_text("lapsed", "adjustment:a-3", "refund", "en") == "Lapsed with the ride: refund"
     await it.take(event("voided", 31, session="billed"))
     receipt = await it.get("/v1/sessions/billed/receipt?language=zh")
     assert [(line["text"], line["amount"]) for line in receipt["lines"]] == [

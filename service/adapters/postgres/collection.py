@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from operator import attrgetter, itemgetter
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import asyncpg
@@ -46,6 +46,7 @@ class DebitRow(msgspec.Struct, frozen=True):
     agreement_ref: str | None
     hold_key: str | None
     hold_ref: str | None
+    hold_title: str | None
     restored_at: datetime | None
     hold: HoldSeen | None
 
@@ -80,6 +81,16 @@ class OwingRow(msgspec.Struct, frozen=True):
     provider: str
     account_id: str
     account_settings: str
+    restored_at: datetime | None
+
+
+class ContentRow(NamedTuple):
+    """The charge that stands of a ride (JSON), the number of its tariff, the events of its last decision (JSON); when
+    the database was restored."""
+
+    charge: str | None
+    tariff_no: int | None
+    latest: str
     restored_at: datetime | None
 
 
@@ -215,17 +226,19 @@ class CollectionStore(BatchStore, StopStore):
         rows = await self.all("refunds_by_provider_key", provider_key, account_no)
         return [(row["ride_no"], row["ordinal"], row["refund_ordinal"]) for row in rows]
 
-    async def ride_contents(self, ride_nos: Iterable[int]) -> dict[int, tuple[str | None, int | None, datetime | None]]:
-        """Ride number → the charge that stands (JSON), the number of its tariff; when the database was restored."""
+    async def ride_contents(self, ride_nos: Iterable[int]) -> dict[int, ContentRow]:
+        """Ride number → what its debits are for."""
         rides = sorted(set(ride_nos))
         rows = await self.all("ride_contents", rides, rides[0], rides[-1]) if rides else ()
-        return {row["ride_no"]: (row["charge"], row["tariff_no"], row["restored_at"]) for row in rows}
+        return {row["ride_no"]: ContentRow(*itemgetter(*ContentRow._fields)(row)) for row in rows}
 
-    async def want_hold(self, debit: Debit, provider_key: str, wanted: OpenHold, now: datetime, cap_minor: int) -> int:
+    async def want_hold(
+        self, debit: Debit, provider_key: str, wanted: OpenHold, now: datetime, cap_minor: int, title: str
+    ) -> int:
         """Asks for a hold for the debit's ride, of `cap_minor` at most where nobody has said another cap; 0 where
-        another is asked for already."""
+        another is asked for already. The rider reads `title`, and the debit's subject."""
         which = (debit.ride_no, debit.ordinal, provider_key, wanted.ordinal)
-        return await self.run("want_hold", *which, now, cap_minor, wanted.amount_minor)
+        return await self.run("want_hold", *which, now, cap_minor, wanted.amount_minor, title)
 
     async def insert_debits(self, debits: Sequence[Debit], now: datetime) -> None:
         """New debits; raises UniqueViolationError when somebody else opened one first."""
@@ -277,7 +290,7 @@ _DEBIT_FIELDS = Debit.__struct_fields__
 _NEVER_CHANGED = frozenset(
     {
         *("slot", "operator_no", "agreement_no", "account_no", "session_key", "session_id", "currency", "created_at"),
-        *("tariff_no", "started_at", "ended_at", "items"),
+        *("tariff_no", "started_at", "ended_at", "items", "subject"),
     }
 )
 _CHANGING = tuple(field for field in msgspec.structs.fields(Debit) if field.name not in _NEVER_CHANGED)

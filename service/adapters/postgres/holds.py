@@ -33,6 +33,8 @@ class SignedAgreement(msgspec.Struct, frozen=True):
     rider_no: int
     rider_ref: str
     account: AccountRow
+    time_zone: str
+    language: str
 
 
 class KnownHold(msgspec.Struct, frozen=True):
@@ -97,6 +99,8 @@ class HoldStore(AgreementStore):
                 row["rider_no"],
                 row["rider_ref"],
                 account_row(row),
+                row["time_zone"],
+                row["language"],
             )
         policy = hold_policy(row["hold_policy"])
         exposure_max = row["exposure_max_minor"]
@@ -148,6 +152,8 @@ class HoldStore(AgreementStore):
                 hold.due_at,
                 lease_until,
                 hold.refusal,
+                hold.title,
+                hold.subject,
             )
         )
 

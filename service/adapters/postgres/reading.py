@@ -107,6 +107,7 @@ class RefundRow(msgspec.Struct, frozen=True):
     provider_key: str
     provider_ref: str | None
     reason: str
+    because: str | None
     code: str | None
     created_at: datetime
     updated_at: datetime

@@ -49,7 +49,8 @@ class AgreementRef(msgspec.Struct, frozen=True):
 
 
 class HoldRequest(msgspec.Struct, frozen=True):
-    """Open an order with a cap, before the ride. `subject` is shown to the rider; `vehicle_id` is the operator's."""
+    """Open an order with a cap, before the ride. The rider is shown `subject`, or of it `title` alone, where an order
+    has a word for what he uses; `vehicle_id` is the operator's."""
 
     key: str
     agreement: AgreementRef
@@ -58,15 +59,17 @@ class HoldRequest(msgspec.Struct, frozen=True):
     subject: str
     requested_at: datetime
     vehicle_id: str | None = None
+    title: str = ""
 
 
 class HoldRef(msgspec.Struct, frozen=True):
-    """A hold by our key, by the provider's number once it is known, and where it is asked about, for which vehicle it
-    was opened."""
+    """A hold by our key, by the provider's number once it is known, and where it is asked for again or lowered, for
+    which vehicle and under which title it was opened."""
 
     key: str
     provider_ref: str | None = None
     vehicle_id: str | None = None
+    title: str = ""
 
 
 class DebitItem(msgspec.Struct, frozen=True):

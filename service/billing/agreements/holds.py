@@ -75,6 +75,7 @@ class Hold(msgspec.Struct, frozen=True, kw_only=True):
 
     `due_at` is when the provider is to be called next; None: nothing to do. `asks` counts calls without an answer,
     `ordinal` the holds that the ride had before. `refusal` is whose matter it is that it was refused.
+    `title` and `subject` are what the rider reads at the provider, as they were said first: they are said again.
     """
 
     session_key: UUID
@@ -100,6 +101,8 @@ class Hold(msgspec.Struct, frozen=True, kw_only=True):
     version: int = 1
     ordinal: int = 0
     refusal: Refusal | None = None
+    title: str = ""
+    subject: str = ""
 
 
 class RideSeen(msgspec.Struct, frozen=True):

@@ -18,7 +18,7 @@ from msgspec.structs import replace
 
 from service.billing import ledger
 from service.billing.debits import after, dunning
-from service.billing.debits.content import Content, items_of
+from service.billing.debits.content import Content, items_of, subject_of
 from service.billing.debits.events import (
     Call,
     DebitEvent,
@@ -28,6 +28,7 @@ from service.billing.debits.events import (
     OpenHold,
     Post,
     Publish,
+    RefundAsked,
     RefundEnded,
     StartRefund,
 )
@@ -46,6 +47,7 @@ from service.billing.debits.state import Debit, State, Terms
 from service.billing.facts import EncodedFact
 from service.billing.keys import provider_key
 from service.billing.ledger import Fact, Transfer
+from service.billing.words import refund_text, spoken
 
 FACT_ORDINALS = 1_000_000
 """Room for a debit's transitions, or its refunds, in the ordinal of a transfer."""
@@ -179,7 +181,8 @@ class Book:
             if isinstance(step, OpenDebit):
                 self._open(ride, step)
             else:
-                debits[step.ordinal] = self.happen(debits[step.ordinal], step.event, ride.context)
+                event = _because(step.event, ride.content.because)
+                debits[step.ordinal] = self.happen(debits[step.ordinal], event, ride.context)
         self.net_again.discard(ride.ride_no)
 
     def _open(self, ride: RideOwing, step: OpenDebit) -> None:
@@ -200,7 +203,8 @@ class Book:
             tariff_no=ride.content.tariff_no,
             started_at=None if usage is None else usage.started_at,
             ended_at=None if usage is None else usage.ended_at,
-            items=items_of(charge, step.amount_minor) if charge is not None else (),
+            items=items_of(charge, step.amount_minor, ride.content.language) if charge is not None else (),
+            subject=subject_of(ride.content, step.ordinal, self.now, zone),
             verify="present" if ride.verify else None,
             currency=ride.currency,
             amount_minor=step.amount_minor,
@@ -238,6 +242,8 @@ class Book:
             tariff_no=debit.tariff_no,
             created_at=self.now,
             reason=start.reason,
+            because=start.because,
+            told=refund_text(spoken(context.naming.language or ""), twice=start.reason == State.SETTLED_TWICE),
             due_at=self.now,
         )
         if _forgotten(debit, context):
@@ -270,6 +276,11 @@ class Book:
     def _add(self, debit: Debit, fact: Fact, ordinal: int, transfers: Sequence[Transfer]) -> None:
         for line, transfer in enumerate(transfers):
             self.posted.append(Posted(debit.ride_no, debit.slot, debit.operator_no, fact, ordinal, line, transfer))
+
+
+def _because(event: DebitEvent, because: str | None) -> DebitEvent:
+    """What netting asks for, with the reason that somebody gave for it."""
+    return replace(event, because=because) if isinstance(event, RefundAsked) else event
 
 
 def _forgotten(debit: Debit, context: Context) -> bool:

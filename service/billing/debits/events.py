@@ -154,10 +154,11 @@ class DisputeClosed(msgspec.Struct, frozen=True):
 
 
 class RefundAsked(msgspec.Struct, frozen=True):
-    """Money is to be given back."""
+    """Money is to be given back; `because` is what support has said of it, for those who work here."""
 
     amount_minor: int
     reason: str
+    because: str | None = None
 
 
 class RefundEnded(msgspec.Struct, frozen=True):
@@ -244,13 +245,15 @@ class Publish(msgspec.Struct, frozen=True):
 
 
 class StartRefund(msgspec.Struct, frozen=True):
-    """Open the debit's refund number `ordinal` against one receipt; `refused`: why it can't be asked for at all."""
+    """Open the debit's refund number `ordinal` against one receipt; `refused`: why it can't be asked for at all;
+    `because`: what support has said of it."""
 
     ordinal: int
     receipt: Receipt
     amount_minor: int
     reason: str
     refused: str | None = None
+    because: str | None = None
 
 
 class NetAgain(msgspec.Struct, frozen=True):

@@ -51,6 +51,8 @@ class Refund(msgspec.Struct, frozen=True, kw_only=True):
 
     Where the provider says otherwise an operator decides, and `amount_minor` is what he found was given back. `resent`
     counts how often it was sent again since nobody found it; `tariff_no` is its debit's, by which it may be stopped.
+    `reason` is why it was opened, `because` what support has said of that, and `told` what the provider is told of it,
+    always the same.
     """
 
     ride_no: int
@@ -76,6 +78,8 @@ class Refund(msgspec.Struct, frozen=True, kw_only=True):
     not_found_at: datetime | None = None
     resent: int = 0
     due_at: datetime | None = None
+    because: str | None = None
+    told: str = ""
 
 
 RefundEvent = Due | LeaseOver | Submitted | Queried | Notified | RetryAsked | RefundDecided

@@ -121,8 +121,8 @@ class Debit(msgspec.Struct, frozen=True, kw_only=True):
     `doubted_minor` is the most that a notification says was taken and that is not believed: the provider is asked.
     `verify` (after a restore): of which number it is asked what became of it, before it or one after it is used.
     `given`: the rider was given the present number to pay it himself (once the debit has ended: it may still be paid);
-    until `payable_until` nothing else is tried. `items` and the instants of the ride
-    are what the debit is sent with; `dunned` (since `dunned_at`), `reminded` (the attempt that was announced),
+    until `payable_until` nothing else is tried. `items`, `subject` and the instants of the
+    ride are what the debit is sent with; `dunned` (since `dunned_at`), `reminded` (the attempt that was announced),
     `nudged_at`, `record` (what is reported; `record_at`: since when the provider knows) are the calendar's diary.
     `attempts` and `begun_at` count over all keys, `submitted_at`, `not_found_at`, `resent` (how often it was sent again
     since nobody found it) and `asked_minor` (what is asked for) are of the present one. `dispute` is the kind of the
@@ -179,6 +179,7 @@ class Debit(msgspec.Struct, frozen=True, kw_only=True):
     started_at: datetime | None = None
     ended_at: datetime | None = None
     items: tuple[Item, ...] = ()
+    subject: str = ""
     verify: Verify | None = None
     doubted_minor: int | None = None
     given: bool = False
@@ -231,6 +232,12 @@ def waits_for_hold(debit: Debit) -> bool:
 def refused_a_hold(debit: Debit) -> bool:
     """Whether the debit can't be tried since the hold that it asked for was refused, whoever can change that."""
     return (debit.reason or "").startswith(HOLD_REFUSED)
+
+
+def refused_for_us(debit: Debit) -> bool:
+    """Whether a person is to put right what keeps the debit's hold from being opened. Nothing is unclear about it: as
+    what is owed changes, so does the debit."""
+    return debit.state is State.MANUAL and refused_a_hold(debit)
 
 
 def left_to_hold(debit: Debit) -> bool:

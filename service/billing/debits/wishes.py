@@ -20,6 +20,7 @@ from service.billing.debits.events import (
     RefundRefusedError,
     Resumed,
     RetryAsked,
+    StartRefund,
     Suspended,
 )
 from service.billing.debits.holding import taken_up
@@ -41,7 +42,7 @@ from service.billing.debits.state import (
     State,
     Terms,
     left_to_hold,
-    refused_a_hold,
+    refused_for_us,
     waits_for_hold,
 )
 from service.billing.outcomes import Succeeded
@@ -56,7 +57,7 @@ def retry_asked(debit: Debit, event: RetryAsked, now: datetime, _terms: Terms) -
     kept from being tried asks for another one."""
     if debit.suspended or disputed(debit) or debit.lowering_to is not None:
         raise ImpossibleEventError(debit, event)
-    if left_to_hold(debit) or _refused_for_us(debit):
+    if left_to_hold(debit) or refused_for_us(debit):
         return taken_up(debit, now), ()
     if debit.state not in (State.NEW, State.RETRY_WAIT, State.UNKNOWN, State.PENDING):
         raise ImpossibleEventError(debit, event)
@@ -67,7 +68,7 @@ def operator_decided(debit: Debit, event: OperatorDecided, now: datetime, terms:
     """The way out of MANUAL. What was never sent to anybody can't have been settled there."""
     if debit.state is not State.MANUAL or (event.decision == "settled" and debit.submitted_at is None):
         raise ImpossibleEventError(debit, event)
-    for_hold = _refused_for_us(debit)
+    for_hold = refused_for_us(debit)
     debit = replace(debit, reason=event.reason)
     if event.decision == "settled":
         told = Succeeded(debit.asked_minor, event.provider_ref)
@@ -85,7 +86,7 @@ def operator_decided(debit: Debit, event: OperatorDecided, now: datetime, terms:
 def paid_elsewhere(debit: Debit, event: PaidElsewhere, now: datetime, terms: Terms) -> Step:
     """Paid outside: nothing more is asked, and the provider is told where he listens, until he has answered. What was
     owed no longer of a debit that can't be lowered was not paid outside either."""
-    if debit.state not in CAN_BE_OVERDUE and not _refused_for_us(debit):
+    if debit.state not in CAN_BE_OVERDUE and not refused_for_us(debit):
         raise ImpossibleEventError(debit, event)
     rest = debit.amount_minor - debit.paid_minor - debit.excess_minor
     open_there = debit.state is State.PENDING or asked_about(debit, terms)
@@ -112,7 +113,7 @@ def owed_changed(debit: Debit, event: OwedChanged, now: datetime, terms: Terms) 
         return _less_forgone(debit, event, now, terms)
     if debit.state in FINAL or (event.amount_minor > debit.amount_minor and debit.attempts > 0):
         raise ImpossibleEventError(debit, event)
-    if debit.state in UNSURE or debit.lowering_to is not None:
+    if (debit.state in UNSURE and not refused_for_us(debit)) or debit.lowering_to is not None:
         return replace(debit, net_again=True), ()
     wanted = max(event.amount_minor, debit.paid_minor)
     if wanted == debit.amount_minor:
@@ -134,11 +135,6 @@ def owed_changed(debit: Debit, event: OwedChanged, now: datetime, terms: Terms) 
     elif not open_there or (able.reduces_declined and not pending):
         return replace(debit, amount_minor=wanted, excess_minor=0), ()
     return replace(debit, net_again=True, excess_minor=debit.amount_minor - wanted), ()
-
-
-def _refused_for_us(debit: Debit) -> bool:
-    """Whether a person is to put right what kept the debit's hold from being opened: nothing was sent since."""
-    return debit.state is State.MANUAL and refused_a_hold(debit)
 
 
 def _closed_on_wish(debit: Debit, terms: Terms) -> bool:
@@ -190,7 +186,8 @@ def refund_asked(debit: Debit, event: RefundAsked, now: datetime, terms: Terms) 
     left = refundable_minor(debit)
     if not 0 < event.amount_minor <= left:
         raise RefundRefusedError(f"{event.amount_minor} can't be given back: {left} is left of what was paid")
-    return give_back(debit, event.amount_minor, event.reason, now, terms)
+    given, refunds = give_back(debit, event.amount_minor, event.reason, now, terms)
+    return given, tuple(replace(one, because=event.because) if isinstance(one, StartRefund) else one for one in refunds)
 
 
 def refundable_minor(debit: Debit) -> int:

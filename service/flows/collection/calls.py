@@ -139,7 +139,7 @@ async def _ask(provider: Provider, claim: Claim) -> Outcome:
         case "refund":
             assert refund is not None
             paid = _paid_ref(provider, claim, debit, refund)
-            request = RefundRequest(refund.provider_key, paid, refund.amount_minor, refund.currency, refund.reason)
+            request = RefundRequest(refund.provider_key, paid, refund.amount_minor, refund.currency, refund.told)
             return await provider.refund(request)
         case "query_refund":
             assert refund is not None
@@ -165,7 +165,7 @@ def debit_request(provider: Provider, row: DebitRow, debit: Debit) -> DebitReque
         agreement=_agreement(row),
         amount_minor=debit.asked_minor,
         currency=debit.currency,
-        subject=f"Ride {debit.session_id}",
+        subject=debit.subject,
         hold=_hold(provider, row, debit),
         provider_ref=debit.provider_ref,
         attempt=max(debit.attempts, 1),
@@ -198,4 +198,4 @@ def _hold(provider: Provider, row: DebitRow, debit: Debit) -> HoldRef | None:
     the rider approves himself (we never try it) goes through none."""
     if row.hold_key is None or not provider.capabilities.hold_needed or not debit.attempts:
         return None
-    return HoldRef(row.hold_key, row.hold_ref)
+    return HoldRef(row.hold_key, row.hold_ref, title=row.hold_title or "")

@@ -26,6 +26,7 @@ from service.adapters.postgres.collection import (
 from service.adapters.providers import declared_capabilities
 from service.adapters.providers.port import MerchantAccount, Provider
 from service.adapters.providers.secrets import AccountSettingsError
+from service.adapters.providers.titles import title_stored
 from service.billing.agreements.holds import HoldPolicy
 from service.billing.capabilities import Capabilities
 from service.billing.debits.collecting import Book, Context, RideOwing
@@ -40,6 +41,7 @@ from service.billing.events import decode_events
 from service.billing.facts import EncodedFact
 from service.billing.keys import provider_key, session_key
 from service.billing.rides import read_charge
+from service.billing.words import spoken
 from service.flows.collection.apart import Tripped, set_aside
 from service.flows.collection.watching import watch
 from service.telemetry import DEBITS, REFUNDS, SENT_AGAIN
@@ -101,10 +103,12 @@ async def net_rides(
             unable.append(Tripped(no, str(error), ACCOUNT_AGAIN))
             continue
         known = _owing(ride, keys[no], sessions[no], caps.get(keys[no]), debits.get(no, ()), about)
-        text, tariff_no, restored_at = contents[no]
-        charge = None if text is None else read_charge(text)
-        forgotten = restored_at is not None and charge is not None and charge.usage.ended_at <= restored_at
-        book.net_ride(replace(known, content=Content(charge, tariff_no), verify=forgotten))
+        said = contents[no]
+        charge = None if said.charge is None else read_charge(said.charge)
+        forgotten = said.restored_at is not None and charge is not None and charge.usage.ended_at <= said.restored_at
+        because = _because(said.latest) if known.debits else None
+        content = Content(charge, said.tariff_no, _title(ride), spoken(ride.language), because)
+        book.net_ride(replace(known, content=content, verify=forgotten))
     await set_aside(store, "owing", unable, book.now)
     await watch(store, book, {row.operator_no: calendar(row.operator_calendar) for row in owing})
     return rows
@@ -169,7 +173,8 @@ async def _write(
     await store.keep_numbers(book.numbers_left)
     for debit, wanted in book.holds_wanted:
         key = provider_key(debit.session_key.bytes, "hold", wanted.ordinal)
-        await store.want_hold(debit, key, wanted, book.now, HoldPolicy().cap_minor)
+        title = _title(rows[debit.ride_no, debit.ordinal])
+        await store.want_hold(debit, key, wanted, book.now, HoldPolicy().cap_minor, title)
     for debit_key, changed in book.changed.items():
         if changed.resent > rows[debit_key].debit.resent:
             SENT_AGAIN.labels("debit").inc()
@@ -222,6 +227,17 @@ def _owing(
         debits=tuple(debits),
         context=about,
     )
+
+
+def _because(latest: str) -> str | None:
+    """The reason that was given for a ride's last decision: support's, of an adjustment or a correction."""
+    given = (event.adjustment.reason if event.adjustment else event.reason for event in decode_events(latest.encode()))
+    return next((reason for reason in given if reason), None)
+
+
+def _title(row: DebitRow | OwingRow) -> str:
+    """What a ride is called at its provider."""
+    return title_stored(row.provider, row.account_settings, spoken(row.language))
 
 
 def _cap_of(hold: HoldCap | None, able: Capabilities) -> int | None:

@@ -367,7 +367,8 @@ CREATE INDEX quarantine_held ON quarantine (operator_no, quarantine_no) WHERE st
 
 -- A hold is for a session id: its keys derive from it, so no ride can use another's; ordinal counts those that a ride had
 -- before, where collection needed one more. due_at is when its provider is
--- to be called next (NULL: nothing to do), lease_until is machine time; asks counts calls without an answer.
+-- to be called next (NULL: nothing to do), lease_until is machine time; asks counts calls without an answer. title and
+-- subject are what the rider reads at the provider: they never change, as he is asked with them again.
 CREATE TABLE hold (
   session_key uuid NOT NULL,
   slot smallint NOT NULL,
@@ -395,6 +396,8 @@ CREATE TABLE hold (
   version integer NOT NULL DEFAULT 1,
   updated_at timestamptz NOT NULL,
   refusal text CHECK (refusal IN ('rules', 'fault', 'passing', 'final')),
+  title text NOT NULL DEFAULT '',
+  subject text NOT NULL DEFAULT '',
   CHECK ((state = 'refused') = (refusal IS NOT NULL)),
   PRIMARY KEY (session_key, slot)
 );
@@ -458,6 +461,7 @@ CREATE TABLE debit (
   started_at timestamptz,
   ended_at timestamptz,
   items jsonb NOT NULL DEFAULT '[]',
+  subject text NOT NULL DEFAULT '',
   verify text CHECK (verify IN ('present', 'next')),
   doubted_minor bigint,
   given boolean NOT NULL DEFAULT false,
@@ -564,6 +568,8 @@ CREATE TABLE refund (
   debit_ref text,
   tariff_no integer,
   reason text NOT NULL,
+  because text,
+  told text NOT NULL DEFAULT '',
   code text,
   attempts integer NOT NULL DEFAULT 0,
   queries integer NOT NULL DEFAULT 0,

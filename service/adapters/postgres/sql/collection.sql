@@ -31,7 +31,7 @@ d.*, o.operator_id, o.calendar AS operator_calendar, o.name AS operator_name, o.
   a.agreement_id, a.time_zone, a.language, m.provider, m.account_id, m.settings AS account_settings,
   a.provider_key AS agreement_key, a.provider_ref AS agreement_ref, h.provider_key AS hold_key, h.provider_ref AS hold_ref,
   h.state AS hold_state, h.ordinal AS hold_ordinal, h.action AS hold_action, h.reason AS hold_reason,
-  h.cap_minor AS hold_cap_minor, h.refusal AS hold_refusal,
+  h.cap_minor AS hold_cap_minor, h.refusal AS hold_refusal, h.title AS hold_title,
   (SELECT restored_at FROM installation) AS restored_at;
 
 -- part: debit_joins
@@ -174,21 +174,22 @@ FROM unnest($1::uuid[], $2::text[]) AS done (session_key, reason)
 WHERE h.session_key = done.session_key AND h.state = 'open';
 
 -- name: ride_contents
--- The charge that stands of each of these rides, with its tariff: what their debits are for.
+-- The charge that stands of each of these rides, with its tariff: what their debits are for. And what was decided last.
 SELECT r.ride_no, (array_agg(r.charge ORDER BY r.revision DESC) FILTER (WHERE r.charge IS NOT NULL))[1] AS charge,
   (array_agg(r.tariff_no ORDER BY r.revision DESC) FILTER (WHERE r.tariff_no IS NOT NULL))[1] AS tariff_no,
-  (SELECT restored_at FROM installation) AS restored_at
+  (array_agg(r.events ORDER BY r.revision DESC))[1] AS latest, (SELECT restored_at FROM installation) AS restored_at
 FROM ride_revision r WHERE r.ride_no = ANY($1::bigint[]) AND r.ride_no BETWEEN $2 AND $3 GROUP BY r.ride_no;
 
 -- name: want_hold
 -- A hold for the ride of debit $1 that was charged without one, or whose own is over or was refused: the holds' rounds open
 -- it. None while the agreement waits for the rider. Its cap is the agreement's, else the
--- operator's ($6: where he has said none), as of one that is asked for before the ride, and $7 where that is less.
+-- operator's ($6: where he has said none), as of one that is asked for before the ride, and $7 where that is less. Its
+-- rider reads what he reads of the debit, and the title $8.
 INSERT INTO hold (session_key, slot, operator_no, session_id, agreement_no, account_no, tariff_id, state, cap_minor,
-  currency, provider_key, ordinal, requested_at, due_at, updated_at)
+  currency, provider_key, ordinal, requested_at, due_at, updated_at, title, subject)
 SELECT d.session_key, d.slot, d.operator_no, d.session_id, d.agreement_no, d.account_no, coalesce(t.tariff_id, ''),
   'requested', least(coalesce(a.cap_minor, (o.hold_policy ->> 'cap_minor')::bigint, $6), $7), d.currency,
-  $3, $4, $5, $5, $5
+  $3, $4, $5, $5, $5, $8, d.subject
 FROM debit d
 JOIN agreement a ON a.agreement_no = d.agreement_no
 JOIN operator o ON o.operator_no = d.operator_no
@@ -198,7 +199,7 @@ ON CONFLICT (session_key, slot) DO UPDATE SET state = 'requested', provider_key 
   ordinal = excluded.ordinal, cap_minor = excluded.cap_minor, provider_ref = NULL,
   action = NULL, reason = NULL, requested_at = excluded.requested_at,
   opened_at = NULL, expires_at = NULL, asks = 0, due_at = excluded.due_at, updated_at = excluded.updated_at,
-  refusal = NULL, version = hold.version + 1
+  refusal = NULL, title = excluded.title, subject = excluded.subject, version = hold.version + 1
 WHERE hold.state IN ('expired', 'completed', 'released', 'refused') AND hold.ordinal < excluded.ordinal;
 
 -- name: update_debits

@@ -3,7 +3,7 @@
 -- in force at $4, the hold that the session ($5, in slot $6) has already.
 SELECT o.operator_id, o.mode, o.currency AS operator_currency, o.exposure_max_minor, o.hold_policy,
        a.agreement_no, a.state AS agreement_state, a.cap_minor, a.currency, a.provider_key AS agreement_key,
-       a.provider_ref AS agreement_ref, a.valid_until, a.rider_no, r.rider_ref,
+       a.provider_ref AS agreement_ref, a.valid_until, a.time_zone, a.language, a.rider_no, r.rider_ref,
        m.account_no, m.account_id, m.provider, m.base_url, m.settings,
        t.tariff_no, t.version, CASE WHEN h.session_key IS NOT NULL THEN to_json(h) END AS hold,
        (SELECT json_agg(owed) FROM rider_debt owed WHERE owed.rider_no = a.rider_no) AS debts
@@ -51,8 +51,8 @@ WHERE h.account_no = $1 AND h.provider_key = $2 AND h.state IN ('requested', 'op
 -- The intent, before the provider is called; nothing where somebody asked for this session first.
 INSERT INTO hold (session_key, slot, operator_no, session_id, agreement_no, account_no, tariff_id, vehicle_id, state,
                   cap_minor, currency, provider_key, provider_ref, reason, requested_at, opened_at, due_at, lease_until,
-                  updated_at, refusal)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $15, $19)
+                  updated_at, refusal, title, subject)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $15, $19, $20, $21)
 ON CONFLICT (session_key, slot) DO NOTHING;
 
 -- name: save_hold

@@ -34,7 +34,7 @@ SELECT json_build_object(
       FROM debit_transition WHERE ride_no = $1) t),
   'refunds', (
     SELECT json_agg(f ORDER BY f.ordinal, f.refund_ordinal) FROM (
-      SELECT ordinal, refund_ordinal, amount_minor, currency, state, provider_key, provider_ref, reason, code, created_at,
+      SELECT ordinal, refund_ordinal, amount_minor, currency, state, provider_key, provider_ref, reason, because, code, created_at,
              updated_at
       FROM refund WHERE ride_no = $1) f),
   'disputes', (

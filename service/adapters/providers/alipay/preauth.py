@@ -82,7 +82,7 @@ class PreauthProvider(AlipayAccount):
         """See the port. What was not confirmed is cancelled, what was frozen is unfrozen."""
         seen, done = await self._authorisation(hold), HoldStatus("released", hold.provider_ref)
         if isinstance(seen, wire.AuthView) and seen.order_status == "INIT":
-            asked = {"out_order_no": hold.key, "out_request_no": hold.key, "remark": "not used"}
+            asked = {"out_order_no": hold.key, "out_request_no": hold.key, "remark": "未使用"}
             return await self._ended(hold, "alipay.fund.auth.operation.cancel", asked, done)
         return await self._unfreeze(hold, seen, done)
 
@@ -165,7 +165,7 @@ class PreauthProvider(AlipayAccount):
             "auth_no": seen.auth_no,
             "out_request_no": f"{hold.key}_unfreeze",
             "amount": format_amount(rest, wire.CURRENCY),
-            "remark": "ride over",
+            "remark": "行程结束",
         }
         if self._settings.zm_service_id:
             asked["extra_param"] = COMPLETED

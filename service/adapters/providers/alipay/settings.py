@@ -10,6 +10,7 @@ import msgspec
 from service.adapters.providers.given import given_settings
 from service.adapters.providers.port import MerchantAccount
 from service.adapters.providers.secrets import account_error, names_secret
+from service.adapters.providers.titles import Title
 from service.billing.capabilities import Capabilities
 
 Product = Literal["zhima", "preauth"]
@@ -31,6 +32,8 @@ class AlipaySettings(msgspec.Struct, frozen=True, kw_only=True):
     seller_id: Word
     """The merchant's pid (2088…): what notifications must be for, and who is paid."""
     notify_url: str
+    title: Title | None = None
+    """What the rider reads in Alipay, before the time of his ride; None: 用车 or Ride, in his language."""
     zm_service_id: Word | None = None
     category_id: Word | None = None
     scene: Word = "ZHIMA_CREDIT_CODE"

@@ -157,7 +157,7 @@ def subject(text: str) -> str:
 
     Source: AlipayTradePayModel, "不可使用特殊字符，如 /，=，& 等".
     """
-    return _FORBIDDEN.sub(" ", text).strip()[:SUBJECT_MAX] or "ride"
+    return _FORBIDDEN.sub(" ", text).strip()[:SUBJECT_MAX] or "用车"
 
 
 def agreement_status(view: AgreementView) -> AgreementStatus | Unknown:

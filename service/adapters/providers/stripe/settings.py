@@ -11,6 +11,7 @@ from service.adapters.providers.given import given_settings
 from service.adapters.providers.port import MerchantAccount
 from service.adapters.providers.secrets import account_error
 from service.adapters.providers.stripe.amounts import UnitsError, charge_min_minor, to_stripe
+from service.adapters.providers.titles import Title
 from service.billing.capabilities import Capabilities
 
 API_VERSION = "2025-09-30.clover"
@@ -26,7 +27,7 @@ class StripeSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     `currency`: the one in which this account debits (ISO 4217, capitals); an operator with several has several
     accounts, which may share a key. `hold`: whether a ride begins with an authorisation of the cap. `mode`: which keys
-    and which notifications belong here.
+    and which notifications belong here. `title`: what the rider reads of a payment, before the time of his ride.
     """
 
     currency: Annotated[str, msgspec.Meta(pattern="^[A-Z]{3}$")]
@@ -35,6 +36,7 @@ class StripeSettings(msgspec.Struct, frozen=True, kw_only=True):
     payment_method_types: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)] = ("card",)
     api_version: Annotated[str, msgspec.Meta(min_length=1)] = API_VERSION
     debit_min_minor: Annotated[int, msgspec.Meta(gt=0)] | None = None
+    title: Title | None = None
 
 
 def read_settings(account: MerchantAccount) -> StripeSettings:

@@ -47,8 +47,8 @@ OPEN_ORDER = (
     "the rider finds the open order in WeChat himself and pays it there; once the account has the setting"
     " api_v2_key_file (or api_v2_key_env), which signs the order's page, he is given it in the app"
 )
-CANCELLED, LOWERED = "not used", "less is owed"
-"""Reasons that WeChat Pay is told: a repeated call must give the same one (取消支付分订单, reason)."""
+CANCELLED, LOWERED = "未使用", "应付金额减少"
+"""Reasons that WeChat Pay is told, and its rider: a repeated call must give the same one (取消支付分订单, reason)."""
 
 
 class Orders:
@@ -65,15 +65,16 @@ class Orders:
         wrong = wire.amount_wrong(request.cap_minor, request.currency)
         if wrong is not None:
             return wrong
+        named = HoldRef(request.key, None, request.vehicle_id, request.title)
         if self._settings.need_user_confirm:
-            return await self._create(request.key, request.cap_minor, request.vehicle_id, None)
+            return await self._create(named, request.cap_minor, None)
         openid = await self._permissions.openid(request.agreement)
         if isinstance(openid, str):
-            answer = await self._create(request.key, request.cap_minor, request.vehicle_id, openid)
+            answer = await self._create(named, request.cap_minor, openid)
             if isinstance(answer, Barred) and answer.code.startswith(codes.NO_AUTH):
                 return await self._unpermitted(request, answer)
             return answer
-        return Rejected("AGREEMENT_NOT_SIGNED") if isinstance(openid, AgreementStatus | NotFound) else openid
+        return Declined(False, "AGREEMENT_NOT_SIGNED") if isinstance(openid, AgreementStatus | NotFound) else openid
 
     async def get(self, hold: HoldRef) -> HoldAnswer:
         """How an order stands. One that the rider must still confirm is asked for again: only that answer tells how."""
@@ -82,7 +83,7 @@ class Orders:
             return codes.of_query(order)
         asks = self._settings.need_user_confirm and order.state == "CREATED"
         if asks and order.risk_fund is not None and order.risk_fund.amount > 0:
-            again = await self._create(hold.key, order.risk_fund.amount, hold.vehicle_id, None)
+            again = await self._create(hold, order.risk_fund.amount, None)
             if isinstance(again, HoldStatus):
                 return again
         return wire.hold_status(order)
@@ -148,7 +149,7 @@ class Orders:
         """Lowers what waits for payment (修改订单金额: 只能下调); whether it can be lowered to 0 no source says."""
         if amount_minor <= 0:
             return Rejected("NOT_POSSIBLE", "an order is not lowered to nothing; it is given back once it is paid")
-        line = DebitItem(self._settings.service_introduction, amount_minor)
+        line = DebitItem(self._introduction(hold), amount_minor)
         asked = self._named | wire.content((line,), amount_minor, line.name) | {"reason": LOWERED}
         answer = await self._client.post(f"{ORDERS}/{hold.key}/modify", asked, wire.NOTHING)
         if not isinstance(answer, Problem):
@@ -210,11 +211,11 @@ class Orders:
             return wire.ANOTHER_NUMBER
         return answer
 
-    async def _create(self, key: str, cap_minor: int, vehicle_id: str | None, openid: str | None) -> HoldAnswer:
+    async def _create(self, hold: HoldRef, cap_minor: int, openid: str | None) -> HoldAnswer:
         asked: dict[str, Any] = {
             **self._named,
-            "out_order_no": key,
-            "service_introduction": self._settings.service_introduction,
+            "out_order_no": hold.key,
+            "service_introduction": self._introduction(hold),
             "risk_fund": {"name": self._settings.risk_fund_name, "amount": cap_minor},
             "time_range": {"start_time": ON_ACCEPT},
             "notify_url": self._settings.notify_url,
@@ -222,19 +223,23 @@ class Orders:
         }
         if openid is not None:
             asked["openid"] = openid
-        if vehicle_id is not None:
-            asked["device"] = {"start_device_id": wire.shortened(vehicle_id, wire.DEVICE_MAX)}
+        if hold.vehicle_id is not None:
+            asked["device"] = {"start_device_id": wire.shortened(hold.vehicle_id, wire.DEVICE_MAX)}
         answer = await self._client.post(ORDERS, asked, wire.ORDER)
         if isinstance(answer, Problem):
             return codes.outcome(answer)
         if not isinstance(answer, wire.OrderView):
             return answer
-        if answer.out_order_no not in ("", key):
+        if answer.out_order_no not in ("", hold.key):
             return wire.ANOTHER_NUMBER
         status = wire.hold_status(answer)
         if isinstance(status, HoldStatus) and status.state == "pending":
             return replace(status, action=self._confirmation(answer.package))
         return status
+
+    def _introduction(self, hold: HoldRef) -> str:
+        """The word that the order was opened with, whatever the setting is now; cut to what an order has room for."""
+        return wire.shortened(hold.title, wire.NAME_MAX) or self._settings.service_introduction
 
     async def _unpermitted(self, request: HoldRequest, refused: Barred) -> HoldAnswer:
         """NO_AUTH is said of a rider who has ended his permission (排障手册 3.6 #2) and of a merchant who has none."""
@@ -244,8 +249,8 @@ class Orders:
         return Declined(False, codes.NO_AUTH, refused.message) if isinstance(seen, NotFound) else seen
 
     async def _complete(self, hold: HoldRef, request: DebitRequest, times: dict[str, str]) -> wire.OrderView | Failed:
-        subject = self._settings.service_introduction
-        asked = self._named | wire.content(request.items, request.amount_minor, subject) | {"time_range": times}
+        content = wire.content(request.items, request.amount_minor, self._introduction(hold))
+        asked = self._named | content | {"time_range": times}
         return await self._client.post(f"{ORDERS}/{hold.key}/complete", asked, wire.ORDER)
 
     async def _not_completed(self, hold: HoldRef, request: DebitRequest, problem: Problem) -> Outcome:

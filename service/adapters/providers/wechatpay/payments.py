@@ -106,7 +106,7 @@ class Payments:
         asked = {
             "transaction_id": transaction_id,
             "out_refund_no": request.key,
-            "reason": wire.shortened(request.reason, REFUND_REASON_MAX) or "refund",
+            "reason": wire.shortened(request.reason, REFUND_REASON_MAX) or "退款",
             "notify_url": self._settings.notify_url,
             "amount": {"refund": request.amount_minor, "total": total_minor, "currency": wire.CURRENCY},
         }

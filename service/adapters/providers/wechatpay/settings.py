@@ -33,7 +33,7 @@ class WechatPaySettings(msgspec.Struct, frozen=True, kw_only=True):
     public_key_id: Annotated[str, msgspec.Meta(pattern=r"^PUB_KEY_ID_[0-9A-Za-z]{1,50}$")] | None = None
     """Public-key mode: answers are signed with WeChat Pay's public key; else with its platform certificates."""
     service_introduction: Annotated[str, msgspec.Meta(min_length=1, max_length=20)]
-    """Shown to the rider: what he uses."""
+    """Shown to the rider: what he uses. An order keeps the word that it was opened with."""
     risk_fund_name: RiskFund = "ESTIMATE_ORDER_COST"
     """Deposit-like words: an order pays at most its risk fund (先免); ESTIMATE_ORDER_COST: at most the service's cap
     (先享). Which one is agreed for the service (开发参数与业务规则 5.1)."""

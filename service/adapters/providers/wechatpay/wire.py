@@ -207,7 +207,7 @@ def _lines(items: Sequence[DebitItem]) -> list[dict[str, Any]]:
     lines: list[dict[str, Any]] = []
     names: set[str] = set()
     for item in items:
-        name = base = shortened(item.name, NAME_MAX) or "fare"
+        name = base = shortened(item.name, NAME_MAX) or "费用"
         count = 1
         while name in names:
             count += 1

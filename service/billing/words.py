@@ -1,9 +1,11 @@
-"""The words of receipts, in Chinese and English."""
+"""What riders read, in Chinese and English: on receipts, and at the providers. One word per thing on both."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Literal
+from zoneinfo import ZoneInfo
 
 Language = Literal["zh", "en"]
 
@@ -117,3 +119,54 @@ TEXTS: Mapping[Language, Mapping[str, str]] = {
     },
 }
 """Everything else on a receipt."""
+
+RIDE = _both("用车", "Ride")
+"""What a ride is called at a provider unless its account's settings say it: of a bike and of a car alike."""
+_FURTHER = _both("补款", "further payment")
+_TWICE = _both("重复支付退款", "Refund of what was paid twice")
+
+
+def spoken(language: str) -> Language:
+    """The language of the two that an agreement's is."""
+    return "en" if language.startswith("en") else "zh"
+
+
+def title_of(title: str, at: datetime, zone: ZoneInfo, language: Language, *, further: bool = False) -> str:
+    """What a payment or a freeze is called at the provider: the ride's word, and when it was by the rider's clock.
+    `further`: another payment for the same ride, which is no mistake."""
+    named = f"{title} {_FURTHER[language]}" if further else title
+    return f"{named} {at.astimezone(zone):%Y-%m-%d %H:%M}"
+
+
+def line_text(code: str, path: str, window: str | None, language: Language) -> str:
+    """A charge line's own words; of an adjustment also what it was for."""
+    text = LINES.get(code, {}).get(language, code)
+    if not is_adjustment(path) or window is None or window == code:
+        return text
+    return f"{text}: {ADJUSTMENTS.get(window, {}).get(language, window)}"
+
+
+def unit_text(unit: str, language: Language) -> str:
+    """A unit's own word; of an interval ("15 min") the number stays."""
+    many, _, one = unit.rpartition(" ")
+    return f"{many} {UNITS.get(one, {}).get(language, one)}".strip()
+
+
+def quantity_text(quantity: str, unit: str) -> str:
+    """How many of a unit: "3 km", and "2 × 15 min" of what has a number of its own."""
+    return f"{quantity} × {unit}" if unit[:1].isdigit() else f"{quantity} {unit}"
+
+
+def price_text(price: str, currency: str, language: Language) -> str:
+    """A price with its currency."""
+    return f"{price} {'元' if currency == 'CNY' and language == 'zh' else currency}"
+
+
+def refund_text(language: Language, *, twice: bool) -> str:
+    """What the provider is told of a refund, and may show: never what support has noted about it."""
+    return (_TWICE if twice else LINES["refund"])[language]
+
+
+def is_adjustment(path: str) -> bool:
+    """Whether a charge line is support's, by its path."""
+    return path.startswith("adjustment:")
