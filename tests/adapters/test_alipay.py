@@ -101,7 +101,7 @@ async def test_an_order_that_can_not_be(zhima: Merchant) -> None:
     refused = await provider.open_hold(replace(same, key="HOLD_LATE"))
     assert refused == Declined(False, "AGREEMENT_INVALID")
     unsigned = await provider.open_hold(replace(same, key="HOLD_OTHER", agreement=AgreementRef("AG_NEVER")))
-    assert unsigned == Rejected("AGREEMENT_NOT_SIGNED")
+    assert unsigned == Declined(False, "AGREEMENT_NOT_SIGNED")
 
 
 async def test_a_rider_who_does_not_qualify(zhima: Merchant) -> None:

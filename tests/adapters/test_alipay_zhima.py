@@ -113,7 +113,7 @@ async def test_an_order_has_the_cap_as_the_most_it_can_pay(gateway: Double, zhim
     assert (asked["order_amount"], asked["amount_type"], asked["subject"]) == ("100.00", "ORDER_AMOUNT", "bike 7")
     gateway.says(f"{AGREEMENTS}query", {"agreement_status": "INVALID"})
     unsigned = msgspec.structs.replace(request, agreement=AgreementRef("AG"))
-    assert await zhima.open_hold(unsigned) == Rejected("AGREEMENT_NOT_SIGNED")
+    assert await zhima.open_hold(unsigned) == Declined(False, "AGREEMENT_NOT_SIGNED")
     gateway.refuses(f"{ORDERS}order", "AGREEMENT_INVALID")
     assert await zhima.open_hold(request) == Declined(False, "AGREEMENT_INVALID")
     gateway.refuses(f"{ORDERS}order", "NOBODY_KNOWS")

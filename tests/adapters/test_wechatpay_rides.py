@@ -189,7 +189,8 @@ async def test_a_rider_who_has_not_agreed_gets_no_order(shop: Merchant) -> None:
     begun = await shop.provider.begin_agreement(AgreementRequest("AG", "hal", "CNY"))
     assert isinstance(begun, AgreementStatus) and begun.state == "pending"
     assert await shop.provider.get_agreement(AgreementRef("AG")) == AgreementStatus("pending")
-    assert await shop.provider.open_hold(hold_request("H0LD", AgreementRef("AG"))) == Rejected("AGREEMENT_NOT_SIGNED")
+    unsigned = await shop.provider.open_hold(hold_request("H0LD", AgreementRef("AG")))
+    assert unsigned == Declined(False, "AGREEMENT_NOT_SIGNED")
     assert await shop.opens(begun.action, "hal", "refuse") == "openBusinessView:cancel"
     assert await shop.provider.get_agreement(AgreementRef("AG")) == AgreementStatus("pending")
 

@@ -23,6 +23,7 @@ from service.billing.debits.events import (
     Effect,
     OpenHold,
     OperatorDecided,
+    OwedChanged,
     PaidElsewhere,
     PaymentAnswered,
     PaymentWanted,
@@ -33,6 +34,7 @@ from service.billing.debits.events import (
     RetryAsked,
     Suspended,
 )
+from service.billing.debits.obligations import Change, OpenDebit, net
 from service.billing.debits.state import TO_CONFIRM, TO_OPEN, HoldSeen, Terms
 from service.billing.outcomes import Closed, NeedsRider, NotFound, OpenUrl
 
@@ -242,3 +244,24 @@ def test_whatever_became_of_its_holds_the_debit_gets_another_and_is_sent_on_an_o
         assert it.hold is not None and it.hold.state == "requested", it.debit
         it.hold = replace(ENDS.get(end, HoldSeen("open")), ordinal=it.hold.ordinal)
     assert Call("submit") in it.look()
+
+
+def stuck() -> Debit:
+    """A debit whose hold was refused for our fault: nothing is unclear about it, and it was never sent."""
+    made, _ = after(debit(reason=TO_OPEN), Due(), NOW, at(refused("fault")))
+    return made
+
+
+def test_obligations_do_not_wait_for_what_was_never_sent() -> None:
+    """A ride that was voided stayed an operator's to decide, and what was owed on top of it another debit."""
+    assert net(1300, [stuck()], ORDER, None) == (Change(1, OwedChanged(1300)),)
+    more, _ = after(stuck(), OwedChanged(1300), NOW, at(refused("fault")))
+    less, _ = after(stuck(), OwedChanged(700), NOW, at(refused("fault")))
+    assert [(made.state, made.amount_minor) for made in (more, less)] == [(State.MANUAL, 1300), (State.MANUAL, 700)]
+    nothing, _ = after(stuck(), OwedChanged(0), NOW, at(refused("fault")))
+    assert (nothing.state, nothing.due_at, nothing.given) == (State.CANCELLED, None, False)
+
+
+def test_what_was_paid_in_cash_before_it_was_sent_is_not_the_one_debit_that_there_may_be() -> None:
+    cash, _ = after(stuck(), PaidElsewhere("cash"), NOW, at(refused("fault")))
+    assert net(1300, [cash], ORDER, None) == (OpenDebit(2, 300, State.NEW),)

@@ -10,7 +10,7 @@ import msgspec
 from service.billing.capabilities import Capabilities
 from service.billing.debits.events import OwedChanged, RefundAsked
 from service.billing.debits.money import TOO_LITTLE, worth_a_debit
-from service.billing.debits.state import FINAL, UNSURE, Debit, State, left_to_hold, waits_for_hold
+from service.billing.debits.state import FINAL, UNSURE, Debit, State, left_to_hold, refused_for_us, waits_for_hold
 from service.billing.debits.wishes import refundable_minor
 
 
@@ -56,7 +56,8 @@ def net(
 
 def _undecided(debit: Debit) -> bool:
     """Whether it is not known what the debit will bring; one paid elsewhere stands as it is while it is closed."""
-    return debit.state in UNSURE or (debit.lowering_to is not None and debit.state not in FINAL)
+    unsure = debit.state in UNSURE and not refused_for_us(debit)
+    return unsure or (debit.lowering_to is not None and debit.state not in FINAL)
 
 
 def covered_minor(debit: Debit) -> int:
@@ -125,13 +126,14 @@ def _owed_after_all(debits: Sequence[Debit], changed: set[int]) -> Iterable[tupl
 
 
 def _asked_for(debit: Debit) -> bool:
-    """Whether the debit is, or may have been, the one that a provider allows; waived or cancelled unsent it is not."""
-    return debit.submitted_at is not None or debit.state not in (State.WAIVED, State.CANCELLED)
+    """Whether the debit is, or may have been, the one that a provider allows; what ended unsent is not."""
+    return debit.submitted_at is not None or debit.state not in (State.WAIVED, State.CANCELLED, State.SETTLED_ELSEWHERE)
 
 
 def _untried(debit: Debit) -> bool:
     """Whether more can still be in the same debit: it was never sent, nor given to the rider, and will be sent."""
-    waits = debit.state in (State.NEW, State.RETRY_WAIT) or waits_for_hold(debit) or left_to_hold(debit)
+    waits = debit.state in (State.NEW, State.RETRY_WAIT) or waits_for_hold(debit)
+    waits = waits or left_to_hold(debit) or refused_for_us(debit)
     return waits and not debit.attempts and debit.submitted_at is None
 
 

@@ -27,6 +27,7 @@ from service.billing.outcomes import (
     CapExceeded,
     Closed,
     Conflict,
+    Declined,
     NotFound,
     Outcome,
     Rejected,
@@ -91,7 +92,8 @@ class ZhimaProvider(AlipayAccount):
             return cap
         number = await self._agreement_number(request.agreement)
         if not isinstance(number, str):
-            return Rejected("AGREEMENT_NOT_SIGNED") if isinstance(number, AgreementStatus | NotFound) else number
+            unsigned = isinstance(number, AgreementStatus | NotFound)
+            return Declined(False, "AGREEMENT_NOT_SIGNED") if unsigned else number
         asked = {
             "credit_agreement_id": number,
             "out_order_no": request.key,
