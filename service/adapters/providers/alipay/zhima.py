@@ -91,9 +91,10 @@ class ZhimaProvider(AlipayAccount):
         if isinstance(cap, Rejected):
             return cap
         number = await self._agreement_number(request.agreement)
+        if isinstance(number, AgreementStatus | NotFound):
+            return Declined(False, "AGREEMENT_NOT_SIGNED")
         if not isinstance(number, str):
-            unsigned = isinstance(number, AgreementStatus | NotFound)
-            return Declined(False, "AGREEMENT_NOT_SIGNED") if unsigned else number
+            return number
         asked = {
             "credit_agreement_id": number,
             "out_order_no": request.key,
