@@ -13,7 +13,7 @@ import msgspec
 from service.adapters.postgres import Database
 from service.adapters.postgres.operators import KnownOperator, NewOperator, OperatorStore, Switches
 from service.billing.agreements.holds import HoldPolicy
-from service.billing.debits.dunning import Calendar
+from service.billing.debits.dunning import NOTICE_DAYS_MIN, REPORT_AFTER_DAYS, Calendar
 from service.billing.money import MoneyError, exponent
 
 OPERATOR_ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
@@ -105,6 +105,12 @@ def changed_rules(what: str, shape: type[Rules], stored: str, changes: Mapping[s
         value = getattr(rules, name)
         if any(map(_negative, value if isinstance(value, tuple) else (value,))):
             raise OperatorError(f"{what}: {name} can't be below 0")
+    if isinstance(rules, Calendar) and rules.report_days < NOTICE_DAYS_MIN:
+        raise OperatorError(
+            f"{what}: report_days {rules.report_days}: a rider is told at least {NOTICE_DAYS_MIN} days before he is"
+            f" reported; nobody is reported before the {REPORT_AFTER_DAYS}th day after the first attempt besides, until"
+            " which his provider takes further ones. reports=false reports nobody"
+        )
     if isinstance(rules, Calendar) and not rules.retry_from < rules.retry_until:
         raise OperatorError(
             f"{what}: retry_from {rules.retry_from} must be before retry_until {rules.retry_until}: they are the hours"

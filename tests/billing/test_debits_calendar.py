@@ -81,6 +81,26 @@ def test_reminder_overdue_notice_and_only_then_the_report() -> None:
     assert (made.record, made.overdue) == ("violated", True)
 
 
+@pytest.mark.parametrize(
+    ("calendar", "due", "notice", "report"),
+    [
+        ({"report_days": 0}, 1, "23 12:00", "07 11:58"),  # Fifteen days after the first attempt.
+        ({"report_days": 3, "notice_days": 2}, 12, "06 12:00", "13 12:00"),  # Seven after the notice.
+        ({"report_days": 30}, 1, "23 12:00", "23 12:00"),
+    ],
+)
+def test_nobody_is_reported_sooner_than_he_must_be_told_or_his_provider_tries(
+    calendar: dict[str, Any], due: int, notice: str, report: str
+) -> None:
+    """Noon on 22 November, the first attempt; due some days later. The notice names the day that it comes to."""
+    made = debit(State.NEEDS_RIDER, pay_by=NOW + timedelta(days=due))
+    made, diary = live(made, rules(REPORTING, **calendar), 40, {"call report": ACCEPTED})
+    assert [entry for entry in diary if "report" in entry][:2] == [
+        f"{notice} reminder.report_notice",
+        f"{report} call report",
+    ]
+
+
 def test_what_reaches_the_rider_waits_for_the_morning() -> None:
     made = debit(State.NEEDS_RIDER, pay_by=datetime(2026, 12, 6, 19, tzinfo=UTC))
     _, diary = live(made, rules(REPORTING, notice_days=1), 16)

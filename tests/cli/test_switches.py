@@ -93,6 +93,7 @@ async def test_rides_are_billed_from_an_instant(farebox: Farebox, database: Any)
         (["operator", "calendar", "default", "due=3"], "there is no 'due'; there are debit_delay, due_days"),
         (["operator", "calendar", "default", "due_days=soon"], "$.due_days"),
         (["operator", "calendar", "default", "due_days=-1"], "due_days can't be below 0"),
+        (["operator", "calendar", "default", "report_days=6"], "told at least 7 days before he is reported"),
         (["operator", "calendar", "default", "debit_delay=-PT1H"], "debit_delay can't be below 0"),
         (["operator", "calendar", "default", "due_days"], "allowed is NAME=VALUE"),
         (["operator", "calendar", "default", "retry_from=20:00:00"], "retry_from 20:00:00 must be before retry_until"),

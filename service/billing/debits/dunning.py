@@ -39,6 +39,14 @@ RETRY_AFTER = (
 """From the first attempt to each retry; stays inside Alipay's 15 days (providers.md, 1.2)."""
 
 
+NOTICE_DAYS_MIN = 7
+"""So long before a negative report its rider is told of it, whatever the calendar says: he may still pay (providers.md,
+6; he is to be told before, 征信业管理条例 Art. 15)."""
+REPORT_AFTER_DAYS = 15
+"""No negative report earlier than so long after the first attempt, whatever the calendar says: until then the provider
+takes further attempts under the same number (AUTH15 in providers.md, 1.2)."""
+
+
 class Calendar(msgspec.Struct, frozen=True, kw_only=True):
     """An operator's collection calendar; durations are ISO 8601, hours are those of the rider's day."""
 
@@ -59,7 +67,8 @@ class Calendar(msgspec.Struct, frozen=True, kw_only=True):
     notice_days: int = 0
     """How many days after the due date he is told that he will be reported."""
     report_days: int = 7
-    """How many days after that notice he is reported."""
+    """How many days after that notice he is reported: 7 at least, and never before the 15th day after the first
+    attempt."""
     collect_revoked_for: timedelta = timedelta(days=30)
     """How long what was ridden may be collected on an agreement that we have ended, before a provider who collects
     nothing on it from then on is told all the same; what is unpaid then is the rider's to pay."""

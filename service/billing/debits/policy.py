@@ -174,8 +174,11 @@ def _told_at(debit: Debit, now: datetime, terms: Terms) -> datetime:
 
 
 def _report_at(debit: Debit, terms: Terms) -> datetime:
-    assert debit.dunned_at is not None
-    return dunning.civil_days(debit.dunned_at, terms.calendar.report_days, terms.zone)
+    """When a rider who was told of it is reported; a calendar that was stored before there were floors has them too."""
+    assert debit.dunned_at is not None and debit.begun_at is not None
+    told_for = max(terms.calendar.report_days, dunning.NOTICE_DAYS_MIN)
+    noticed_at = dunning.civil_days(debit.dunned_at, told_for, terms.zone)
+    return max(noticed_at, dunning.civil_days(debit.begun_at, dunning.REPORT_AFTER_DAYS, terms.zone))
 
 
 def _awake(step: Planned, now: datetime, terms: Terms) -> datetime:
