@@ -23,6 +23,7 @@ from service.adapters.providers.port import (
     RefundRef,
     RefundRequest,
 )
+from service.adapters.providers.stripe.meaning import NOT_SIGNED
 from service.billing.agreements.standing import HoldStatus
 from service.billing.outcomes import (
     BARRED_FOR,
@@ -214,8 +215,8 @@ async def test_what_nobody_signed_and_what_cannot_be_said_in_money_is_not_sent(
     stripe: Double, provider: Provider
 ) -> None:
     unsigned = DebitRequest("D1", AgreementRef("ag", "cus_1:seti_1"), 1250, "EUR", "Ride 7")
-    for wrong in (unsigned, DebitRequest("D1", AGREEMENT, 1250, "USD", "Ride 7")):
-        assert isinstance(await provider.debit(wrong), Rejected)
+    assert await provider.debit(unsigned) == NOT_SIGNED == Declined(False, "AGREEMENT_NOT_SIGNED", NOT_SIGNED.message)
+    assert isinstance(await provider.debit(DebitRequest("D1", AGREEMENT, 1250, "USD", "Ride 7")), Rejected)
     async with provider_at(stripe.url, currency="KWD") as dinars:
         outcome = await dinars.debit(DebitRequest("D1", AGREEMENT, 5124, "KWD", "Ride 7"))
         assert isinstance(outcome, Rejected) and outcome.code == "AMOUNT_IMPOSSIBLE"

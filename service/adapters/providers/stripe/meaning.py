@@ -29,7 +29,7 @@ from service.billing.outcomes import (
 
 IN_USE_RETRY = timedelta(seconds=2)
 """The same idempotency key is being worked on at this moment (409, docs.stripe.com/error-low-level)."""
-NOT_SIGNED = Rejected("AGREEMENT_NOT_SIGNED", "the agreement has no payment method yet")
+NOT_SIGNED = Declined(False, "AGREEMENT_NOT_SIGNED", "the agreement has no payment method yet")
 EXPIRED = frozenset({"automatic", "expired"})
 """Cancellation reasons of an authorisation whose time ran out; all others are somebody's decision."""
 NOT_LET_IN = frozenset({"api_key_expired", "platform_api_key_expired", "testmode_charges_only"})
