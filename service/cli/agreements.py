@@ -13,13 +13,13 @@ import rich_click as click
 from service.adapters.postgres import Database
 from service.adapters.postgres.agreements import AgreementRow, AgreementStore, OwnedAccount
 from service.adapters.postgres.operators import KnownOperator, OperatorStore
-from service.adapters.providers import PROVIDER_NAMES, Providers
+from service.adapters.providers import PROVIDER_NAMES, Providers, setting_written
 from service.adapters.providers.port import MerchantAccount
 from service.adapters.providers.secrets import AccountSettingsError
 from service.billing.agreements.asking import AskError
 from service.billing.money import format_amount
 from service.billing.outcomes import Outcome
-from service.cli.connections import BY, REASON, business_now, carry_out, database_of, fail, load_settings, named_values
+from service.cli.connections import BY, REASON, business_now, carry_out, database_of, fail, load_settings, named_texts
 from service.cli.plain import say
 from service.flows.account_checks import Finding, check_accounts, in_words, silent
 from service.flows.accounts import (
@@ -35,8 +35,6 @@ from service.flows.stops import UnknownStopError, resume_account, stop_account
 
 T = TypeVar("T")
 PAGE = 500
-DIGITS_MAX = 7
-"""Longer numbers in an account's settings are names: a merchant's, an app's, a seller's."""
 CHECK_FAILED = 3
 """The exit code where an account is written and its provider did not say that it is good."""
 
@@ -62,8 +60,8 @@ def account() -> None:
     "pairs",
     multiple=True,
     metavar="NAME=VALUE",
-    help="VALUE is JSON, or else a text (as 8 digits and more are: a merchant's number); secrets by reference:"
-    " api_key_env=NAME or api_key_file=PATH. Repeatable.",
+    help="VALUE is taken as it stands where the setting is a text (a merchant's number, too), else as JSON; secrets by"
+    " reference: api_key_env=NAME or api_key_file=PATH. Repeatable.",
 )
 @click.option("--unchecked", is_flag=True, help="What the settings refer to is on another machine: do not try them.")
 def add_command(
@@ -75,7 +73,8 @@ def add_command(
     away with `farebox account remove`.
     """
     settings = load_settings()
-    chosen = named_values(pairs, "--setting", digits_max=DIGITS_MAX)
+    written = named_texts(pairs, "--setting").items()
+    chosen = {name: setting_written(provider, name, text) for name, text in written}
 
     async def work() -> tuple[str, MerchantAccount, Outcome | None]:
         async with database_of(settings) as database:
@@ -116,17 +115,18 @@ def change_command(
     """
     settings = load_settings()
     removed = [pair[:-1] for pair in pairs if pair.endswith("=") and pair.count("=") == 1]
-    chosen = named_values(tuple(pair for pair in pairs if pair[:-1] not in removed), "--setting", digits_max=DIGITS_MAX)
+    written = named_texts((pair for pair in pairs if pair[:-1] not in removed), "--setting").items()
 
     async def work() -> tuple[MerchantAccount, Outcome | None]:
         async with database_of(settings) as database:
             owner = await _operator(database, operator_id)
+            provider = await _provider(database, owner, account_id)
             changed = await change_account(
                 database,
                 owner.operator_no,
                 account_id,
                 base_url=base_url,
-                settings=chosen,
+                settings={name: setting_written(provider, name, text) for name, text in written},
                 removed=removed,
                 secrets_elsewhere=unchecked,
                 operator_id=owner.operator_id,
@@ -301,6 +301,12 @@ def _stops(operator_id: str | None, change: Callable[..., Awaitable[T]]) -> tupl
 async def _operator(database: Database, operator_id: str | None) -> KnownOperator:
     async with database.reading(OperatorStore) as store:
         return await operator_of(store, operator_id)
+
+
+async def _provider(database: Database, owner: KnownOperator, account_id: str) -> str:
+    """Whose account it is; "" where there is none, which whoever changes it will say."""
+    accounts = [item for item in await list_accounts(database) if item.operator_no == owner.operator_no]
+    return next((item.account.provider for item in accounts if item.account.account_id == account_id), "")
 
 
 def _last(found: list[AgreementRow]) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Iterable
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any, NoReturn, TypeVar
@@ -104,16 +104,24 @@ def instant_of(text: str) -> datetime | None:
     return instant if instant.tzinfo is not None else None
 
 
-def named_values(pairs: tuple[str, ...], where: str, *, digits_max: int = 18) -> dict[str, Any]:
-    """What pairs NAME=VALUE say; a value is JSON, or else a text. `where` names the parameter in a refusal. More than
-    `digits_max` digits are a text: somebody's number, not a quantity."""
-    chosen: dict[str, Any] = {}
+def named_texts(pairs: Iterable[str], where: str) -> dict[str, str]:
+    """What pairs NAME=VALUE say, as it is written; `where` names the parameter in a refusal."""
+    chosen: dict[str, str] = {}
     for pair in pairs:
         name, given, text = pair.partition("=")
         if not name or not given:
             raise click.BadParameter(f"{pair!r}: allowed is NAME=VALUE", param_hint=where)
-        try:
-            chosen[name] = text if text.isdecimal() and len(text) > digits_max else msgspec.json.decode(text)
-        except (msgspec.DecodeError, UnicodeEncodeError):
-            chosen[name] = text
+        chosen[name] = text
     return chosen
+
+
+def named_values(pairs: Iterable[str], where: str) -> dict[str, Any]:
+    """What pairs NAME=VALUE say; a value is JSON, or else a text. `where` names the parameter in a refusal."""
+    return {name: _value(text) for name, text in named_texts(pairs, where).items()}
+
+
+def _value(text: str) -> Any:
+    try:
+        return msgspec.json.decode(text)
+    except (msgspec.DecodeError, UnicodeEncodeError):
+        return text

@@ -11,7 +11,7 @@ import msgspec
 from service.adapters.postgres.agreements import OwnedAccount
 from service.adapters.providers import Providers
 from service.adapters.providers.secrets import AccountSettingsError
-from service.billing.outcomes import BARRED_FOR, Barred, Outcome, Postponed, Unknown, Unreachable
+from service.billing.outcomes import BARRED_FOR, Barred, Outcome, Postponed, Rejected, Unknown, Unreachable
 from service.flows.accounts import merchant_account
 
 A = TypeVar("A")
@@ -44,6 +44,8 @@ class Unwatched:
 UNWATCHED = Unwatched()
 REFUSED = Barred(BARRED_FOR, "ACCOUNT_REFUSED", "the account is refused by its provider")
 """The answer to a call that is not made."""
+NOT_THERE = ("HTTP_404", "HTTP_405")
+"""What a server says that is no provider's, or has him at another path: a provider's own refusal has his own code."""
 
 
 async def let_in(accounts: Accounts, account_no: int, call: Callable[[], Awaitable[A]]) -> A | Barred:
@@ -110,5 +112,7 @@ def in_words(outcome: Outcome) -> str:
         return f"{outcome.code} {outcome.message}".rstrip()
     if isinstance(outcome, Postponed):
         return "wants no calls now"
+    if isinstance(outcome, Rejected) and outcome.code in NOT_THERE:
+        return f"nothing is at this address (is its path right?): {outcome.code}"
     parts = (getattr(outcome, name, "") for name in ("code", "message", "reason"))
     return " ".join((type(outcome).__name__, *(str(part) for part in parts if part)))

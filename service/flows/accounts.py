@@ -172,6 +172,8 @@ def _check_address(base_url: str) -> None:
     except ValueError:  # Half of the brackets of an IPv6 address, and the like.
         address = urlsplit("")
     if "@" in address.netloc:
-        raise InvalidAskError("base_url", "an address has no user or password in it: it is stored, listed and logged")
+        raise InvalidAskError(
+            "base_url", "the provider's address (--url) has no user or password in it: it is stored, listed and logged"
+        )
     if address.scheme not in ("http", "https") or not address.netloc:
-        raise InvalidAskError("base_url", f"{base_url} is no http or https address")
+        raise InvalidAskError("base_url", f"the provider's address (--url) {base_url} is no http or https address")

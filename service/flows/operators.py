@@ -15,6 +15,7 @@ from service.adapters.postgres.operators import KnownOperator, NewOperator, Oper
 from service.billing.agreements.holds import HoldPolicy
 from service.billing.debits.dunning import NOTICE_DAYS_MIN, REPORT_AFTER_DAYS, Calendar
 from service.billing.money import MoneyError, exponent
+from service.billing.refusals import in_words
 
 OPERATOR_ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 SOURCE_CHARACTERS_MAX = 1024
@@ -100,7 +101,7 @@ def changed_rules(what: str, shape: type[Rules], stored: str, changes: Mapping[s
     try:
         rules = msgspec.json.decode(text, type=shape)
     except msgspec.ValidationError as error:
-        raise OperatorError(f"{what}: {error}") from None
+        raise OperatorError(f"{what}: {in_words(str(error))}") from None
     for name in known:
         value = getattr(rules, name)
         if any(map(_negative, value if isinstance(value, tuple) else (value,))):

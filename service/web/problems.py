@@ -18,6 +18,7 @@ from litestar.params import ParameterKwarg
 from service.adapters.postgres import RACES, UNAVAILABLE
 from service.adapters.providers.secrets import AccountSettingsError
 from service.billing.agreements.asking import AskError, ConflictingAskError, UnknownAskError
+from service.billing.refusals import pattern_in_words
 from service.billing.tariffs.gbfs import TariffError
 from service.flows.collection.hearing import NoAnswerError
 from service.telemetry import Repeated, logger
@@ -222,7 +223,7 @@ def _allowed(request: Request[Any, Any, Any], key: str, message: str) -> str:
 
 
 def _words(message: str) -> str:
-    return message.split(" - ", maxsplit=1)[0].replace("`", "").replace("Expected", "expected")
+    return pattern_in_words(message).split(" - ", maxsplit=1)[0].replace("`", "").replace("Expected", "expected")
 
 
 _NO_MEMBER = re.compile(r"missing required field `([^`]+)`")

@@ -41,8 +41,14 @@ async def sandbox() -> AsyncIterator[Peer]:
             {"api_key": "a", "capabilities": {"partial_debit": True}},
             'partial_debit and closes_unpaid exclude each other, .*: give "closes_unpaid": false',
         ),
-        ("sandbox", {"api_key": "a", "timeout_s": 0}, "settings: .*timeout_s"),
-        ("sandbox", {"api_key": 7}, "settings.api_key is not a text"),
+        ("sandbox", {"api_key": "a", "timeout_s": 0}, "settings.timeout_s: expected a number > 0"),
+        ("sandbox", {"api_key": 7}, "settings.api_key: expected a text or nothing, got a whole number"),
+        (
+            "sandbox",
+            {"api_key": "a", "capabilties": {"a": 1}},
+            "settings.capabilties is not known; known are api_key, ",
+        ),
+        ("sandbox", {"api_key": "a", "foo": "bar"}, "settings.foo is not known"),
     ],
 )
 async def test_an_account_that_cannot_be_used_says_why(provider: str, settings: dict[str, Any], told: str) -> None:
@@ -62,6 +68,46 @@ async def test_wrong_credentials_and_wrong_abilities_are_found_by_a_call_that_mo
         gone = open_provider(MerchantAccount(1, "checked", "sandbox", "http://127.0.0.1:9", settings))
         assert isinstance(await gone.check(), Throttled)
         await gone.close()
+
+
+@pytest.mark.parametrize(
+    ("declared", "terms", "told"),
+    [
+        ({}, {}, ""),
+        ({"hold_needed": True}, {"hold_needed": True}, ""),
+        ({"same_key_window": "P2D"}, {"key_window_s": 3 * 86_400}, ""),
+        (
+            {},
+            {"hold_needed": True, "provider_retries": True},
+            "provider_retries is false in the settings, true at the provider (provider_retries);"
+            " hold_needed is false in the settings, true at the provider (hold_needed)",
+        ),
+        (
+            {"hold_needed": True, "nudges": True},
+            {},
+            "nudges is true in the settings, false at the provider (nudge);"
+            " hold_needed is true in the settings, false at the provider (hold_needed)",
+        ),
+        (
+            {"same_key_window": "P1D"},
+            {"key_window_s": 60, "refund_window_s": 60, "amount_min_minor": 50},
+            'same_key_window is "P1D" in the settings, 60 s at the provider (key_window_s);'
+            " refund_window is null in the settings, 60 s at the provider (refund_window_s);"
+            " debit_min_minor is 1 in the settings, 50 at the provider (amount_min_minor)",
+        ),
+    ],
+)
+async def test_every_difference_between_what_is_declared_and_what_the_simulator_does_is_named(
+    sandbox: Peer, declared: dict[str, Any], terms: dict[str, Any], told: str
+) -> None:
+    account_id = f"differs-{len(str((declared, terms)))}"
+    await sandbox.call("PUT", "/accounts", Account(account_id, account_id, Terms(**terms)))
+    settings = {"api_key": account_id, "capabilities": declared}
+    provider = open_provider(MerchantAccount(1, account_id, "sandbox", sandbox.url, settings))
+    try:
+        assert await provider.check() == (Rejected("CAPABILITIES_DIFFER", told) if told else None)
+    finally:
+        await provider.close()
 
 
 async def test_a_key_rotated_in_its_file_is_used_without_a_restart(sandbox: Peer, tmp_path: Path) -> None:
@@ -114,7 +160,8 @@ def test_in_production_an_account_that_moves_no_money_is_refused_by_name(
 
 async def test_in_production_an_account_in_live_mode_is_opened(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LIVE_KEY", "sk_live_1")
-    settings = {"mode": "live", "currency": "EUR", "secret_key_env": "LIVE_KEY"}
+    monkeypatch.setenv("LIVE_HOOK", "whsec_1")
+    settings = {"currency": "EUR", "secret_key_env": "LIVE_KEY", "webhook_secret_env": "LIVE_HOOK"}
     providers = Providers(sandbox=False)
     try:
         opened = providers.of(MerchantAccount(1, "city", "stripe", "https://api.stripe.com", settings))

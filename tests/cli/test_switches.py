@@ -9,6 +9,8 @@ from typing import Any
 
 import asyncpg
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 from builders import MIGRATED_AT
 from command_line import Farebox, command
 from sandbox_peer import Peer, peer
@@ -91,13 +93,16 @@ async def test_rides_are_billed_from_an_instant(farebox: Farebox, database: Any)
         (["operator", "mode", "nobody", "live"], "no operator 'nobody'"),
         (["operator", "show", "nobody"], "no operator 'nobody'"),
         (["operator", "calendar", "default", "due=3"], "there is no 'due'; there are debit_delay, due_days"),
-        (["operator", "calendar", "default", "due_days=soon"], "$.due_days"),
+        (["operator", "calendar", "default", "due_days=soon"], "calendar: due_days: expected a whole number"),
         (["operator", "calendar", "default", "due_days=-1"], "due_days can't be below 0"),
         (["operator", "calendar", "default", "report_days=6"], "told at least 7 days before he is reported"),
         (["operator", "calendar", "default", "debit_delay=-PT1H"], "debit_delay can't be below 0"),
         (["operator", "calendar", "default", "due_days"], "allowed is NAME=VALUE"),
         (["operator", "calendar", "default", "retry_from=20:00:00"], "retry_from 20:00:00 must be before retry_until"),
-        (["operator", "hold-policy", "default", "cap_minor=x"], "$.cap_minor"),
+        (
+            ["operator", "hold-policy", "default", "cap_minor=x"],
+            "hold policy: cap_minor: expected a whole number",
+        ),
         (["operator", "exposure", "default", "1.005"], "can be paid"),
         (["operator", "exposure", "default", "much"], "is not a number"),
         (["operator", "exposure", "default", "-5"], "o such option"),
@@ -146,7 +151,7 @@ async def test_accounts_are_checked_by_a_call_that_moves_nothing_and_paused(
     code, told, _ = await farebox("account", "check")
     lines = told.splitlines()
     assert (code, lines[0]) == (1, "default.good  sandbox  good")
-    assert lines[1].startswith("default.bad  sandbox  refused  Rejected ")
+    assert lines[1].startswith("default.bad  sandbox  refused  UNAUTHORIZED ")
     assert (await farebox("account", "check", "good", "--operator", "default"))[:2] == (
         0,
         "default.good  sandbox  good\n",
@@ -158,7 +163,7 @@ async def test_accounts_are_checked_by_a_call_that_moves_nothing_and_paused(
     assert (await farebox("account", "check"))[0] == 0
     assert "timeout_s=5" in (await farebox("account", "list"))[1].splitlines()[1]
     spoilt = await farebox("account", "change", "bad", "--setting", "timeout_s=", "--setting", "api_key=wrong")
-    assert (spoilt[0], "Rejected" in spoilt[2]) == (3, True)
+    assert (spoilt[0], "UNAUTHORIZED" in spoilt[2]) == (3, True)
     assert spoilt[2].endswith("put it right with `farebox account change bad --setting NAME=VALUE`\n"), "it is in use"
     assert "timeout_s" not in (await farebox("account", "list"))[1]
     for words, said in ((["--setting", "api_key="], "api_key"), (["--url", "nowhere"], "nowhere is no http")):
@@ -185,6 +190,47 @@ async def test_a_merchants_number_is_a_text_and_a_quantity_is_not(farebox: Fareb
     stored = await database.fetchval("SELECT settings FROM merchant_account WHERE account_id = 'numbers'")
     assert json.loads(stored) == {"api_key": "1900000109", "timeout_s": 5}
     await database.execute("DELETE FROM merchant_account WHERE account_id = 'numbers'")
+
+
+@pytest.mark.parametrize("number", ["9999", "12345678901234E7", "1.50", "true", "null", '"9999"', "[1]"])
+async def test_a_setting_that_is_a_text_stays_one_whatever_it_looks_like(
+    farebox: Farebox, database: Any, number: str
+) -> None:
+    """A merchant's serial number looks like 1.2e20, and an app's like a quantity."""
+    words = ("--provider", "wechatpay", "--url", "http://provider.invalid", "--unchecked")
+    given = {
+        "mchid": "9999",
+        "appid": "1",
+        "service_id": "00004000000000",
+        "merchant_serial_no": "12345678901234E7",
+        "service_introduction": number,
+        "notify_url": "https://city.example/v1/providers/wechatpay/default.serial/notifications",
+        "merchant_private_key_file": "/secrets/1",
+        "api_v3_key_env": "V3",
+        "public_key_id": "PUB_KEY_ID_0123",
+        "wechatpay_public_key_file": "/secrets/2",
+        "need_user_confirm": "false",
+        "timeout_s": "5",
+    }
+    pairs = [word for item in given.items() for word in ("--setting", "=".join(item))]
+    added = await farebox("account", "add", "serial", *words, *pairs)
+    assert added[0] == 0, added
+    changed = await farebox(
+        "account", "change", "serial", "--setting", "mchid=1900000109", "--setting", "timeout_s=6", "--unchecked"
+    )
+    assert changed[0] == 0, changed
+    stored = await database.fetchval("SELECT settings FROM merchant_account WHERE account_id = 'serial'")
+    assert json.loads(stored) == given | {"mchid": "1900000109", "need_user_confirm": False, "timeout_s": 6}
+    await database.execute("DELETE FROM merchant_account WHERE account_id = 'serial'")
+
+
+async def test_an_address_with_a_wrong_path_is_asked_about(farebox: Farebox) -> None:
+    async with TestServer(web.Application()) as elsewhere:
+        words = ("--provider", "sandbox", "--url", str(elsewhere.make_url("/")), "--setting", "api_key=k")
+        added = await farebox("account", "add", "astray", *words)
+    assert added[0] == 3
+    assert "says: nothing is at this address (is its path right?): HTTP_404" in added[2]
+    assert (await farebox("account", "remove", "astray"))[0] == 0
 
 
 async def _a_debit(database: Any) -> None:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import aiohttp
+import msgspec
 
 from service.adapters.providers.alipay import open_alipay
 from service.adapters.providers.alipay import settings as alipay
+from service.adapters.providers.given import read_setting
 from service.adapters.providers.port import MerchantAccount, Provider
-from service.adapters.providers.sandbox import SandboxProvider
+from service.adapters.providers.sandbox import SandboxProvider, SandboxSettings
 from service.adapters.providers.sandbox import capabilities_of as sandbox_capabilities
 from service.adapters.providers.secrets import AccountSettingsError
 from service.adapters.providers.stripe import StripeProvider
@@ -34,6 +36,12 @@ _DECLARED: dict[str, Callable[[MerchantAccount], Capabilities]] = {
     "wechatpay": lambda account: wechatpay.capabilities_of(wechatpay.read_settings(account)),
 }
 """What looks at settings alone."""
+_SHAPES: dict[str, type[msgspec.Struct]] = {
+    "alipay": alipay.AlipaySettings,
+    "sandbox": SandboxSettings,
+    "stripe": stripe.StripeSettings,
+    "wechatpay": wechatpay.WechatPaySettings,
+}
 PROVIDER_NAMES = tuple(sorted(_OPENERS))
 TRIAL_HOSTS = (".alipaydev.com",)
 """Where Alipay's public sandbox is (opendocs.alipay.com/common/02kkv7); the others' have no hosts of their own."""
@@ -54,6 +62,11 @@ def declared_capabilities(account: MerchantAccount) -> Capabilities:
     Raises AccountSettingsError as `open_provider` does, and for a secret that stands in the settings.
     """
     return _known(_DECLARED, account)(account)
+
+
+def setting_written(provider: str, name: str, written: str) -> Any:
+    """What a person wrote as the value of an account's setting: a text where the setting is one, else JSON."""
+    return read_setting(_SHAPES[provider], name, written) if provider in _SHAPES else written
 
 
 def _known(by_name: Mapping[str, Known], account: MerchantAccount) -> Known:

@@ -14,8 +14,9 @@ import msgspec
 
 from service.adapters.providers.ceiling import Ceiling, HeldBackError
 from service.adapters.providers.port import MerchantAccount
-from service.adapters.providers.secrets import AccountSettingsError
+from service.adapters.providers.secrets import account_error
 from service.billing.outcomes import Rejected, Throttled, Unknown, Unreachable
+from service.billing.refusals import in_words
 
 T = TypeVar("T")
 
@@ -58,7 +59,7 @@ def open_session(account: MerchantAccount) -> aiohttp.ClientSession:
     try:
         limits = msgspec.convert({name: account.settings[name] for name in _LIMITS & account.settings.keys()}, Limits)
     except msgspec.ValidationError as error:
-        raise AccountSettingsError(f"merchant account {account.account_id}: settings: {error}") from None
+        raise account_error(account.account_id, f"settings.{in_words(str(error))}") from None
     timeout = aiohttp.ClientTimeout(total=limits.timeout_s, connect=limits.connect_timeout_s)
     connector = aiohttp.TCPConnector(limit=limits.connections_max, keepalive_timeout=30)
     middlewares = () if limits.calls_per_second is None else (Ceiling(limits.calls_per_second),)

@@ -11,6 +11,7 @@ import msgspec
 from service.adapters.providers.exchange import Limits
 from service.adapters.providers.port import MerchantAccount
 from service.adapters.providers.secrets import account_error, names_secret, place_of
+from service.billing.refusals import in_words
 
 Shape = TypeVar("Shape", bound=msgspec.Struct)
 _PLACES = ("file", "env")
@@ -55,7 +56,32 @@ def given_settings(
     try:
         return msgspec.convert({name: given[name] for name in fields if name in given}, shape)
     except msgspec.ValidationError as error:
-        raise account_error(account.account_id, f"settings: {error}") from None
+        raise account_error(account.account_id, f"settings.{in_words(str(error))}") from None
+
+
+def read_setting(shape: type[msgspec.Struct], name: str, written: str) -> Any:
+    """What a person wrote as the value of a setting: a text as it stands where the setting is one, whatever it looks
+    like; else JSON, and a text where it is none. Where it may be a text or a list or names with values, it is a text
+    unless it is one of those."""
+    kinds = _kinds(get_type_hints(shape).get(name, Any))
+    if kinds == {str} or name.endswith(("_file", "_env")):
+        return written
+    try:
+        value = msgspec.json.decode(written)
+    except (msgspec.DecodeError, UnicodeEncodeError):
+        return written
+    return written if str in kinds and not isinstance(value, dict | list) else value
+
+
+def _kinds(kind: Any) -> set[Any]:
+    """The types that a value may have besides none at all: `str` for a text."""
+    if get_origin(kind) is Literal:
+        return {type(word) for word in get_args(kind)}
+    if get_origin(kind) is Annotated:
+        return _kinds(get_args(kind)[0])
+    if get_origin(kind) in (Union, types.UnionType):
+        return set().union(*(_kinds(part) for part in get_args(kind))) - {type(None)}
+    return {kind}
 
 
 def _words(kind: Any) -> tuple[Any, ...]:

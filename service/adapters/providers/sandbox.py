@@ -1,7 +1,7 @@
 """The sandbox provider (`service.lab.provider`) behind the port: JSON over HTTP, a bearer key, HMAC notifications.
 
-Settings of an account: `api_key_env` or `api_key_file` or, only here, `api_key`; `notify_secret` in the same ways;
-`capabilities` (fields of `Capabilities`); and those of `exchange.open_session`.
+Settings of an account: `SandboxSettings`, its secrets by reference too (`api_key_file`, `api_key_env` …), and those of
+`exchange.open_session`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from msgspec.structs import replace
 
 from service.adapters.providers import sandbox_wire as wire
 from service.adapters.providers.exchange import REFUSED_UNREAD, Reply, decoded, exchange, open_session
+from service.adapters.providers.given import given_settings
 from service.adapters.providers.port import (
     AgreementRef,
     AgreementRequest,
@@ -33,7 +34,8 @@ from service.adapters.providers.port import (
     StatementAnswer,
 )
 from service.adapters.providers.sandbox_notices import read_notice
-from service.adapters.providers.secrets import AccountSettingsError, for_a_header, read_secret
+from service.adapters.providers.secrets import AccountSettingsError, account_error, for_a_header, read_secret
+from service.adapters.providers.titles import Title
 from service.billing.agreements.standing import AgreementAnswer, HoldAnswer
 from service.billing.capabilities import Capabilities
 from service.billing.outcomes import (
@@ -61,22 +63,29 @@ _LINES = msgspec.json.Decoder(list[wire.StatementLine])
 _ANYTHING = msgspec.json.Decoder(dict[str, Any])
 
 
+class SandboxSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Settings of an account beside those of `exchange.Limits`; the secrets stand in them only here."""
+
+    api_key: str | None = None
+    notify_secret: str | None = None
+    capabilities: Capabilities = Capabilities()
+    title: Title | None = None
+
+
 def capabilities_of(account: MerchantAccount) -> Capabilities:
     """What the account's settings declare; a debit that goes through no hold is refused once the agreement is over,
-    whatever is declared. Raises AccountSettingsError.
+    whatever is declared. Raises AccountSettingsError, for a name that nobody knows, too.
 
     No real provider collects in parts and closes what is unpaid, and no outcome of the port says that the part taken
     before a debit was closed is all: where that answer was lost, the rest would be waited for, for ever.
     """
-    try:
-        declared = msgspec.convert(account.settings.get("capabilities", {}), Capabilities)
-    except msgspec.ValidationError as error:
-        raise AccountSettingsError(f"merchant account {account.account_id}: settings.capabilities: {error}") from None
+    declared = given_settings(account, SandboxSettings, ("api_key", "notify_secret"), ()).capabilities
     if declared.partial_debit and declared.closes_unpaid:
-        raise AccountSettingsError(
-            f"merchant account {account.account_id}: settings.capabilities: partial_debit and closes_unpaid exclude"
+        raise account_error(
+            account.account_id,
+            "settings.capabilities: partial_debit and closes_unpaid exclude"
             ' each other, and closes_unpaid is true by default: give "closes_unpaid": false, and "close": false to the'
-            " simulator's account"
+            " simulator's account",
         )
     return declared if declared.hold_needed else replace(declared, revoking_ends_collection=True)
 
@@ -99,13 +108,9 @@ class SandboxProvider:
         answer = await self._ask("GET", "account", None, _ANYTHING)
         if not isinstance(answer, dict):
             return answer
-        terms = answer.get("terms", {})
-        for name, ability in _TERMS.items():
-            told, believed = terms.get(name, False), getattr(self.capabilities, ability)
-            if name in terms and told != believed:
-                message = f"{ability} is {believed} in the settings, {told} at the provider"
-                return Rejected("CAPABILITIES_DIFFER", message)
-        return None
+        terms = answer.get("terms")
+        differences = _differences(self.capabilities, terms if isinstance(terms, dict) else {})
+        return Rejected("CAPABILITIES_DIFFER", "; ".join(differences)) if differences else None
 
     async def begin_agreement(self, request: AgreementRequest) -> AgreementAnswer:
         """See the port."""
@@ -304,6 +309,33 @@ _TERMS = {
     "revoking_ends_debits": "revoking_ends_collection",
 }
 """What the provider calls the abilities that we declare."""
+_WINDOWS = {"key_window_s": "same_key_window", "refund_window_s": "refund_window"}
+"""How long he does something, in seconds; None: for ever."""
+
+
+def _differences(declared: Capabilities, terms: dict[str, Any]) -> list[str]:
+    """All that the provider does otherwise than is declared. He may keep keys and refund for longer, and debit less."""
+    told = []
+    for name, ability in _TERMS.items():
+        if ability == "revoking_ends_collection" and not declared.hold_needed:
+            continue  # Without a hold it does, whatever is declared.
+        does, believed = terms.get(name), getattr(declared, ability)
+        if does != believed:
+            told.append(f"{ability} is {_json(believed)} in the settings, {_json(does)} at the provider ({name})")
+    for name, ability in _WINDOWS.items():
+        kept, window = terms.get(name), getattr(declared, ability)
+        if kept is not None and (window is None or kept < window.total_seconds()):
+            told.append(f"{ability} is {_json(window)} in the settings, {kept} s at the provider ({name})")
+    least = terms.get("amount_min_minor", 1)
+    if least > declared.debit_min_minor:
+        told.append(
+            f"debit_min_minor is {declared.debit_min_minor} in the settings, {least} at the provider (amount_min_minor)"
+        )
+    return told
+
+
+def _json(value: Any) -> str:
+    return _ENCODE(value).decode()
 
 
 def _debit_asked(request: DebitRequest) -> dict[str, Any]:

@@ -8,6 +8,8 @@ from typing import Any, NoReturn
 
 import msgspec
 
+from service.billing.refusals import pattern_in_words
+
 RECORD_BYTES_MAX = 1_000_000
 """A larger value is refused unread: no ride event needs it, and Kafka itself refuses it unless told otherwise."""
 TEXT_LENGTH_MAX = 256
@@ -79,7 +81,7 @@ def _refuse_value(message: str, at: str) -> NoReturn:
         reason = "not an RFC 3339 time (leap seconds are not read)"
     elif reason.startswith("Expected `datetime` with a timezone"):
         reason = "the time has no offset from UTC"
-    raise MalformedEventError(reason.replace("`", "").replace("Expected", "expected"), path)
+    raise MalformedEventError(pattern_in_words(reason).replace("`", "").replace("Expected", "expected"), path)
 
 
 _ANY = msgspec.json.Decoder()

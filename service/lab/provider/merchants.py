@@ -65,8 +65,9 @@ def report(at: Desk, account: Account, _: str, asked: Performance, now: datetime
 
 
 def about_account(at: Desk, account: Account, _: str, __: None, now: datetime) -> Any:
-    """The account and its terms; moves nothing."""
-    return {"account_id": account.account_id, "terms": account.terms}
+    """The account and all of its terms, the usual ones too; moves nothing."""
+    terms = {name: getattr(account.terms, name) for name in account.terms.__struct_fields__}
+    return {"account_id": account.account_id, "terms": terms}
 
 
 def statement(at: Desk, account: Account, day: str, _: None, now: datetime) -> Any:

@@ -1,0 +1,48 @@
+"""What msgspec says of a value that it refuses, in words for people who send or set it."""
+
+from __future__ import annotations
+
+import re
+
+WORDS = {
+    r"^[^\x00-\x20\x7f]+$": "visible characters without spaces",
+    r"^[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f]+$": "text without control characters",
+    r"^[^/=&\x00-\x1f\x7f]+$": "text on one line, without /, = and &",
+    r"^[!-~]+$": "visible ASCII characters without spaces",
+    r"^[0-9A-Za-z_.-]+$": "letters, digits, dots, _ and -",
+    r"^[0-9A-Za-z_-]+$": "letters, digits, _ and -",
+    r"^PUB_KEY_ID_[0-9A-Za-z]{1,50}$": "PUB_KEY_ID_ and the letters and digits after it, as WeChat Pay shows it",
+    r"^[1-9][0-9]{0,4}[mhd]$": "a number of minutes, hours or days, such as 15m",
+    r"^[a-z][a-z0-9_]{0,31}$": "1 to 32 of a-z, 0-9 and _, a letter first",
+    r"^(0(\.\d{1,8})?|1(\.0{1,8})?)$": "a share of 1, such as 0.13 for 13 %",
+    "^[A-Z]{3}$": "three capitals, such as CNY",
+}
+"""Every pattern that something is held against, and what it means."""
+TYPES = {
+    "int": "a whole number",
+    "float": "a number",
+    "str": "a text",
+    "bool": "true or false",
+    "array": "a list",
+    "object": "names with values",
+    "null": "nothing",
+    "duration": "a duration, such as PT6H or P1D",
+}
+_MATCHING = re.compile(r"`?str(?: \| null)?`? matching regex ('.*?'|\".*?\")(?= - at |$)")
+_SHOWN = {repr(pattern): words for pattern, words in WORDS.items()}
+_TYPE = re.compile(r"`([a-z0-9]+(?: \| [a-z0-9]+)*)`")
+
+
+def pattern_in_words(message: str) -> str:
+    """The message, a pattern that was not matched told in words."""
+    return _MATCHING.sub(lambda found: _SHOWN.get(found[1], found[0]), message)
+
+
+def in_words(message: str) -> str:
+    """The message with the value's name first: "due_days: expected a whole number, got a text"."""
+    reason, _, place = pattern_in_words(message).partition(" - at `$")
+    told = reason[:1].lower() + reason[1:]
+    if told.startswith("expected"):
+        told = _TYPE.sub(lambda found: " or ".join(TYPES.get(word, word) for word in found[1].split(" | ")), told)
+    name = place.rstrip("`").lstrip(".")
+    return f"{name}: {told}" if name else told

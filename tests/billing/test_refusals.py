@@ -1,0 +1,53 @@
+"""What people read of a value that is refused."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import pytest
+
+from service.billing.refusals import WORDS, in_words, pattern_in_words
+
+SERVICE = Path(__file__).resolve().parents[2] / "service"
+
+
+class Asked(msgspec.Struct):
+    """A few kinds of values."""
+
+    name: Annotated[str, msgspec.Meta(pattern=r"^[^\x00-\x20\x7f]+$")] | None = None
+    days: Annotated[int, msgspec.Meta(ge=1)] = 1
+    hours: tuple[int, ...] = ()
+    much: float | None = None
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"name": "x 1"}, "name: expected visible characters without spaces"),
+        ({"name": 7}, "name: expected a text or nothing, got a whole number"),
+        ({"days": "abc"}, "days: expected a whole number, got a text"),
+        ({"days": 0}, "days: expected a whole number >= 1"),
+        ({"hours": ["x"]}, "hours[0]: expected a whole number, got a text"),
+        ({"much": []}, "much: expected a number or nothing, got a list"),
+        ("text", "expected names with values, got a text"),
+    ],
+)
+def test_a_refusal_names_the_value_and_says_what_is_expected(given: object, told: str) -> None:
+    with pytest.raises(msgspec.ValidationError) as refused:
+        msgspec.convert(given, Asked)
+    assert in_words(str(refused.value)) == told
+
+
+def test_every_pattern_that_a_value_is_held_against_is_told_in_words() -> None:
+    patterns: set[str] = set()
+    for file in SERVICE.rglob("*.py"):
+        if "lab" not in file.parts:
+            found = re.findall(r'[( ]pattern=(r?)"([^"]*)"', file.read_text(encoding="utf-8"))
+            patterns |= {text if raw else text.encode().decode("unicode_escape") for raw, text in found}
+    assert patterns <= WORDS.keys()
+    for pattern in patterns:
+        message = f"Expected `str` matching regex {pattern!r} - at `$.x`"
+        assert pattern_in_words(message) == f"Expected {WORDS[pattern]} - at `$.x`"
