@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import datetime
 from typing import Any
 
@@ -43,3 +43,8 @@ class CountedFaults(Faults):
             return fault
 
         return counted
+
+    def refusal(self, op: str, account: str, key: str, names: Collection[str] = ()) -> str | None:
+        """Half of the holds that are refused are refused for now alone."""
+        code = super().refusal(op, account, key, names)
+        return "TOO_MANY_HOLDS" if code and op == "hold.open" and self._draw("for now", account, key) < 0.5 else code
