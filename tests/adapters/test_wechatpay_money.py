@@ -15,6 +15,7 @@ from wechatpay_double import (
     DETAIL,
     MCHID,
     OPENID,
+    ORDERS,
     REF,
     REQUEST,
     Canned,
@@ -28,6 +29,7 @@ from wechatpay_double import (
 
 from service.adapters.providers.port import (
     AgreementRef,
+    HoldRef,
     Provider,
     RefundRef,
     RefundRequest,
@@ -107,8 +109,17 @@ async def test_a_payment_needs_an_openid(wechat: Double, score: Provider, tmp_pa
     wechat.says(permission, Canned({}, how="html"))
     assert await score.request_payment(unsigned) == Postponed(timedelta(seconds=5))
     async with provider_at(wechat.url, settings_of(tmp_path, need_user_confirm=True)) as confirming:
-        refused = await confirming.request_payment(unsigned)
-        assert isinstance(refused, Rejected) and refused.code == "OPENID_UNKNOWN" and refused.message
+        beside = msgspec.structs.replace(unsigned, beside=HoldRef("H0LD"))
+        wechat.says(ORDERS, {"out_order_no": "H0LD", "state": "CREATED"})
+        for nameless in (unsigned, beside):
+            refused = await confirming.request_payment(nameless)
+            assert isinstance(refused, Rejected) and refused.code == "OPENID_UNKNOWN" and refused.message
+        wechat.says(ORDERS, Canned({}, how="html"))
+        assert await confirming.request_payment(beside) == Postponed(timedelta(seconds=5))
+        wechat.says(ORDERS, {"out_order_no": "H0LD", "state": "DONE", "openid": "o-confirmed"})
+        wechat.says(JSAPI, {"prepay_id": "wx2014"})
+        assert isinstance(await confirming.request_payment(beside), NeedsRider)
+        assert wechat.last(JSAPI)["payer"] == {"openid": "o-confirmed"}
 
 
 @pytest.mark.parametrize(

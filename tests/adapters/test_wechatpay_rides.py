@@ -297,6 +297,12 @@ async def test_a_rider_confirms_each_order(simulator: Peer, tmp_path: Path) -> N
         debit = request("DEBIT", hold, AgreementRef("AG"))
         assert await shop.provider.debit(debit) == Accepted()
         assert isinstance(await shop.provider.get_debit(ref(debit)), Succeeded)
+        extra = msgspec.structs.replace(request("EXTRA_DEBIT", None, AgreementRef("AG"), 800), beside=hold)
+        asked = await shop.provider.request_payment(extra)  # His order tells who he is.
+        assert isinstance(asked, NeedsRider) and asked.action is not None
+        assert await shop.opens(asked.action, "ned") == "openBusinessView:ok"
+        paid = await shop.provider.get_debit(ref(extra))
+        assert isinstance(paid, Succeeded) and paid.amount_minor == 800
         waits = HoldRef("H0LD2")
         await shop.provider.open_hold(hold_request("H0LD2", AgreementRef("AG")))
         await shop.later(timedelta(days=31))

@@ -84,7 +84,8 @@ class DebitRequest(msgspec.Struct, frozen=True):
     """Take money, on a hold where the account needs one. The same key is always sent with the same content.
 
     `provider_ref` is what a Prepared answer said; `attempt` counts the definite declines so far, from 1: it tells one
-    try under the key from the next where the provider remembers each call.
+    try under the key from the next where the provider remembers each call. `beside` is the ride's hold where the debit
+    goes through none: it may tell who the rider is.
     """
 
     key: str
@@ -98,6 +99,7 @@ class DebitRequest(msgspec.Struct, frozen=True):
     started_at: datetime | None = None
     ended_at: datetime | None = None
     items: tuple[DebitItem, ...] = ()
+    beside: HoldRef | None = None
 
 
 class DebitRef(msgspec.Struct, frozen=True):

@@ -172,6 +172,7 @@ def debit_request(provider: Provider, row: DebitRow, debit: Debit) -> DebitReque
         started_at=debit.started_at,
         ended_at=debit.ended_at,
         items=tuple(DebitItem(item.name, item.amount_minor, item.description) for item in sent_items(debit)),
+        beside=None if debit.attempts else _ride_hold(provider, row),
     )
 
 
@@ -194,8 +195,12 @@ def _agreement(row: DebitRow) -> AgreementRef:
 
 
 def _hold(provider: Provider, row: DebitRow, debit: Debit) -> HoldRef | None:
-    """The order that the debit goes through; where the provider needs none, a hold is only our own promise, and what
-    the rider approves himself (we never try it) goes through none."""
-    if row.hold_key is None or not provider.capabilities.hold_needed or not debit.attempts:
+    """The order that the debit goes through; what the rider approves himself (we never try it) goes through none."""
+    return _ride_hold(provider, row) if debit.attempts else None
+
+
+def _ride_hold(provider: Provider, row: DebitRow) -> HoldRef | None:
+    """The ride's order; where the provider needs none, a hold is only our own promise."""
+    if row.hold_key is None or not provider.capabilities.hold_needed:
         return None
     return HoldRef(row.hold_key, row.hold_ref, title=row.hold_title or "")

@@ -49,13 +49,9 @@ class Payments:
         wrong = wire.amount_wrong(request.amount_minor, request.currency)
         if wrong is not None:
             return wrong
-        if self._settings.need_user_confirm and request.agreement.provider_ref is None:
-            return Rejected("OPENID_UNKNOWN", "a rider who confirms each order has told us no openid to be asked by")
-        openid = await self._permissions.openid(request.agreement)
+        openid = await self._openid(request)
         if not isinstance(openid, str):
-            if isinstance(openid, AgreementStatus | NotFound):
-                return Rejected("OPENID_UNKNOWN")
-            return codes.not_sent(openid)
+            return openid
         asked = {
             "appid": self._settings.appid,
             "mchid": self._settings.mchid,
@@ -123,6 +119,21 @@ class Payments:
         if isinstance(answer, Problem):
             return codes.of_query(codes.outcome(answer))
         return self._refunded(answer, refund.key) if isinstance(answer, wire.RefundView) else codes.of_query(answer)
+
+    async def _openid(self, request: DebitRequest) -> str | Outcome:
+        """Whom to ask for a payment: by the rider's permission; or, of one who confirms each order, by the ride's own,
+        which names him once he has (查询支付分订单, openid). It is asked for each time and never kept."""
+        if not self._settings.need_user_confirm or request.agreement.provider_ref is not None:
+            openid = await self._permissions.openid(request.agreement)
+            if isinstance(openid, AgreementStatus | NotFound):
+                return Rejected("OPENID_UNKNOWN")
+            return openid if isinstance(openid, str) else codes.not_sent(openid)
+        order = await self._orders.order(request.beside) if request.beside is not None else NotFound()
+        if isinstance(order, wire.OrderView) and order.openid:
+            return order.openid
+        if not isinstance(order, wire.OrderView | NotFound):
+            return codes.not_sent(order)
+        return Rejected("OPENID_UNKNOWN", "a rider who confirms each order is named by one that he has confirmed")
 
     def _refunded(self, view: wire.RefundView, key: str) -> Outcome:
         return wire.refund_outcome(view) if view.out_refund_no in ("", key) else wire.ANOTHER_NUMBER
