@@ -8,7 +8,13 @@ from service.adapters.postgres.operators import ListedOperator, NewOperator, Ope
 from service.cli.connections import business_now, carry_out, database_of, load_settings
 from service.cli.plain import say
 from service.cli.switches import add_switches
-from service.flows.operators import OperatorError, add_operator, map_source, set_default_operator
+from service.flows.operators import (
+    OperatorError,
+    add_operator,
+    change_operator,
+    map_source,
+    set_default_operator,
+)
 
 
 def register(group: click.Group) -> None:
@@ -55,6 +61,31 @@ def add_command(
 
     carry_out(work(), OperatorError)
     click.echo(f"operator {operator_id} added; next: farebox operator map-source {operator_id} SOURCE")
+
+
+@operator.command("change")
+@click.argument("operator_id", metavar="ID")
+@click.option("--name", help="What people call it; stands on receipts and reminders.")
+@click.option("--contact", help="Whom riders call; stands on receipts and reminders.")
+@click.option("--ride-hours-max", type=int, help="A longer ride is reviewed, not charged.")
+@click.option("--time-zone", help="IANA name; only while it has no tariffs and agreements.")
+@click.option("--currency", help="ISO 4217; only while it has no tariffs and agreements.")
+def change_command(operator_id: str, **given: str | int | None) -> None:
+    """Change who an operator is, the default one too. Its id stays; its time zone and currency stay once a tariff is
+    published or a rider has signed: what is priced and owed stands in them. Without an option: show it."""
+    settings = load_settings()
+    changes = {name: value for name, value in given.items() if value is not None}
+
+    async def work() -> NewOperator:
+        async with database_of(settings) as database:
+            return await change_operator(database, operator_id, changes)
+
+    now = carry_out(work(), OperatorError)
+    contact = f"  contact {now.contact}" if now.contact else "  no contact: riders are not told whom to call"
+    say(
+        f"operator {now.operator_id}: {now.name}  {now.time_zone}  {now.currency}  rides up to {now.ride_hours_max} h"
+        f"{contact}"
+    )
 
 
 @operator.command("map-source")

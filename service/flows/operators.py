@@ -9,6 +9,7 @@ from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
+from msgspec.structs import replace
 
 from service.adapters.postgres import Database
 from service.adapters.postgres.operators import KnownOperator, NewOperator, OperatorStore, Switches
@@ -32,6 +33,30 @@ async def add_operator(database: Database, operator: NewOperator, now: datetime)
     async with database.transaction(OperatorStore) as store:
         if not await store.add(operator, now):
             raise OperatorError(f"operator {operator.operator_id!r} is there already; `farebox operator list` shows it")
+
+
+async def change_operator(database: Database, operator_id: str, changes: Mapping[str, Any]) -> NewOperator:
+    """Changes fields of NewOperator but for the id; every role goes by it some seconds later.
+
+    Raises OperatorError when there is no such operator, a value is unusable, or time zone or currency would change
+    although tariffs are published or riders have signed: prices, days and debts stand in them.
+    """
+    async with database.transaction(OperatorStore) as store:
+        known = await store.whole(operator_id)
+        if known is None:
+            raise _no_operator(operator_id)
+        before, in_use = known
+        after = replace(before, **changes)
+        _check(after)
+        for field, what in (("time_zone", "time zone"), ("currency", "currency")):
+            if in_use and getattr(after, field) != getattr(before, field):
+                raise OperatorError(
+                    f"the {what} of operator {operator_id!r} stays {getattr(before, field)}: it has tariffs or"
+                    " agreements, and what is priced and owed stands in it; add another operator for another"
+                )
+        if after != before:
+            await store.change(after)
+        return after
 
 
 async def map_source(database: Database, operator_id: str, topic: str, source: str, now: datetime) -> bool:

@@ -36,6 +36,28 @@ async def test_an_operator_is_added_mapped_and_listed(farebox: Farebox) -> None:
     ]
 
 
+async def test_an_operator_is_changed_its_zone_and_currency_until_they_are_used(farebox: Farebox) -> None:
+    await farebox("operator", "add", "riga", "--time-zone", "Europe/Oslo", "--currency", "NOK")
+    first = await farebox("operator", "change", "riga", "--time-zone", "Europe/Riga", "--currency", "EUR")
+    assert first == (
+        0,
+        "operator riga: riga  Europe/Riga  EUR  rides up to 720 h  no contact: riders are not told whom to call\n",
+        "",
+    )
+    await farebox("tariff", "import", str(DATA / "tariff_bike.json"), "--operator", "riga")
+    named = await farebox("operator", "change", "riga", "--name", "Riga bikes", "--contact", "+371 6700 0000")
+    assert "Riga bikes  Europe/Riga  EUR" in named[1] and named[1].endswith("contact +371 6700 0000\n")
+    for option, value, what in (("--currency", "NOK", "currency"), ("--time-zone", "Europe/Oslo", "time zone")):
+        code, out, err = await farebox("operator", "change", "riga", option, value, "--name", "lost")
+        assert (code, out) == (2, "")
+        assert f"the {what} of operator 'riga' stays" in err
+    same = await farebox("operator", "change", "riga", "--currency", "EUR")
+    assert same == (0, named[1], "")
+    assert "  Riga bikes  Europe/Riga  EUR  " in (await farebox("operator", "list"))[1]
+    assert (await farebox("operator", "change", "nobody", "--name", "x"))[0] == 2
+    assert "hours" in (await farebox("operator", "change", "riga", "--ride-hours-max", "0"))[2]
+
+
 async def test_topics_are_made_once(farebox: Farebox) -> None:
     _, first, _ = await farebox("topics", "--partitions", "2")
     code, again, _ = await farebox("topics", "--partitions", "3")

@@ -11,7 +11,7 @@ from service.adapters.postgres import Store
 
 
 class NewOperator(msgspec.Struct, frozen=True, kw_only=True):
-    """What an operator is when it is added; `ride_hours_max` is in hours."""
+    """Who an operator is, as it is added and changed; `ride_hours_max` is in hours."""
 
     operator_id: str
     name: str
@@ -66,6 +66,19 @@ class OperatorStore(Store):
         """Adds an operator; False when its id is taken."""
         fields = (operator.operator_id, operator.name, operator.time_zone, operator.currency)
         return await self.value("add_operator", *fields, operator.contact, operator.ride_hours_max, now) is not None
+
+    async def whole(self, operator_id: str) -> tuple[NewOperator, bool] | None:
+        """Who an operator is, locked until commit, and whether he has tariffs or agreements."""
+        row = await self.one("operator_whole", operator_id)
+        if row is None:
+            return None
+        fields = {name: value for name, value in row.items() if name != "in_use"}
+        return NewOperator(**fields), row["in_use"]
+
+    async def change(self, operator: NewOperator) -> None:
+        """Writes who an operator is, but for his id."""
+        fields = (operator.operator_id, operator.name, operator.time_zone, operator.currency)
+        await self.run("change_operator", *fields, operator.contact, operator.ride_hours_max)
 
     async def find(self, operator_id: str) -> KnownOperator | None:
         """The operator of this id."""

@@ -3,6 +3,17 @@
 INSERT INTO operator (operator_id, name, time_zone, currency, contact, ride_hours_max, created_at)
 VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (operator_id) DO NOTHING RETURNING operator_no;
 
+-- name: operator_whole
+-- Who an operator is, locked until commit, and whether something is priced or signed by his time zone and currency.
+SELECT operator_id, name, time_zone, currency, contact, ride_hours_max,
+       EXISTS (SELECT FROM tariff t WHERE t.operator_no = o.operator_no)
+         OR EXISTS (SELECT FROM agreement a WHERE a.operator_no = o.operator_no) AS in_use
+FROM operator o WHERE operator_id = $1 FOR UPDATE;
+
+-- name: change_operator
+-- What he is called and whom riders call; the rest while nothing is priced or signed by it.
+UPDATE operator SET name = $2, time_zone = $3, currency = $4, contact = $5, ride_hours_max = $6 WHERE operator_id = $1;
+
 -- name: operator_by_id
 -- One operator by the id that people use.
 SELECT operator_no, operator_id, time_zone, currency FROM operator WHERE operator_id = $1;
