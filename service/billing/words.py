@@ -152,9 +152,9 @@ def unit_text(unit: str, language: Language) -> str:
     return f"{many} {UNITS.get(one, {}).get(language, one)}".strip()
 
 
-def quantity_text(quantity: str, unit: str) -> str:
+def quantity_text(quantity: str, unit: str, times: str = "×") -> str:
     """How many of a unit: "3 km", and "2 × 15 min" of what has a number of its own."""
-    return f"{quantity} × {unit}" if unit[:1].isdigit() else f"{quantity} {unit}"
+    return f"{quantity} {times} {unit}" if unit[:1].isdigit() else f"{quantity} {unit}"
 
 
 def price_text(price: str, currency: str, language: Language) -> str:

@@ -12,6 +12,7 @@ from zoneinfo import ZoneInfo
 from msgspec.structs import replace
 
 from service.billing.money import format_amount
+from service.billing.words import quantity_text
 from service.cli.plain import plain
 from service.web.shapes import AdjustmentView, ChargeView, DebitStory, DebitView, EventView, LineView, SessionView
 
@@ -38,7 +39,7 @@ def _session(ride: SessionView, operator_id: str, zone: ZoneInfo) -> Iterator[st
     until = "not ended" if ride.ended_at is None else f"to {instant(ride.ended_at, zone)}"
     yield f"  {since} {until}{_used(ride)}"
     yield from _section("charge", _charge(ride))
-    yield from _section("adjustments", (_adjustment(one, zone) for one in ride.adjustments))
+    yield from _section("adjustments", (_adjustment(one, operator_id, zone) for one in ride.adjustments))
     yield from _section("revisions", _revisions(ride, zone))
     yield from _section("debits", (f"  {line}" for debit in ride.debits for line in debit_lines(debit, zone)))
     yield from _section("hold", _hold(ride, zone))
@@ -67,16 +68,16 @@ def _debit(debit: DebitStory, zone: ZoneInfo) -> Iterator[str]:
     yield debit_line(debit)
     at_provider = debit.provider_reference or "-"
     yield f"  agreement {debit.agreement_id}  key {debit.provider_key}  at the provider {at_provider}"
-    instants = {"due": debit.due_at, "pay by": debit.pay_by, "settled": debit.settled_at}
+    instants = {_next(debit): debit.due_at, "pay by": debit.pay_by, "settled": debit.settled_at}
     yield from (f"  {name} {instant(at, zone)}" for name, at in instants.items() if at is not None)
     for step in debit.transitions:
         told = f"{step.from_state or '-'} -> {step.to_state}"
-        yield f"  {instant(step.at, zone)}  {told:<28}{step.why}  {step.provider_reference or ''}".rstrip()
+        yield f"  {instant(step.at, zone)}  {told:<28}  {step.why}  {step.provider_reference or ''}".rstrip()
     for refund in debit.refunds:
         amount = format_amount(refund.amount_minor, refund.currency)
         number = f"  at the provider {refund.provider_reference}" if refund.provider_reference else ""
         code = f" ({refund.code})" if refund.code else ""
-        told = f"{amount} {refund.currency}  {refund.state}{code}  {refund.reason}{number}"
+        told = f"{amount} {refund.currency}  {refund.state}{code}  {refund.because or refund.reason}{number}"
         yield f"  refund {refund.refund_id}  {instant(refund.created_at, zone)}  {told}"
     for held in debit.disputes:
         took, has, fee = (
@@ -85,6 +86,11 @@ def _debit(debit: DebitStory, zone: ZoneInfo) -> Iterator[str]:
         number = f"  at the provider {held.provider_reference}" if held.provider_reference else ""
         told = f"took {took}, has {has}, fee {fee} {debit.currency}"
         yield f"  dispute {held.number}  {held.kind}, {held.state}  {told}{number}"
+
+
+def _next(debit: DebitView) -> str:
+    """What is done at a debit's `due_at`: it is tried, or its provider is asked what became of it."""
+    return "tried next" if debit.state in ("new", "retry_wait") else "asked next"
 
 
 def charge_lines(charge: ChargeView) -> Iterator[str]:
@@ -104,7 +110,7 @@ def _charge_line(alike: Sequence[LineView]) -> str:
     if len(alike) > 1:
         through = f"{line.window} to {last.window}, " if line.window and last.window else ""
         about = f" [{through}{len(alike)} lines]"
-    price = f"{quantity} {line.unit} x {line.unit_price}"
+    price = f"{quantity_text(quantity, line.unit, 'x')} x {line.unit_price}"
     return f"  {line.code:<16} {price:<28} {amount:>12}  {line.path}{about}"
 
 
@@ -134,11 +140,12 @@ def _charge(ride: SessionView) -> Iterator[str]:
         yield from (f"  assumed: {one.used} used of {one.window} before this ride" for one in ride.charge.balance)
 
 
-def _adjustment(one: AdjustmentView, zone: ZoneInfo) -> str:
+def _adjustment(one: AdjustmentView, operator_id: str, zone: ZoneInfo) -> str:
     asked, counted = format_amount(one.amount_minor, one.currency), format_amount(one.counted_minor, one.currency)
     tax = f", tax in it {format_amount(one.tax_minor, one.currency)}" if one.tax_minor else ""
     told = f"{one.kind} {one.code}  {asked} {one.currency}, counted {counted}{tax}"
-    return f"  {one.adjustment_id}  {instant(one.decided_at, zone)}  {told}  by {one.by}: {one.reason}"
+    by = f"operator {operator_id}" if one.by == operator_id else one.by  # Nobody was named.
+    return f"  {one.adjustment_id}  {instant(one.decided_at, zone)}  {told}  by {by}: {one.reason}"
 
 
 def _revisions(ride: SessionView, zone: ZoneInfo) -> Iterator[str]:

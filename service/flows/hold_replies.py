@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Literal
+from typing import Literal, TypeAlias
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -18,6 +18,7 @@ from service.billing.outcomes import RiderAction
 from service.billing.words import spoken, title_of
 
 SESSION_ID_MAX = 64
+Status: TypeAlias = Literal["allowed", "refused", "rider_action", "pending", "ended"]
 
 
 class HoldAsk(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,13 +32,17 @@ class HoldAsk(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class HoldReply(msgspec.Struct, frozen=True, kw_only=True):
-    """Whether the rider may ride: `unlock` is the answer to go by. Amounts are minor units, instants business time."""
+    """Whether the rider may ride: `unlock` is the answer to go by. Amounts are minor units, instants business time.
+
+    `refused`: there is no hold; `ended`: there was one, and it is over or being ended (`state` says how): its ride went
+    well, or did not begin. Neither ever unlocks.
+    """
 
     session_id: str
     agreement_id: str
     tariff_id: str
     vehicle_id: str | None
-    status: Literal["allowed", "refused", "rider_action", "pending"]
+    status: Status
     unlock: bool
     state: str
     cap_minor: int
@@ -52,13 +57,14 @@ class HoldReply(msgspec.Struct, frozen=True, kw_only=True):
 def reply(row: HoldRow) -> HoldReply:
     """What the app is told about a hold."""
     hold = row.hold
-    status: Literal["allowed", "refused", "rider_action", "pending"] = "refused"
+    status: Status = "refused"
     reason = hold.reason
     if hold.state is HoldState.OPEN:
         status = "allowed"
     elif hold.state is HoldState.REQUESTED:
         status = "rider_action" if hold.action else "pending"
     elif hold.state is not HoldState.REFUSED:
+        status = "ended"
         reason = f"the hold is {hold.state}" + (f": {hold.reason}" if hold.reason else "")
     return HoldReply(
         session_id=hold.session_id,

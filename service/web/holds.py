@@ -27,7 +27,8 @@ class HoldRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @post("/v1/holds", status_code=200, opt=needs("billing:write") | {"body": HoldRequest}, tags=["holds"])
 async def ask_hold(request: Asked, body: RawBody, idempotency_key: Key) -> Response[HoldReply]:
-    """Open the provider's order for a session: allowed, refused, rider_action, or pending. Where the agreement waits
+    """Open the provider's order for a session: allowed, refused, rider_action, or pending; ended, where the session had
+    one that is over: another ride has a session of its own. Go by `unlock`. Where the agreement waits
     for its rider, its provider is asked first whether he has signed. Only `allowed` is kept under the key."""
     asked = read(_HOLD, body)
 

@@ -157,7 +157,8 @@ async def test_a_hold_is_released_when_the_intake_has_read_that_no_ride_began(it
     assert await it.at_provider("s1") == "released"
     assert await it.facts("s1") == ["hold.opened", "hold.released"]
     again = await it.ask("s1")
-    assert (again.status, again.reason) == ("refused", "the hold is released: the ride did not start")
+    assert (again.status, again.unlock) == ("ended", False)
+    assert again.reason == "the hold is released: the ride did not start"
 
 
 async def test_a_hold_whose_intake_is_silent_is_released_after_a_day(it: World) -> None:
@@ -202,8 +203,12 @@ async def test_a_lost_answer_to_finishing_is_asked_again(it: World) -> None:
     await it.holds.release_round(it.account_no)
     assert await it.state("s1") == "completing"
     it.pass_time(SOON)
+    held = await it.holds.get(it.operator_no, "s1")
+    assert (held.state, held.status, held.unlock) == ("completing", "ended", False)
     await it.holds.release_round(it.account_no)
-    assert await it.state("s1") == "completed"
+    await it.policy(unlock_while_pending=True)
+    for held in (await it.holds.get(it.operator_no, "s1"), await it.ask("s1")):
+        assert (held.state, held.status, held.unlock) == ("completed", "ended", False)
 
 
 async def test_the_app_gives_a_hold_up_only_before_the_ride(it: World) -> None:

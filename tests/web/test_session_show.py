@@ -26,7 +26,7 @@ async def it(database_url: str) -> AsyncIterator[WebWorld]:
         await it.take(*whole("full", vehicle_id="v-7"))
         await it.collect()
         extra = {"kind": "extra", "code": "damage", "amount_minor": 500, "currency": "CNY", "reason": "a bent wheel"}
-        await it.ask("POST", "/v1/sessions/full/charges", {**extra, "tax_rate": "0.13", "by": "desk-7"}, key="k-wheel")
+        await it.ask("POST", "/v1/sessions/full/charges", {**extra, "tax_rate": "0.13"}, key="k-wheel")
         await it.collect()
         (first, _) = (await it.get("/v1/sessions/full"))["debits"]
         asked = {"amount_minor": 100, "reason": "loose", "by": "desk-7"}
@@ -70,13 +70,13 @@ async def test_a_ride_is_explained_from_its_events_to_what_is_open(it: WebWorld,
     ]
     assert lines_of(told, "charge") == [
         "price 1 ride x 1.50 1.50 /plan/price",
-        "per_min 1 15 min x 1.00 1.00 /plan/per_min_pricing/0",
+        "per_min 1 x 15 min x 1.00 1.00 /plan/per_min_pricing/0",
         "extra 1 fee x 5.00 5.00 adjustment:k-wheel [damage]",
         "refund 1 ride x -1.00 -1.00 adjustment:k-brake [refund]",
         "total 6.50 CNY (tax 0.50)",
     ]
     assert lines_of(told, "adjustments") == [
-        "k-wheel 2026-11-22 13:00:00+08:00 extra damage 5.00 CNY, counted 5.00, tax in it 0.58 by desk-7: a bent wheel",
+        "k-wheel 2026-11-22 13:00:00+08:00 extra damage 5.00 CNY, counted 5.00, tax in it 0.58 by operator default: a bent wheel",
         "k-brake 2026-11-22 13:00:00+08:00 refund refund 1.00 CNY, counted -1.00, tax in it -0.08 by desk-7: loose",
     ]
     assert lines_of(told, "revisions") == [
@@ -105,8 +105,14 @@ async def test_the_debits_of_a_ride_are_found_by_every_name_they_have(it: WebWor
     assert rest[3] == "  settled 2026-11-22 13:00:00+08:00"
     assert rest[-1] == "  dispute 1  chargeback, lost  took 1.50, has 1.50, fee 0.15 CNY  at the provider dp_1"
     [refund] = second["refunds"]  # The newest debit gives back first.
-    told = f"1.00 CNY  succeeded  owed less  at the provider {refund['provider_reference']}"
+    told = f"1.00 CNY  succeeded  loose  at the provider {refund['provider_reference']}"
     assert by_session.endswith(f"\n  refund {second['debit_id']}-1  2026-11-22 13:00:00+08:00  {told}\n")
+    assert (refund["reason"], refund["because"]) == ("owed less", "loose")
+    by_rider = [
+        (await it.get("/v1/sessions/full", by="anna"))["debits"][1],
+        await it.get(f"/v1/debits/{second['debit_id']}", by="anna"),
+    ]
+    assert [debit["refunds"][0]["because"] for debit in by_rider] == [None, None]
 
 
 async def test_a_ride_without_a_charge_says_what_is_known(it: WebWorld, farebox: Farebox) -> None:

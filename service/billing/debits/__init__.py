@@ -243,6 +243,9 @@ def _consequences(before: Debit, debit: Debit, effects: tuple[Effect, ...], now:
         open_there = before.state is State.PENDING or asked_about(debit, terms)
         debit = replace(debit, queries=0, due_at=now + dunning.WRITTEN_OFF_POLL if open_there else None)
     debit = _ended(before, debit, now) if debit.state in FINAL else debit
+    came = debit.state in (State.PENDING, State.SETTLED) and debit.state is not before.state
+    if came and debit.reason == before.reason:
+        debit = replace(debit, reason=None)  # Why it did not come before is history: its transitions tell.
     debit = replace(debit, policy_at=policy.policy_at(debit, now, terms))
     published = _published(before, debit)
     moved = debit.state is not before.state or debit.amount_minor != before.amount_minor

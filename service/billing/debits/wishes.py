@@ -37,11 +37,13 @@ from service.billing.debits.money import (
 from service.billing.debits.state import (
     CAN_BE_OVERDUE,
     FINAL,
+    TO_OPEN,
     UNSURE,
     Debit,
     State,
     Terms,
     left_to_hold,
+    refused_a_hold,
     refused_for_us,
     waits_for_hold,
 )
@@ -167,13 +169,14 @@ def suspended(debit: Debit, event: Suspended, now: datetime, _terms: Terms) -> S
 
 
 def resumed(debit: Debit, _event: Resumed, now: datetime, terms: Terms) -> Step:
-    """The clock begins anew: what stood still does not become overdue for it."""
+    """The clock begins anew: what stood still does not become overdue for it. Why it stood still is history."""
     if not debit.suspended:
         return debit, ()
     pay_by = (
         debit.pay_by if debit.overdue else max(debit.pay_by or now, dunning.pay_by(now, terms.zone, terms.calendar))
     )
-    going_on = replace(debit, suspended=False, pay_by=pay_by)
+    waits = waits_for_hold(debit) or refused_a_hold(debit) or debit.reason == TO_OPEN
+    going_on = replace(debit, suspended=False, pay_by=pay_by, reason=debit.reason if waits else None)
     return replace(going_on, due_at=goes_on_at(going_on, now, terms)), ()
 
 
