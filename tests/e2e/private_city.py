@@ -151,7 +151,8 @@ async def _open_accounts(city: City, places: Places, directory: Path) -> None:
     sandbox = Merchant("city", "sandbox", places.provider, settings)
     for merchant in (sandbox, *await open_accounts(places, directory, SIGNERS)):
         given = merchant.settings.items()
-        chosen = [word for name, value in given for word in ("--setting", f"{name}={json.dumps(value)}")]
+        texts = ((name, value if isinstance(value, str) else json.dumps(value)) for name, value in given)
+        chosen = [word for name, text in texts for word in ("--setting", f"{name}={text}")]
         named = (merchant.account_id, "--provider", merchant.provider, "--url", merchant.base_url)
         city.answers.append(await city.installation.farebox("account", "add", *named, *chosen))
     for listed in (("account", "list"), ("token", "list"), ("settings",)):
