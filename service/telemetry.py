@@ -105,7 +105,9 @@ class Repeated:
 class LibraryLines(logging.Handler):
     """What libraries log, as lines of ours: one of a kind a minute, with the number of those that were `held_back`.
 
-    A failure that is one of `away` is a server that does not answer: it is named, without a trace.
+    A failure that is one of `away` is a server that does not answer: it is named, without a trace. One that the library
+    calls `retriable` (Kafka's, such as a group whose coordinator was never asked for before) it tries again by itself:
+    that is no error of anybody's.
     """
 
     def __init__(self, role: str, away: tuple[type[BaseException], ...]) -> None:
@@ -128,7 +130,10 @@ class LibraryLines(logging.Handler):
             more["error"] = f"{type(trouble).__name__}: {trouble}"
         elif trouble is not None:
             more["exc_info"] = trouble
-        logger(record.name).log(record.levelno, record.getMessage(), role=self._role, **more)
+        parts = record.args if isinstance(record.args, tuple) else ()
+        passing = any(isinstance(part, Exception) and getattr(part, "retriable", False) for part in parts)
+        level = min(record.levelno, logging.WARNING) if passing else record.levelno
+        logger(record.name).log(level, record.getMessage(), role=self._role, **more)
 
     def close(self) -> None:
         """Says how many were held back and never told."""

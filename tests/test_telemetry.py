@@ -92,3 +92,14 @@ except RuntimeError as error:
     assert len(lines) == 2
     assert all("something in an adapter" in line["exception"] for line in lines)
     assert not any("4fQ94fQ9" in repr(line) for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("error", "level"),
+    [("GroupCoordinatorNotAvailableError", "warning"), ("GroupAuthorizationFailedError", "error")],
+)
+def test_what_kafkas_client_tries_again_by_itself_is_no_error(error: str, level: str) -> None:
+    """The first start asks for a group that nobody ever asked for: its coordinator is made then."""
+    failed = f"from aiokafka import errors\nLIBRARY.error('Group Coordinator Request failed: %s', errors.{error}())"
+    (line,) = lines_of(failed)
+    assert (line["level"], error in line["event"]) == (level, True)

@@ -94,7 +94,7 @@ def add_command(
 
     owner, added, wrong = carry_out(work(), AskError, AccountSettingsError, OperatorError)
     click.echo(f"account {added.account_id} at {added.provider} added, number {added.account_no}")
-    click.echo(f"notifications: POST {account_door(provider, owner, account_id)}")
+    _say_door(added, account_door(provider, owner, account_id))
     _say_ceiling(added)
     _say_checked(added, wrong, operator_id, new=True)
 
@@ -262,6 +262,17 @@ def list_agreements_command(operator_id: str | None, rider_ref: str | None, stat
             f"{item.agreement_id}  rider {item.rider_ref}  {row.account.account_id}  {item.state}{reason}"
             f"  {cap} {item.currency}  {item.time_zone}  {item.language}"
         )
+
+
+def _say_door(at: MerchantAccount, door: str) -> None:
+    """Where the provider's notifications are let in: what of it he is told with each call, and what is to be registered
+    with him."""
+    url = at.settings.get("notify_url")
+    click.echo(f"notifications: POST {door}")
+    if url is not None:
+        say(f"the provider is told {url} with each call; what he wants registered besides (complaints) is the same")
+    else:
+        click.echo(f"register https://HOST{door} at the provider: HOST is where he reaches `farebox serve`")
 
 
 def _say_ceiling(at: MerchantAccount) -> None:

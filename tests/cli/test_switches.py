@@ -147,7 +147,8 @@ async def test_accounts_are_checked_by_a_call_that_moves_nothing_and_paused(
             "account", "add", name, "--provider", "sandbox", "--url", sandbox.url, "--setting", f"api_key={key}"
         )
         assert added[0] == (0 if name == "good" else 3), added
-        assert f"POST /v1/providers/sandbox/default.{name}/notifications" in added[1]
+        door = f"/v1/providers/sandbox/default.{name}/notifications"
+        assert f"notifications: POST {door}\nregister https://HOST{door} at the provider" in added[1]
     code, told, _ = await farebox("account", "check")
     lines = told.splitlines()
     assert (code, lines[0]) == (1, "default.good  sandbox  good")
@@ -215,6 +216,7 @@ async def test_a_setting_that_is_a_text_stays_one_whatever_it_looks_like(
     pairs = [word for item in given.items() for word in ("--setting", "=".join(item))]
     added = await farebox("account", "add", "serial", *words, *pairs)
     assert added[0] == 0, added
+    assert f"the provider is told {given['notify_url']} with each call" in added[1]
     changed = await farebox(
         "account", "change", "serial", "--setting", "mchid=1900000109", "--setting", "timeout_s=6", "--unchecked"
     )
