@@ -159,6 +159,7 @@ def _revisions(ride: SessionView, zone: ZoneInfo) -> Iterator[str]:
             cost += f", owed {'+' if one.owing_minor > 0 else ''}{more}"
         kinds = ", ".join(event.kind for event in one.events) or "no event"
         yield f"  {one.revision}  {instant(one.decided_at, zone)}  {one.state}{reason}{cost}  by {kinds}"
+        yield from (f"  {line}" for line in (charge_lines(one.charge) if one.charge else ()))
 
 
 def _hold(ride: SessionView, zone: ZoneInfo) -> Iterator[str]:

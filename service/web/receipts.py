@@ -10,15 +10,18 @@ from zoneinfo import ZoneInfo
 import msgspec
 from litestar import Response, get
 from litestar.params import FromPath, QueryParameter
+from msgspec.structs import replace
 
-from service.billing.money import format_amount
+from service.adapters.postgres.reading import RideRows
+from service.billing.money import format_amount, from_minor
+from service.billing.rides import read_charge
 from service.billing.words import TEXTS, Language, is_adjustment, line_text, quantity_text, spoken, unit_text
 from service.web.access import access_of, needs
 from service.web.answers import Asked, answer
 from service.web.doors import doors_of
 from service.web.problems import conflict
-from service.web.shapes import SessionView
-from service.web.views import session_view
+from service.web.shapes import LineView, SessionView
+from service.web.views import charge_view, plain, session_view, usage_view
 
 
 class ReceiptLine(msgspec.Struct, frozen=True):
@@ -34,7 +37,8 @@ class ReceiptLine(msgspec.Struct, frozen=True):
 
 
 class ReceiptView(msgspec.Struct, frozen=True):
-    """A receipt. Times are in the operator's zone; `contact` is whom to ask. `open_minor` is still to be paid."""
+    """A receipt. Times are in the operator's zone; `contact` is whom to ask. `open_minor` is still to be paid,
+    `to_refund_minor` still to be given back."""
 
     language: Language
     session_id: str
@@ -55,6 +59,7 @@ class ReceiptView(msgspec.Struct, frozen=True):
     tax: str
     paid_minor: int
     refunded_minor: int
+    to_refund_minor: int
     open_minor: int
     revision: int
     issued_at: datetime
@@ -69,12 +74,13 @@ async def get_receipt(
         Literal["json", "html"] | None, QueryParameter(name="format", description="By `Accept`, unless given.")
     ] = None,
 ) -> Response[ReceiptView]:
-    """The receipt of a charged ride: JSON, or a page to print (`Accept: text/html`)."""
+    """The receipt of a charged ride: JSON, or a page to print (`Accept: text/html`). Of a ride whose charge was taken
+    back: what it had cost, and that it costs nothing."""
     doors, access = doors_of(request), access_of(request)
     rows = await doors.ride(access, session_id)
-    session = session_view(rows, await doors.operator(access.operator_no))
+    session = charged_session(session_view(rows, await doors.operator(access.operator_no)), rows)
     if session.charge is None or session.usage is None:
-        raise conflict(f"the ride is {session.state}: there is no charge to show")
+        raise conflict(f"the ride is {session.state}: there was no charge to show")
     async with doors.asking() as store:
         name, contact, time_zone = await store.operator_contact(access.operator_no)
     known = spoken(rows.agreement.language if rows.agreement else "zh")
@@ -88,6 +94,19 @@ async def get_receipt(
         html = Response(printable(told).encode(), media_type="text/html", headers=headers)
         return cast(Response[ReceiptView], html)
     return answer(request, told, etag=True)
+
+
+def charged_session(session: SessionView, rows: RideRows) -> SessionView:
+    """The session with the charge that stands; else with the last that stood, and one line that takes it back."""
+    stood = next((one.charge for one in reversed(rows.revisions or []) if one.charge is not None), None)
+    if session.charge is not None or stood is None:
+        return session
+    before = read_charge(stood)
+    total = plain(-from_minor(before.charge.total_minor, before.charge.currency))
+    back = LineView("taken_back", "1", "ride", total, total, f"revision:{session.revision}", None, False, None)
+    charge = charge_view(before.charge)
+    charge = replace(charge, lines=[*charge.lines, back], amount_minor=0, tax_minor=0)
+    return replace(session, usage=usage_view(before.usage), charge=charge)
 
 
 def receipt(session: SessionView, language: Language, operator: tuple[str, str], zone: ZoneInfo) -> ReceiptView:
@@ -125,6 +144,7 @@ def receipt(session: SessionView, language: Language, operator: tuple[str, str],
         tax=format_amount(charge.tax_minor, charge.currency),
         paid_minor=session.paid_minor,
         refunded_minor=session.refunded_minor,
+        to_refund_minor=session.to_refund_minor,
         open_minor=session.open_minor,
         revision=session.revision,
         issued_at=session.updated_at.astimezone(zone),
@@ -148,12 +168,13 @@ def printable(receipt: ReceiptView) -> str:
         f"<td>{escape(quantity_text(line.quantity, line.unit))}<td>{escape(line.unit_price)}<td>{escape(line.amount)}"
         for line in receipt.lines
     )
-    totals = [(words["total"], receipt.amount_minor), (words["tax"], receipt.tax_minor)]
-    totals += [(words["paid"], receipt.paid_minor), (words["refunded"], receipt.refunded_minor)]
-    totals += [(words["open"], receipt.open_minor)]
+    totals = [("total", receipt.amount_minor), ("tax", receipt.tax_minor), ("paid", receipt.paid_minor)]
+    totals += [("refunded", receipt.refunded_minor), ("to_refund", receipt.to_refund_minor)]
+    totals += [("open", receipt.open_minor)]
     sums = "".join(
-        f"<tr><td colspan=3>{escape(word)}<td>{format_amount(minor, receipt.currency)} {escape(receipt.currency)}"
-        for word, minor in totals
+        f"<tr><td colspan=3>{words[name]}<td>{format_amount(minor, receipt.currency)} {escape(receipt.currency)}"
+        for name, minor in totals
+        if minor or name in ("total", "paid", "open")
     )
     head = "".join(f"<dt>{escape(word)}<dd>{escape(fact)}" for word, fact in facts if fact)
     contact = f"<p>{escape(words['contact'])}: {escape(receipt.contact)}" if receipt.contact else ""

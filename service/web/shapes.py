@@ -82,7 +82,7 @@ class EventView(msgspec.Struct, frozen=True):
 
 class RevisionView(msgspec.Struct, frozen=True):
     """One decision about the ride; `owing_minor` is what it owes more, or less, since, `tariff_version` the version
-    that was frozen by then."""
+    that was frozen by then. `charge` is what it cost by this decision, where that stands no longer."""
 
     revision: int
     state: str
@@ -93,6 +93,7 @@ class RevisionView(msgspec.Struct, frozen=True):
     currency: str | None
     owing_minor: int
     events: list[EventView]
+    charge: ChargeView | None
 
 
 class AdjustmentView(msgspec.Struct, frozen=True):

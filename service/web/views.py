@@ -13,7 +13,7 @@ from service.billing.catalog import AgreementRef, Operator
 from service.billing.debits.state import debit_id, refund_id
 from service.billing.events import RideEvent, decode_events
 from service.billing.rating import Charge, Line
-from service.billing.rides import Ride, restore
+from service.billing.rides import Ride, read_charge, restore
 from service.billing.sessions import Course, Usage, course
 from service.web.shapes import (
     AdjustmentView,
@@ -59,6 +59,7 @@ def session_view(rows: RideRows, operator: Operator) -> SessionView:
     ride = ride_of(rows, operator)
     told = course(ride.session)
     obligations = rows.obligations or []
+    owing = {obligation.revision: obligation.amount_minor for obligation in obligations}
     money = money_of(rows)
     return SessionView(
         **_summary(rows, ride, told),
@@ -71,7 +72,7 @@ def session_view(rows: RideRows, operator: Operator) -> SessionView:
         refunded_minor=money.refunded_minor,
         to_refund_minor=money.to_refund_minor,
         open_minor=money.open_minor,
-        revisions=_revisions(rows, {obligation.revision: obligation.amount_minor for obligation in obligations}),
+        revisions=_revisions(rows, owing, stands=ride.charge is not None),
         adjustments=_adjustments(ride),
         obligations=obligations,
         debits=[debit_story(debit, rows) for debit in rows.debits or []],
@@ -102,11 +103,16 @@ def money_of(rows: RideRows) -> RideMoney:
     )
 
 
-def _revisions(rows: RideRows, owing: Mapping[int, int]) -> list[RevisionView]:
-    """The decisions; the tariff's version is stored with the one that froze it, and stands from then on."""
+def _revisions(rows: RideRows, owing: Mapping[int, int], *, stands: bool) -> list[RevisionView]:
+    """The decisions; the tariff's version is stored with the one that froze it, and stands from then on. The charge
+    that stands is told by itself."""
     told: list[RevisionView] = []
     version: int | None = None
+    charged = {one.revision: one.charge for one in rows.revisions or [] if one.charge is not None}
+    if stands:
+        charged.pop(max(charged))
     for stored in rows.revisions or []:
+        text = charged.get(stored.revision)
         version = version if stored.tariff_version is None else stored.tariff_version
         told.append(
             RevisionView(
@@ -119,6 +125,7 @@ def _revisions(rows: RideRows, owing: Mapping[int, int]) -> list[RevisionView]:
                 stored.currency,
                 owing.get(stored.revision, 0),
                 event_views(decode_events(stored.events.encode())),
+                None if text is None else charge_view(read_charge(text).charge),
             )
         )
     return told

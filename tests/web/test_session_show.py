@@ -81,7 +81,14 @@ async def test_a_ride_is_explained_from_its_events_to_what_is_open(it: WebWorld,
     ]
     assert lines_of(told, "revisions") == [
         "1 2026-11-22 13:00:00+08:00 closed 2.50 CNY, owed +2.50 by started, ended",
+        "price 1 ride x 1.50 1.50 /plan/price",
+        "per_min 1 x 15 min x 1.00 1.00 /plan/per_min_pricing/0",
+        "total 2.50 CNY",
         "2 2026-11-22 13:00:00+08:00 closed 7.50 CNY, owed +5.00 by adjusted",
+        "price 1 ride x 1.50 1.50 /plan/price",
+        "per_min 1 x 15 min x 1.00 1.00 /plan/per_min_pricing/0",
+        "extra 1 fee x 5.00 5.00 adjustment:k-wheel [damage]",
+        "total 7.50 CNY (tax 0.58)",
         "3 2026-11-22 13:00:00+08:00 closed 6.50 CNY, owed -1.00 by adjusted",
     ]
     assert lines_of(told, "events")[0] == "started 2026-11-22 12:00:00+08:00 rides[0] 0 id started of urn:app"

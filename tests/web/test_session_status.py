@@ -176,6 +176,7 @@ async def test_a_receipt_speaks_the_riders_language_as_json_and_on_paper(it: Web
     assert page.headers["content-type"].startswith("text/html")
     assert "2.50 CNY" in page.body.decode()
     assert "&lt;b&gt;" in page.body.decode()
+    assert "<td>1 × 15 min<td>1.00<td>1.00" in page.body.decode()
 
 
 async def test_a_ride_without_a_charge_has_no_receipt(it: WebWorld) -> None:
@@ -183,6 +184,33 @@ async def test_a_ride_without_a_charge_has_no_receipt(it: WebWorld) -> None:
     await it.take(event("started", 35, session="unpaid"))
     answer = await it.ask("GET", "/v1/sessions/unpaid/receipt")
     assert (answer.status, answer.body["type"]) == (409, "urn:farebox:problem:conflict")
+
+
+async def test_a_voided_ride_that_was_paid_has_a_receipt_and_what_it_had_cost_is_explained(it: WebWorld) -> None:
+    await it.clock(30)
+    await it.take(*whole("undone"))
+    await it.collect()
+    await it.take(event("voided", 31, session="undone"))
+    promised = await it.get("/v1/sessions/undone/receipt")
+    assert (promised["paid_minor"], promised["refunded_minor"], promised["to_refund_minor"]) == (250, 0, 250)
+    await it.collect()
+    await it.collect()
+    receipt = await it.get("/v1/sessions/undone/receipt?language=zh")
+    assert [(line["text"], line["amount"]) for line in receipt["lines"]] == [
+        ("起步价", "1.50"),
+        ("时长费", "1.00"),
+        ("行程已撤销", "-2.50"),
+    ]
+    money = [receipt[name] for name in ("amount_minor", "tax_minor", "paid_minor", "refunded_minor", "open_minor")]
+    assert (money, receipt["duration"], receipt["revision"]) == ([0, 0, 250, 250, 0], "0:20:00", 2)
+    ride = await it.get("/v1/sessions/undone")
+    first, second = ride["revisions"]
+    assert (ride["charge"], second["charge"]) == (None, None)
+    assert [(line["code"], line["amount"]) for line in first["charge"]["lines"]] == [
+        ("price", "1.50"),
+        ("per_min", "1.00"),
+    ]
+    assert [one["charge"] for one in (await it.get("/v1/sessions/told"))["revisions"]] == [None], "it stands"
 
 
 async def test_what_support_added_or_took_off_is_shown_with_what_came_of_it(it: WebWorld) -> None:
