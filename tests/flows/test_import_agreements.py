@@ -60,8 +60,8 @@ async def test_an_agreement_in_force_is_kept_told_and_may_be_ridden_on(it: World
     assert (first["cap_minor"], first["time_zone"], first["language"]) == (100_000, "Europe/Oslo", "en")
     assert (first["created_at"], second["created_at"]) == (datetime.fromisoformat(SIGNED), it.now())
     assert (first["version"], first["lease_until"]) == (2, None)
-    asked = sorted(agreement["due_at"] - it.now() for agreement in (first, second))  # Seldom, and not both at once.
-    assert LOOK_SELDOM <= asked[0] < asked[1] < LOOK_SELDOM + SPREAD
+    waits = sorted(agreement["due_at"] - it.now() for agreement in (first, second))  # Seldom, and not both at once.
+    assert LOOK_SELDOM <= waits[0] < waits[1] < LOOK_SELDOM + SPREAD
     assert first["provider_ref"] is not None
     assert await it.facts("old-1") == ["agreement.active"]
     asked = EligibilityAsk(operator_no=it.operator_no, agreement_id="old-1", tariff_id="bike")
