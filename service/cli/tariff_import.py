@@ -10,11 +10,13 @@ import rich_click as click
 
 from service.adapters.postgres import Database
 from service.adapters.postgres.operators import KnownOperator, OperatorStore
-from service.billing.tariffs import TariffDraft, TariffError
+from service.billing.linting import BEYOND_DEBIT_MAX, lint
+from service.billing.tariffs import Tariff, TariffDraft, TariffError
 from service.cli.connections import business_now, carry_out, database_of, instant_of, load_settings
 from service.cli.plain import say
 from service.cli.tariff_files import FILE, drafts_of, refused, zone_of
 from service.cli.told import instant
+from service.flows.accounts import hold_cap_minor
 from service.flows.operators import OperatorError, operator_of
 from service.flows.tariffs import PublishedTariff, publish_tariffs
 
@@ -37,6 +39,7 @@ def import_command(
     """Publish the tariffs in FILE (a tariff document, a GBFS plan or a whole feed; `-`: standard input): all of them or
     none.
 
+    Where a ride can cost more than a hold is for, at an operator whose rides are debited through holds, that is said.
     A first version may begin in the past; a later one only ahead of now, so that every process knows it by then. A
     tariff that the newest version says already, in whatever order and however its numbers are written, changes nothing.
     """
@@ -46,14 +49,15 @@ def import_command(
         zone_of(time_zone)
     lead = timedelta(seconds=settings.tariff_lead_seconds)
 
-    async def work() -> tuple[KnownOperator, list[PublishedTariff]]:
+    async def work() -> tuple[KnownOperator, list[PublishedTariff], int | None]:
         async with database_of(settings) as database:
             operator = await _operator(database, operator_id)
             now = await business_now(database)
-            return operator, await publish_tariffs(database, operator, drafts, now=now, lead=lead, time_zone=time_zone)
+            made = await publish_tariffs(database, operator, drafts, now=now, lead=lead, time_zone=time_zone)
+            return operator, made, await hold_cap_minor(database, operator.operator_id)
 
     try:
-        operator, published = carry_out(work(), OperatorError)
+        operator, published, cap_minor = carry_out(work(), OperatorError)
     except TariffError as error:
         start = error.path == "/valid_from" and valid_from is None
         raise refused(f"{file}: {error}{' (--valid-from)' if start else ''}; nothing was imported") from error
@@ -68,6 +72,16 @@ def import_command(
                 f" in {tariff.currency} go to review",
                 err=True,
             )
+        elif item.created:
+            _say_beyond(tariff, cap_minor)
+
+
+def _say_beyond(tariff: Tariff, cap_minor: int | None) -> None:
+    """Where a ride can cost more than a hold is for: the rest is the rider's to pay, which few mean."""
+    for finding in () if cap_minor is None else lint(tariff, cap_minor):
+        if finding.code in BEYOND_DEBIT_MAX:
+            way = "or have holds ask for more, as far as the provider's contract goes: `farebox operator hold-policy`"
+            say(f"{tariff.tariff_id}: {finding.path}: {finding.message}, {way}", err=True)
 
 
 async def _operator(database: Database, operator_id: str | None) -> KnownOperator:

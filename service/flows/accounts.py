@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+import msgspec
+
 from service.adapters.postgres import Database
 from service.adapters.postgres.agreements import AccountRow, AgreementStore, OwnedAccount
+from service.adapters.postgres.operators import OperatorStore
 from service.adapters.providers import PROVIDER_NAMES, declared_capabilities, open_provider
 from service.adapters.providers.port import MerchantAccount
+from service.adapters.providers.secrets import AccountSettingsError
 from service.billing.agreements.asking import ConflictingAskError, InvalidAskError, UnknownAskError
+from service.billing.agreements.holds import HoldPolicy
+from service.billing.debits.holding import goes_through_holds
 from service.billing.outcomes import Outcome
 
 CURRENCY = "currency"
@@ -29,6 +36,17 @@ async def list_accounts(database: Database) -> Sequence[OwnedAccount]:
     """Every merchant account of the installation."""
     async with database.reading(AgreementStore) as store:
         return await store.accounts()
+
+
+async def hold_cap_minor(database: Database, operator_id: str) -> int | None:
+    """The most that is debited for a ride without its rider on an agreement without a cap of its own, in the operator's
+    currency: what his policy has holds ask for. None where none of his accounts debits through holds."""
+    accounts = [owned.account for owned in await list_accounts(database) if owned.operator_id == operator_id]
+    if not any(map(_through_holds, accounts)):
+        return None
+    async with database.reading(OperatorStore) as store:
+        switches = await store.switches(operator_id)
+    return None if switches is None else msgspec.json.decode(switches.hold_policy, type=HoldPolicy).cap_minor
 
 
 async def add_account(
@@ -132,6 +150,13 @@ async def check_account(account: MerchantAccount) -> Outcome | None:
         return await provider.check()
     finally:
         await provider.close()
+
+
+def _through_holds(row: AccountRow) -> bool:
+    """Whether the account debits through holds; not while nobody can tell."""
+    with suppress(AccountSettingsError):
+        return goes_through_holds(declared_capabilities(merchant_account(row)))
+    return False
 
 
 async def _try(account: MerchantAccount, *, secrets_elsewhere: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,32 @@ async def test_a_tariff_document_is_imported_once(farebox: Farebox) -> None:
     _, again, _ = await farebox("tariff", "import", document)
     assert first.startswith("bike-std: version 1 published, CNY, from ")
     assert again.startswith("bike-std: version 1 there already, CNY, from ")
+
+
+async def test_whoever_imports_a_tariff_hears_what_a_hold_is_too_small_for(farebox: Farebox, tmp_path: Path) -> None:
+    document = json.loads((DATA / "tariff_bike.json").read_text())
+    imported = tmp_path / "tariff.json"
+
+    async def said(tariff_id: str, ride_max: str | None) -> str:
+        rules = {"ride_max": ride_max} if ride_max else {}
+        imported.write_text(json.dumps(document | {"tariff_id": tariff_id, "rules": rules}))
+        code, told, words = await farebox("tariff", "import", str(imported))
+        assert (code, told.startswith(f"{tariff_id}: version 1 published")) == (0, True), words
+        return words
+
+    assert await said("before", None) == ""  # No account debits through holds.
+    able = 'capabilities={"hold_needed": true}'
+    words = ("--provider", "sandbox", "--url", "http://127.0.0.1:9", "--setting", "api_key=k", "--setting", able)
+    assert (await farebox("account", "add", "holding", *words, "--unchecked"))[0] == 0
+    limit = "only 1000.00 CNY may be debited for one"
+    assert f"nothing says what a ride costs at most, and {limit}; add ride_max" in await said("endless", None)
+    dear = await said("dear", "1500.00")
+    assert f"dear: /rules/ride_max: a ride can cost 1500.00 and {limit}; lower it, or have holds ask for more" in dear
+    assert await said("cheap", "100.00") == ""
+    assert (await farebox("operator", "hold-policy", "default", "cap_minor=200000"))[0] == 0
+    assert await said("dearer", "1500.00") == ""
+    for undo in (("account", "remove", "holding"), ("operator", "hold-policy", "default", "cap_minor=")):
+        assert (await farebox(*undo))[0] == 0
 
 
 @pytest.mark.parametrize(

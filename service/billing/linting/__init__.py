@@ -24,6 +24,8 @@ from service.billing.tariffs.rules import FreeMinutes, amount_of
 
 ASSUMED_START = datetime(2026, 1, 1, tzinfo=UTC)
 ASSUMED_ZONE = "UTC"
+BEYOND_DEBIT_MAX = frozenset({"no_maximum", "maximum_above_debit"})
+"""The codes of what is said only where it is known how much may be debited for a ride."""
 FALLS_SOUGHT_MAX = 200
 """How many charges of a negative rate are looked at for a fare that falls."""
 
