@@ -331,7 +331,7 @@ async def run_collect(process: Process) -> None:
                 ("agreements", agreements.refresh_round, 1.0),
                 ("disputes", disputes.ask_round, 1.0),
             ):
-                let_in = partial(_while_usable, watch, number, one_round)
+                let_in = partial(while_usable, watch, number, one_round)
                 tasks.create_task(process.rounds(what, let_in, idle, IDLE_MAX))
 
         await process.until_there("PostgreSQL", look)
@@ -342,7 +342,7 @@ async def run_collect(process: Process) -> None:
     await database.close()
 
 
-async def _while_usable(watch: AccountWatch, number: int, one_round: Callable[[int], Awaitable[int]]) -> int:
+async def while_usable(watch: AccountWatch, number: int, one_round: Callable[[int], Awaitable[int]]) -> int:
     """An account's round, but for as long as its provider refuses it: then nobody is called, reminded or overdue."""
     return await one_round(number) if watch.usable(number) else 0
 

@@ -33,6 +33,7 @@ from service.lab.provider.mirror import terms_of
 from service.lab.provider.rows import Account
 from service.telemetry import ACCOUNT_USABLE
 from service.web.health import Health
+from service.wiring import while_usable
 from service.wiring.accounts import AGAIN_SECONDS, DOUBTED_SECONDS, AccountWatch
 
 ABLE = Capabilities()
@@ -247,6 +248,30 @@ async def test_what_is_not_permitted_is_told_and_stops_nothing_else(shop: Shop) 
     provider.wrong = None
     assert await looked(AGAIN_SECONDS) == (True, named, 7)
     assert await looked(DOUBTED_SECONDS) == (True, [], 8)
+    watch.heard(number, refund)
+    provider.wrong = Unknown("timeout")
+    assert await looked(1) == (False, [], 9)
+    assert await looked(DOUBTED_SECONDS) == (True, [], 10)  # He never says: a call will tell.
+
+
+async def test_an_accounts_rounds_stand_still_while_it_is_refused(shop: Shop) -> None:
+    """Its policies, too: nobody is overdue for what can't be collected."""
+    number, rounds = shop.owned.account.account_no, list[int]()
+
+    async def one_round(account_no: int) -> int:
+        rounds.append(account_no)
+        return 1
+
+    assert await while_usable(shop.watch, number, one_round) == 1
+    await shop.key_is("another-key")
+    shop.watch.heard(number, Barred(BARRED_FOR, "UNAUTHORIZED"))
+    for _ in range(2):
+        assert await while_usable(shop.watch, number, one_round) == 0
+        await shop.look()
+    shop.file.write_text("another-key\n")
+    await shop.look(AGAIN_SECONDS)
+    assert await while_usable(shop.watch, number, one_round) == 1
+    assert rounds == [number, number]
 
 
 async def test_calls_of_one_kind_that_are_not_permitted_are_not_made_again_and_again(database_url: str) -> None:
