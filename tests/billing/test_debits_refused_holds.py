@@ -34,6 +34,7 @@ from service.billing.debits.events import (
     RetryAsked,
     Suspended,
 )
+from service.billing.debits.holding import ANSWERED_WITHIN
 from service.billing.debits.obligations import Change, OpenDebit, net
 from service.billing.debits.state import TO_CONFIRM, TO_OPEN, HoldSeen, Terms
 from service.billing.outcomes import Closed, NeedsRider, NotFound, OpenUrl
@@ -265,3 +266,17 @@ def test_obligations_do_not_wait_for_what_was_never_sent() -> None:
 def test_what_was_paid_in_cash_before_it_was_sent_is_not_the_one_debit_that_there_may_be() -> None:
     cash, _ = after(stuck(), PaidElsewhere("cash"), NOW, at(refused("fault")))
     assert net(1300, [cash], ORDER, None) == (OpenDebit(2, 300, State.NEW),)
+
+
+def test_a_hold_that_nobody_answers_for_days_is_a_persons_to_look_at_and_goes_on_by_itself_once_it_opens() -> None:
+    """A code that nobody listed: it was asked about every five minutes, for ever, and nobody was told."""
+    asked = HoldSeen("requested", 1, requested_at=NOW)
+    made, _ = after(debit(reason=TO_OPEN), Due(), NOW + ANSWERED_WITHIN - MINUTE, at(asked))
+    assert (made.state, made.due_at is not None) == (State.NEW, True)
+    made, _ = after(made, Due(), NOW + ANSWERED_WITHIN, at(asked))
+    assert (made.state, made.reason, made.due_at) == (
+        State.MANUAL, "the hold was refused: its provider says neither yes nor no", None
+    )  # fmt: skip
+    for hold in (asked, HoldSeen("open", 1)):
+        again, effects = after(made, Due(), NOW + 2 * ANSWERED_WITHIN, at(hold))
+        assert (again.state, effects) == ((State.MANUAL if hold is asked else State.NEW), ())

@@ -19,12 +19,14 @@ from service.billing.debits.events import (
     NetAgain,
     Notified,
     OwedChanged,
+    PaidElsewhere,
     Queried,
     RefundAsked,
     RefundEnded,
     Submitted,
 )
 from service.billing.debits.obligations import Change, Netting, OpenDebit, covered_minor, net
+from service.billing.debits.state import Receipt
 from service.billing.outcomes import Accepted, CapExceeded, Closed, Declined, NotFound, Outcome, Succeeded, Unknown
 
 NEW, SETTLED = debit(), debit(State.SETTLED)
@@ -264,3 +266,16 @@ def test_what_stands_for_a_ride_ends_as_what_it_owes(
     waived = [made.forgone_minor for made in ride.debits.values()]
     assert all(minor < capabilities.debit_min_minor for minor in waived)
     assert sum(made.paid_minor - made.refunded_minor for made in ride.debits.values()) == ride.owed - sum(waived)
+
+
+def test_what_was_paid_of_a_voided_ride_goes_back_though_the_rest_was_settled_in_cash() -> None:
+    """500 of 860 had come when the ride was voided, and can't be lowered there; then somebody said that it was paid
+    outside. While the provider was told, nothing was netted, and afterwards nothing ever was."""
+    part = debit(State.PENDING, amount_minor=860, asked_minor=860, receipts=(Receipt(KEY, 500, "r"),), paid_minor=500)
+    voided, _ = after(part, OwedChanged(0), NOW, terms(ORDER))
+    assert (voided.excess_minor, voided.net_again) == (360, True)
+    made, effects = after(voided, PaidElsewhere("cash"), NOW, terms(ORDER))
+    assert (made.state, made.lowering_to, made.net_again, NetAgain() in effects) == (
+        State.SETTLED_ELSEWHERE, 500, False, True
+    )  # fmt: skip
+    assert net(0, [made], ORDER, None) == (Change(1, RefundAsked(500, "owed less")),)

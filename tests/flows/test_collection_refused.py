@@ -131,11 +131,20 @@ async def test_a_reason_that_never_passes_is_the_riders_in_the_end(database_url:
         await assert_books_agree(bench)
 
 
-@pytest.mark.parametrize("given", [False, True])
-async def test_a_hold_that_the_app_brings_later_takes_the_debit_up(database_url: str, given: bool) -> None:
+@pytest.mark.parametrize(
+    ("answer", "state", "given"),
+    [
+        (Declined(False, "TEEN_MODE"), "needs_rider", False),
+        (Declined(False, "TEEN_MODE"), "needs_rider", True),
+        (CapExceeded(), "manual", False),
+    ],
+)
+async def test_a_hold_that_the_app_brings_later_takes_the_debit_up(
+    database_url: str, answer: HoldAnswer, state: str, given: bool
+) -> None:
     async with open_bench(database_url, ORDERS) as bench:
-        ride = await refusing(bench, Declined(False, "TEEN_MODE"))
-        assert await told(bench, ride) == ("needs_rider", "the hold was refused: TEEN_MODE")
+        ride = await refusing(bench, answer)
+        assert (await told(bench, ride))[0] == state
         if given:
             await bench.collection.ask_payment((ride.ride_no, 1))
         async with bench.database.transaction(HoldStore) as store:

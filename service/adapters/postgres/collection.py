@@ -334,7 +334,7 @@ def _hold_seen(row: asyncpg.Record) -> HoldSeen:
     action = row["hold_action"]
     asked = None if action is None else _ACTION.decode(action)
     named = (row["hold_state"], row["hold_ordinal"], asked, row["hold_reason"], row["hold_cap_minor"])
-    return HoldSeen(*named, row["hold_refusal"])
+    return HoldSeen(*named, row["hold_refusal"], row["hold_requested_at"])
 
 
 def _refund_row(row: asyncpg.Record) -> RefundRow:

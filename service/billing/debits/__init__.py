@@ -115,7 +115,7 @@ def _due(debit: Debit, event: Due | LeaseOver, now: datetime, terms: Terms) -> S
             return _submit_again(debit, now, terms)
         case State.NEEDS_RIDER if waits_for_hold(debit):
             return _begin(debit, now, terms)
-        case State.NEEDS_RIDER if holding.opened_after_all(debit, now, terms):
+        case State.NEEDS_RIDER | State.MANUAL if holding.opened_after_all(debit, now, terms):
             return holding.taken_up(debit, now), ()
     polled = debit.state is State.NEEDS_RIDER and asked_about(debit, terms) and not debit.suspended
     if polled or debit.state in (State.UNKNOWN, State.PENDING) or truth.left_open(debit):
@@ -249,7 +249,8 @@ def _consequences(before: Debit, debit: Debit, effects: tuple[Effect, ...], now:
     debit = replace(debit, policy_at=policy.policy_at(debit, now, terms))
     published = _published(before, debit)
     moved = debit.state is not before.state or debit.amount_minor != before.amount_minor
-    if debit.net_again and moved and debit.state not in UNSURE and debit.lowering_to is None:
+    decided = debit.state in FINAL or (debit.state not in UNSURE and debit.lowering_to is None)
+    if debit.net_again and moved and decided:
         debit = replace(debit, net_again=False, excess_minor=0)
         effects = (*effects, NetAgain())
     return debit, (*effects, *published)

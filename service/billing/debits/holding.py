@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from msgspec.structs import replace
 
@@ -21,8 +21,14 @@ from service.billing.debits.state import (
     State,
     Terms,
     left_to_hold,
+    refused_for_us,
     waits_for_hold,
 )
+
+ANSWERED_WITHIN = timedelta(days=3)
+"""How long a provider may leave open what becomes of a hold before a person must look: it may be words that nobody has
+listed. It is asked about all the same, and the debit goes on by itself once it opens."""
+UNANSWERED = "its provider says neither yes nor no"
 
 
 def goes_through_holds(able: Capabilities) -> bool:
@@ -52,6 +58,9 @@ def hold_first(debit: Debit, now: datetime, terms: Terms) -> Step | None:
         waited = debit.reason in (TO_OPEN, TO_CONFIRM)
         return _refused(debit, hold, now, terms) if waited and hold.refusal != "rules" else _asked(debit, waits, terms)
     if hold.state == "completing" or hold.action is None:
+        asked_at = hold.requested_at if hold.state == "requested" else None
+        if asked_at is not None and now >= asked_at + ANSWERED_WITHIN:
+            return manual(replace(debit, queries=0), f"{HOLD_REFUSED}: {UNANSWERED}"), ()
         return waits, ()
     asked = replace(debit, state=State.NEEDS_RIDER, reason=TO_CONFIRM, action=hold.action)
     return replace(asked, queries=debit.queries + 1, due_at=dunning.poll_at(debit.queries, now)), ()
@@ -66,10 +75,12 @@ def taken_up(debit: Debit, now: datetime) -> Debit:
 
 
 def opened_after_all(debit: Debit, now: datetime, terms: Terms) -> bool:
-    """Whether the hold that was refused to the debit for good is open now; not while its rider is paying otherwise."""
+    """Whether the hold that was refused to the debit is open now, and nobody need do anything any more; not while its
+    rider is paying otherwise."""
     paying = debit.payable_until is not None and now < debit.payable_until
     opened = terms.hold is not None and terms.hold.state == "open"
-    return left_to_hold(debit) and opened and not (paying or debit.suspended or disputed(debit))
+    kept = left_to_hold(debit) or refused_for_us(debit)
+    return kept and opened and not (paying or debit.suspended or disputed(debit))
 
 
 def _asked(debit: Debit, waits: Debit, terms: Terms) -> Step:

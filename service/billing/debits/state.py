@@ -196,7 +196,8 @@ class Debit(msgspec.Struct, frozen=True, kw_only=True):
 
 class HoldSeen(msgspec.Struct, frozen=True):
     """The hold of a debit's ride, as it stands; `ordinal` counts those that the ride had before. `cap_minor` is the
-    most that may be debited on it, once it is open; `refusal` says whose matter it is that it was refused."""
+    most that may be debited on it, once it is open; `refusal` says whose matter it is that it was refused;
+    `requested_at`, since when it is asked for."""
 
     state: str
     ordinal: int = 0
@@ -204,6 +205,7 @@ class HoldSeen(msgspec.Struct, frozen=True):
     reason: str | None = None
     cap_minor: int | None = None
     refusal: Refusal | None = None
+    requested_at: datetime | None = None
 
 
 class Terms(msgspec.Struct, frozen=True):

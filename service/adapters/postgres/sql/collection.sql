@@ -31,7 +31,7 @@ d.*, o.operator_id, o.calendar AS operator_calendar, o.name AS operator_name, o.
   a.agreement_id, a.time_zone, a.language, m.provider, m.account_id, m.settings AS account_settings,
   a.provider_key AS agreement_key, a.provider_ref AS agreement_ref, h.provider_key AS hold_key, h.provider_ref AS hold_ref,
   h.state AS hold_state, h.ordinal AS hold_ordinal, h.action AS hold_action, h.reason AS hold_reason,
-  h.cap_minor AS hold_cap_minor, h.refusal AS hold_refusal, h.title AS hold_title,
+  h.cap_minor AS hold_cap_minor, h.refusal AS hold_refusal, h.requested_at AS hold_requested_at, h.title AS hold_title,
   (SELECT restored_at FROM installation) AS restored_at;
 
 -- part: debit_joins

@@ -67,7 +67,7 @@ WHERE session_key = $1 AND slot = $2 AND version = $3;
 -- hold by himself. One that is open ($6) is what those were tried without whose reason begins with $5.
 WITH waiting AS (
   SELECT d.ride_no, d.ordinal FROM session_key k JOIN debit d ON d.ride_no = k.ride_no AND d.slot = k.slot
-  WHERE k.session_key = $1 AND k.slot = $2 AND d.state IN ('new', 'retry_wait', 'needs_rider')
+  WHERE k.session_key = $1 AND k.slot = $2 AND d.state IN ('new', 'retry_wait', 'needs_rider', 'manual')
     AND ((d.reason = ANY($4::text[]) AND d.due_at > $3) OR ($6 AND starts_with(d.reason, $5) AND NOT d.suspended))
     AND d.lease_until IS NULL
   FOR UPDATE OF d SKIP LOCKED
