@@ -125,6 +125,7 @@ TEXTS: Mapping[Language, Mapping[str, str]] = {
 
 RIDE = _both("用车", "Ride")
 """What a ride is called at a provider unless its account's settings say it: of a bike and of a car alike."""
+_COLON = _both("：", ": ")
 _FURTHER = _both("补款", "further payment")
 _TWICE = _both("重复支付退款", "Refund of what was paid twice")
 
@@ -146,7 +147,7 @@ def line_text(code: str, path: str, window: str | None, language: Language) -> s
     text = LINES.get(code, {}).get(language, code)
     if not is_adjustment(path) or window is None or window == code:
         return text
-    return f"{text}: {ADJUSTMENTS.get(window, {}).get(language, window)}"
+    return f"{text}{_COLON[language]}{ADJUSTMENTS.get(window, {}).get(language, window)}"
 
 
 def unit_text(unit: str, language: Language) -> str:

@@ -15,7 +15,16 @@ from msgspec.structs import replace
 from service.adapters.postgres.reading import RideRows
 from service.billing.money import format_amount, from_minor
 from service.billing.rides import read_charge
-from service.billing.words import TEXTS, Language, is_adjustment, line_text, quantity_text, spoken, unit_text
+from service.billing.words import (
+    TEXTS,
+    Language,
+    is_adjustment,
+    line_text,
+    price_text,
+    quantity_text,
+    spoken,
+    unit_text,
+)
 from service.web.access import access_of, needs
 from service.web.answers import Asked, answer
 from service.web.doors import doors_of
@@ -161,7 +170,10 @@ def printable(receipt: ReceiptView) -> str:
         (words["from"], f"{receipt.started_at:%Y-%m-%d %H:%M:%S %z}"),
         (words["to"], f"{receipt.ended_at:%Y-%m-%d %H:%M:%S %z}"),
         (words["duration"], receipt.duration),
-        (words["distance"], f"{receipt.meters} m" if receipt.meters else None),
+        (
+            words["distance"],
+            f"{receipt.meters / 1000:g} {unit_text('km', receipt.language)}" if receipt.meters else None,
+        ),
     ]
     rows = "".join(
         f"<tr><td>{escape(line.text)}{escape(f' ({line.window})' if line.window else '')}"
@@ -172,18 +184,23 @@ def printable(receipt: ReceiptView) -> str:
     totals += [("refunded", receipt.refunded_minor), ("to_refund", receipt.to_refund_minor)]
     totals += [("open", receipt.open_minor)]
     sums = "".join(
-        f"<tr><td colspan=3>{words[name]}<td>{format_amount(minor, receipt.currency)} {escape(receipt.currency)}"
+        f"<tr><td colspan=3>{words[name]}<td>{escape(_money(minor, receipt))}"
         for name, minor in totals
         if minor or name in ("total", "paid", "open")
     )
     head = "".join(f"<dt>{escape(word)}<dd>{escape(fact)}" for word, fact in facts if fact)
     contact = f"<p>{escape(words['contact'])}: {escape(receipt.contact)}" if receipt.contact else ""
     return (
-        f"<!doctype html><html lang={receipt.language}><meta charset=utf-8><title>{escape(words['title'])}</title>"
+        f"<!doctype html><html lang={receipt.language}><meta charset=utf-8>"
+        f"<meta name=viewport content='width=device-width'><title>{escape(words['title'])}</title>"
         f"<style>{_STYLE}</style><h1>{escape(words['title'])}</h1><p>{escape(receipt.operator)}<dl>{head}</dl>"
         f"<table><thead><tr><th>{escape(words['item'])}<th>{escape(words['quantity'])}<th>{escape(words['price'])}"
         f"<th>{escape(words['amount'])}<tbody>{rows}<tfoot>{sums}</table>{contact}</html>"
     )
+
+
+def _money(minor: int, receipt: ReceiptView) -> str:
+    return price_text(format_amount(minor, receipt.currency), receipt.currency, receipt.language)
 
 
 def _duration(duration_us: int) -> str:

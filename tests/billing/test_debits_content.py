@@ -53,9 +53,9 @@ def test_lines_are_said_in_the_receipts_words_and_the_riders_language() -> None:
     assert items_of(stored, 1000, "zh") == (
         Item("起步价", 150, "1 次 × 1.5 元"),
         Item("时长费", 500, "4 × 15 分钟 × 1.25 元"),
-        Item("附加费用: 车辆损坏", 300),
-        Item("附加费用: helmet_lost", 200),
-        Item("优惠减免: 致歉", -100),
+        Item("附加费用：车辆损坏", 300),
+        Item("附加费用：helmet_lost", 200),
+        Item("优惠减免：致歉", -100),
         Item("四舍五入", -50),
     )
     assert [(item.name, item.description) for item in items_of(stored, 1000, "en")] == [

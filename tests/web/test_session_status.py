@@ -177,6 +177,9 @@ async def test_a_receipt_speaks_the_riders_language_as_json_and_on_paper(it: Web
     assert "2.50 CNY" in page.body.decode()
     assert "&lt;b&gt;" in page.body.decode()
     assert "<td>1 × 15 min<td>1.00<td>1.00" in page.body.decode()
+    page = await it.ask("GET", "/v1/sessions/paper/receipt?language=zh&format=html")
+    assert "<td>1 × 15 分钟<td>1.00<td>1.00" in page.body.decode()
+    assert "<td>2.50 元" in page.body.decode()
 
 
 async def test_a_ride_without_a_charge_has_no_receipt(it: WebWorld) -> None:
@@ -251,8 +254,8 @@ async def test_a_receipt_names_what_was_added_and_taken_off_and_a_voided_ride_s_
     await it.take(event("voided", 31, session="billed"))
     receipt = await it.get("/v1/sessions/billed/receipt?language=zh")
     assert [(line["text"], line["amount"]) for line in receipt["lines"]] == [
-        ("附加费用: bell_stolen", "1.00"),
-        ("优惠减免: 致歉", "-3.00"),
-        ("随撤销失效: 致歉", "2.50"),
+        ("附加费用：bell_stolen", "1.00"),
+        ("优惠减免：致歉", "-3.00"),
+        ("随撤销失效：致歉", "2.50"),
     ]
     assert (receipt["amount"], receipt["open_minor"]) == ("0.50", 50)
