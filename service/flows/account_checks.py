@@ -26,6 +26,9 @@ class Accounts(Protocol):
     def usable(self, account_no: int) -> bool:
         """Whether the account may be called: its provider does not refuse it, as far as is known."""
 
+    def refused(self, account_no: int) -> bool:
+        """Whether its provider was asked, and said that he does not accept us: nothing can be begun there now."""
+
     def heard(self, account_no: int, answer: object) -> None:
         """A call of the account was answered so."""
 
@@ -36,6 +39,10 @@ class Unwatched:
     def usable(self, account_no: int) -> bool:
         """See `Accounts`."""
         return True
+
+    def refused(self, account_no: int) -> bool:
+        """See `Accounts`."""
+        return False
 
     def heard(self, account_no: int, answer: object) -> None:
         """See `Accounts`."""

@@ -24,7 +24,7 @@ from service.adapters.postgres.holds import HoldStore
 from service.adapters.providers import Providers
 from service.adapters.providers.port import AgreementRef, AgreementRequest, Provider
 from service.billing.agreements import Standing, exposure_minor, refusal
-from service.billing.agreements.asking import UnknownAskError
+from service.billing.agreements.asking import ConflictingAskError, UnknownAskError
 from service.billing.agreements.signing import (
     REVOKING,
     Agreement,
@@ -85,16 +85,28 @@ class Agreements:
         """Begins an agreement, or gives the one that was begun with the same content.
 
         Raises AskError naming the field: InvalidAskError, UnknownAskError (merchant account), ConflictingAskError (the
-        id was used with other content).
+        id was used with other content, or the account is known to be refused by its provider: nobody could sign).
         """
         async with self._database.transaction(AgreementStore) as store:
             setting = check(new, await store.setting(operator_no, new.account_id))
             row = await store.find(operator_no, new.agreement_id)
             if row is None:
+                self._must_be_accepted(setting)
                 row = await self._intend(store, operator_no, new, setting)
             else:
                 same_content(new, row)
         return view(await self._refresh(row, new.return_url))
+
+    def _must_be_accepted(self, setting: AgreementSetting) -> None:
+        """Refuses what would only wait at an account that its operator has to put right, or take away, first."""
+        account = setting.account
+        assert account is not None
+        if self._accounts.refused(account.account_no):
+            raise ConflictingAskError(
+                "account_id",
+                f"merchant account {account.account_id} is refused by its provider, so that nobody can sign there now:"
+                f" `farebox account check {account.account_id}` says why; ask again when it is good",
+            )
 
     async def get(self, operator_no: int, agreement_id: str) -> AgreementView:
         """The agreement; one that is not decided is asked about first. Raises UnknownAskError."""

@@ -51,10 +51,15 @@ class AccountWatch:
     def usable(self, account_no: int) -> bool:
         """See `account_checks.Accounts`. One that was never asked about may be called; one in doubt whose provider
         does not say whether he accepts us, again after a while: his next answer to a call tells it."""
-        asked, doubt = self._asked.get(account_no), self._doubts.get(account_no)
-        if asked is not None and asked.finding.verdict == "refused":
+        doubt = self._doubts.get(account_no)
+        if self.refused(account_no):
             return False
         return doubt is None or doubt.checked or self._seconds() >= doubt.at + DOUBTED_SECONDS
+
+    def refused(self, account_no: int) -> bool:
+        """See `account_checks.Accounts`."""
+        asked = self._asked.get(account_no)
+        return asked is not None and asked.finding.verdict == "refused"
 
     def heard(self, account_no: int, answer: object) -> None:
         """See `account_checks.Accounts`. What was said before, and found to be about some calls alone, is no news."""

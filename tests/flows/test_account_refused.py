@@ -21,6 +21,7 @@ from sandbox_peer import API_KEY, Peer, peer
 from service.adapters.postgres.agreements import OwnedAccount
 from service.adapters.providers import Providers
 from service.adapters.providers.port import AgreementRequest
+from service.billing.agreements.asking import ConflictingAskError
 from service.billing.agreements.standing import AgreementStatus
 from service.billing.capabilities import Capabilities
 from service.billing.outcomes import BARRED_FOR, Barred, Outcome, Unknown
@@ -190,6 +191,9 @@ async def test_a_hold_and_an_agreement_wait_where_the_account_is_refused_and_say
         assert (begun.state, begun.action, watch.barred) == ("pending", None, 1)
         await watch.look(owned)
         assert health.refused_accounts == [f"{it.operator_id}.{it.account_id}"]
+        with pytest.raises(ConflictingAskError, match=f"`farebox account check {it.account_id}` says why"):
+            await it.sign("never", "lee")  # Known to be refused: nothing is begun, and the account can be taken away.
+        assert not await it.connection.fetchval("SELECT count(*) FROM agreement WHERE agreement_id = 'never'")
         await it.policy(unlock_while_pending=True)
         assert (await it.ask("s3")).unlock  # The operator's policy, as with a provider that does not answer.
         await it.sandbox.call("PUT", "/accounts", right)
@@ -200,6 +204,7 @@ async def test_a_hold_and_an_agreement_wait_where_the_account_is_refused_and_say
         await it.holds.resolve_round(it.account_no)
         assert await it.state("s2") == "open"
         assert (await it.sign("later", "kim")).state == "active"
+        assert (await it.sign("never", "lee")).state == "active"
         assert watch.barred == 1
 
 
