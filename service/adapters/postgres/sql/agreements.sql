@@ -73,14 +73,18 @@ JOIN merchant_account m ON m.account_no = a.account_no
 WHERE a.account_no = $1 AND a.provider_key = $2;
 
 -- name: agreement_by_provider_ref
--- The agreement of which $2 is one of the provider's numbers, where he has several (`agreement_by_provider_parts`).
+-- The agreement of which $2 is one of the provider's numbers, where he has several. Materialized: by its index
+-- (`agreement_by_provider_parts`), and never by walking through the newest ones.
+WITH named AS MATERIALIZED (
+  SELECT agreement_no FROM agreement
+  WHERE account_no = $1 AND provider_ref LIKE '%:%' AND string_to_array(provider_ref, ':') @> ARRAY[$2::text]
+)
 SELECT a.*, r.rider_ref, o.operator_id, m.account_id, m.provider, m.base_url, m.settings
-FROM agreement a
+FROM (SELECT max(agreement_no) AS agreement_no FROM named) newest
+JOIN agreement a ON a.agreement_no = newest.agreement_no
 JOIN rider r ON r.rider_no = a.rider_no
 JOIN operator o ON o.operator_no = a.operator_no
-JOIN merchant_account m ON m.account_no = a.account_no
-WHERE a.account_no = $1 AND a.provider_ref LIKE '%:%' AND string_to_array(a.provider_ref, ':') @> ARRAY[$2::text]
-ORDER BY a.agreement_no DESC LIMIT 1;
+JOIN merchant_account m ON m.account_no = a.account_no;
 
 -- name: list_agreements
 -- A page of an operator's agreements after $2 (agreement number), all or those of a rider or in a state.
