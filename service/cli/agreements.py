@@ -14,14 +14,14 @@ from service.adapters.postgres import Database
 from service.adapters.postgres.agreements import AgreementRow, AgreementStore, OwnedAccount
 from service.adapters.postgres.operators import KnownOperator, OperatorStore
 from service.adapters.providers import PROVIDER_NAMES, Providers, setting_written
-from service.adapters.providers.port import MerchantAccount
+from service.adapters.providers.port import Listening, MerchantAccount
 from service.adapters.providers.secrets import AccountSettingsError
 from service.billing.agreements.asking import AskError
 from service.billing.money import format_amount
 from service.billing.outcomes import Outcome
 from service.cli.connections import BY, REASON, business_now, carry_out, database_of, fail, load_settings, named_texts
 from service.cli.plain import say
-from service.flows.account_checks import Finding, check_accounts, in_words, silent
+from service.flows.account_checks import Finding, account_name, check_accounts, in_words, listen, silent
 from service.flows.accounts import (
     account_door,
     add_account,
@@ -205,6 +205,42 @@ def check_command(account_id: str | None, operator_id: str | None) -> None:
     for item in found:
         say(f"{item.name}  {item.provider}  {item.verdict}  {item.says}".rstrip())
     sys.exit(0 if all(item.verdict == "good" for item in found) else 1)
+
+
+@account.command("listen")
+@click.argument("account_id", metavar="ID")
+@click.option("--operator", "operator_id", help="Whose it is.  [default: the default operator]")
+@click.option("--replace", is_flag=True, help="Also where another address is registered.")
+def listen_command(account_id: str, operator_id: str | None, *, replace: bool) -> None:
+    """Register the account's notify_url at its provider for what no call names an address for: WeChat Pay's complaints.
+
+    Says what is registered now. Exit code 1 where that is another address, or the provider did not take it.
+    """
+    settings = load_settings()
+
+    async def work() -> tuple[OwnedAccount, Listening | Outcome]:
+        providers = Providers(sandbox=settings.environment == "sandbox")
+        try:
+            async with database_of(settings) as database:
+                owner = (await _operator(database, operator_id)).operator_id
+                for owned in await list_accounts(database):
+                    if (owned.operator_id, owned.account.account_id) == (owner, account_id):
+                        return owned, await listen(providers, owned, replace=replace)
+            fail("there is no such account: `farebox account list` shows them all")
+        finally:
+            await providers.close()
+
+    owned, told = carry_out(work(), OperatorError, AccountSettingsError)
+    name, ours = account_name(owned), owned.account.settings.get("notify_url")
+    if not isinstance(told, Listening):
+        fail(f"account {name}: the address is not registered: {in_words(told)}", code=1)
+    if told.url is None:
+        say(f"account {name}: no call registers an address; {owned.account.provider}'s page says what to set up there")
+    elif told.url == ours:
+        was = "as before" if told.before == ours else f"before: {told.before or 'nowhere'}"
+        say(f"account {name}: complaints are told at {told.url} ({was})")
+    else:
+        fail(f"account {name}: complaints are told at {told.url}; --replace puts {ours} in its place", code=1)
 
 
 @account.command("pause")

@@ -10,6 +10,7 @@ import msgspec
 
 from service.adapters.postgres.agreements import OwnedAccount
 from service.adapters.providers import Providers
+from service.adapters.providers.port import Listening
 from service.adapters.providers.secrets import AccountSettingsError
 from service.billing.outcomes import BARRED_FOR, Barred, Outcome, Postponed, Rejected, Unknown, Unreachable
 from service.flows.accounts import merchant_account
@@ -104,6 +105,15 @@ async def check(providers: Providers, owned: OwnedAccount) -> Finding:
     if wrong is None:
         return Finding(name, provider, "good")
     return Finding(name, provider, "silent" if silent(wrong) else "refused", in_words(wrong))
+
+
+async def listen(providers: Providers, owned: OwnedAccount, *, replace: bool) -> Listening | Outcome:
+    """Registers an account's address at its provider for what no call names one for. Raises AccountSettingsError."""
+    try:
+        async with asyncio.timeout(CHECK_SECONDS):
+            return await providers.of(merchant_account(owned.account)).listen(replace=replace)
+    except TimeoutError:
+        return Unknown(f"no answer within {CHECK_SECONDS:g} s")
 
 
 def silent(wrong: Outcome) -> bool:

@@ -8,9 +8,9 @@ from typing import Any
 
 import msgspec
 import pytest
-from wechatpay_double import DETAIL, Double, double, paid, provider_at, settings_of
+from wechatpay_double import DETAIL, Canned, Double, double, paid, provider_at, settings_of
 
-from service.adapters.providers.port import DisputeStatus, Provider
+from service.adapters.providers.port import DisputeStatus, Listening, Provider
 from service.billing.outcomes import NotFound, Unknown
 
 
@@ -91,3 +91,41 @@ async def test_a_complaint_tells_its_orders_which_need_not_be_paid(
     wechat.says(path, told | {"complaint_state": "PROCESSED"})
     ended = await score.get_dispute("2002")
     assert ended == tuple(msgspec.structs.replace(one, state="resolved") for one in named)
+
+
+WHERE = "/v3/merchant-service/complaint-notifications"
+OURS, OTHER = "https://example.test/notify", "https://other.example/complaints"
+
+
+@pytest.mark.parametrize(
+    ("known", "replace", "told", "called"),
+    [
+        (None, False, Listening(OURS, None), ["GET", "POST"]),
+        (OURS, False, Listening(OURS, OURS), ["GET"]),
+        (OTHER, False, Listening(OTHER, OTHER), ["GET"]),
+        (OTHER, True, Listening(OURS, OTHER), ["GET", "PUT"]),
+    ],
+)
+async def test_complaints_are_told_where_the_account_is_unless_another_address_stands_there(
+    wechat: Double, score: Provider, known: str | None, *, replace: bool, told: Listening, called: list[str]
+) -> None:
+    own = score.account.settings["notify_url"]
+    answers = [Canned({"code": "RESOURCE_NOT_EXISTS"}, 404)] if known is None else []
+    present = {"url": own if known == OURS else known or own}
+    wechat.says(WHERE, *answers, present)
+    answer = await score.listen(replace=replace)
+    named = {OURS: own, OTHER: OTHER, None: None}
+    assert answer == Listening(named[told.url], named[told.before])
+    asked = [(method, content) for method, path, content in wechat.asked if path == WHERE]
+    assert [method for method, _ in asked] == called
+    assert all(content == {"url": own} for method, content in asked if method != "GET")
+
+
+@pytest.mark.parametrize(("code", "status"), [("SIGN_ERROR", 401), ("PARAM_ERROR", 400), ("SYSTEM_ERROR", 500)])
+async def test_where_complaints_are_told_may_not_be_known(
+    wechat: Double, score: Provider, code: str, status: int
+) -> None:
+    wechat.refuses(WHERE, code, status)
+    answer = await score.listen(replace=True)
+    assert not isinstance(answer, Listening | NotFound)
+    assert [method for method, path, _ in wechat.asked if path == WHERE] == ["GET"]

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import asyncpg
 import pytest
 from command_line import Farebox, command
+from sandbox_peer import peer
+from wechatpay_peer import merchant_at
 
 
 @pytest.fixture
@@ -157,3 +161,36 @@ async def test_an_account_that_was_added_by_mistake_goes_while_nothing_refers_to
     code, _, said = await farebox("account", "remove", "mistake")
     assert code == 2 and "no merchant account mistake" in said
     assert "mistake" not in (await farebox("account", "list"))[1]
+
+
+async def test_complaints_are_told_at_our_door_by_a_command(farebox: Farebox, tmp_path: Path) -> None:
+    """WeChat Pay wants the address in a signed call; an address that stands there is somebody's."""
+    listen = ("account", "listen", "told")
+    async with peer() as simulator, merchant_at(simulator, "told", tmp_path) as merchant:
+        url = f"https://farebox.example{DOOR.replace('score', 'told')}"
+        given = {name: value for name, value in merchant.provider.account.settings.items() if name != "timeout_s"}
+        pairs = [f"{name}={str(value).lower() if isinstance(value, bool) else value}" for name, value in given.items()]
+        words = [word for pair in (*pairs, f"notify_url={url}") for word in ("--setting", pair)]
+        added = await farebox("account", "add", "told", "--provider", "wechatpay", "--url", simulator.url, *words)
+        assert added[0] == 0, added
+        assert await farebox(*listen) == (
+            0,
+            f"account default.told: complaints are told at {url} (before: nowhere)\n",
+            "",
+        )
+        assert await farebox(*listen) == (0, f"account default.told: complaints are told at {url} (as before)\n", "")
+        moved = await farebox(
+            "account", "change", "told", "--setting", f"notify_url={url.replace('.example', '.test')}"
+        )
+        assert moved[0] == 0, moved
+        code, told, said = await farebox(*listen)
+        assert (code, told) == (1, "") and f"complaints are told at {url}; --replace puts" in said
+        code, told, _ = await farebox(*listen, "--replace")
+        assert (code, f"(before: {url})" in told) == (0, True)
+    code, _, said = await farebox(*listen)
+    assert (code, "the address is not registered: can't be reached" in said) == (1, True), said
+    sand = ("account", "add", "sand", "--provider", "sandbox", "--url", "http://127.0.0.1:9", "--unchecked")
+    assert (await farebox(*sand, "--setting", "api_key=key"))[0] == 0
+    code, told, _ = await farebox("account", "listen", "sand")
+    assert (code, "no call registers an address; sandbox" in told) == (0, True)
+    assert (await farebox("account", "listen", "nobody"))[0] == 2

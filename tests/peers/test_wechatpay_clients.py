@@ -182,7 +182,15 @@ async def test_a_python_client_hears_of_a_complaint_answers_it_and_ends_it() -> 
         merchant = Merchant(bench, key, url)
         async with merchant.client:
             await debited(bench, merchant)
-            status, told = await merchant.ask("complaint_notification_create", url)
+            status, _ = await merchant.ask("complaint_notification_query")
+            assert status == 404
+            for call, address in (
+                ("complaint_notification_create", f"{url}other"),
+                ("complaint_notification_update", url),
+            ):
+                status, told = await merchant.ask(call, address)
+                assert (status, told["url"]) == (200, address)
+            status, told = await merchant.ask("complaint_notification_query")
             assert (status, told["url"]) == (200, url)
             await bench.call("POST", "/disputes", {"account_id": "shop", "debit": "order_py_1", "kind": "complaint"})
             told = merchant.client.callback(*await inbox.next("COMPLAINT.CREATE"))

@@ -191,6 +191,14 @@ DisputeAnswer: TypeAlias = tuple[DisputeStatus, ...] | Outcome
 """What a dispute is about, a status for each debit that it names; or why that can't be told."""
 
 
+class Listening(msgspec.Struct, frozen=True, tag=True):
+    """The address at which a provider tells what no call names one for: now, and `before` we asked (None: at none).
+    `url` None: he has no such thing that a call could register."""
+
+    url: str | None = None
+    before: str | None = None
+
+
 class Notification(msgspec.Struct, frozen=True, tag=True):
     """A notification whose signature and time are good: what it is about and how that stands, to be acknowledged by
     `ack` after the commit. It may be old or repeated; amount and state are checked against what we know.
@@ -284,6 +292,10 @@ class Provider(Protocol):
     async def get_dispute(self, number: str) -> DisputeAnswer:
         """What a dispute is about, by the provider's number of it, and how it stands; Rejected where the provider tells
         all of it by itself."""
+
+    async def listen(self, *, replace: bool) -> Listening | Outcome:
+        """Registers the account's address for what no call names one for; another one that stands there is left, unless
+        it is to be replaced."""
 
     async def report_performance(self, debit: DebitRef, record: Literal["completed", "violated"], key: str) -> Outcome:
         """Reports how the rider paid, where that is the merchant's: Accepted when it is known to the provider."""

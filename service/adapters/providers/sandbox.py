@@ -27,6 +27,7 @@ from service.adapters.providers.port import (
     DisputeAnswer,
     HoldRef,
     HoldRequest,
+    Listening,
     MerchantAccount,
     Notification,
     RefundRef,
@@ -209,6 +210,10 @@ class SandboxProvider:
     async def get_dispute(self, number: str) -> DisputeAnswer:
         """See the port: its notifications say all there is."""
         return Rejected("NOT_POSSIBLE", "the sandbox tells disputes whole")
+
+    async def listen(self, *, replace: bool) -> Listening | Outcome:
+        """See the port: an account is opened with its address."""
+        return Listening()
 
     async def report_performance(self, debit: DebitRef, record: Literal["completed", "violated"], key: str) -> Outcome:
         """See the port."""

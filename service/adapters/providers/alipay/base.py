@@ -20,6 +20,7 @@ from service.adapters.providers.port import (
     DebitRef,
     DebitRequest,
     DisputeAnswer,
+    Listening,
     MerchantAccount,
     Notification,
     RefundRef,
@@ -183,6 +184,10 @@ class AlipayAccount:
     async def get_dispute(self, number: str) -> DisputeAnswer:
         """See the port. Alipay only announces complaints."""
         return await ask_complaint(self._gateway, number)
+
+    async def listen(self, *, replace: bool) -> Listening | Outcome:
+        """See the port: messages are subscribed to at the open platform."""
+        return Listening()
 
     async def report_performance(self, debit: DebitRef, record: Literal["completed", "violated"], key: str) -> Outcome:
         """See the port. Source: the status words COMPLETE and VIOLATED of orderinfo.sync for pre-authorisations

@@ -25,6 +25,7 @@ from service.adapters.providers.port import (
     DisputeStatus,
     HoldRef,
     HoldRequest,
+    Listening,
     MerchantAccount,
     Notification,
     RefundRef,
@@ -155,6 +156,10 @@ class StripeProvider:
             return of_query(told)
         status = dispute_status(told)
         return (status,) if isinstance(status, DisputeStatus) else status
+
+    async def listen(self, *, replace: bool) -> Listening | Outcome:
+        """See the port: endpoints of webhooks are made in the dashboard, where their secret is shown."""
+        return Listening()
 
     async def report_performance(self, debit: DebitRef, record: Literal["completed", "violated"], key: str) -> Outcome:
         """See the port: nobody reports to Stripe how a rider paid."""

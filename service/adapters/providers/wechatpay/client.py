@@ -87,6 +87,10 @@ class Client:
         """Tells; `content` is sent exactly as it was signed. Problem: WeChat Pay itself says why not."""
         return await self._call("POST", path, _ENCODE(content), shape)
 
+    async def put(self, path: str, content: Mapping[str, Any], shape: msgspec.json.Decoder[T]) -> T | Failed:
+        """Tells something else; as `post`."""
+        return await self._call("PUT", path, _ENCODE(content), shape)
+
     async def download(self, url: str) -> Reply | Throttled | Rejected | Unknown:
         """A file that a signed answer gave the address of; it is not signed itself. Our signature goes nowhere else: it
         lies at api.mch.weixin.qq.com (pay.weixin.qq.com, 申请交易账单)."""

@@ -1,4 +1,4 @@
-"""Complaints that riders make at WeChat Pay: announced by a notification, asked for by their number.
+"""Complaints that riders make at WeChat Pay: announced at an address of the merchant's, asked for by their number.
 
 Of a complaint only its state and what it is about are read: neither what the rider wrote nor how to reach him. It names
 payments by WeChat Pay's number, and service orders by ours, which may not be paid, or not even be completed. Their
@@ -16,17 +16,27 @@ from urllib.parse import quote
 
 import msgspec
 
-from service.adapters.providers.port import DisputeAnswer, DisputeStatus, HoldRef
+from service.adapters.providers.port import DisputeAnswer, DisputeStatus, HoldRef, Listening
 from service.adapters.providers.wechatpay import codes, wire
 from service.adapters.providers.wechatpay.client import Client
 from service.adapters.providers.wechatpay.codes import Problem
 from service.adapters.providers.wechatpay.orders import Orders
-from service.billing.outcomes import NotFound, Unknown
+from service.billing.outcomes import NotFound, Outcome, Unknown
 
 COMPLAINTS = "/v3/merchant-service/complaints-v2"
 State = Literal["opened", "resolved"]
 STATES: dict[str, State] = {"PENDING": "opened", "PROCESSING": "opened", "PROCESSED": "resolved"}
 """complaint_state: 待处理, 处理中, 已处理完成."""
+
+
+ADDRESS = "/v3/merchant-service/complaint-notifications"
+"""A merchant has one for all his complaints (消费者投诉2.0, 创建/查询/更新投诉通知回调地址)."""
+
+
+class Address(msgspec.Struct, frozen=True):
+    """Where complaints are told."""
+
+    url: str = ""
 
 
 class Payment(msgspec.Struct, frozen=True):
@@ -52,6 +62,27 @@ class Complaint(msgspec.Struct, frozen=True):
 
 
 COMPLAINT = msgspec.json.Decoder(Complaint)
+_ADDRESS = msgspec.json.Decoder(Address)
+
+
+async def tell_complaints_at(client: Client, url: str, *, replace: bool) -> Listening | Outcome:
+    """Has complaints told at `url`; another address that is registered is left, unless it is to be replaced."""
+    known = await client.get(ADDRESS, {}, _ADDRESS)
+    if isinstance(known, Problem):
+        outcome = codes.outcome(known)
+        if not isinstance(outcome, NotFound):
+            return outcome
+        known = Address()
+    if not isinstance(known, Address):
+        return known
+    before = known.url or None
+    if before == url or (before is not None and not replace):
+        return Listening(before, before)
+    tell = client.post if before is None else client.put
+    told = await tell(ADDRESS, {"url": url}, wire.NOTHING)
+    if isinstance(told, Problem):
+        return codes.outcome(told)
+    return Listening(url, before) if isinstance(told, wire.Nothing) else told
 
 
 async def ask_complaint(client: Client, orders: Orders, number: str) -> DisputeAnswer:

@@ -17,6 +17,7 @@ from service.adapters.providers.port import (
     DisputeAnswer,
     HoldRef,
     HoldRequest,
+    Listening,
     MerchantAccount,
     Notification,
     RefundRef,
@@ -27,7 +28,7 @@ from service.adapters.providers.wechatpay import codes
 from service.adapters.providers.wechatpay.agreements import Permissions
 from service.adapters.providers.wechatpay.client import BAD_API_KEY, BAD_SIGNATURE, Client
 from service.adapters.providers.wechatpay.codes import Problem
-from service.adapters.providers.wechatpay.complaints import ask_complaint
+from service.adapters.providers.wechatpay.complaints import ask_complaint, tell_complaints_at
 from service.adapters.providers.wechatpay.notices import read_notice
 from service.adapters.providers.wechatpay.orders import Orders
 from service.adapters.providers.wechatpay.payments import Payments
@@ -158,6 +159,10 @@ class WechatPayProvider:
     async def get_dispute(self, number: str) -> DisputeAnswer:
         """See the port."""
         return await ask_complaint(self._client, self._orders, number)
+
+    async def listen(self, *, replace: bool) -> Listening | Outcome:
+        """See the port: complaints are told at an address of the merchant's."""
+        return await tell_complaints_at(self._client, self._settings.notify_url, replace=replace)
 
     async def report_performance(self, debit: DebitRef, record: Literal["completed", "violated"], key: str) -> Outcome:
         """See the port."""
