@@ -308,7 +308,7 @@ FIRST: dict[Plant, int] = {
     an_offset_is_committed_before_the_rows: 13,
     the_fence_does_not_compare: 2,
     a_duplicate_is_known_for_an_hour: 9,
-    goodwill_is_given_twice: 10,
+    goodwill_is_given_twice: 6,
     a_correction_downward_is_not_netted: 1,
     what_is_owed_is_rounded: 1,
     refunds_under_way_are_forgotten: 1,
