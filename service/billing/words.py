@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Literal
+from typing import Annotated, Literal
 from zoneinfo import ZoneInfo
+
+import msgspec
 
 Language = Literal["zh", "en"]
 
@@ -130,6 +132,22 @@ _FURTHER = _both("补款", "further payment")
 _TWICE = _both("重复支付退款", "Refund of what was paid twice")
 
 
+Named = Annotated[
+    str, msgspec.Meta(min_length=1, max_length=40, pattern=r"^[^\x00-\x20\x7f]([^\x00-\x1f\x7f]*[^\x00-\x20\x7f])?$")
+]
+"""A name that riders read: 1 to 40 characters, no space at either end."""
+
+
+class Label(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, forbid_unknown_fields=True):
+    """What an adjustment is called in each language, in place of its code; a rider of the other reads the code's."""
+
+    zh: Named | None = None
+    en: Named | None = None
+
+
+NO_LABELS: Mapping[str, Label | None] = {}
+
+
 def spoken(language: str) -> Language:
     """The language of the two that an agreement's is."""
     return "en" if language.startswith("en") else "zh"
@@ -142,12 +160,19 @@ def title_of(title: str, at: datetime, zone: ZoneInfo, language: Language, *, fu
     return f"{named} {at.astimezone(zone):%Y-%m-%d %H:%M}"
 
 
-def line_text(code: str, path: str, window: str | None, language: Language) -> str:
-    """A charge line's own words; of an adjustment also what it was for."""
+def line_text(
+    code: str, path: str, window: str | None, language: Language, labels: Mapping[str, Label | None] = NO_LABELS
+) -> str:
+    """A charge line's own words; of an adjustment also what it was for: its label, of `labels` by adjustment id, else
+    its code's word."""
     text = LINES.get(code, {}).get(language, code)
-    if not is_adjustment(path) or window is None or window == code:
+    if not is_adjustment(path) or window is None:
         return text
-    return f"{text}{_COLON[language]}{ADJUSTMENTS.get(window, {}).get(language, window)}"
+    label = labels.get(path.partition(":")[2])
+    named = None if label is None else label.zh if language == "zh" else label.en
+    if named is None and window == code:
+        return text
+    return f"{text}{_COLON[language]}{named or ADJUSTMENTS.get(window, {}).get(language, window)}"
 
 
 def unit_text(unit: str, language: Language) -> str:

@@ -13,6 +13,7 @@ from msgspec import Meta
 from service.adapters.postgres.reading import DebitRow, RideRows
 from service.billing.adjustments import AMOUNT_MAX, AdjustmentError
 from service.billing.events import Adjustment
+from service.billing.words import Label
 from service.flows.decisions import adjust_ride
 from service.web.access import access_of, needs
 from service.web.answers import Asked, Name, Text, read
@@ -30,8 +31,9 @@ TaxRate = Annotated[str, Meta(pattern=r"^(0(\.\d{1,8})?|1(\.0{1,8})?)$", descrip
 
 class ChargeRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """An `extra` charge (damage, a fine, a toll) or `goodwill` (so much less), with a code for the receipt and a reason
-    for the trail. `tax_rate` is the tax within an extra charge; one that is `regardless` stays owed if the ride is
-    voided. `by`: who decided, as your own system calls him; without it, the operator."""
+    for the trail. `label`: what riders read in place of the code, where that is one of your own. `tax_rate` is the tax
+    within an extra charge; one that is `regardless` stays owed if the ride is voided. `by`: who decided, as your own
+    system calls him; without it, the operator."""
 
     kind: Literal["extra", "goodwill"]
     code: Code
@@ -41,6 +43,7 @@ class ChargeRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     by: Name | None = None
     tax_rate: TaxRate | None = None
     regardless: bool = False
+    label: Label | None = None
 
 
 class RefundRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -76,6 +79,7 @@ async def charge_session(
             by=asked.by or access.operator_id,
             tax_rate=None if asked.tax_rate is None else Decimal(asked.tax_rate),
             regardless=asked.regardless,
+            label=asked.label,
         )
         await _adjust(request, session_id, adjustment)
         return 200, session_view(await doors.ride(access, session_id), await doors.operator(access.operator_no))

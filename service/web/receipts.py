@@ -122,6 +122,7 @@ def receipt(session: SessionView, language: Language, operator: tuple[str, str],
     """The receipt of a charged session; `operator` is its name and the contact riders are shown."""
     charge, usage = session.charge, session.usage
     assert charge is not None and usage is not None
+    labels = {one.adjustment_id: one.label for one in session.adjustments}
     return ReceiptView(
         language=language,
         session_id=session.session_id,
@@ -137,7 +138,7 @@ def receipt(session: SessionView, language: Language, operator: tuple[str, str],
         lines=[
             ReceiptLine(
                 line.code,
-                line_text(line.code, line.path, line.window, language),
+                line_text(line.code, line.path, line.window, language, labels),
                 line.quantity,
                 unit_text(line.unit, language),
                 line.unit_price,

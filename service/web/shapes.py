@@ -11,6 +11,7 @@ import msgspec
 
 from service.adapters.postgres.reading import HoldRow, ObligationRow
 from service.billing.outcomes import RiderAction
+from service.billing.words import Label
 
 
 class LineView(msgspec.Struct, frozen=True):
@@ -100,7 +101,8 @@ class AdjustmentView(msgspec.Struct, frozen=True):
     """What support added to the ride or took off it; `reason` and `by` are not told to riders.
 
     `amount_minor` > 0 is what was decided; `counted_minor` is what came of it, signed, with `tax_minor` of tax in it: a
-    reduction counts up to what there is to reduce, and a void leaves what is owed `regardless`.
+    reduction counts up to what there is to reduce, and a void leaves what is owed `regardless`. `label` is what riders
+    read in place of the code.
     """
 
     adjustment_id: str
@@ -115,6 +117,7 @@ class AdjustmentView(msgspec.Struct, frozen=True):
     reason: str | None
     by: str | None
     decided_at: datetime
+    label: Label | None
 
 
 class TransitionView(msgspec.Struct, frozen=True):

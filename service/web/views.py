@@ -287,6 +287,7 @@ def _adjustments(ride: Ride) -> list[AdjustmentView]:
             one.reason,
             one.by,
             event.time,
+            one.label,
         )
         for event in ride.session.counted
         if (one := event.adjustment) is not None

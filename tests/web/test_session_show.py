@@ -76,7 +76,8 @@ async def test_a_ride_is_explained_from_its_events_to_what_is_open(it: WebWorld,
         "total 6.50 CNY (tax 0.50)",
     ]
     assert lines_of(told, "adjustments") == [
-        "k-wheel 2026-11-22 13:00:00+08:00 extra damage 5.00 CNY, counted 5.00, tax in it 0.58 by operator default: a bent wheel",
+        "k-wheel 2026-11-22 13:00:00+08:00 extra damage 5.00 CNY, counted 5.00, tax in it 0.58"
+        " by operator default: a bent wheel",
         "k-brake 2026-11-22 13:00:00+08:00 refund refund 1.00 CNY, counted -1.00, tax in it -0.08 by desk-7: loose",
     ]
     assert lines_of(told, "revisions") == [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from decimal import Decimal
 from typing import Any
@@ -193,6 +194,7 @@ async def test_a_voided_ride_that_was_paid_has_a_receipt_and_what_it_had_cost_is
     await it.clock(30)
     await it.take(*whole("undone"))
     await it.collect()
+    assert [one["charge"] for one in (await it.get("/v1/sessions/undone"))["revisions"]] == [None], "it stands"
     await it.take(event("voided", 31, session="undone"))
     promised = await it.get("/v1/sessions/undone/receipt")
     assert (promised["paid_minor"], promised["refunded_minor"], promised["to_refund_minor"]) == (250, 0, 250)
@@ -213,7 +215,22 @@ async def test_a_voided_ride_that_was_paid_has_a_receipt_and_what_it_had_cost_is
         ("price", "1.50"),
         ("per_min", "1.00"),
     ]
-    assert [one["charge"] for one in (await it.get("/v1/sessions/told"))["revisions"]] == [None], "it stands"
+
+
+async def test_a_code_of_the_operators_own_has_a_name_that_riders_read_in_their_language(it: WebWorld) -> None:
+    await it.clock(30)
+    await it.take(*whole("helmet"))
+    asked = {"kind": "extra", "code": "helmet_lost", "amount_minor": 500, "currency": "CNY", "reason": "left it there"}
+    named = asked | {"label": {"zh": "头盔遗失", "en": "lost helmet"}}
+    await it.ask("POST", "/v1/sessions/helmet/charges", named, key="k-helmet")
+    told = [await it.get(f"/v1/sessions/helmet/receipt?language={language}") for language in ("zh", "en")]
+    assert [receipt["lines"][2]["text"] for receipt in told] == ["附加费用：头盔遗失", "Extra charge: lost helmet"]
+    await it.collect()
+    [row] = await it.sql("SELECT items FROM debit WHERE session_id = 'helmet'")
+    assert [item["name"] for item in json.loads(row[0])] == ["Base price", "Time", "Extra charge: lost helmet"]
+    for label in ({"de": "Helm"}, {"zh": ""}, {"zh": "x" * 41}, {"en": "a\nb"}, "helmet"):
+        answer = await it.ask("POST", "/v1/sessions/helmet/charges", asked | {"label": label}, key="k-bad")
+        assert answer.status == 422, label
 
 
 async def test_what_support_added_or_took_off_is_shown_with_what_came_of_it(it: WebWorld) -> None:

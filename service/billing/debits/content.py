@@ -56,11 +56,12 @@ def items_of(charge: StoredCharge, amount_minor: int, language: Language) -> tup
     if charge.charge.total_minor != amount_minor:
         return ()
     items, exact, told = [], Decimal(0), 0
+    labels = {one.adjustment_id: one.label for one in charge.adjusted}
     for line in charge.charge.lines:
         exact += line.amount
         minor = to_minor(exact, charge.charge.currency)
         if minor != told:
-            name = line_text(line.code, line.path, line.window, language)
+            name = line_text(line.code, line.path, line.window, language, labels)
             items.append(Item(name, minor - told, _described(line, charge.charge.currency, language)))
             told = minor
     return tuple(items) if told == amount_minor and len(items) <= ITEMS_MAX else ()

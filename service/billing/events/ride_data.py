@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Meta
 
 from service.billing.events.cloudevents import Instant, Text
+from service.billing.words import Label
 
 Kind: TypeAlias = Literal[
     "started",
@@ -63,7 +64,8 @@ class Adjustment(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, kw_o
     or a refund (so much given back); or the debt that another system had billed and that was brought over (opening).
 
     `amount_minor` > 0 is what the rider owes more or less, tax included; `tax_rate` (0.13 is 13 %) is the tax within an
-    extra charge, None where it is not taxed. `code` names it on the receipt, `reason` and `by` are for the trail.
+    extra charge, None where it is not taxed. `code` names it on the receipt, or `label` in words of the operator's own;
+    `reason` and `by` are for the trail.
     `regardless`: an extra charge that is owed even if the ride is voided.
     """
 
@@ -76,6 +78,7 @@ class Adjustment(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, kw_o
     by: str
     tax_rate: Decimal | None = None
     regardless: bool = False
+    label: Label | None = None
 
 
 class RideData(msgspec.Struct, kw_only=True, gc=False):

@@ -15,12 +15,13 @@ import msgspec
 from service.billing.events import Adjustment, AdjustmentKind
 from service.billing.money import from_minor
 from service.billing.rating.charges import ONE, Charge, Line
+from service.billing.words import Label
 
 ADDING = frozenset({"extra", "opening"})
 """The kinds by which more is owed; the others take something off."""
 
 
-class Adjusted(msgspec.Struct, frozen=True, gc=False):
+class Adjusted(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """What came of an adjustment: signed minor units, and the tax within them.
 
     A reduction counts up to what there is to reduce, so it may come to less than was granted.
@@ -30,6 +31,7 @@ class Adjusted(msgspec.Struct, frozen=True, gc=False):
     kind: AdjustmentKind
     amount_minor: int
     tax_minor: int
+    label: Label | None = None
 
 
 def adjust_charge(
@@ -49,12 +51,14 @@ def adjust_charge(
     lines, adjusted, cut_minor = list(fare.lines), list[Adjusted](), 0
     for (one, tax_minor), cut in zip(extras, cuts, strict=True):
         if one.kind in ADDING:
-            adjusted.append(Adjusted(one.adjustment_id, one.kind, one.amount_minor, tax_minor))
+            adjusted.append(Adjusted(one.adjustment_id, one.kind, one.amount_minor, tax_minor, one.label))
         else:
             before = _share(gross_tax, cut_minor, gross_minor)
             cut_minor += cut
             adjusted.append(
-                Adjusted(one.adjustment_id, one.kind, -cut, before - _share(gross_tax, cut_minor, gross_minor))
+                Adjusted(
+                    one.adjustment_id, one.kind, -cut, before - _share(gross_tax, cut_minor, gross_minor), one.label
+                )
             )
         lines += _lines(one, cut, fare.currency, rate, lapsed=owed_max_minor is not None)
     total_minor, tax = gross_minor - cut_minor, gross_tax - _share(gross_tax, cut_minor, gross_minor)
