@@ -59,27 +59,27 @@ def mode(operator_id: str, wanted: str) -> None:
 
 
 @click.command()
-@click.argument("operator_id", metavar="ID")
-@click.argument("changes", metavar="[NAME=VALUE]...", nargs=-1)
-def calendar(operator_id: str, changes: tuple[str, ...]) -> None:
-    """Show or change when debits are tried, due, overdue and written off; debits from now on go by it.
+@click.argument("words", metavar="[ID] [NAME=VALUE]...", nargs=-1)
+def calendar(words: tuple[str, ...]) -> None:
+    """Show or change when debits are tried, due, overdue and written off; debits from now on go by it. Without an ID it
+    is the default operator's.
 
     VALUE is a number, an hour such as 09:00, an ISO 8601 duration such as PT6H or P1D, or a JSON list of those;
     NAME= goes back to the default. Example: farebox operator calendar city due_days=10 debit_delay=PT2H
     """
-    _rules(operator_id, "calendar", Calendar, changes)
+    _rules("calendar", Calendar, words)
 
 
 @click.command("hold-policy")
-@click.argument("operator_id", metavar="ID")
-@click.argument("changes", metavar="[NAME=VALUE]...", nargs=-1)
-def hold_policy(operator_id: str, changes: tuple[str, ...]) -> None:
-    """Show or change how holds are asked for before the unlock, and when they are given up.
+@click.argument("words", metavar="[ID] [NAME=VALUE]...", nargs=-1)
+def hold_policy(words: tuple[str, ...]) -> None:
+    """Show or change how holds are asked for before the unlock, and when they are given up. Without an ID it is the
+    default operator's.
 
     VALUE is true or false, a number of minor units, or an ISO 8601 duration such as PT3S; NAME= goes back to the
     default. Example: farebox operator hold-policy city unlock_while_pending=true answer_within=PT2S
     """
-    _rules(operator_id, "hold policy", HoldPolicy, changes)
+    _rules("hold policy", HoldPolicy, words)
 
 
 @click.command()
@@ -115,15 +115,18 @@ def bill_from(operator_id: str, instant: str | None, every: bool) -> None:
     click.echo(f"operator {operator_id}: bills {told}")
 
 
-def _rules(operator_id: str, what: str, shape: type[Rules], pairs: tuple[str, ...]) -> None:
-    """Changes the operator's rules of this shape, if asked to, and shows them."""
+def _rules(what: str, shape: type[Rules], words: tuple[str, ...]) -> None:
+    """Changes an operator's rules of this shape, if asked to, and shows them; his id has no = in it."""
+    named = bool(words) and "=" not in words[0]
+    operator_id, pairs = (words[0] if named else None), words[named:]
     field = "calendar" if shape is Calendar else "hold_policy"
     changes = {name: None if value == "" else value for name, value in named_values(pairs, "NAME=VALUE").items()}
 
     def change(now: Switches) -> Switches:
         return replace(now, **{field: changed_rules(what, shape, getattr(now, field), changes)})
 
-    _tell_rules(shape, getattr(_switch(operator_id, change) if changes else _read(operator_id), field))
+    now = _read(operator_id)
+    _tell_rules(shape, getattr(_switch(now.operator_id, change) if changes else now, field))
 
 
 def _tell_rules(shape: type[Rules], stored: str) -> None:

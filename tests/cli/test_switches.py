@@ -61,7 +61,9 @@ async def test_the_calendar_and_the_hold_policy_are_changed_rule_by_rule_and_bac
     ]
     _, told, _ = await farebox("operator", "calendar", "default", "due_days=")
     assert [line.split()[0] for line in told.splitlines() if line.endswith("*")] == ["retry_from"]
-    assert (await farebox("operator", "calendar", "default"))[1] == told
+    for words in (("default",), ()):
+        assert (await farebox("operator", "calendar", *words))[1] == told
+    assert (await farebox("operator", "calendar", "due_days="))[1] == told
     assert "  *: not the default" in told.splitlines()
     assert "PT1H" in told
     assert "PT3600S" not in told
