@@ -390,3 +390,8 @@ def test_retries_that_an_outage_let_pass_are_skipped() -> None:
 def test_a_calendar_that_is_used_up_needs_the_rider() -> None:
     made, _ = live(replace(debit(State.SUBMITTING), attempts=8), [(timedelta(days=14), Submitted(KEY, LOW))])
     assert made.state is State.NEEDS_RIDER
+
+
+def test_what_waits_for_the_rider_says_so_again_when_it_goes_on() -> None:
+    made, _ = live(debit(State.NEEDS_RIDER), [(seconds(0), Suspended("lock failed")), (seconds(1), Resumed())])
+    assert made.reason == "to be paid by the rider"

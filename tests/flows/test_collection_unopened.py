@@ -89,16 +89,14 @@ async def test_what_is_below_the_providers_minimum_is_waived(bench: Bench) -> No
     assert [await bench.states(ride) for ride in rides] == [[("waived", 49, 0)], [("new", 50, 0)]]
 
 
-async def test_above_the_cap_the_remainder_is_the_riders_and_no_debit_is_below_the_minimum(
-    bench: Bench,
-) -> None:
+async def test_above_the_cap_what_is_below_the_minimum_is_waived_and_no_debit_is_below_it(bench: Bench) -> None:
     ride = await bench.unplanned(await bench.party(cap_minor=480), 500)
     none = await bench.unplanned(await bench.party(cap_minor=40), 500)
     await elsewhere(bench).plan_round()
-    assert await bench.states(ride) == [("new", 480, 0), ("needs_rider", 20, 0)]
+    assert await bench.states(ride) == [("new", 480, 0), ("waived", 20, 0)]
     assert await bench.states(none) == [("needs_rider", 500, 0)]
     await bench.settle_down(3)
-    assert await bench.states(ride) == [("settled", 480, 480), ("needs_rider", 20, 0)]
+    assert await bench.states(ride) == [("settled", 480, 480), ("waived", 20, 0)]
     await assert_books_agree(bench)
 
 
