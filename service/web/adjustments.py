@@ -25,6 +25,7 @@ from service.web.shapes import RefundAnswer, SessionView
 from service.web.views import money_of, refund_answer, ride_of, session_view
 
 Amount = Annotated[int, Meta(ge=1, le=AMOUNT_MAX, description="Minor units of `currency`, above 0.")]
+Returned = Annotated[int, Meta(ge=1, le=AMOUNT_MAX, description="Minor units of the debit's currency, above 0.")]
 Code = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_]{0,31}$", description="Stands on the receipt, such as `damage`.")]
 TaxRate = Annotated[str, Meta(pattern=r"^(0(\.\d{1,8})?|1(\.0{1,8})?)$", description='A share of 1: "0.13" is 13 %.')]
 
@@ -49,7 +50,7 @@ class ChargeRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
 class RefundRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """How much less the ride costs, at most what is left of what was paid on this debit, and why."""
 
-    amount_minor: Amount
+    amount_minor: Returned
     reason: Text
     code: Code = "refund"
     by: Name | None = None
