@@ -45,7 +45,6 @@ from service.billing.debits.state import (
     left_to_hold,
     refused_a_hold,
     refused_for_us,
-    waits_for_hold,
 )
 from service.billing.outcomes import Succeeded
 
