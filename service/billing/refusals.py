@@ -7,6 +7,7 @@ import re
 WORDS = {
     r"^[^\x00-\x20\x7f]+$": "visible characters without spaces",
     r"^[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f]+$": "text without control characters",
+    r"^[^\x00-\x20\x7f]([^\x00-\x1f\x7f]*[^\x00-\x20\x7f])?$": "text on one line, without spaces around it",
     r"^[^/=&\x00-\x1f\x7f]+$": "text on one line, without /, = and &",
     r"^[!-~]+$": "visible ASCII characters without spaces",
     r"^[0-9A-Za-z_.-]+$": "letters, digits, dots, _ and -",

@@ -47,7 +47,7 @@ def test_every_pattern_that_a_value_is_held_against_is_told_in_words() -> None:
         if "lab" not in file.parts:
             found = re.findall(r'[( ]pattern=(r?)"([^"]*)"', file.read_text(encoding="utf-8"))
             patterns |= {text if raw else text.encode().decode("unicode_escape") for raw, text in found}
-    assert patterns <= WORDS.keys()
+    assert patterns == WORDS.keys()
     for pattern in patterns:
         message = f"Expected `str` matching regex {pattern!r} - at `$.x`"
         assert pattern_in_words(message) == f"Expected {WORDS[pattern]} - at `$.x`"
