@@ -393,5 +393,6 @@ def test_a_calendar_that_is_used_up_needs_the_rider() -> None:
 
 
 def test_what_waits_for_the_rider_says_so_again_when_it_goes_on() -> None:
-    made, _ = live(debit(State.NEEDS_RIDER), [(seconds(0), Suspended("lock failed")), (seconds(1), Resumed())])
-    assert made.reason == "to be paid by the rider"
+    waits = replace(debit(State.NEEDS_RIDER), reason="CARD_DECLINED")
+    made, _ = live(waits, [(seconds(0), Suspended("lock failed")), (seconds(1), Resumed())])
+    assert made.reason == "CARD_DECLINED"

@@ -48,8 +48,6 @@ from service.billing.debits.state import (
 )
 from service.billing.outcomes import Succeeded
 
-TO_PAY = "to be paid by the rider"
-"""Why a debit waits that was suspended meanwhile."""
 FORGONE = (State.WAIVED, State.WRITTEN_OFF, State.CANCELLED, State.SETTLED, State.SETTLED_TWICE)
 """States in which something may have been given up that was not paid outside either: a rest that was too little for a
 debit; money that came after an operator had cancelled goes back, and what was written off stays so."""
@@ -166,22 +164,19 @@ def suspended(debit: Debit, event: Suspended, now: datetime, _terms: Terms) -> S
     for its rider, if it does, stays what it was: that is so again once it goes on."""
     if debit.state not in (State.NEW, State.RETRY_WAIT, State.NEEDS_RIDER) or debit.lowering_to is not None:
         raise ImpossibleEventError(debit, event)
-    waits = debit.state is State.NEEDS_RIDER or left_to_hold(debit)
-    reason = debit.reason if waits else event.reason
+    reason = debit.reason if debit.state is State.NEEDS_RIDER else event.reason
     return replace(debit, suspended=True, reason=reason, due_at=None if debit.doubted_minor is None else now), ()
 
 
 def resumed(debit: Debit, _event: Resumed, now: datetime, terms: Terms) -> Step:
-    """The clock begins anew: what stood still does not become overdue for it. Why it stood still is history; what waits
-    for the rider says that it does."""
+    """The clock begins anew: what stood still does not become overdue for it. Why it stood still is history."""
     if not debit.suspended:
         return debit, ()
     pay_by = (
         debit.pay_by if debit.overdue else max(debit.pay_by or now, dunning.pay_by(now, terms.zone, terms.calendar))
     )
     waits = debit.state is State.NEEDS_RIDER or refused_a_hold(debit) or debit.reason == TO_OPEN
-    stands = TO_PAY if debit.state is State.NEEDS_RIDER else None
-    going_on = replace(debit, suspended=False, pay_by=pay_by, reason=debit.reason if waits else stands)
+    going_on = replace(debit, suspended=False, pay_by=pay_by, reason=debit.reason if waits else None)
     return replace(going_on, due_at=goes_on_at(going_on, now, terms)), ()
 
 
