@@ -220,9 +220,7 @@ def test_no_test_waits_for_the_clock_on_the_wall() -> None:
 
 def test_the_rules_read_no_clock_and_no_chance() -> None:
     rules = [(name, module) for name, module in modules().items() if name.startswith("service/billing/")]
-    found = [
-        f"{name}:{line}: {called}" for name, rule in rules for line, called in rule.calls if CLOCKS.search(called)
-    ]
+    found = [f"{name}:{line}: {called}" for name, rule in rules for line, called in rule.calls if CLOCKS.search(called)]
     found += [
         f"{name}:{line}: {imported}" for name, rule in rules for line, imported in rule.imports if IO.match(imported)
     ]
