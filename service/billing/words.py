@@ -138,7 +138,7 @@ Named = Annotated[
 """A name that riders read: 1 to 40 characters, no space at either end."""
 
 
-class Label(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, forbid_unknown_fields=True):
+class Label(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """What an adjustment is called in each language, in place of its code; a rider of the other reads the code's."""
 
     zh: Named | None = None

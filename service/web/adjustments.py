@@ -30,6 +30,14 @@ Code = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_]{0,31}$", description="Stand
 TaxRate = Annotated[str, Meta(pattern=r"^(0(\.\d{1,8})?|1(\.0{1,8})?)$", description='A share of 1: "0.13" is 13 %.')]
 
 
+class LabelRequest(Label, frozen=True, forbid_unknown_fields=True):
+    """What the charge is called in each language; a rider of the other reads its code."""
+
+    def said(self) -> Label:
+        """As it is kept: a later release may know more languages."""
+        return Label(self.zh, self.en)
+
+
 class ChargeRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """An `extra` charge (damage, a fine, a toll) or `goodwill` (so much less), with a code for the receipt and a reason
     for the trail. `label`: what riders read in place of the code, where that is one of your own. `tax_rate` is the tax
@@ -44,7 +52,7 @@ class ChargeRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     by: Name | None = None
     tax_rate: TaxRate | None = None
     regardless: bool = False
-    label: Label | None = None
+    label: LabelRequest | None = None
 
 
 class RefundRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -80,7 +88,7 @@ async def charge_session(
             by=asked.by or access.operator_id,
             tax_rate=None if asked.tax_rate is None else Decimal(asked.tax_rate),
             regardless=asked.regardless,
-            label=asked.label,
+            label=None if asked.label is None else asked.label.said(),
         )
         await _adjust(request, session_id, adjustment)
         return 200, session_view(await doors.ride(access, session_id), await doors.operator(access.operator_no))

@@ -11,12 +11,12 @@ from pathlib import Path
 from service.lab.servers import Servers
 
 HERE = Path(__file__).parent
-KILLS, SEED, RIDES_PER_S, READERS = 8, 118980, 1, 1
-"""This plan kills an intake, collectors, publish, serve, the provider, PostgreSQL and a backend while an operator is at
-work; it fills the disk, strands connections, loses Stripe's replies, puts the clock on. Kafka, whose start costs as
-much as ten roles', is the other tests': it is killed in each longer run, and stopped in e2e/test_outages.py. That serve
-is killed while PostgreSQL is away is for those, too: a hold that was asked for then is told for a minute that it is
-under way."""
+KILLS, SEED, RIDES_PER_S, READERS = 8, 57457, 1, 1
+"""This plan kills an intake, collectors, keep, the provider, PostgreSQL, a backend, and serve while an operator is at
+work; it fills the disk, throttles everybody's PostgreSQL and cuts a collector off. Half-open connections wait half a
+minute by rule, and Kafka's start costs as much as ten roles': those are the longer runs', and e2e/test_outages.py's.
+That serve is killed while PostgreSQL is away is for those, too: a hold that was asked for then is told for a minute
+that it is under way."""
 NOTHING = "0 lost, 0 charged twice, 0 reads back in time, 0 problems, audit 0 problems"
 
 

@@ -105,5 +105,5 @@ _LIFE = attrgetter(*(name for name in Debit.__struct_fields__ if name not in {*D
 _REFUND = attrgetter(
     *("ride_no", "ordinal", "refund_ordinal", "slot", "operator_no", "agreement_no", "account_no", "currency"),
     *("amount_minor", "provider_key", "provider_ref", "debit_key", "debit_ref", "reason", "created_at"),
-    "tariff_no",
+    *("tariff_no", "because", "told"),
 )
