@@ -17,6 +17,8 @@ from service.adapters.postgres.batches import FACTS_DECODER
 from service.billing.events import Position
 
 DAY = 1440
+HURRY = tariff({"lost_end": {"after_hours": 1, "charge": "review"}}, name="hurry")
+"""The sweep passes rides by the shortest of all tariffs, so that one of a day is watched before its day is over."""
 
 
 @pytest.fixture
@@ -24,6 +26,7 @@ async def world(database_url: str) -> AsyncIterator[RideWorld]:
     database = await Database.open(database_url, name="test")
     found = RideWorld(database)
     await found.open()
+    await found.publish(HURRY)
     yield found
     await database.close()
 
@@ -58,7 +61,6 @@ async def test_no_ride_is_lost_while_its_partition_is_unread(world: RideWorld) -
 
 
 async def test_the_sweep_passes_each_ride_once_and_leaves_what_is_decided(world: RideWorld) -> None:
-    await world.publish(tariff({"lost_end": {"after_hours": 1, "charge": "review"}}, name="hurry"))
     await world.take(event("started", 0, session="open"), event("started", 0, session="short", tariff_id="hurry"))
     await world.take(event("started", 0, session="done"), event("ended", 5, session="done"))
     await world.rounds(90)
