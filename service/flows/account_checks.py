@@ -116,7 +116,7 @@ async def listen(providers: Providers, owned: OwnedAccount, *, replace: bool) ->
         return Unknown(f"no answer within {CHECK_SECONDS:g} s")
 
 
-def silent(wrong: Outcome) -> bool:
+def silent(wrong: object) -> bool:
     """Whether nobody answered as a provider does, which says nothing about the credentials."""
     return isinstance(wrong, Postponed | Unknown) and not isinstance(wrong, Barred)
 

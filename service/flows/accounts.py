@@ -9,16 +9,14 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-import msgspec
-
 from service.adapters.postgres import Database
 from service.adapters.postgres.agreements import AccountRow, AgreementStore, OwnedAccount
+from service.adapters.postgres.holds import hold_policy
 from service.adapters.postgres.operators import OperatorStore
 from service.adapters.providers import PROVIDER_NAMES, declared_capabilities, open_provider
 from service.adapters.providers.port import MerchantAccount
 from service.adapters.providers.secrets import AccountSettingsError
 from service.billing.agreements.asking import ConflictingAskError, InvalidAskError, UnknownAskError
-from service.billing.agreements.holds import HoldPolicy
 from service.billing.debits.holding import goes_through_holds
 from service.billing.outcomes import Outcome
 
@@ -46,7 +44,7 @@ async def hold_cap_minor(database: Database, operator_id: str) -> int | None:
         return None
     async with database.reading(OperatorStore) as store:
         switches = await store.switches(operator_id)
-    return None if switches is None else msgspec.json.decode(switches.hold_policy, type=HoldPolicy).cap_minor
+    return None if switches is None else hold_policy(switches.hold_policy).cap_minor
 
 
 async def add_account(

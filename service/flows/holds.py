@@ -20,6 +20,7 @@ from service.adapters.postgres import Database
 from service.adapters.postgres.batches import OutRecord, writer_name
 from service.adapters.postgres.holds import HoldRow, HoldStore, Setting
 from service.adapters.providers import Providers
+from service.adapters.providers.port import Provider
 from service.billing.agreements import refusal
 from service.billing.agreements.asking import ConflictingAskError, UnknownAskError
 from service.billing.agreements.holds import (
@@ -118,7 +119,7 @@ class Holds:
         provider = self._providers.of(merchant_account(row.account))
         within = row.policy.answer_within
         ask_it = partial(open_first, provider, row, within) if first else partial(call, provider, row, "ask", within)
-        answer = await self._let_in(row, ask_it)
+        answer = await self._let_in(provider, row, ask_it)
         told = reply(await self._keep(row, answer, awaited=not first))
         return replace(told, reason=NOT_ACCEPTED) if isinstance(answer, Barred) and told.status == "pending" else told
 
@@ -238,11 +239,11 @@ class Holds:
 
     async def _step(self, row: HoldRow, step: Step) -> HoldRow:
         provider = self._providers.of(merchant_account(row.account))
-        return await self._keep(row, await self._let_in(row, partial(call, provider, row, step, CALL_WITHIN)))
+        return await self._keep(row, await self._let_in(provider, row, partial(call, provider, row, step, CALL_WITHIN)))
 
-    async def _let_in(self, row: HoldRow, call: Callable[[], Awaitable[HoldAnswer]]) -> HoldAnswer:
+    async def _let_in(self, provider: Provider, row: HoldRow, call: Callable[[], Awaitable[HoldAnswer]]) -> HoldAnswer:
         """The provider's answer; where he has no holds nobody is called, and the account's standing is no matter."""
-        if not self._providers.of(merchant_account(row.account)).capabilities.hold_needed:
+        if not provider.capabilities.hold_needed:
             return await call()
         return await let_in(self._accounts, row.account.account_no, call)
 

@@ -331,8 +331,8 @@ async def run_collect(process: Process) -> None:
                 ("agreements", agreements.refresh_round, 1.0),
                 ("disputes", disputes.ask_round, 1.0),
             ):
-                let_in = partial(while_usable, watch, number, one_round)
-                tasks.create_task(process.rounds(what, let_in, idle, IDLE_MAX))
+                guarded = partial(while_usable, watch, number, one_round)
+                tasks.create_task(process.rounds(what, guarded, idle, IDLE_MAX))
 
         await process.until_there("PostgreSQL", look)
         tasks.create_task(process.rounds("clock and accounts", look, 1.0))

@@ -85,12 +85,12 @@ class OwingRow(msgspec.Struct, frozen=True):
 
 
 class ContentRow(NamedTuple):
-    """The charge that stands of a ride (JSON), the number of its tariff, the events of its last decision (JSON); when
-    the database was restored."""
+    """The charge that stands of a ride (JSON), the number of its tariff, the events of its last decision (JSON; None
+    where nobody asked for them); when the database was restored."""
 
     charge: str | None
     tariff_no: int | None
-    latest: str
+    latest: str | None
     restored_at: datetime | None
 
 
@@ -226,10 +226,10 @@ class CollectionStore(BatchStore, StopStore):
         rows = await self.all("refunds_by_provider_key", provider_key, account_no)
         return [(row["ride_no"], row["ordinal"], row["refund_ordinal"]) for row in rows]
 
-    async def ride_contents(self, ride_nos: Iterable[int]) -> dict[int, ContentRow]:
-        """Ride number → what its debits are for."""
+    async def ride_contents(self, ride_nos: Iterable[int], debited: Iterable[int]) -> dict[int, ContentRow]:
+        """Ride number → what its debits are for; the last decision is read of those that were `debited` before."""
         rides = sorted(set(ride_nos))
-        rows = await self.all("ride_contents", rides, rides[0], rides[-1]) if rides else ()
+        rows = await self.all("ride_contents", rides, rides[0], rides[-1], sorted(debited)) if rides else ()
         return {row["ride_no"]: ContentRow(*itemgetter(*ContentRow._fields)(row)) for row in rows}
 
     async def want_hold(

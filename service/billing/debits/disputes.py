@@ -32,8 +32,8 @@ from service.billing.debits.state import (
     DisputeResult,
     State,
     Terms,
-    left_to_hold,
-    refused_for_us,
+    kept_from_hold,
+    to_be_tried,
     waits_for_hold,
 )
 
@@ -93,9 +93,7 @@ def dispute_closed(debit: Debit, event: DisputeClosed, now: datetime, terms: Ter
     ended, fees = _fee(ended, event.fee_minor, told)
     ref, at = (known.ref, known.at) if told is None else (told.ref or known.ref, told.at or known.at)
     closed = _with(debit, replace(ended, state=event.result, ref=ref, at=at))
-    stopped = closed.state in (State.NEW, State.RETRY_WAIT) or waits_for_hold(closed)
-    stopped = stopped or left_to_hold(closed) or refused_for_us(closed)
-    if stopped and closed.due_at is None and not closed.suspended and not disputed(closed):
+    if to_be_tried(closed) and closed.due_at is None and not closed.suspended and not disputed(closed):
         closed = replace(closed, due_at=goes_on_at(closed, now, terms))
     effects: list[Effect] = [Publish("dispute.closed"), *money, *fees]
     if closed.state in FINAL:
@@ -105,7 +103,7 @@ def dispute_closed(debit: Debit, event: DisputeClosed, now: datetime, terms: Ter
 
 def goes_on_at(debit: Debit, now: datetime, terms: Terms) -> datetime | None:
     """When a debit that stood still is next looked at."""
-    if debit.state is State.NEW or waits_for_hold(debit) or left_to_hold(debit) or refused_for_us(debit):
+    if debit.state is State.NEW or waits_for_hold(debit) or kept_from_hold(debit):
         return now
     if debit.state is State.RETRY_WAIT:
         return dunning.in_hours(now, terms.zone, terms.calendar)

@@ -20,8 +20,7 @@ from service.billing.debits.state import (
     HoldSeen,
     State,
     Terms,
-    left_to_hold,
-    refused_for_us,
+    kept_from_hold,
     waits_for_hold,
 )
 
@@ -79,8 +78,7 @@ def opened_after_all(debit: Debit, now: datetime, terms: Terms) -> bool:
     rider is paying otherwise."""
     paying = debit.payable_until is not None and now < debit.payable_until
     opened = terms.hold is not None and terms.hold.state == "open"
-    kept = left_to_hold(debit) or refused_for_us(debit)
-    return kept and opened and not (paying or debit.suspended or disputed(debit))
+    return kept_from_hold(debit) and opened and not (paying or debit.suspended or disputed(debit))
 
 
 def _asked(debit: Debit, waits: Debit, terms: Terms) -> Step:

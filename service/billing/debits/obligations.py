@@ -10,7 +10,7 @@ import msgspec
 from service.billing.capabilities import Capabilities
 from service.billing.debits.events import OwedChanged, RefundAsked
 from service.billing.debits.money import TOO_LITTLE, worth_a_debit
-from service.billing.debits.state import FINAL, UNSURE, Debit, State, left_to_hold, refused_for_us, waits_for_hold
+from service.billing.debits.state import FINAL, UNSURE, Debit, State, refused_for_us, to_be_tried
 from service.billing.debits.wishes import refundable_minor
 
 
@@ -132,9 +132,7 @@ def _asked_for(debit: Debit) -> bool:
 
 def _untried(debit: Debit) -> bool:
     """Whether more can still be in the same debit: it was never sent, nor given to the rider, and will be sent."""
-    waits = debit.state in (State.NEW, State.RETRY_WAIT) or waits_for_hold(debit)
-    waits = waits or left_to_hold(debit) or refused_for_us(debit)
-    return waits and not debit.attempts and debit.submitted_at is None
+    return to_be_tried(debit) and not debit.attempts and debit.submitted_at is None
 
 
 def of_cap_minor(debit: Debit) -> int:

@@ -247,6 +247,16 @@ def left_to_hold(debit: Debit) -> bool:
     return debit.state is State.NEEDS_RIDER and refused_a_hold(debit)
 
 
+def kept_from_hold(debit: Debit) -> bool:
+    """Whether only a hold would have the debit tried: another one, or the refused one that opens after all."""
+    return left_to_hold(debit) or refused_for_us(debit)
+
+
+def to_be_tried(debit: Debit) -> bool:
+    """Whether the debit goes to its provider by itself one day: in its turn, or once it has its hold."""
+    return debit.state in (State.NEW, State.RETRY_WAIT) or waits_for_hold(debit) or kept_from_hold(debit)
+
+
 def debit_id(ride_no: int, ordinal: int) -> str:
     """How a debit is called outside."""
     return f"{ride_no}-{ordinal}"

@@ -42,7 +42,7 @@ from service.billing.debits.state import (
     Debit,
     State,
     Terms,
-    left_to_hold,
+    kept_from_hold,
     refused_a_hold,
     refused_for_us,
 )
@@ -58,7 +58,7 @@ def retry_asked(debit: Debit, event: RetryAsked, now: datetime, _terms: Terms) -
     kept from being tried asks for another one."""
     if debit.suspended or disputed(debit) or debit.lowering_to is not None:
         raise ImpossibleEventError(debit, event)
-    if left_to_hold(debit) or refused_for_us(debit):
+    if kept_from_hold(debit):
         return taken_up(debit, now), ()
     if debit.state not in (State.NEW, State.RETRY_WAIT, State.UNKNOWN, State.PENDING):
         raise ImpossibleEventError(debit, event)

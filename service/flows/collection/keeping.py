@@ -90,10 +90,10 @@ async def net_rides(
     sessions = {row.ride_no: decode_events(row.events.encode())[0].session_id for row in owing}
     keys = {row.ride_no: session_key(row.operator_id, sessions[row.ride_no]) for row in owing}
     caps = await store.hold_caps(sorted(keys.values()))
-    contents = await store.ride_contents(rides)
     debits: dict[int, list[Debit]] = {}
     for row in rows.values():
         debits.setdefault(row.debit.ride_no, []).append(row.debit)
+    contents = await store.ride_contents(rides, debits)
     unable: list[Tripped] = []
     for ride in owing:
         no = ride.ride_no
@@ -106,7 +106,7 @@ async def net_rides(
         said = contents[no]
         charge = None if said.charge is None else read_charge(said.charge)
         forgotten = said.restored_at is not None and charge is not None and charge.usage.ended_at <= said.restored_at
-        because = _because(said.latest) if known.debits else None
+        because = None if said.latest is None else _because(said.latest)
         content = Content(charge, said.tariff_no, _title(ride), spoken(ride.language), because)
         book.net_ride(replace(known, content=content, verify=forgotten))
     await set_aside(store, "owing", unable, book.now)

@@ -24,8 +24,8 @@ from service.billing.agreements.signing import Agreement
 from service.billing.agreements.standing import AgreementAnswer, AgreementStatus
 from service.billing.facts import encode_fact
 from service.billing.keys import session_key_bytes, slot_of
-from service.billing.outcomes import Barred, Postponed, Unknown
-from service.flows.account_checks import in_words
+from service.billing.outcomes import Postponed, Unknown
+from service.flows.account_checks import in_words, silent
 from service.flows.agreement_replies import NewAgreement, check, fact_of, intended
 from service.flows.clock import Clock
 from service.flows.imports import Desk, ImportFileError, Seen, in_chunks
@@ -185,7 +185,7 @@ class AgreementImport:
                     answer = await self._provider.get_agreement(ref)
             except TimeoutError:
                 answer = Unknown("timeout")
-            if isinstance(answer, Barred) or not isinstance(answer, Unknown | Postponed):
+            if not silent(answer):
                 break
             pause = min(answer.retry_after, WAIT_MAX) if isinstance(answer, Postponed) else wait
             await asyncio.sleep(pause.total_seconds() if wait else 0)

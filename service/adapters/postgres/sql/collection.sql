@@ -174,10 +174,12 @@ FROM unnest($1::uuid[], $2::text[]) AS done (session_key, reason)
 WHERE h.session_key = done.session_key AND h.state = 'open';
 
 -- name: ride_contents
--- The charge that stands of each of these rides, with its tariff: what their debits are for. And what was decided last.
+-- The charge that stands of each of these rides, with its tariff: what their debits are for. And of the rides $4
+-- what was decided last.
 SELECT r.ride_no, (array_agg(r.charge ORDER BY r.revision DESC) FILTER (WHERE r.charge IS NOT NULL))[1] AS charge,
   (array_agg(r.tariff_no ORDER BY r.revision DESC) FILTER (WHERE r.tariff_no IS NOT NULL))[1] AS tariff_no,
-  (array_agg(r.events ORDER BY r.revision DESC))[1] AS latest, (SELECT restored_at FROM installation) AS restored_at
+  (array_agg(r.events ORDER BY r.revision DESC) FILTER (WHERE r.ride_no = ANY($4::bigint[])))[1] AS latest,
+  (SELECT restored_at FROM installation) AS restored_at
 FROM ride_revision r WHERE r.ride_no = ANY($1::bigint[]) AND r.ride_no BETWEEN $2 AND $3 GROUP BY r.ride_no;
 
 -- name: want_hold
