@@ -20,7 +20,7 @@ from service.billing.debits.events import (
     RetryAsked,
     Suspended,
 )
-from service.billing.debits.state import DisputeKind, DisputeResult, State, debit_id
+from service.billing.debits.state import DisputeKind, DisputeResult, State, by_support, debit_id
 from service.flows.collection import Collection
 
 Decision = Literal["settled", "submit_again", "cancel"]
@@ -130,7 +130,7 @@ def decide(decision: Decision, reason: str, provider_reference: str | None = Non
 
     return Wish(
         OperatorDecided(decision, reason, provider_reference),
-        lambda row: row.state != State.MANUAL and row.attempts > 0 and row.reason == reason,
+        lambda row: row.state != State.MANUAL and row.attempts > 0 and row.reason == by_support(reason),
         "can't be decided by hand: only one that is manual can; as long as a provider can be asked, he is",
         check,
     )

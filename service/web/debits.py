@@ -16,7 +16,7 @@ from service.web.doors import doors_of
 from service.web.problems import not_found
 from service.web.sessions import Filter
 from service.web.shapes import DebitStory, DebitView
-from service.web.views import debit_for_rider, debit_story, debit_view, rider_of
+from service.web.views import debit_for_rider, debit_story, debit_view, listed_for_rider, rider_of
 
 ORDINAL_MAX = 2**15 - 1
 DEBIT_ID = re.compile(r"(\d{1,19})-(\d{1,5})", re.ASCII)
@@ -47,7 +47,9 @@ async def list_debits(
             agreements = await store.agreement_numbers(access.operator_no, agreement_id, rider_ref)
             page = await store.newest_debits_of(agreements, *asked) if agreements else DebitPage([], None)
     following = None if page.through is None else write_cursor("d", *page.through)
-    return answer(request, Page([debit_view(row) for row in page.debits], following))
+    told = [debit_view(row) for row in page.debits]
+    mine = told if access.rider_ref is None else [listed_for_rider(view) for view in told]
+    return answer(request, Page(mine, following))
 
 
 @get("/v1/debits/{debit_id:str}", opt=needs("status:read", riders=True), tags=["debits"])

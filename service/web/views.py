@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
-from typing import Any
+from typing import Any, TypeVar
 
 from msgspec.structs import replace
 
 from service.adapters.postgres.reading import DebitRow, RideRows
 from service.billing.catalog import AgreementRef, Operator
-from service.billing.debits.state import debit_id, refund_id
+from service.billing.debits.state import debit_id, for_all, refund_id
 from service.billing.events import RideEvent, decode_events
 from service.billing.rating import Charge, Line
 from service.billing.rides import Ride, read_charge, restore
@@ -34,6 +34,8 @@ from service.web.shapes import (
     TransitionView,
     UsageView,
 )
+
+Told = TypeVar("Told", bound=DebitView)
 
 
 def ride_of(rows: RideRows, operator: Operator) -> Ride:
@@ -139,7 +141,18 @@ def for_rider(view: SessionView) -> SessionView:
 
 def debit_for_rider(view: DebitStory) -> DebitStory:
     """The same without support's own words."""
-    return replace(view, refunds=[replace(one, because=None) for one in view.refunds])
+    refunds = [replace(one, because=None, code=_for_rider(one.code)) for one in view.refunds]
+    transitions = [replace(one, why=for_all(one.why)) for one in view.transitions]
+    return replace(listed_for_rider(view), refunds=refunds, transitions=transitions)
+
+
+def listed_for_rider(view: Told) -> Told:
+    """A debit of a list without support's own words."""
+    return replace(view, reason=_for_rider(view.reason))
+
+
+def _for_rider(reason: str | None) -> str | None:
+    return None if reason is None else for_all(reason)
 
 
 def charge_view(charge: Charge) -> ChargeView:

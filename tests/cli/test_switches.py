@@ -275,7 +275,7 @@ async def test_a_debit_is_shown_decided_and_disputed(farebox: Farebox, database:
     done = await farebox(
         "debit", "decide", DEBIT, "settled", "--reason", "in his books", "--provider-reference", "P-77"
     )
-    assert done[:2] == (0, f"{DEBIT}  session s-1  settled  2.50 of 2.50 CNY paid  (in his books)\n")
+    assert done[:2] == (0, f"{DEBIT}  session s-1  settled  2.50 of 2.50 CNY paid  (support: in his books)\n")
     opened = await farebox("dispute", "open", DEBIT, "complaint")
     assert opened[1].startswith(f"{DEBIT}  session s-1  settled  complaint  2.50 of 2.50 CNY paid")
     closed = await farebox("dispute", "close", DEBIT, "resolved")

@@ -165,7 +165,7 @@ async def test_a_refund_of_another_amount_is_decided_by_hand_and_what_is_missing
     for first in (True, False):
         assert await bench.collection.decide_refund((ride.ride_no, 1, 1), decision) is first
     rest = [("new", 100 - told, None)] if told < 100 else []
-    assert await refunds(bench, ride) == [("succeeded", told, "in his books"), *rest]
+    assert await refunds(bench, ride) == [("succeeded", told, "support: in his books"), *rest]
     await bench.settle_down(2)
     [debit] = await bench.debits(ride)
     assert (debit["refunded_minor"], debit["refunding_minor"]) == (100, 0)
@@ -184,6 +184,8 @@ async def test_a_refund_of_which_nothing_was_given_back_is_sent_again_or_begun_a
     assert [state for state, _, _ in await refunds(bench, ride)] == ["succeeded"] if again else ["failed", "succeeded"]
     assert (await bench.debits(ride))[0]["refunded_minor"] == 100
     assert (key in bench.provider.given_back, len(bench.provider.given_back)) == (again, 1)
+    told = await bench.connection.fetch("SELECT facts FROM batch_facts ORDER BY writer_no, seq")
+    assert not any(b"nothing there" in record["facts"] for record in told), "support's words are not published"
 
 
 @pytest.mark.parametrize("amount_minor", [0, 101])

@@ -43,7 +43,8 @@ async def test_a_debit_that_waits_is_suspended_and_goes_on_when_it_is_resumed(it
     assert waiting["state"] == "retry_wait"
     stopped = await post(it, waiting, "suspend", {"reason": "the lock failed"})
     assert (stopped.status, stopped.body["suspended"], stopped.body["due_at"]) == (200, True, None)
-    assert stopped.body["reason"] == "the lock failed"
+    assert stopped.body["reason"] == "support: the lock failed"
+    assert stopped.body["transitions"][-1]["why"] == "suspended: support: the lock failed"
     again = await post(it, waiting, "suspend", {"reason": "the lock failed"})
     assert (again.status, again.body) == (200, stopped.body)
     going_on = await post(it, waiting, "resume")
@@ -63,6 +64,27 @@ async def test_a_debit_paid_in_cash_is_settled_elsewhere_once(it: WebWorld) -> N
     assert (another.status, lives(another.body)) == (200, lives(first.body))
     other = await post(it, open_one, "settle-elsewhere", {"reason": "no"}, key="k-cash")
     assert (other.status, other.body["type"]) == (422, "urn:farebox:problem:key-reused")
+
+
+async def test_what_support_says_of_a_debit_is_for_those_who_work_here(it: WebWorld) -> None:
+    """A rider's own token and the topic are told that support did it, and not its words."""
+    debits = [await debit(it, f"said-{what}", "decline", code="BALANCE_NOT_ENOUGH") for what in ("a", "b", "c")]
+    await post(it, debits[0], "suspend", {"reason": "Mr Li objects"})
+    await post(it, debits[1], "settle-elsewhere", {"reason": "Mr Li paid"})
+    await it.sql("UPDATE debit SET state = 'manual', due_at = NULL WHERE session_id = 'said-c'")
+    await post(it, debits[2], "decide", {"decision": "cancel", "reason": "Mr Li moved"})
+    listed = {one["debit_id"]: one for one in (await it.get("/v1/debits?agreement_id=agr-1", by="anna"))["items"]}
+    for one, last in zip(debits, ("suspended", "paid elsewhere", "operator decided"), strict=True):
+        path = f"/v1/debits/{one['debit_id']}"
+        shown = await it.get(path, by="anna")
+        (of_ride,) = (await it.get(f"/v1/sessions/{one['session_id']}", by="anna"))["debits"]
+        assert "Mr Li" in str(await it.get(path))
+        assert "Mr Li" not in str([shown, of_ride, listed[one["debit_id"]]])
+        assert (
+            (shown["reason"], of_ride["reason"]) == ("support", "support") == (listed[one["debit_id"]]["reason"],) * 2
+        )
+        assert shown["transitions"][-1]["why"] == f"{last}: support"
+    assert not [record for record in await it.sent("billing") if b"Mr Li" in (record.value or b"")]
 
 
 @pytest.mark.parametrize(

@@ -26,11 +26,14 @@ from service.billing.debits.events import (
     LeaseOver,
     NetAgain,
     OpenHold,
+    OperatorDecided,
+    PaidElsewhere,
     Post,
     Publish,
     RefundAsked,
     RefundEnded,
     StartRefund,
+    Suspended,
 )
 from service.billing.debits.facts import Naming, debit_fact, refund_fact
 from service.billing.debits.obligations import OpenDebit, net
@@ -43,7 +46,7 @@ from service.billing.debits.refunds import (
     refund_after,
     refund_call,
 )
-from service.billing.debits.state import Debit, State, Terms
+from service.billing.debits.state import Debit, State, Terms, by_support
 from service.billing.facts import EncodedFact
 from service.billing.keys import provider_key
 from service.billing.ledger import Fact, Transfer
@@ -333,6 +336,8 @@ _told_by = attrgetter(*(name for name in Debit.__struct_fields__ if name not in 
 def _why(event: DebitEvent) -> str:
     """The event in words, with the provider's answer or a person's reason."""
     name = _words(type(event).__name__)
+    if isinstance(event, OperatorDecided | PaidElsewhere | Suspended):
+        return f"{name}: {by_support(event.reason)}"
     outcome = getattr(event, "outcome", None)
     if outcome is not None:
         code = getattr(outcome, "code", None) or getattr(outcome, "reason", None) or ""

@@ -9,7 +9,7 @@ import msgspec
 
 from service.billing.debits.events import Publish
 from service.billing.debits.refunds import Refund, RefundState
-from service.billing.debits.state import Debit, State, debit_id, dispute_id, refund_id
+from service.billing.debits.state import Debit, State, debit_id, dispute_id, for_all, refund_id
 from service.billing.facts import EncodedFact, encode_fact
 from service.billing.facts.data import (
     DebitDeclined,
@@ -61,7 +61,7 @@ def refund_fact(refund: Refund, session_id: str, naming: Naming, now: datetime) 
     if refund.state is RefundState.SUCCEEDED:
         fact = RefundSettled(**common, reason=refund.reason, provider_reference=refund.provider_ref)
     else:
-        fact = RefundFailed(**common, reason=refund.code or refund.reason)
+        fact = RefundFailed(**common, reason=for_all(refund.code or refund.reason))
     return encode_fact(fact, ordinal=f"{refund.ordinal}/{refund.refund_ordinal}", at=now)
 
 
@@ -103,9 +103,9 @@ def _debit_fact(debit: Debit, publish: Publish, naming: Naming) -> Fact:
             paid = debit.amount_minor if elsewhere else debit.paid_minor
             return DebitSettled(**common, paid_minor=paid, settled_at=debit.settled_at, elsewhere=elsewhere)
         case "debit.declined":
-            return DebitDeclined(**common, reason=debit.reason or "declined", retry_at=debit.due_at)
+            return DebitDeclined(**common, reason=for_all(debit.reason or "declined"), retry_at=debit.due_at)
         case "debit.needs_rider":
-            return DebitNeedsRider(**common, reason=debit.reason or "", action=debit.action)
+            return DebitNeedsRider(**common, reason=for_all(debit.reason or ""), action=debit.action)
         case "debit.overdue":
             assert debit.pay_by is not None
             return DebitOverdue(**common, due_at=debit.pay_by, unpaid_minor=unpaid)

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from service.billing.debits import dunning
 from service.billing.debits.events import Due, LeaseOver, Notified, Queried, RefundDecided, RetryAsked, Submitted
+from service.billing.debits.state import by_support
 from service.billing.outcomes import (
     Accepted,
     AlreadyDone,
@@ -238,13 +239,14 @@ def _decided(refund: Refund, event: RefundDecided, now: datetime) -> Refund:
     told = refund.amount_minor if event.amount_minor is None else event.amount_minor
     if refund.state is not RefundState.MANUAL or not 0 < told <= refund.amount_minor:
         return refund
+    code = by_support(event.reason)
     if event.decision == "cancel":
-        return _failed(refund, event.reason)
+        return _failed(refund, code)
     if event.decision == "submit_again":
-        again = replace(refund, state=RefundState.SUBMITTING, code=event.reason, due_at=now)
+        again = replace(refund, state=RefundState.SUBMITTING, code=code, due_at=now)
         return replace(again, queries=0, not_found_at=None, resent=0)
     ref = event.provider_ref or refund.provider_ref
-    return replace(refund, state=RefundState.SUCCEEDED, amount_minor=told, provider_ref=ref, code=event.reason)
+    return replace(refund, state=RefundState.SUCCEEDED, amount_minor=told, provider_ref=ref, code=code)
 
 
 def _failed(refund: Refund, code: str) -> Refund:

@@ -64,6 +64,8 @@ TO_OPEN = "waits for a hold"
 """Why a debit is not tried while a hold is being asked for."""
 HOLD_REFUSED = "the hold was refused"
 """How the reason begins of a debit that could not be tried, since the hold that it asked for was refused."""
+SUPPORT = "support"
+"""Who gave a reason; what follows it are his own words, which are for those who work here."""
 
 
 UNWRITTEN = UUID(int=0)
@@ -221,6 +223,16 @@ class Terms(msgspec.Struct, frozen=True):
     hold: HoldSeen | None = None
     reporting: bool = True
     debiting: bool = True
+
+
+def by_support(words: str) -> str:
+    """The reason of what a person decided by hand: "support: paid at the desk"."""
+    return f"{SUPPORT}: {words}"
+
+
+def for_all(reason: str) -> str:
+    """A reason without support's own words, as riders and programs outside are told it."""
+    return reason.partition(by_support(""))[0] + SUPPORT if by_support("") in reason else reason
 
 
 def waits_for_hold(debit: Debit) -> bool:

@@ -42,6 +42,7 @@ from service.billing.debits.state import (
     Debit,
     State,
     Terms,
+    by_support,
     kept_from_hold,
     refused_a_hold,
     refused_for_us,
@@ -70,12 +71,12 @@ def operator_decided(debit: Debit, event: OperatorDecided, now: datetime, terms:
     if debit.state is not State.MANUAL or (event.decision == "settled" and debit.submitted_at is None):
         raise ImpossibleEventError(debit, event)
     for_hold = refused_for_us(debit)
-    debit = replace(debit, reason=event.reason)
+    debit = replace(debit, reason=by_support(event.reason))
     if event.decision == "settled":
         told = Succeeded(debit.asked_minor, event.provider_ref)
         return take_money(debit, debit.provider_key, told, now, terms)
     if event.decision == "submit_again" and for_hold:  # Through a hold of its own, which is asked for first.
-        return replace(taken_up(debit, now), reason=event.reason), ()
+        return replace(taken_up(debit, now), reason=debit.reason), ()
     if event.decision == "submit_again":
         again = replace(debit, state=State.SUBMITTING, submitted_at=now, queries=1, due_at=now)
         return replace(again, not_found_at=None, resent=0), ()
@@ -99,7 +100,7 @@ def paid_elsewhere(debit: Debit, event: PaidElsewhere, now: datetime, terms: Ter
         excess_minor=0,
         forgone_minor=rest,
         outside_minor=rest,
-        reason=event.reason,
+        reason=by_support(event.reason),
         lowering_to=debit.paid_minor if stop else None,
         given=open_there,
         queries=0,
@@ -164,7 +165,7 @@ def suspended(debit: Debit, event: Suspended, now: datetime, _terms: Terms) -> S
     for its rider, if it does, stays what it was: that is so again once it goes on."""
     if debit.state not in (State.NEW, State.RETRY_WAIT, State.NEEDS_RIDER) or debit.lowering_to is not None:
         raise ImpossibleEventError(debit, event)
-    reason = debit.reason if debit.state is State.NEEDS_RIDER else event.reason
+    reason = debit.reason if debit.state is State.NEEDS_RIDER else by_support(event.reason)
     return replace(debit, suspended=True, reason=reason, due_at=None if debit.doubted_minor is None else now), ()
 
 
