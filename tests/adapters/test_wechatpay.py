@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,6 @@ from wechatpay_double import (
     STARTED,
     Canned,
     Double,
-    double,
     paid,
     provider_at,
     settings_of,
@@ -57,17 +55,7 @@ from service.billing.outcomes import (
     Unknown,
 )
 
-
-@pytest.fixture
-async def wechat() -> AsyncIterator[Double]:
-    async with double() as it:
-        yield it
-
-
-@pytest.fixture
-async def score(wechat: Double, tmp_path: Path) -> AsyncIterator[Provider]:
-    async with provider_at(wechat.url, settings_of(tmp_path)) as it:
-        yield it
+pytest_plugins = ["wechatpay_fixtures"]
 
 
 async def test_a_completed_order_is_accepted_and_no_more(wechat: Double, score: Provider) -> None:

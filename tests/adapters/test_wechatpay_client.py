@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,6 @@ from wechatpay_double import (
     account_of,
     certificate_of,
     certificate_pem,
-    double,
     encrypted,
     private_pem,
     provider_at,
@@ -38,22 +36,12 @@ from service.adapters.providers.secrets import AccountSettingsError
 from service.billing.agreements.standing import HoldStatus
 from service.billing.outcomes import BARRED_FOR, Accepted, Barred, Outcome, Rejected, Throttled, Unknown
 
+pytest_plugins = ["wechatpay_fixtures"]
+
 COMPLETE = f"{ORDER}/complete"
 TAKEN = {"out_order_no": "H0LD", "state": "DOING", "state_description": "MCH_COMPLETE"}
 REFUSAL = {"code": "PARAM_ERROR", "message": "no"}
 FORGED = Unknown("the answer's signature is wrong")
-
-
-@pytest.fixture
-async def wechat() -> AsyncIterator[Double]:
-    async with double() as it:
-        yield it
-
-
-@pytest.fixture
-async def score(wechat: Double, tmp_path: Path) -> AsyncIterator[Provider]:
-    async with provider_at(wechat.url, settings_of(tmp_path)) as it:
-        yield it
 
 
 @pytest.mark.parametrize(

@@ -2,28 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
-from wechatpay_double import DETAIL, Canned, Double, double, paid, provider_at, settings_of
+from wechatpay_double import DETAIL, Canned, Double, paid
 
 from service.adapters.providers.port import DisputeStatus, Listening, Provider
 from service.billing.outcomes import NotFound, Unknown
 
-
-@pytest.fixture
-async def wechat() -> AsyncIterator[Double]:
-    async with double() as it:
-        yield it
-
-
-@pytest.fixture
-async def score(wechat: Double, tmp_path: Path) -> AsyncIterator[Provider]:
-    async with provider_at(wechat.url, settings_of(tmp_path)) as it:
-        yield it
+pytest_plugins = ["wechatpay_fixtures"]
 
 
 async def test_a_complaint_tells_its_payments(wechat: Double, score: Provider) -> None:

@@ -23,7 +23,6 @@ from wechatpay_double import (
     SERVICE_ID,
     Canned,
     Double,
-    double,
     paid,
     provider_at,
     settings_of,
@@ -52,21 +51,11 @@ from service.billing.outcomes import (
     Unknown,
 )
 
+pytest_plugins = ["wechatpay_fixtures"]
+
 PERMISSIONS = "/v3/payscore/permissions"
 BY_CODE, BY_OPENID = f"{PERMISSIONS}/authorization-code/AG", f"{PERMISSIONS}/openid/{OPENID}"
 HOLD_REQUEST = HoldRequest("H0LD", AGREEMENT, 10_000, "CNY", "ride 7", AT)
-
-
-@pytest.fixture
-async def wechat() -> AsyncIterator[Double]:
-    async with double() as it:
-        yield it
-
-
-@pytest.fixture
-async def score(wechat: Double, tmp_path: Path) -> AsyncIterator[Provider]:
-    async with provider_at(wechat.url, settings_of(tmp_path)) as it:
-        yield it
 
 
 @pytest.fixture

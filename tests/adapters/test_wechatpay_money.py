@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,6 @@ from wechatpay_double import (
     REQUEST,
     Canned,
     Double,
-    double,
     key_of,
     paid,
     provider_at,
@@ -57,6 +55,8 @@ from service.billing.outcomes import (
     Unknown,
 )
 
+pytest_plugins = ["wechatpay_fixtures"]
+
 JSAPI, REFUNDS, BILL = "/v3/pay/transactions/jsapi", "/v3/refund/domestic/refunds", "/v3/bill/tradebill"
 BY_KEY = "/v3/pay/transactions/out-trade-no/K3Y"
 EXTRA = msgspec.structs.replace(REQUEST, hold=None)
@@ -64,18 +64,6 @@ OWN = msgspec.structs.replace(REF, hold=None)
 PAYMENT = {"out_trade_no": "K3Y", "transaction_id": "4200", "amount": {"total": 1234, "currency": "CNY"}}
 BACK = RefundRequest("B4CK", msgspec.structs.replace(REF, provider_ref="4200"), 234, "CNY", "goodwill")
 MINUTE = timedelta(minutes=1)
-
-
-@pytest.fixture
-async def wechat() -> AsyncIterator[Double]:
-    async with double() as it:
-        yield it
-
-
-@pytest.fixture
-async def score(wechat: Double, tmp_path: Path) -> AsyncIterator[Provider]:
-    async with provider_at(wechat.url, settings_of(tmp_path)) as it:
-        yield it
 
 
 async def test_a_rider_approves_a_payment_with_signed_parameters(wechat: Double, score: Provider) -> None:

@@ -19,7 +19,6 @@ from wechatpay_double import (
     OPENID,
     SERVICE_ID,
     Double,
-    double,
     notice,
     paid,
     provider_at,
@@ -33,17 +32,13 @@ from service.adapters.providers.port import BadNotification, Notification, Provi
 from service.billing.agreements.standing import HoldStatus
 from service.billing.outcomes import Accepted, Closed, NeedsRider, Part, Succeeded, Unknown
 
+pytest_plugins = ["wechatpay_fixtures"]
+
 NOW = datetime.now(UTC)
 OURS = {"mchid": MCHID, "appid": APPID, "service_id": SERVICE_ID}
 ORDER = OURS | {"out_order_no": "H0LD", "order_id": HOLD.provider_ref, "risk_fund": {"amount": 10_000}}
 PAID = ORDER | paid(DETAIL)
 CHANGED = Unknown("WeChat Pay says it has changed")
-
-
-@pytest.fixture
-async def wechat() -> AsyncIterator[Double]:
-    async with double() as it:
-        yield it
 
 
 @pytest.fixture
