@@ -242,3 +242,12 @@ def test_whatever_is_asked_money_is_neither_made_nor_lost(
         books.entries,
     )
     reread.close()
+
+
+async def test_what_the_rider_is_to_pay_of_an_open_debit_is_no_second_one_where_keys_are_ignored() -> None:
+    """It was doubled by that: the provider went on collecting the one, and told of the other."""
+    async with merchant(forgets_keys=True, decide_s=60.0) as it:
+        await it.debit("d")
+        asked = {"key": "d", "agreement": "ag", "amount_minor": 100, "currency": "CNY"}
+        assert (await it.call("POST", "payments", **asked))[1]["state"] == "accepted"
+        assert (await it.peer.call("GET", "/books"))["accounts"][0]["debits"] == {"accepted": 1}

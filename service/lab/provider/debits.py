@@ -142,7 +142,7 @@ def ask_rider(
 
     `rider` is who was shown it, where it is on no agreement.
     """
-    known = remembered(books, account, asked, now)
+    known = remembered(books, account, asked, now) or _to_be_paid(books, account, asked)
     if known:
         return known
     rider = rider or agreements.get(books, account, asked.agreement, now).asked.rider
@@ -182,6 +182,12 @@ def remembered(books: Books, account: Account, asked: AskDebit, now: datetime) -
     if less and account.terms.reduce_declined and _may_try_again(account, known):
         return lower
     raise conflict("debit")
+
+
+def _to_be_paid(books: Books, account: Account, asked: AskDebit) -> Debit | None:
+    """What the rider is shown where keys are ignored: that takes nothing, so that what is unpaid is not doubled."""
+    there = books.debits.get((account.account_id, asked.key)) if account.terms.forgets_keys else None
+    return there if there is not None and there.asked == asked and there.state in ("accepted", "declined") else None
 
 
 def _lowered(debit: Debit, amount_minor: int) -> Debit:
