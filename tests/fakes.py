@@ -54,7 +54,7 @@ class FakeProvider:
 
     lost: the answer is lost, before or after the money moved · killed: our process dies then · short: no balance ·
     accepted: pending until `collect` · slow: waits for `gate`. `conflicts` are refunds' keys that stand for others,
-    `forbidden` the calls that we are not permitted.
+    `forbidden` the calls that we are not permitted; with `stand_still` refunds go no further.
     """
 
     def __init__(self, account_no: int, capabilities: Capabilities | None = None) -> None:
@@ -68,6 +68,7 @@ class FakeProvider:
         self.records: dict[str, str] = {}
         self.conflicts: set[str] = set()
         self.forbidden: set[str] = set()
+        self.stand_still = False
         self.holds: dict[str, HoldStatus] = {}
         self.next_hold: HoldAnswer = HoldStatus("open", "hold-ref", 100_000)
         self.calls: list[tuple[str, str]] = []
@@ -168,10 +169,14 @@ class FakeProvider:
             return Conflict("OTHER_PARAMETERS")
         assert self.taken[request.debit.key] >= self.given_back.get(request.key, 0)
         self.given_back.setdefault(request.key, request.amount_minor)
+        if self.stand_still:
+            return Accepted(f"ref-{request.key}")
         return self._late(fault, Succeeded(self.given_back[request.key], f"ref-{request.key}"))
 
     async def get_refund(self, refund: RefundRef) -> Outcome:
         self._called("get_refund", refund.key)
+        if self.stand_still:
+            return Accepted(f"ref-{refund.key}", "ABNORMAL")
         if refund.key in self.given_back:
             return Succeeded(self.given_back[refund.key], f"ref-{refund.key}")
         return NotFound()

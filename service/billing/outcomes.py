@@ -41,9 +41,11 @@ RiderAction = SignString | MiniProgram | ClientSecret | OpenUrl
 
 
 class Accepted(msgspec.Struct, frozen=True, tag=True):
-    """The provider has taken the request; whether money moves is not known yet."""
+    """The provider has taken the request; whether money moves is not known yet. `code`: it goes no further there until
+    somebody acts, and this is why."""
 
     provider_ref: str | None = None
+    code: str = ""
 
 
 class Prepared(msgspec.Struct, frozen=True, tag=True):

@@ -133,7 +133,7 @@ def retry(wanted: str) -> None:
 @click.option("--operator", "operator_id", help="Whose.  [default: the default operator]")
 @click.option("--limit", type=click.IntRange(1, 10_000), default=100, show_default=True)
 def refunds(operator_id: str | None, limit: int) -> None:
-    """Show the refunds that failed or had to wait, the oldest first: money that is still owed to riders; instants in
+    """Show the refunds that failed or have to wait, the oldest first: money that is still owed to riders; instants in
     the operator's time zone."""
 
     async def work(database: Database) -> tuple[list[TroubledRefund], ZoneInfo]:

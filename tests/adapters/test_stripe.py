@@ -359,7 +359,7 @@ NONE_YET: dict[str, Any] = {"object": "list", "data": [], "has_more": False}
     [
         (200, refund("succeeded"), Succeeded(500, "re_1")),
         (200, refund("pending"), Accepted("re_1")),
-        (200, refund("requires_action"), Accepted("re_1")),
+        (200, refund("requires_action"), Accepted("re_1", "requires_action")),
         (200, refund("failed", failure_reason="lost_or_stolen_card"), Declined(False, "lost_or_stolen_card")),
         (200, refund("canceled"), Declined(False, "canceled")),
         (200, refund("of_tomorrow"), Unknown("refund state of_tomorrow")),

@@ -197,7 +197,7 @@ async def test_a_refund_names_the_payment_that_can_give_it(wechat: Double, score
         ({"status": "SUCCESS", "amount": {"refund": 234}}, Succeeded(234, "50")),
         ({"status": "SUCCESS"}, Unknown("refunded, without an amount")),
         ({"status": "PROCESSING"}, Accepted("50")),
-        ({"status": "ABNORMAL"}, Accepted("50")),
+        ({"status": "ABNORMAL"}, Accepted("50", "ABNORMAL")),
         ({"status": "CLOSED"}, Closed("CLOSED")),
         ({"status": "QUANTUM"}, Unknown("refund status QUANTUM")),
         ({"status": "SUCCESS", "out_refund_no": "B"}, Unknown("the answer is about another number")),

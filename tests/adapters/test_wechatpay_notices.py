@@ -142,7 +142,7 @@ def told(
             {"mchid": MCHID, "out_refund_no": "B4CK", "refund_status": "ABNORMAL"},
             "refund",
             "B4CK",
-            Accepted(),
+            Accepted(None, "ABNORMAL"),
         ),
         (
             "REFUND.CLOSED",

@@ -138,6 +138,20 @@ async def test_a_refund_that_is_put_off_is_tried_again_under_its_key_soon_then_d
     assert len({key for what, key in bench.provider.calls if what == "refund"}) == 1
 
 
+async def test_a_refund_that_stands_still_at_its_provider_is_told_to_people_until_it_goes_on(bench: Bench) -> None:
+    """WeChat Pay's ABNORMAL: it was asked about daily, and nobody heard that somebody had to send it elsewhere."""
+    ride = await paid(bench)
+    bench.provider.stand_still = True
+    await bench.owe(ride, 2, -100)
+    await bench.settle_down(3)
+    assert await refunds(bench, ride) == [("pending", 100, "ABNORMAL")]
+    assert [(stands.state, stands.code) for stands in await troubled(bench, ride)] == [("pending", "ABNORMAL")]
+    bench.provider.stand_still = False
+    bench.pass_time(timedelta(days=1))
+    await bench.settle_down(1)
+    assert (await refunds(bench, ride), await troubled(bench, ride)) == ([("succeeded", 100, None)], [])
+
+
 async def manual(bench: Bench) -> tuple[Ride, str]:
     """A refund of 100 of which its provider says that it was another amount."""
     ride = await paid(bench)

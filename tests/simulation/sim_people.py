@@ -29,7 +29,8 @@ from service.billing.debits.events import (
 )
 from service.billing.keys import provider_key, session_key_bytes
 from service.flows.collection.hearing import NoPaymentError
-from service.lab.provider.rows import Debit
+from service.lab.provider import refunds as provider_refunds
+from service.lab.provider.rows import Debit, Refund
 
 ORDERS_MAX, DEBITS_MAX, ATTEMPTS_MAX = 20, 12, 25
 """How many holds and debits of a ride, and attempts at each debit, the oracle knows the keys of."""
@@ -117,6 +118,11 @@ async def _happen(news: list[tuple[DebitKey, DebitEvent]], life: Life) -> None:
 
 async def _decide_refund(key: tuple[int, int, int], decision: RefundDecided, life: Life) -> None:
     await life.collection.decide_refund(key, decision)
+
+
+def _send_elsewhere(refund: Refund, world: World) -> None:
+    """At the provider's own platform people give back what the rider's card did not take."""
+    provider_refunds.decide(world.books, refund, world.now(), lambda _: None)
 
 
 def debits_there(world: World, ride: Ride) -> list[Debit]:
@@ -244,6 +250,11 @@ class People:
             decision = RefundDecided("given_back" if back else "cancel", "by the provider's books", back or None)
             key = (row["ride_no"], row["ordinal"], row["refund_ordinal"])
             self._human(self.world.now(), "decide refund", partial(_decide_refund, key, decision))
+        stand_still = "SELECT * FROM refund WHERE operator_no = $1 AND state = 'pending' AND code IS NOT NULL"
+        for row in await self.world.rows(f"{stand_still} ORDER BY ride_no, refund_ordinal", self.operator.operator_no):
+            there = self.world.books.refunds[self._account_id(row["account_no"]), row["provider_key"]]
+            if there.state == "failed":
+                self._outside(self.world.now(), "send refund elsewhere", partial(_send_elsewhere, there))
 
     def _look_after(self, ride: Ride, row: dict[str, Any]) -> None:
         """An operator's day: disputes are closed, suspensions lifted, what only a person can tell is looked up."""

@@ -120,6 +120,11 @@ def asked_first(refund: Refund) -> Refund:
     return replace(refund, state=RefundState.UNKNOWN, code=ASKED_FIRST)
 
 
+def stands_still(refund: Refund) -> bool:
+    """Whether the provider has the refund, and goes no further with it until somebody acts there."""
+    return refund.state is RefundState.PENDING and refund.code is not None
+
+
 def refund_call(refund: Refund) -> str | None:
     """What the provider is called for once a due refund is stored: "submit", "query" or nothing."""
     if refund.state is RefundState.SUBMITTING:
@@ -154,7 +159,7 @@ def _succeeded(refund: Refund, outcome: Succeeded) -> Refund:
 def _submitted(refund: Refund, outcome: Outcome, now: datetime) -> Refund:
     match outcome:
         case Accepted():
-            return _pending(refund, outcome.provider_ref, now)
+            return _pending(refund, outcome, now)
         case Declined(retryable=True):
             return _later(refund, outcome.code, now)
         case Declined() | NeedsRider() | Rejected():
@@ -178,7 +183,7 @@ def _submitted(refund: Refund, outcome: Outcome, now: datetime) -> Refund:
 def _queried(refund: Refund, outcome: Outcome, now: datetime) -> Refund:
     match outcome:
         case Accepted():
-            return _pending(refund, outcome.provider_ref, now)
+            return _pending(refund, outcome, now)
         case Declined(retryable=True):
             return _later(refund, outcome.code, now)
         case Declined():
@@ -211,13 +216,13 @@ def _not_found(refund: Refund, now: datetime) -> Refund:
     return replace(asked, queries=refund.queries + 1, due_at=at)
 
 
-def _pending(refund: Refund, provider_ref: str | None, now: datetime) -> Refund:
+def _pending(refund: Refund, outcome: Accepted, now: datetime) -> Refund:
     queries = refund.queries + 1 if refund.state is RefundState.PENDING else 0
     return replace(
         refund,
         state=RefundState.PENDING,
-        provider_ref=provider_ref or refund.provider_ref,
-        code=None,
+        provider_ref=outcome.provider_ref or refund.provider_ref,
+        code=outcome.code or None,
         queries=queries,
         due_at=dunning.poll_at(queries, now),
     )

@@ -36,6 +36,7 @@ from service.billing.debits.facts import Naming, contact_of
 from service.billing.debits.holding import goes_through_holds
 from service.billing.debits.lives import lived
 from service.billing.debits.money import LIVE
+from service.billing.debits.refunds import stands_still
 from service.billing.debits.state import FINAL, Debit, State, Terms
 from service.billing.events import decode_events
 from service.billing.facts import EncodedFact
@@ -184,7 +185,7 @@ async def _write(
     for transition in book.transitions:
         DEBITS.labels(transition.debit.state).inc()
     for refund in (*book.refunds_opened, *book.refunds_changed.values()):
-        REFUNDS.labels(refund.state).inc()
+        REFUNDS.labels("stands_still" if stands_still(refund) else refund.state).inc()
 
 
 async def _publish(

@@ -124,8 +124,10 @@ def refund_outcome(refund: Refund) -> Outcome:
         case "succeeded":
             amount = _minor(refund.amount, refund.currency)
             return amount if isinstance(amount, Unknown) else Succeeded(amount, refund.id)
-        case "pending" | "requires_action":
+        case "pending":
             return Accepted(refund.id)
+        case "requires_action":
+            return Accepted(refund.id, "requires_action")
         case "failed" | "canceled":
             return Declined(False, refund.failure_reason or refund.status)
     return Unknown(f"refund state {refund.status}")

@@ -320,7 +320,7 @@ def payment_outcome(view: PaymentView) -> Outcome:
 
 def refund_outcome(view: RefundView) -> Outcome:
     """How a refund stands. CLOSED: the money is the merchant's again. ABNORMAL: the rider's card takes none; WeChat Pay
-    keeps the money until people at the merchant platform send it elsewhere, under the same number: it is under way.
+    keeps the money until people at the merchant platform send it elsewhere, under the same number.
 
     Source: pay.weixin.qq.com, 查询单笔退款 and 发起异常退款.
     """
@@ -328,8 +328,10 @@ def refund_outcome(view: RefundView) -> Outcome:
         case "SUCCESS":
             amount = view.amount.refund if view.amount else 0
             return Succeeded(amount, view.refund_id or None) if amount > 0 else Unknown("refunded, without an amount")
-        case "PROCESSING" | "ABNORMAL":
+        case "PROCESSING":
             return Accepted(view.refund_id or None)
+        case "ABNORMAL":
+            return Accepted(view.refund_id or None, "ABNORMAL")
         case "CLOSED" | "CLOSE":
             return Closed("CLOSED")
     return Unknown(f"refund status {view.status or view.refund_status}")
