@@ -89,6 +89,7 @@ def add_command(
                 now=await business_now(database),
                 secrets_elsewhere=unchecked,
                 door=account_door(provider, owner.operator_id, account_id),
+                sandbox=settings.environment == "sandbox",
             )
             return owner.operator_id, added, None if unchecked else await check_account(added)
 
@@ -130,6 +131,7 @@ def change_command(
                 removed=removed,
                 secrets_elsewhere=unchecked,
                 operator_id=owner.operator_id,
+                sandbox=settings.environment == "sandbox",
             )
         return changed, None if unchecked else await check_account(changed)
 

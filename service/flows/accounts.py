@@ -13,7 +13,7 @@ from service.adapters.postgres import Database
 from service.adapters.postgres.agreements import AccountRow, AgreementStore, OwnedAccount
 from service.adapters.postgres.holds import hold_policy
 from service.adapters.postgres.operators import OperatorStore
-from service.adapters.providers import PROVIDER_NAMES, declared_capabilities, open_provider
+from service.adapters.providers import PROVIDER_NAMES, declared_capabilities, open_provider, refuse_trial
 from service.adapters.providers.port import MerchantAccount
 from service.adapters.providers.secrets import AccountSettingsError
 from service.billing.agreements.asking import ConflictingAskError, InvalidAskError, UnknownAskError
@@ -58,12 +58,14 @@ async def add_account(
     now: datetime,
     secrets_elsewhere: bool = False,
     door: str | None = None,
+    sandbox: bool = True,
 ) -> MerchantAccount:
     """Adds a merchant account after a look at its settings; the provider is not called.
 
     `secrets_elsewhere`: what the settings refer to is not on this machine, so they are not tried. `door`: where a
-    `notify_url` must lead, see `account_door`; None where notifications are heard by somebody else. Raises AskError
-    naming the field, or AccountSettingsError for settings that can't be used.
+    `notify_url` must lead, see `account_door`; None where notifications are heard by somebody else. `sandbox`: accounts
+    that move no real money may be added. Raises AskError naming the field, or AccountSettingsError for settings that
+    can't be used.
     """
     if not ACCOUNT_ID.fullmatch(account_id):
         raise InvalidAskError("account_id", "allowed are 1 to 63 of A-Z, a-z, 0-9, _, . and -, a letter or digit first")
@@ -71,7 +73,7 @@ async def add_account(
         raise InvalidAskError("provider", f"{provider} is not known; allowed are {', '.join(PROVIDER_NAMES)}")
     _check_address(base_url)
     account = MerchantAccount(0, account_id, provider, base_url, settings)
-    await _try(account, secrets_elsewhere=secrets_elsewhere)
+    await _try(account, secrets_elsewhere=secrets_elsewhere, sandbox=sandbox)
     _check_door(account, door)
     async with database.transaction(AgreementStore) as store:
         number = await store.add_account(operator_no, account_id, provider, base_url, settings, now)
@@ -94,11 +96,12 @@ async def change_account(
     removed: Iterable[str] = (),
     secrets_elsewhere: bool = False,
     operator_id: str | None = None,
+    sandbox: bool = True,
 ) -> MerchantAccount:
     """Changes some of an account's settings, or its provider's address, after a look at them; who runs takes them up
     within seconds. Its currency stays once riders have signed. `operator_id`: whose door a `notify_url` must lead to,
-    None where notifications are heard by somebody else. Raises AskError naming the field, or AccountSettingsError for
-    settings that can't be used.
+    None where notifications are heard by somebody else. `sandbox`: as for `add_account`. Raises AskError naming the
+    field, or AccountSettingsError for settings that can't be used.
     """
     known = [row.account for row in await list_accounts(database) if row.operator_no == operator_no]
     row = next((row for row in known if row.account_id == account_id), None)
@@ -108,7 +111,7 @@ async def change_account(
     merged = {name: value for name, value in {**row.settings, **settings}.items() if name not in gone}
     _check_address(base_url or row.base_url)
     account = MerchantAccount(row.account_no, account_id, row.provider, base_url or row.base_url, merged)
-    await _try(account, secrets_elsewhere=secrets_elsewhere)
+    await _try(account, secrets_elsewhere=secrets_elsewhere, sandbox=sandbox)
     _check_door(account, None if operator_id is None else account_door(row.provider, operator_id, account_id))
     async with database.transaction(AgreementStore) as store:
         if merged.get(CURRENCY) != row.settings.get(CURRENCY):
@@ -157,9 +160,11 @@ def _through_holds(row: AccountRow) -> bool:
     return False
 
 
-async def _try(account: MerchantAccount, *, secrets_elsewhere: bool) -> None:
+async def _try(account: MerchantAccount, *, secrets_elsewhere: bool, sandbox: bool) -> None:
     """Whether the account can be opened; as far as its settings alone tell where its secrets are elsewhere."""
     declared_capabilities(account)
+    if not sandbox:
+        refuse_trial(account)
     if not secrets_elsewhere:
         await open_provider(account).close()
 

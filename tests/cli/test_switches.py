@@ -161,6 +161,11 @@ async def test_accounts_are_checked_by_a_call_that_moves_nothing_and_paused(
     )
     refused = await farebox("account", "check", "good", FAREBOX_ENVIRONMENT="production")
     assert (refused[0], "refused" in refused[1]) == (1, True)
+    trial = ("--provider", "sandbox", "--url", "http://127.0.0.1:9", "--setting", "api_key=k", "--unchecked")
+    for production in (("add", "trial", *trial), ("change", "good", "--setting", "timeout_s=5")):
+        code, _, said = await farebox("account", *production, FAREBOX_ENVIRONMENT="production")
+        assert (code, "moves no real money, and FAREBOX_ENVIRONMENT is production" in said) == (2, True)
+    assert "trial" not in (await farebox("account", "list"))[1]
     mended = await farebox("account", "change", "bad", "--setting", "api_key=key-of-bad", "--setting", "timeout_s=5")
     assert mended == (0, "account bad at sandbox changed\n", "")
     assert (await farebox("account", "check"))[0] == 0

@@ -74,7 +74,7 @@ def test_a_replaced_secret_is_read_where_it_stood(tmp_path: Path) -> None:
         read_secret("acc", settings, "api_key")
     assert str(gone.value) == (
         f"merchant account acc: settings.api_key_file {tmp_path / 'key'} can't be read: No such file or directory;"
-        " put the secret there, readable by farebox, or name another path with `farebox account change`"
+        " put the secret there, readable by farebox, or name another path"
     )
 
 

@@ -95,12 +95,8 @@ class Providers:
         Raises AccountSettingsError as `open_provider` does, and for an account that moves no real money where none is
         allowed.
         """
-        trial = None if self._sandbox else _trial(account)
-        if trial is not None:
-            raise AccountSettingsError(
-                f"merchant account {account.account_id}: {trial} moves no real money, and FAREBOX_ENVIRONMENT is"
-                " production: use an account with live credentials, or set FAREBOX_ENVIRONMENT=sandbox"
-            )
+        if not self._sandbox:
+            refuse_trial(account)
         known = self._open.get(account.account_no)
         if known is not None and known.account == account:
             return known
@@ -121,6 +117,16 @@ class Providers:
             await provider.close()
         self._open.clear()
         self._replaced.clear()
+
+
+def refuse_trial(account: MerchantAccount) -> None:
+    """Raises AccountSettingsError for an account that moves no real money."""
+    trial = _trial(account)
+    if trial is not None:
+        raise AccountSettingsError(
+            f"merchant account {account.account_id}: {trial} moves no real money, and FAREBOX_ENVIRONMENT is"
+            " production: use an account with live credentials, or set FAREBOX_ENVIRONMENT=sandbox"
+        )
 
 
 def _trial(account: MerchantAccount) -> str | None:

@@ -81,7 +81,7 @@ def read_secret(account_id: str, settings: Mapping[str, Any], name: str, *, lite
             secret = Path(value).read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
             wrong = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-            do = "put the secret there, readable by farebox, or name another path with `farebox account change`"
+            do = "put the secret there, readable by farebox, or name another path"
             raise account_error(account_id, f"settings.{setting} {value} can't be read: {wrong}; {do}") from None
         if not secret:
             raise account_error(account_id, f"settings.{setting} {value} is empty")
