@@ -29,7 +29,7 @@ def session_lines(ride: SessionView, operator_id: str, zone: ZoneInfo) -> Iterat
 
 def _session(ride: SessionView, operator_id: str, zone: ZoneInfo) -> Iterator[str]:
     reason = f" ({ride.reason})" if ride.reason else ""
-    unbilled = "" if ride.billable else "  not billable"
+    unbilled = "  not billable" if not ride.billable else "  not billed here" if ride.owed is False else ""
     yield f"{ride.session_id}  {ride.state}{reason}{unbilled}  operator {operator_id}, times in {zone.key}"
     named = {"agreement": ride.agreement_id, "rider": ride.rider_ref, "vehicle": ride.vehicle_id}
     version = "" if ride.tariff_version is None else f" version {ride.tariff_version}"

@@ -90,6 +90,10 @@ async def get_receipt(
     session = charged_session(session_view(rows, await doors.operator(access.operator_no)), rows)
     if session.charge is None or session.usage is None:
         raise conflict(f"the ride is {session.state}: there was no charge to show")
+    if session.owed is False:
+        raise conflict(
+            "the ride is not billed here (shadow mode, or from before bill_from): whoever bills it has its receipt"
+        )
     async with doors.asking() as store:
         name, contact, time_zone = await store.operator_contact(access.operator_no)
     known = spoken(rows.agreement.language if rows.agreement else "zh")

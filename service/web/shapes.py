@@ -253,9 +253,11 @@ class SessionSummary(msgspec.Struct, frozen=True):
 class SessionView(SessionSummary, frozen=True):
     """Everything about a ride, from one snapshot. `owed_minor` is the sum of the obligations, paid or not;
     `to_refund_minor` is what is still to be given back, `open_minor` what is still asked of the rider: not what was
-    paid, waived, written off or paid elsewhere."""
+    paid, waived, written off or paid elsewhere. `owed`: whether its charge is billed here, as `ride.charged` says it
+    (false in shadow mode and for rides before `bill_from`); null without a charge."""
 
     billable: bool
+    owed: bool | None
     purpose: str | None
     usage: UsageView | None
     charge: ChargeView | None

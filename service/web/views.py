@@ -66,6 +66,7 @@ def session_view(rows: RideRows, operator: Operator) -> SessionView:
     return SessionView(
         **_summary(rows, ride, told),
         billable=told.billable,
+        owed=ride.charge.owed if ride.charge else None,
         purpose=told.purpose,
         usage=usage_view(ride.charge.usage) if ride.charge else None,
         charge=charge_view(ride.charge.charge) if ride.charge else None,

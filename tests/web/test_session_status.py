@@ -36,7 +36,12 @@ async def test_a_charged_ride_is_told_from_its_events_to_its_debit(it: WebWorld)
         ("price", "1", "1.50"),
         ("per_min", "1", "1.00"),
     ]
-    assert (ride["charge"]["amount_minor"], ride["currency"], ride["owed_minor"]) == (250, "CNY", 250)
+    assert (ride["charge"]["amount_minor"], ride["currency"], ride["owed"], ride["owed_minor"]) == (
+        250,
+        "CNY",
+        True,
+        250,
+    )
     assert [(item["kind"], item["amount_minor"]) for item in ride["obligations"]] == [("charge", 250)]
     assert [(item["kind"], item["topic"], item["partition"], item["offset"]) for item in ride["events"]] == [
         ("started", "rides", 3, 41),
@@ -188,6 +193,18 @@ async def test_a_ride_without_a_charge_has_no_receipt(it: WebWorld) -> None:
     await it.take(event("started", 35, session="unpaid"))
     answer = await it.ask("GET", "/v1/sessions/unpaid/receipt")
     assert (answer.status, answer.body["type"]) == (409, "urn:farebox:problem:conflict")
+
+
+async def test_a_ride_that_is_not_billed_here_says_so_and_has_no_receipt(it: WebWorld) -> None:
+    """It looked like one that is paid by nobody: 2.50 in all, 0.00 paid, 0.00 open."""
+    await it.clock(30)
+    await it.sql("UPDATE operator SET mode = 'shadow' WHERE operator_id = 'default'")
+    await it.take(*whole("shadow", 0, 20))
+    await it.sql("UPDATE operator SET mode = 'live' WHERE operator_id = 'default'")
+    ride = await it.get("/v1/sessions/shadow")
+    assert (ride["amount_minor"], ride["owed"], ride["owed_minor"]) == (250, False, 0)
+    refused = await it.ask("GET", "/v1/sessions/shadow/receipt")
+    assert (refused.status, "is not billed here" in refused.body["detail"]) == (409, True)
 
 
 async def test_a_voided_ride_that_was_paid_has_a_receipt_and_what_it_had_cost_is_explained(it: WebWorld) -> None:
