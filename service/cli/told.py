@@ -143,7 +143,8 @@ def _charge(ride: SessionView) -> Iterator[str]:
 def _adjustment(one: AdjustmentView, operator_id: str, zone: ZoneInfo) -> str:
     asked, counted = format_amount(one.amount_minor, one.currency), format_amount(one.counted_minor, one.currency)
     tax = f", tax in it {format_amount(one.tax_minor, one.currency)}" if one.tax_minor else ""
-    told = f"{one.kind} {one.code}  {asked} {one.currency}, counted {counted}{tax}"
+    named = one.kind if one.code == one.kind else f"{one.kind} {one.code}"
+    told = f"{named}  {asked} {one.currency}, counted {counted}{tax}"
     by = f"operator {operator_id}" if one.by == operator_id else one.by  # Nobody was named.
     return f"  {one.adjustment_id}  {instant(one.decided_at, zone)}  {told}  by {by}: {one.reason}"
 

@@ -53,7 +53,9 @@ class Member:
     def __init__(self, name: str, world: Place, topic: Topic) -> None:
         self.process = Process(name)
         self.kept: list[Any] = []
-        self.joined = False
+        self.heard = self.joined = 0
+        """The rebalance that the client heard of last, and the one for which it gave its partitions back."""
+        self._rejoining = asyncio.Lock()
         self.looked = False
         """Whether it has looked at its partitions since somebody last wanted to know how far they were read."""
         self._world = world
@@ -77,16 +79,21 @@ class Member:
         except (FenceLostError, *RACES, *UNAVAILABLE, *KAFKA_UNAVAILABLE) as error:
             await self.intake.recover(error)
 
-    async def rejoin(self) -> None:
+    async def rejoin(self, rebalance: int) -> None:
         """The client hears of a rebalance: it gives its partitions back and is ready for others."""
         await self._world.turns.turn(self.process, "rejoin")
-        await self.source.revoked()
-        self.joined = True
+        async with self._rejoining:
+            if rebalance > self.heard:
+                self.heard = rebalance
+                await self.source.revoked()
+                self.joined = rebalance
 
-    async def take(self, partitions: Sequence[int]) -> None:
-        """The client hears what it has now."""
+    async def take(self, rebalance: int, partitions: Sequence[int]) -> None:
+        """The client hears what it has now, unless it has heard of a later rebalance: aiokafka takes one after the
+        other, and what it had is given back before anything is assigned anew."""
         await self._world.turns.turn(self.process, "assigned")
-        await self.source.given(partitions)
+        if rebalance == self.heard:
+            await self.source.given(partitions)
 
     @property
     def busy(self) -> bool:
@@ -107,6 +114,7 @@ class Group:
         self._random = random
         self._broker = Process("kafka")
         self._again = self._rebalancing = False
+        self._rebalances = 0
         self.members: list[Member] = []
 
     def join(self, member: Member) -> None:
@@ -136,22 +144,23 @@ class Group:
 
     async def _once(self) -> None:
         asked = list(self.members)
+        self._rebalances += 1
+        this = self._rebalances
         for member in asked:
-            member.joined = False
             if not member.process.dead:
-                self._turns.start(member.process, f"{member.process.name} rejoins", member.rejoin())
+                self._turns.start(member.process, f"{member.process.name} rejoins", member.rejoin(this))
         for _ in range(round(SESSION_S)):
             await asyncio.sleep(0)
-            if all(member.joined for member in asked):
+            if all(member.joined == this for member in asked):
                 break
             await asyncio.sleep(1)
-        there = [member for member in asked if member.joined and not member.process.dead]
+        there = [member for member in asked if member.joined == this and not member.process.dead]
         self.members = [member for member in self.members if member in there or member not in asked]
         partitions = list(range(PARTITIONS))
         self._random.shuffle(partitions)
         for number, member in enumerate(there):
             mine = sorted(partitions[number :: len(there)])
-            self._turns.start(member.process, f"{member.process.name} is assigned", member.take(mine))
+            self._turns.start(member.process, f"{member.process.name} is assigned", member.take(this, mine))
 
 
 class Fleet:

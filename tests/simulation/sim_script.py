@@ -126,9 +126,17 @@ class Script(Rides):
         world.accounts[account.account_no] = (account, profile)
 
     def _whims(self, profile: Profile) -> dict[str, Any]:
-        """How long the provider remembers a key, if at all, and the most that he takes on an agreement."""
-        window_s = int(profile.capabilities.same_key_window.total_seconds())
+        """How long the provider remembers a key, if at all, and the most that he takes on an agreement.
+
+        Where a declined debit is tried again under its number, weeks later, he knows that number for good. Keys are
+        ignored only where nothing but a lost answer has one sent twice: not where declined debits keep their number, nor
+        where the rider is shown, under its number, what the provider still collects. There he would have two debits of
+        one number, and tell of the newest alone: no service can be right with him.
+        """
+        able = profile.capabilities
+        window_s = int(able.same_key_window.total_seconds()) if able.new_key_after_decline else None
         forgets = self.random.random() < 0.1 and not self.focus.profiles
+        forgets = forgets and able.new_key_after_decline and not able.provider_retries
         cap_minor = self.focus.cap_minor if self.focus.profiles else self.random.choice(CAPS)
         return {"key_window_s": window_s, "forgets_keys": forgets, "cap_minor": cap_minor}
 

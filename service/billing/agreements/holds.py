@@ -161,7 +161,7 @@ def answered(hold: Hold, answer: HoldAnswer, now: datetime, policy: HoldPolicy) 
 def next_step(hold: Hold, ride: RideSeen, now: datetime, policy: HoldPolicy) -> tuple[Step, str | None]:
     """What is to be done about a hold whose time has come, and why."""
     if hold.state is HoldState.REQUESTED:
-        if ride.state in OVER and ride.debits and not _to_debit(ride):  # Paid in another way, or owed no longer.
+        if ride.state in OVER and not _to_debit(ride):  # Paid in another way, owed no longer, or never owed at all.
             return "release", "nothing to debit"
         return ("ask", None) if _wanted(hold, ride, now, policy) else ("release", "not answered in time")
     if hold.state is HoldState.COMPLETING:
