@@ -78,7 +78,7 @@ async def test_a_ride_is_explained_from_its_events_to_what_is_open(it: WebWorld,
     assert lines_of(told, "adjustments") == [
         "k-wheel 2026-11-22 13:00:00+08:00 extra damage 5.00 CNY, counted 5.00, tax in it 0.58"
         " by operator default: a bent wheel",
-        "k-brake 2026-11-22 13:00:00+08:00 refund refund 1.00 CNY, counted -1.00, tax in it -0.08 by desk-7: loose",
+        "k-brake 2026-11-22 13:00:00+08:00 refund 1.00 CNY, counted -1.00, tax in it -0.08 by desk-7: loose",
     ]
     assert lines_of(told, "revisions") == [
         "1 2026-11-22 13:00:00+08:00 closed 2.50 CNY, owed +2.50 by started, ended",
