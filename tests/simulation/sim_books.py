@@ -106,7 +106,7 @@ SELECT FROM refund r JOIN debit d USING (ride_no, ordinal)
 WHERE d.operator_no = $1 AND d.session_id = $2 AND r.state = 'failed'
   AND (r.code IN ('refund_window_over', 'REFUND_TOO_LATE') OR (r.code = 'REFUND_DISPUTED' AND d.dispute = 'lost'))
 """
-"""Refunds that can't be made any more: nor does a provider give back the rest of what a bank took a part of for good."""
+"""Refunds that can't be made any more; of what a bank took a part of for good, no provider gives back the rest."""
 
 
 async def _check_owed(world: World, script: Script) -> list[str]:

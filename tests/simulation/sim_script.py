@@ -129,9 +129,9 @@ class Script(Rides):
         """How long the provider remembers a key, if at all, and the most that he takes on an agreement.
 
         Where a declined debit is tried again under its number, weeks later, he knows that number for good. Keys are
-        ignored only where nothing but a lost answer has one sent twice: not where declined debits keep their number, nor
-        where the rider is shown, under its number, what the provider still collects. There he would have two debits of
-        one number, and tell of the newest alone: no service can be right with him.
+        ignored only where nothing but a lost answer has one sent twice: not where declined debits keep their number,
+        nor where the rider is shown, under its number, what the provider still collects. There he would have two debits
+        of one number, and tell of the newest alone: no service can be right with him.
         """
         able = profile.capabilities
         window_s = int(able.same_key_window.total_seconds()) if able.new_key_after_decline else None
