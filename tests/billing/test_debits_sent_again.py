@@ -8,9 +8,9 @@ from itertools import pairwise
 from debit_makers import KEY, NOW, ORDER, debit, terms
 
 from service.billing.debits import State, after
-from service.billing.debits.events import Call, Due, OperatorDecided, Queried, RefundDecided, Submitted
+from service.billing.debits.events import Call, Due, OperatorDecided, Post, Queried, RefundDecided, Submitted
 from service.billing.debits.refunds import Refund, RefundState, refund_after, refund_call
-from service.billing.outcomes import Barred, NotFound, Unknown
+from service.billing.outcomes import Barred, Conflict, NotFound, Succeeded, Unknown
 
 REFUSED = Unknown("code NOBODY_KNOWS")
 GIVEN_UP = "sent 8 times and never found: code NOBODY_KNOWS"
@@ -44,6 +44,28 @@ def test_a_debit_that_is_never_found_is_sent_seven_times_again_ever_later_then_a
 def test_a_new_key_begins_anew() -> None:
     made, _ = after(debit(State.RETRY_WAIT, resent=6), Due(), NOW, terms())
     assert (made.state, made.resent) == (State.SUBMITTING, 0)
+
+
+def test_a_number_that_is_tried_again_for_less_and_conflicts_is_asked_about() -> None:
+    """Its rider had paid it as it was, and nobody had told: a person booked the lower amount, and the rest was lost."""
+    sent = debit(State.SUBMITTING, amount_minor=440, asked_minor=440, attempts=2)
+    told, _ = after(sent, Submitted(KEY, Conflict("KEY_CONFLICT")), NOW, terms(ORDER))
+    assert (told.state, told.reason) == (State.UNKNOWN, "KEY_CONFLICT")
+    paid, effects = after(told, Queried(KEY, Succeeded(1000, "ref")), NOW, terms(ORDER))
+    assert (paid.state, paid.paid_minor, paid.refunding_minor) == (State.SETTLED_TWICE, 1000, 560)
+    assert Post("settlement", 1000) in effects
+
+
+def test_a_number_that_conflicts_for_ever_is_given_up() -> None:
+    made, at = debit(State.SUBMITTING, attempts=2), NOW
+    for _ in range(100):
+        made, effects = after(made, Due(), at, terms(ORDER))
+        if Call("submit") in effects:
+            made, _ = after(made, Submitted(KEY, Conflict("KEY_CONFLICT")), at, terms(ORDER))
+        elif Call("query") in effects:
+            made, _ = after(made, Queried(KEY, NotFound()), at, terms(ORDER))
+        at = max(at, made.due_at or at)
+    assert made.state is State.MANUAL
 
 
 def test_a_refund_that_is_never_found_is_sent_seven_times_again_ever_later_then_a_person_is_told_why() -> None:

@@ -80,7 +80,10 @@ def on_submitted(debit: Debit, outcome: Outcome, now: datetime, terms: Terms) ->
         case NeedsRider():
             return needs_rider(debit, outcome.code, outcome.action, now, terms), ()
         case Rejected() | Conflict():
-            return manual(debit, outcome.code), ()
+            # A number that was declined, and is tried again for less: the rider may have paid it meanwhile, as it was.
+            again = debit.attempts > 1 and not terms.capabilities.new_key_after_decline
+            doubted = again and isinstance(outcome, Conflict)
+            return unknown(debit, outcome.code, now) if doubted else manual(debit, outcome.code), ()
         case CapExceeded():
             return _cut(debit, outcome.cap_minor, now, terms), ()
         case Postponed():
