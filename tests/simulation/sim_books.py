@@ -106,7 +106,8 @@ SELECT FROM refund r JOIN debit d USING (ride_no, ordinal)
 WHERE d.operator_no = $1 AND d.session_id = $2 AND r.state = 'failed'
   AND (r.code IN ('refund_window_over', 'REFUND_TOO_LATE') OR (r.code = 'REFUND_DISPUTED' AND d.dispute = 'lost'))
 """
-"""Refunds that can't be made any more; of what a bank took a part of for good, no provider gives back the rest."""
+"""Refunds that can't be made any more. That nothing is given back of what a bank took a part of for good is the
+simulator's rule: what a real provider does there was not looked up."""
 
 
 async def _check_owed(world: World, script: Script) -> list[str]:

@@ -80,10 +80,7 @@ def on_submitted(debit: Debit, outcome: Outcome, now: datetime, terms: Terms) ->
         case NeedsRider():
             return needs_rider(debit, outcome.code, outcome.action, now, terms), ()
         case Rejected() | Conflict():
-            # A number that was declined, and is tried again for less: the rider may have paid it meanwhile, as it was.
-            again = debit.attempts > 1 and not terms.capabilities.new_key_after_decline
-            doubted = again and isinstance(outcome, Conflict)
-            return unknown(debit, outcome.code, now) if doubted else manual(debit, outcome.code), ()
+            return _refused(debit, outcome, now, terms), ()
         case CapExceeded():
             return _cut(debit, outcome.cap_minor, now, terms), ()
         case Postponed():
@@ -93,6 +90,14 @@ def on_submitted(debit: Debit, outcome: Outcome, now: datetime, terms: Terms) ->
             return unknown(debit, type(outcome).__name__, now), ()
         case Unknown():
             return unknown(debit, outcome.reason, now), ()
+
+
+def _refused(debit: Debit, outcome: Rejected | Conflict, now: datetime, terms: Terms) -> Debit:
+    """Only a person can tell why; but a number that was declined, and is tried again for less, is asked about when it
+    conflicts: its rider may have paid it meanwhile, as it was."""
+    if isinstance(outcome, Conflict) and debit.attempts > 1 and not terms.capabilities.new_key_after_decline:
+        return unknown(debit, outcome.code, now)
+    return manual(debit, outcome.code)
 
 
 def on_queried(debit: Debit, outcome: Outcome, now: datetime, terms: Terms) -> Step:

@@ -232,7 +232,8 @@ def by_support(words: str) -> str:
 
 def for_all(reason: str) -> str:
     """A reason without support's own words, as riders and programs outside are told it."""
-    return reason.partition(by_support(""))[0] + SUPPORT if by_support("") in reason else reason
+    before, support, _ = reason.partition(by_support(""))
+    return f"{before}{SUPPORT}" if support else reason
 
 
 def waits_for_hold(debit: Debit) -> bool:

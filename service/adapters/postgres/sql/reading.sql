@@ -205,7 +205,8 @@ UNION SELECT ride_no, ordinal FROM debit WHERE provider_key = $1 AND state NOT I
 ORDER BY ride_no, ordinal;
 
 -- name: troubled_refunds
--- Refunds of operator $1 that the provider put off, that stand still there, that nobody can tell of, or that failed with none begun after them.
+-- Refunds of operator $1 that the provider put off, that stand still there, that nobody can tell of, or that failed with
+-- none begun after them.
 SELECT r.ride_no, r.ordinal, r.refund_ordinal, d.session_id, r.amount_minor, r.currency, r.state, r.reason, r.code, r.created_at
 FROM refund r JOIN debit d ON d.ride_no = r.ride_no AND d.ordinal = r.ordinal AND d.slot = r.slot
 WHERE r.operator_no = $1 AND (
