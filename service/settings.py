@@ -96,6 +96,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         return f"Settings(environment={self.environment!r}, kafka={self.brokers!r})"
 
     @property
+    def sandbox(self) -> bool:
+        """Whether money that is none, and a virtual clock, are allowed."""
+        return self.environment == "sandbox"
+
+    @property
     def brokers(self) -> Brokers:
         """Kafka, and how to get in."""
         return Brokers(

@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
+from service.adapters.clock import Clock, machine_now
 from service.adapters.providers import open_provider
 from service.adapters.providers.port import AgreementRef, DebitRef, DebitRequest, HoldRef, MerchantAccount, Provider
 from service.billing.outcomes import SignString
@@ -158,9 +159,9 @@ def account_of(url: str, settings: dict[str, Any]) -> MerchantAccount:
 
 
 @asynccontextmanager
-async def provider_at(url: str, settings: dict[str, Any]) -> AsyncIterator[Provider]:
+async def provider_at(url: str, settings: dict[str, Any], now: Clock = machine_now) -> AsyncIterator[Provider]:
     """An adapter that is closed again."""
-    provider = open_provider(account_of(url, settings))
+    provider = open_provider(account_of(url, settings), now=now)
     try:
         yield provider
     finally:

@@ -11,6 +11,7 @@ import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
 from functools import cache
+from itertools import chain, groupby, islice
 
 import pytest
 from cryptography.hazmat.primitives import serialization
@@ -36,6 +37,24 @@ for _reads in ("load_pem_private_key", "load_der_private_key"):
 
 MIGRATED_AT = datetime(2026, 11, 22, 10, tzinfo=UTC)
 """Business time at which a test's database was migrated: there are partitions for this month and the three after it."""
+
+
+SLOW = frozenset({"chaos", "e2e", "fuzz", "lab", "simulation"})
+"""Where tests take seconds each, and some a minute."""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Of several test processes each begins with a share of what takes long: none has a minute's test left when the
+    others have nothing more to take over."""
+    workers = getattr(config, "workerinput", {"workercount": 1})["workercount"]
+    modules = [list(tests) for _, tests in groupby(items, lambda item: item.path)]
+    slow = [tests for tests in modules if tests[0].path.parent.name in SLOW]
+    quick = chain.from_iterable(tests for tests in modules if tests[0].path.parent.name not in SLOW)
+    ordered: list[pytest.Item] = []
+    for number in range(workers):
+        ordered.extend(chain.from_iterable(slow[number::workers]))
+        ordered.extend(islice(quick, max(0, len(items) * (number + 1) // workers - len(ordered))))
+    items[:] = ordered
 
 
 def pytest_collection_finish() -> None:

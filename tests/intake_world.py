@@ -13,12 +13,13 @@ import asyncpg
 import msgspec
 from aiokafka import AIOKafkaProducer
 
+from service.adapters.clock import machine_now
 from service.adapters.kafka import ConsumerSettings, RecordSource, cluster_id
 from service.adapters.kafka_access import Brokers
 from service.adapters.postgres import Database, connect
 from service.adapters.postgres.operators import OperatorStore
 from service.billing.tariffs import import_document
-from service.flows.clock import BusinessClock, machine_now
+from service.flows.clock import BusinessClock
 from service.flows.intake import Intake, IntakeSettings
 from service.flows.intake.streams import Streams
 from service.flows.knowledge import Knowledge

@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
+from service.adapters.clock import Clock, machine_now
 from service.adapters.providers import open_provider
 from service.adapters.providers.port import AgreementRef, DebitItem, DebitRef, DebitRequest, HoldRef, MerchantAccount
 from service.adapters.providers.wechatpay import WechatPayProvider
@@ -261,9 +262,9 @@ def account_of(url: str, settings: dict[str, Any]) -> MerchantAccount:
 
 
 @asynccontextmanager
-async def provider_at(url: str, settings: dict[str, Any]) -> AsyncIterator[WechatPayProvider]:
+async def provider_at(url: str, settings: dict[str, Any], now: Clock = machine_now) -> AsyncIterator[WechatPayProvider]:
     """An adapter that is closed again."""
-    provider = open_provider(account_of(url, settings))
+    provider = open_provider(account_of(url, settings), now=now)
     assert isinstance(provider, WechatPayProvider)
     try:
         yield provider

@@ -8,6 +8,9 @@ import msgspec
 
 BARRED_FOR = timedelta(minutes=1)
 """How long a call waits that was refused because of who asks; its account is asked about meanwhile."""
+NOT_ACCEPTED = "account_not_accepted"
+"""Why a hold or a debit waits: the provider does not accept the merchant account now, which is for whoever runs the
+service to put right; it is asked for then, as long as it is wanted."""
 
 
 class SignString(msgspec.Struct, frozen=True, tag="sign_string", tag_field="kind"):

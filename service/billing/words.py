@@ -98,8 +98,13 @@ TEXTS: Mapping[Language, Mapping[str, str]] = {
         "paid": "已支付",
         "refunded": "已退款",
         "to_refund": "待退款",
+        "outside": "其他方式已付",
+        "given_up": "不再收取",
         "open": "待支付",
         "contact": "如有疑问请联系",
+        "lost_end": "未收到本次行程的结束信息，暂按资费规则计费；收到后将更正，多收的金额会退还。",
+        "rest": "行程已撤销，其余项目仍需支付。",
+        "brought_over": "此前在其他系统中未付的款项。",
     },
     "en": {
         "title": "Receipt",
@@ -119,8 +124,14 @@ TEXTS: Mapping[Language, Mapping[str, str]] = {
         "paid": "Paid",
         "refunded": "Given back",
         "to_refund": "To be given back",
+        "outside": "Paid otherwise",
+        "given_up": "Not asked for any more",
         "open": "To be paid",
         "contact": "Questions",
+        "lost_end": "The end of this ride was not heard of: it is charged by the tariff's rule for that. When its end"
+        " is heard of, this is put right, and what was too much is given back.",
+        "rest": "The ride was taken back; what is left is owed all the same.",
+        "brought_over": "What was open in another system, before.",
     },
 }
 """Everything else on a receipt."""

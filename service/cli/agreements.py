@@ -89,7 +89,7 @@ def add_command(
                 now=await business_now(database),
                 secrets_elsewhere=unchecked,
                 door=account_door(provider, owner.operator_id, account_id),
-                sandbox=settings.environment == "sandbox",
+                sandbox=settings.sandbox,
             )
             return owner.operator_id, added, None if unchecked else await check_account(added)
 
@@ -131,7 +131,7 @@ def change_command(
                 removed=removed,
                 secrets_elsewhere=unchecked,
                 operator_id=owner.operator_id,
-                sandbox=settings.environment == "sandbox",
+                sandbox=settings.sandbox,
             )
         return changed, None if unchecked else await check_account(changed)
 
@@ -187,7 +187,7 @@ def check_command(account_id: str | None, operator_id: str | None) -> None:
     settings = load_settings()
 
     async def work() -> list[Finding]:
-        providers = Providers(sandbox=settings.environment == "sandbox")
+        providers = Providers(sandbox=settings.sandbox)
         try:
             async with database_of(settings) as database:
                 if operator_id is not None:
@@ -221,7 +221,7 @@ def listen_command(account_id: str, operator_id: str | None, *, replace: bool) -
     settings = load_settings()
 
     async def work() -> tuple[OwnedAccount, Listening | Outcome]:
-        providers = Providers(sandbox=settings.environment == "sandbox")
+        providers = Providers(sandbox=settings.sandbox)
         try:
             async with database_of(settings) as database:
                 owner = (await _operator(database, operator_id)).operator_id

@@ -63,7 +63,7 @@ def _duration(text: str) -> timedelta:
 
 def _set(change: Change) -> None:
     settings = load_settings()
-    if settings.environment != "sandbox":
+    if not settings.sandbox:
         raise click.UsageError(
             f"FAREBOX_ENVIRONMENT is {settings.environment}: only a sandbox installation has a virtual clock"
         )

@@ -6,12 +6,13 @@ import re
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TypeVar, get_args
 from zoneinfo import ZoneInfo
 
 import rich_click as click
 
+from service.adapters.clock import machine_now
 from service.adapters.postgres import RACES, Database
 from service.adapters.postgres.catalog import CatalogStore
 from service.adapters.postgres.operators import OperatorStore
@@ -28,7 +29,7 @@ from service.cli.sessions import find_ride, whose
 from service.cli.told import debit_line, debit_lines, instant
 from service.flows import debit_wishes as wishes
 from service.flows.accounts import list_accounts, merchant_account
-from service.flows.clock import BusinessClock, machine_now
+from service.flows.clock import BusinessClock
 from service.flows.collection import Collection
 from service.flows.collection.lost import NotAsked, lost_time
 from service.flows.debit_wishes import Decision, RefundDecision, Wish, WishRefusedError, fulfil
@@ -38,7 +39,11 @@ from service.web.views import debit_story, debit_view
 T = TypeVar("T")
 ORDINAL_MAX = 2**15 - 1
 DEBIT_ID = re.compile(r"(\d{1,19})-(\d{1,5})", re.ASCII)
-REASON = click.option("--reason", required=True, help="Why; it stands in the debit's life. Never a name or a number.")
+REASON = click.option(
+    "--reason",
+    required=True,
+    help="Why, or a ticket; it stands in the debit's life. Never a name, a phone or an identity number.",
+)
 
 
 def register(group: click.Group) -> None:
@@ -87,9 +92,14 @@ def show(wanted: str, operator_id: str | None) -> None:
 
     ID is a debit's, a session's (all of its debits), or a number that a provider knows a debit by, or knew.
     """
-    for row, rows, zone in _run(lambda database: _named_so(database, wanted, operator_id)):
+
+    async def work(database: Database) -> tuple[list[tuple[DebitRow, RideRows, ZoneInfo]], datetime]:
+        return await _named_so(database, wanted, operator_id), await business_now(database)
+
+    found, now = _run(work)
+    for row, rows, zone in found:
         click.echo(f"times in {zone.key}")
-        for line in debit_lines(debit_story(row, rows), zone):
+        for line in debit_lines(debit_story(row, rows), zone, now):
             click.echo(line)
 
 
@@ -118,7 +128,7 @@ def suspend(wanted: str, reason: str) -> None:
 @debit.command()
 @click.argument("wanted", metavar="ID")
 def resume(wanted: str) -> None:
-    """Let a suspended debit go on; its due day begins anew."""
+    """Let a suspended debit go on; its due day begins anew, unless it is overdue already."""
     _wish(wanted, wishes.resume())
 
 
@@ -158,7 +168,7 @@ def refund_again(wanted: str) -> None:
 
     Refunds that wait are tried now; for one that failed another is begun, under a key of its own.
     """
-    _change(wanted, wishes.refund_again)
+    _change(wanted, lambda collection, row, _: wishes.refund_again(collection, row))
 
 
 @debit.command("decide-refund")
@@ -172,14 +182,18 @@ def decide_refund(
 ) -> None:
     """The way out of a refund that is `manual`: look at the provider's own books, and say what was given back.
 
+    REFUND is its id, as `farebox debit refunds` and `farebox debit show` have it: a debit's id and a number.
+
     given_back: all of it, or so much; what is missing is asked for anew. submit_again: nothing, and it is asked for
     once more under the same key. cancel: nothing; `refund-again` begins another under a key of its own.
     """
     if decision != "given_back" and (amount_minor is not None or provider_reference is not None):
         raise click.UsageError("--amount-minor and --provider-reference are for `given_back`")
     debit_named, _, number = wanted.rpartition("-")
+    if not DEBIT_ID.fullmatch(debit_named):
+        raise click.BadParameter(f"{wanted!r} is no refund: `farebox debit refunds` lists them", param_hint="REFUND")
     decided = RefundDecided(decision, reason, amount_minor, provider_reference)
-    _change(debit_named, lambda collection, row: wishes.decide_refund(collection, row, number, decided))
+    _change(debit_named, lambda collection, row, _: wishes.decide_refund(collection, row, number, decided))
 
 
 @debit.command()
@@ -243,17 +257,17 @@ def close_command(wanted: str, result: DisputeResult) -> None:
 
 def _wish(wanted: str, wish: Wish) -> None:
     """Lets it happen, and shows the debit as it is then."""
-    _change(wanted, lambda collection, row: fulfil(collection, row, wish))
+    _change(wanted, lambda collection, row, rows: fulfil(collection, row, rows, wish))
 
 
-def _change(wanted: str, change: Callable[[Collection, DebitRow], Awaitable[None]]) -> None:
+def _change(wanted: str, change: Callable[[Collection, DebitRow, RideRows], Awaitable[None]]) -> None:
 
     async def work(database: Database) -> DebitRow:
-        (row, _), clock = await _find(database, wanted), BusinessClock()
+        (row, rows), clock = await _find(database, wanted), BusinessClock()
         async with providers_of(database) as providers:
             async with database.reading(CatalogStore) as store:
                 clock.read(await store.installation())
-            await change(Collection(database, providers.by_number, clock.now, machine_now), row)
+            await change(Collection(database, providers.by_number, clock.now, machine_now), row, rows)
         return (await _find(database, wanted))[0]
 
     click.echo(debit_line(debit_view(_run(work))))
@@ -262,7 +276,7 @@ def _change(wanted: str, change: Callable[[Collection, DebitRow], Awaitable[None
 @asynccontextmanager
 async def providers_of(database: Database) -> AsyncIterator[Providers]:
     """Every merchant account whose secrets are at hand."""
-    providers = Providers(sandbox=load_settings().environment == "sandbox")
+    providers = Providers(sandbox=load_settings().sandbox)
     try:
         for owned in await list_accounts(database):
             with suppress(AccountSettingsError):  # Another machine's secrets: the provider is not called here.

@@ -12,6 +12,7 @@ import rich_click as click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from service.adapters.clock import machine_now
 from service.adapters.csv_file import Columns, CsvFileError, Line, read_lines
 from service.adapters.postgres import RACES, Database
 from service.adapters.postgres.catalog import CatalogStore
@@ -24,7 +25,7 @@ from service.billing.opening import opening_tariff
 from service.cli.connections import carry_out, database_of, load_settings
 from service.cli.plain import say as say_line
 from service.flows.accounts import merchant_account
-from service.flows.clock import BusinessClock, machine_now
+from service.flows.clock import BusinessClock
 from service.flows.imports import Desk, ImportFileError, Problem, Tally
 from service.flows.imports.agreements import AgreementImport, account_setting
 from service.flows.imports.debts import DebtImport
@@ -49,8 +50,9 @@ def register(group: click.Group) -> None:
 def bring() -> None:
     """Agreements and open debts of another system.
 
-    A file is looked at whole before the first row is written. The same file again changes nothing, a line that says
-    something else than what is there is refused; one that was cut short is run again.
+    A file is looked at whole before the first row is written: where a line is refused then, nothing of the file is
+    written, the good lines neither. The same file again changes nothing, a line that says something else than what is
+    there is refused; one that was cut short is run again.
     """
 
 
@@ -70,7 +72,8 @@ def agreements_command(file: Path, operator_id: str | None, account_id: str | No
     FILE is CSV in UTF-8. Its columns: agreement_id, rider_ref, and provider_key (the number that the merchant gave the
     agreement: Alipay's out_agreement_no, WeChat Pay's authorization_code) or provider_ref (the provider's own: Stripe's
     customer:setup_intent), or both; where they are known, currency, cap_minor, created_at (signed), valid_until,
-    time_zone, language. What the provider says of cap and end is what is kept. No names, phone or identity numbers.
+    time_zone, language. What the provider says of cap and end is what is kept; one that is not in force there is
+    refused alone. No names, phone or identity numbers.
     """
     settings = load_settings()
 
@@ -78,7 +81,7 @@ def agreements_command(file: Path, operator_id: str | None, account_id: str | No
         setting, clock = await account_setting(database, operator.operator_no, account_id), await _clock(database)
         lines, providers = (
             partial(_lines, file, AGREEMENT_COLUMNS),
-            Providers(sandbox=settings.environment == "sandbox"),
+            Providers(sandbox=settings.sandbox),
         )
         try:
             assert setting.account is not None
@@ -106,7 +109,7 @@ def debts_command(file: Path, operator_id: str | None, check_only: bool) -> None
     FILE is CSV in UTF-8. Its columns: reference (the debt's number there: it is brought over once), agreement_id, code
     (what it is for, such as ride or damage), amount_minor (730 is 7.30 CNY), currency, due_since (RFC 3339); rider_ref,
     if it is there, is held against the agreement's. Each becomes a session debt-REFERENCE. The rider's calendar begins
-    with the import: attempts, due day, reminders.
+    with the import: attempts, due day, reminders. Where one line is refused, no debt of the file is brought over.
     """
     settings = load_settings()
 
@@ -155,8 +158,8 @@ def _import(settings: Settings, file: Path, operator_id: str | None, work: Work,
 def _closing(tally: Tally, check_only: bool) -> str:
     taken = "to be imported" if check_only else "imported"
     counts = f"{tally.imported} {taken}, {tally.there} were there already, {tally.refused} refused"
-    nothing = tally.refused and not tally.imported and not check_only
-    return f"import: {counts}{'; nothing was written' if nothing else ''}"
+    nothing = f"; nothing {'would be' if check_only else 'was'} written"
+    return f"import: {counts}{nothing if tally.refused and not tally.imported else ''}"
 
 
 def _lines(file: Path, columns: Columns) -> Iterator[Line]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -13,7 +14,7 @@ from service.adapters.postgres.operators import OperatorStore
 from service.adapters.postgres.reading import ReadingStore, RideRows
 from service.billing.catalog import Operator
 from service.billing.keys import session_key_bytes, slot_of
-from service.cli.connections import carry_out, database_of, load_settings
+from service.cli.connections import business_now, carry_out, database_of, load_settings
 from service.cli.told import session_lines
 from service.flows.operators import OperatorError, operator_of
 from service.web.views import session_view
@@ -44,21 +45,22 @@ def show(session_id: str, operator_id: str | None, as_json: bool) -> None:
     """
     settings = load_settings()
 
-    async def work() -> tuple[Operator, RideRows]:
+    async def work() -> tuple[Operator, RideRows, datetime]:
         async with database_of(settings) as database:
             operator = await whose(database, operator_id)
             rows = await find_ride(database, operator.operator_id, session_id)
+            now = await business_now(database)
         if rows is None:
             told = f"operator {operator.operator_id} has no ride {session_id!r}; GET /v1/sessions lists them"
             raise NoSuchSessionError(f"{told}, and records that could not be read are at GET /v1/quarantine")
-        return operator, rows
+        return operator, rows, now
 
-    operator, rows = carry_out(work(), NoSuchSessionError, OperatorError)
+    operator, rows, now = carry_out(work(), NoSuchSessionError, OperatorError)
     view = session_view(rows, operator)
     if as_json:
         click.echo(msgspec.json.encode(view).decode())
         return
-    for line in session_lines(view, operator.operator_id, ZoneInfo(operator.time_zone)):
+    for line in session_lines(view, operator.operator_id, ZoneInfo(operator.time_zone), now):
         click.echo(line)
 
 

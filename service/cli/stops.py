@@ -9,16 +9,21 @@ from zoneinfo import ZoneInfo
 import rich_click as click
 
 from service.adapters.postgres import Database
-from service.adapters.postgres.operators import KnownOperator, OperatorStore
+from service.adapters.postgres.operators import KnownOperator, OperatorStore, Switches
 from service.adapters.postgres.stops import StopRow
 from service.cli.connections import BY, REASON, business_now, carry_out, database_of, load_settings
 from service.cli.plain import say
 from service.cli.told import instant
 from service.flows import stops as flow
-from service.flows.operators import OperatorError, operator_of
+from service.flows.operators import OperatorError, operator_of, read_switches
 from service.flows.stops import UnknownStopError, What
 
 T = TypeVar("T")
+MODES = {
+    "paused": "paused, no new debit or refund is sent",
+    "shadow": "in shadow mode, nothing is owed and nothing is sent",
+}
+"""What the modes of an operator hold back."""
 OPERATOR = click.option("--operator", "operator_id", help="Whose.  [default: the default operator]")
 
 
@@ -72,14 +77,17 @@ def resume(stop_no: int, operator_id: str | None, reason: str, by: str) -> None:
 @OPERATOR
 @click.option("--ended", is_flag=True, help="Those of before, too.")
 def stops(operator_id: str | None, ended: bool) -> None:
-    """Show what is paused, by whom and why, the newest first; instants in the operator's time zone."""
+    """Show what is paused, by whom and why, the newest first; instants in the operator's time zone. An operator whose
+    mode is another than live is named first."""
 
-    async def work(database: Database, operator: KnownOperator) -> tuple[list[StopRow], ZoneInfo]:
+    async def work(database: Database, operator: KnownOperator) -> tuple[list[StopRow], ZoneInfo, Switches]:
         found = await flow.list_stops(database, operator.operator_no, ended=ended)
-        return found, ZoneInfo(operator.time_zone)
+        return found, ZoneInfo(operator.time_zone), await read_switches(database, operator.operator_id)
 
-    found, zone = _run(operator_id, work)
-    if not found:
+    found, zone, now = _run(operator_id, work)
+    if now.mode in MODES:
+        say(f"operator {now.operator_id} is {MODES[now.mode]}: `farebox operator mode {now.operator_id} live` ends it")
+    elif not found:
         click.echo("nothing is paused")
     for row in found:
         of = "  ".join(

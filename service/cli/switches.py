@@ -64,8 +64,21 @@ def calendar(words: tuple[str, ...]) -> None:
     """Show or change when debits are tried, due, overdue and written off; debits from now on go by it. Without an ID it
     is the default operator's.
 
-    VALUE is a number, an hour such as 09:00, an ISO 8601 duration such as PT6H or P1D, or a JSON list of those;
-    NAME= goes back to the default. Example: farebox operator calendar city due_days=10 debit_delay=PT2H
+    VALUE is a number, an hour such as 09:00, an ISO 8601 duration such as PT6H or P1D, a JSON list of those, or true
+    or false (reports); NAME= goes back to the default. Days are up to 3650, durations up to P3650D. Example: farebox
+    operator calendar city due_days=10 debit_delay=PT2H
+
+    From the charge on: debit_delay to the first attempt; retry_after, from that to each further one, the shortest
+    first; between retry_from and retry_until of the rider's day he is charged again and told. due_days until a debit
+    is overdue, and from then write_off_days until it is written off.
+
+    What he is told: remind_before an attempt of ours; remind_days before the due day of what is not ours to try;
+    notice_days after the due day that he will be reported; report_days after that he is (7 at least, and never before
+    the 15th day after the first attempt; reports=false: never).
+
+    payment_open_for: nothing else is tried while a rider pays by himself. collect_revoked_for: what is owed may be
+    collected on an agreement that we have ended. A tariff's debits stop by themselves after stop_run of them in an hour
+    above stop_factor times the mean of 30 days, or above stop_above_minor (null: no such limit).
     """
     _rules("calendar", Calendar, words)
 
@@ -78,6 +91,11 @@ def hold_policy(words: tuple[str, ...]) -> None:
 
     VALUE is true or false, a number of minor units, or an ISO 8601 duration such as PT3S; NAME= goes back to the
     default. Example: farebox operator hold-policy city unlock_while_pending=true answer_within=PT2S
+
+    cap_minor is asked for where the agreement has no cap of its own (that it was made with, or that its provider said).
+    answer_within: the app waits so long for the provider, PT0.1S to PT60S, and is told `pending` then, on which
+    unlock_while_pending decides. A hold that is not open after give_up_after is wanted no more; one that no ride began
+    on is released after release_after, or after release_anyway_after where the events are not read that far.
     """
     _rules("hold policy", HoldPolicy, words)
 

@@ -9,12 +9,12 @@ from typing import TypeVar
 
 import rich_click as click
 
+from service.adapters.clock import machine_now
 from service.adapters.postgres import Database
 from service.adapters.postgres.operators import OperatorStore
 from service.adapters.postgres.tokens import SCOPES, ListedToken, TokenStore, token_hash
 from service.cli.connections import carry_out, database_of, fail, load_settings
 from service.cli.plain import say
-from service.flows.clock import machine_now
 
 T = TypeVar("T")
 RIDER_SCOPES = frozenset({"status:read", "billing:write"})

@@ -16,18 +16,24 @@ from service.billing.words import quantity_text
 from service.cli.plain import plain
 from service.web.shapes import AdjustmentView, ChargeView, DebitStory, DebitView, EventView, LineView, SessionView
 
+HELD_UP = timedelta(minutes=1)
+"""So long after it was due a debit waits for more than its turn."""
+
+NO_EVENT = "keep, at a deadline or when what it waited for was there"
+"""Who decided about a ride when nothing was heard of it."""
+
 
 def instant(at: datetime, zone: ZoneInfo) -> str:
     """An instant as people of that zone read it, with its offset."""
     return at.astimezone(zone).isoformat(" ", "seconds")
 
 
-def session_lines(ride: SessionView, operator_id: str, zone: ZoneInfo) -> Iterator[str]:
-    """A ride from how it stands to what is open of it."""
-    return map(plain, _session(ride, operator_id, zone))
+def session_lines(ride: SessionView, operator_id: str, zone: ZoneInfo, now: datetime) -> Iterator[str]:
+    """A ride from how it stands at `now` to what is open of it."""
+    return map(plain, _session(ride, operator_id, zone, now))
 
 
-def _session(ride: SessionView, operator_id: str, zone: ZoneInfo) -> Iterator[str]:
+def _session(ride: SessionView, operator_id: str, zone: ZoneInfo, now: datetime) -> Iterator[str]:
     reason = f" ({ride.reason})" if ride.reason else ""
     unbilled = "  not billable" if not ride.billable else "  not billed here" if ride.owed is False else ""
     yield f"{ride.session_id}  {ride.state}{reason}{unbilled}  operator {operator_id}, times in {zone.key}"
@@ -41,7 +47,7 @@ def _session(ride: SessionView, operator_id: str, zone: ZoneInfo) -> Iterator[st
     yield from _section("charge", _charge(ride))
     yield from _section("adjustments", (_adjustment(one, operator_id, zone) for one in ride.adjustments))
     yield from _section("revisions", _revisions(ride, zone))
-    yield from _section("debits", (f"  {line}" for debit in ride.debits for line in debit_lines(debit, zone)))
+    yield from _section("debits", (f"  {line}" for debit in ride.debits for line in debit_lines(debit, zone, now)))
     yield from _section("hold", _hold(ride, zone))
     yield from _section("events", (_event(event, zone) for event in ride.events))
     yield from _section("conflicts", (_event(event, zone) for event in ride.conflicts))
@@ -59,16 +65,16 @@ def debit_line(debit: DebitView) -> str:
     return plain(f"{named}  {debit.state}{also}  {paid} of {amount} {debit.currency} paid{reason}")
 
 
-def debit_lines(debit: DebitStory, zone: ZoneInfo) -> Iterator[str]:
-    """A debit with its whole life, its refunds and its disputes."""
-    return map(plain, _debit(debit, zone))
+def debit_lines(debit: DebitStory, zone: ZoneInfo, now: datetime) -> Iterator[str]:
+    """A debit as it stands at `now`, with its whole life, its refunds and its disputes."""
+    return map(plain, _debit(debit, zone, now))
 
 
-def _debit(debit: DebitStory, zone: ZoneInfo) -> Iterator[str]:
+def _debit(debit: DebitStory, zone: ZoneInfo, now: datetime) -> Iterator[str]:
     yield debit_line(debit)
     at_provider = debit.provider_reference or "-"
     yield f"  agreement {debit.agreement_id}  key {debit.provider_key}  at the provider {at_provider}"
-    instants = {_next(debit): debit.due_at, "pay by": debit.pay_by, "settled": debit.settled_at}
+    instants = {_next(debit, now): debit.due_at, "pay by": debit.pay_by, "settled": debit.settled_at}
     yield from (f"  {name} {instant(at, zone)}" for name, at in instants.items() if at is not None)
     for step in debit.transitions:
         told = f"{step.from_state or '-'} -> {step.to_state}"
@@ -88,9 +94,11 @@ def _debit(debit: DebitStory, zone: ZoneInfo) -> Iterator[str]:
         yield f"  dispute {held.number}  {held.kind}, {held.state}  {told}{number}"
 
 
-def _next(debit: DebitView) -> str:
-    """What is done at a debit's `due_at`: it is tried, or its provider is asked what became of it."""
-    return "tried next" if debit.state in ("new", "retry_wait") else "asked next"
+def _next(debit: DebitView, now: datetime) -> str:
+    """What is done at a debit's `due_at`: it is tried, or its provider is asked what became of it. What is due for a
+    while is held up by what is not its own: a stop, a paused or refused account, `collect` away or behind."""
+    done = "tried" if debit.state in ("new", "retry_wait") else "asked"
+    return f"{done} next" if debit.due_at is None or debit.due_at > now - HELD_UP else f"waits to be {done} since"
 
 
 def charge_lines(charge: ChargeView) -> Iterator[str]:
@@ -158,9 +166,14 @@ def _revisions(ride: SessionView, zone: ZoneInfo) -> Iterator[str]:
         if one.owing_minor and ride.obligations:
             more = format_amount(one.owing_minor, ride.obligations[0].currency)
             cost += f", owed {'+' if one.owing_minor > 0 else ''}{more}"
-        kinds = ", ".join(event.kind for event in one.events) or "no event"
+        kinds = ", ".join(_kind(event, ride.conflicts) for event in one.events) or NO_EVENT
         yield f"  {one.revision}  {instant(one.decided_at, zone)}  {one.state}{reason}{cost}  by {kinds}"
         yield from (f"  {line}" for line in (charge_lines(one.charge) if one.charge else ()))
+
+
+def _kind(event: EventView, conflicts: Sequence[EventView]) -> str:
+    """What an event is; one that contradicts what was taken before changes nothing."""
+    return f"{event.kind} in conflict" if event in conflicts else event.kind
 
 
 def _hold(ride: SessionView, zone: ZoneInfo) -> Iterator[str]:
@@ -174,8 +187,9 @@ def _hold(ride: SessionView, zone: ZoneInfo) -> Iterator[str]:
 
 
 def _event(event: EventView, zone: ZoneInfo) -> str:
-    place = f"{event.topic}[{event.partition}] {event.offset}"
-    return f"  {event.kind}  {instant(event.time, zone)}  {place}  id {event.id} of {event.source}"
+    place = f"{event.topic}[{event.partition}] {event.offset}" if event.topic else "not from Kafka"
+    reason = f": {event.reason}" if event.reason else ""
+    return f"  {event.kind}  {instant(event.time, zone)}  {place}  id {event.id} of {event.source}{reason}"
 
 
 def _money(ride: SessionView) -> Iterator[str]:
@@ -186,6 +200,9 @@ def _money(ride: SessionView) -> Iterator[str]:
             "paid": ride.paid_minor,
             "given back": ride.refunded_minor,
             "to be given back": ride.to_refund_minor,
+            "paid otherwise": ride.outside_minor or None,
+            "not asked for any more": ride.given_up_minor or None,
             "open": ride.open_minor,
         }
-        yield ", ".join(f"{name} {format_amount(minor, currency)}" for name, minor in amounts.items()) + f" {currency}"
+        told = (f"{name} {format_amount(minor, currency)}" for name, minor in amounts.items() if minor is not None)
+        yield f"{', '.join(told)} {currency}"

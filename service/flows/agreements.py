@@ -17,6 +17,7 @@ from functools import partial
 
 from msgspec.structs import replace
 
+from service.adapters.clock import Clock
 from service.adapters.postgres import Database
 from service.adapters.postgres.agreements import AgreementRow, AgreementSetting, AgreementStore
 from service.adapters.postgres.batches import OutRecord, writer_name
@@ -55,7 +56,6 @@ from service.flows.agreement_replies import (
     same_content,
     view,
 )
-from service.flows.clock import Clock
 from service.flows.each import each
 from service.flows.turns import Turns
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
+from service.adapters.clock import Clock
 from service.adapters.migrate import PARTITION_MONTHS
 from service.adapters.postgres import RACES, Database
 from service.adapters.postgres.batches import OutRecord, writer_name
 from service.adapters.postgres.housekeeping import HousekeepingStore
-from service.flows.clock import Clock
 from service.telemetry import PARKED_AGE, WATCHED, logger
 
 LOG = logger("chores")

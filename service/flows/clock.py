@@ -3,18 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
+from service.adapters.clock import Clock, machine_now
 from service.adapters.postgres.catalog import Installation
-
-Clock = Callable[[], datetime]
-"""Gives an aware instant in UTC."""
-
-
-def machine_now() -> datetime:
-    """The machine's clock."""
-    return datetime.now(UTC)
 
 
 def elapsed() -> float:

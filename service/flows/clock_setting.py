@@ -7,11 +7,12 @@ from datetime import datetime, timedelta
 
 import msgspec
 
+from service.adapters.clock import Clock, machine_now
 from service.adapters.migrate import PARTITION_MONTHS
 from service.adapters.postgres import Database
 from service.adapters.postgres.catalog import Installation
 from service.adapters.postgres.clock import ClockStore
-from service.flows.clock import BusinessClock, Clock, machine_now
+from service.flows.clock import BusinessClock
 
 
 class ClockError(ValueError):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import msgspec
 
-from service.adapters.postgres.reading import DebitRow
+from service.adapters.postgres.reading import DebitRow, RideRows, TransitionRow
 from service.billing.debits.events import (
     DebitEvent,
     DisputeClosed,
@@ -38,18 +38,18 @@ class WishRefusedError(Exception):
 
 
 class Wish(msgspec.Struct, frozen=True):
-    """`fulfilled`: whether the debit is already as wished, so that nothing happens: whoever wished it may have died
-    before he was told. `check` raises WishRefusedError."""
+    """`fulfilled`: whether the debit, with its transitions, is already as wished, so that nothing happens: whoever
+    wished it may have died before he was told. `check` raises WishRefusedError."""
 
     event: DebitEvent
-    fulfilled: Callable[[DebitRow], bool]
+    fulfilled: Callable[[DebitRow, Sequence[TransitionRow]], bool]
     refusal: str
     check: Callable[[DebitRow], None] = lambda _: None
 
 
-async def fulfil(collection: Collection, row: DebitRow, wish: Wish) -> None:
-    """Lets it happen to the debit; raises WishRefusedError."""
-    if wish.fulfilled(row):
+async def fulfil(collection: Collection, row: DebitRow, rows: RideRows, wish: Wish) -> None:
+    """Lets it happen to the debit of a ride; raises WishRefusedError."""
+    if wish.fulfilled(row, [step for step in rows.transitions or () if step.ordinal == row.ordinal]):
         return
     wish.check(row)
     try:
@@ -86,7 +86,7 @@ def suspend(reason: str) -> Wish:
     """Stop it before it is taken."""
     return Wish(
         Suspended(reason),
-        lambda row: row.suspended,
+        lambda row, _: row.suspended,
         "can't be suspended: that is possible before it is submitted, or while it waits for a retry or for the rider;"
         " what is paid can be refunded",
     )
@@ -94,14 +94,22 @@ def suspend(reason: str) -> Wish:
 
 def resume() -> Wish:
     """Let it go on."""
-    return Wish(Resumed(), lambda row: not row.suspended, "can't be resumed")
+
+    def check(row: DebitRow) -> None:
+        if not row.suspended:
+            raise WishRefusedError("debit_id", f"{_named(row)} is {_stands(row)} and was never suspended")
+
+    def fulfilled(row: DebitRow, life: Sequence[TransitionRow]) -> bool:
+        return not row.suspended and any(step.why == "resumed" for step in life)
+
+    return Wish(Resumed(), fulfilled, "can't be resumed", check)
 
 
 def retry() -> Wish:
     """Try it now."""
     return Wish(
         RetryAsked(),
-        lambda row: row.state == State.SUBMITTING,
+        lambda row, _: row.state == State.SUBMITTING,
         "can't be tried now: that is possible while it is new, waits for a retry, is pending or unknown, or was refused"
         " its hold; resume it if it is suspended, close its dispute; one that needs the rider is paid by him",
     )
@@ -111,7 +119,7 @@ def settle_elsewhere(reason: str) -> Wish:
     """It was paid in another way."""
     return Wish(
         PaidElsewhere(reason),
-        lambda row: row.state == State.SETTLED_ELSEWHERE,
+        lambda row, _: row.state == State.SETTLED_ELSEWHERE,
         "can't be settled elsewhere: that is possible while it is pending, waits for a retry or for the rider, or was"
         " never sent; a new one can be suspended, an unclear one decided, what is paid refunded",
     )
@@ -128,9 +136,16 @@ def decide(decision: Decision, reason: str, provider_reference: str | None = Non
             text = "only a debit that is settled has the provider's number of a payment"
             raise WishRefusedError("provider_reference", text, wrong=True)
 
+    def fulfilled(row: DebitRow, life: Sequence[TransitionRow]) -> bool:
+        """Whether this was decided last, and not another thing for the same reason."""
+        decided = [step for step in life if step.why.startswith(f"{_DECIDED}: ")]
+        if row.state == State.MANUAL or not decided or decided[-1].why != f"{_DECIDED}: {by_support(reason)}":
+            return False
+        return decision == _DECISIONS.get(State(decided[-1].to_state), "submit_again")
+
     return Wish(
         OperatorDecided(decision, reason, provider_reference),
-        lambda row: row.state != State.MANUAL and row.attempts > 0 and row.reason == by_support(reason),
+        fulfilled,
         "can't be decided by hand: only one that is manual can; as long as a provider can be asked, he is",
         check,
     )
@@ -144,7 +159,7 @@ def open_dispute(kind: DisputeKind) -> Wish:
             raise WishRefusedError("kind", f"{_named(row)} has a {row.dispute} already: close that first")
 
     return Wish(
-        DisputeOpened(kind), lambda row: row.dispute == kind, f"can't have a {kind}: its provider knows none", check
+        DisputeOpened(kind), lambda row, _: row.dispute == kind, f"can't have a {kind}: its provider knows none", check
     )
 
 
@@ -157,7 +172,7 @@ def close_dispute(result: DisputeResult) -> Wish:
         if result not in _ENDS[row.dispute]:
             raise WishRefusedError("result", f"a {row.dispute} ends {' or '.join(_ENDS[row.dispute])}", wrong=True)
 
-    return Wish(DisputeClosed(result), lambda row: row.dispute == result, "has no dispute to close", check)
+    return Wish(DisputeClosed(result), lambda row, _: row.dispute == result, "has no dispute to close", check)
 
 
 def _named(row: DebitRow) -> str:
@@ -168,5 +183,9 @@ def _stands(row: DebitRow) -> str:
     return f"{row.state}{', suspended' if row.suspended else ''}{', disputed' if row.dispute in _ENDS else ''}"
 
 
+_DECIDED = "operator decided"
+"""How a decision by hand begins in a debit's life."""
+_DECISIONS = {State.CANCELLED: "cancel"} | dict.fromkeys((State.SETTLED, State.SETTLED_TWICE, State.PENDING), "settled")
+"""What was decided, by the state that the decision made; what is asked for again is in any other."""
 _ENDS = {"complaint": ("resolved",), "chargeback": ("won", "lost")}
 """How each kind of dispute can end."""

@@ -11,6 +11,7 @@ from datetime import datetime
 
 import msgspec
 
+from service.adapters.clock import machine_now
 from service.adapters.postgres import RACES, Database
 from service.adapters.postgres.batches import writer_name
 from service.adapters.postgres.rides import RideStore
@@ -20,7 +21,6 @@ from service.billing.catalog import BalanceBook, Catalog, Operator
 from service.billing.events import Adjustment, RideEvent
 from service.billing.keys import session_key_bytes, slot_of
 from service.billing.rides import Revision, Ride
-from service.flows.clock import machine_now
 from service.flows.knowledge import Knowledge
 from service.telemetry import CHARGED, REVISIONS
 

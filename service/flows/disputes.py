@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 from functools import partial
 
+from service.adapters.clock import Clock
 from service.adapters.postgres import Database
 from service.adapters.postgres.disputes import DisputeQuestion, DisputeStore
 from service.adapters.providers import Providers
@@ -19,7 +20,6 @@ from service.adapters.providers.port import DisputeAnswer, DisputeStatus
 from service.billing.outcomes import Postponed, Unknown
 from service.flows.account_checks import UNWATCHED, Accounts, let_in
 from service.flows.accounts import merchant_account
-from service.flows.clock import Clock
 from service.flows.each import each
 from service.telemetry import logger
 

@@ -16,6 +16,7 @@ from typing import TypeAlias
 import msgspec
 from msgspec.structs import replace
 
+from service.adapters.clock import Clock
 from service.adapters.postgres import Database
 from service.adapters.postgres.batches import OutRecord, writer_name
 from service.adapters.postgres.holds import HoldRow, HoldStore, Setting
@@ -37,11 +38,10 @@ from service.billing.agreements.holds import (
 from service.billing.agreements.standing import HoldAnswer
 from service.billing.facts import encode_fact
 from service.billing.keys import session_key, slot_of
-from service.billing.outcomes import Barred
+from service.billing.outcomes import NOT_ACCEPTED, Barred
 from service.flows.account_checks import UNWATCHED, Accounts, let_in
 from service.flows.accounts import merchant_account
 from service.flows.admission import Admission
-from service.flows.clock import Clock
 from service.flows.each import each
 from service.flows.hold_calls import LOCAL, call, open_first
 from service.flows.hold_replies import (
@@ -60,9 +60,6 @@ LEASE = timedelta(seconds=30)
 CALL_WITHIN = timedelta(seconds=10)
 HOLDS_MAX = 200
 AT_ONCE = 16
-NOT_ACCEPTED = "account_not_accepted"
-"""Why a hold is pending: the provider does not accept the merchant account now, which is for whoever runs the service
-to put right; the hold is asked for then, as long as it is wanted."""
 LookAgain: TypeAlias = Callable[[int, str, timedelta], Awaitable[object]]
 
 

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 
 import msgspec
 
+from service.adapters.clock import Clock, machine_now
 from service.adapters.postgres import RACES, UNAVAILABLE, Database
 from service.adapters.postgres.catalog import CatalogStore
 from service.adapters.postgres.housekeeping import HousekeepingStore, Watched
@@ -21,7 +22,6 @@ from service.billing.rides import Revision, Ride
 from service.billing.sessions import SessionState
 from service.billing.verdicts import RECHECK_AFTER, deadline, shortest_wait
 from service.flows.chores import Chores
-from service.flows.clock import Clock, machine_now
 from service.flows.decisions import Decision, decide_rides
 from service.flows.knowledge import Knowledge
 from service.telemetry import logger

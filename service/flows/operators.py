@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
+from itertools import pairwise
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -13,6 +14,7 @@ from msgspec.structs import replace
 
 from service.adapters.postgres import Database
 from service.adapters.postgres.operators import KnownOperator, NewOperator, OperatorStore, Switches
+from service.billing import bounds
 from service.billing.agreements.holds import HoldPolicy
 from service.billing.debits.dunning import NOTICE_DAYS_MIN, REPORT_AFTER_DAYS, Calendar
 from service.billing.money import MoneyError, exponent
@@ -20,6 +22,9 @@ from service.billing.refusals import in_words
 
 OPERATOR_ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 SOURCE_CHARACTERS_MAX = 1024
+ABOVE_NOTHING = frozenset({"cap_minor", "answer_within"})
+"""Rules of which 0 would let nobody ride: a hold of nothing, an answer that nobody waits for."""
+HOUR = re.compile(r"\d{1,2}:\d\d", re.ASCII)
 Rules = Calendar | HoldPolicy
 
 
@@ -121,34 +126,70 @@ def changed_rules(what: str, shape: type[Rules], stored: str, changes: Mapping[s
     if unknown:
         raise OperatorError(f"{what}: there is no {unknown[0]!r}; there are {', '.join(known)}")
     kept: dict[str, Any] = msgspec.json.decode(stored)
-    merged = {name: value for name, value in {**kept, **changes}.items() if value is not None}
+    given = {name: _in_full(value) for name, value in changes.items()}
+    merged = {name: value for name, value in {**kept, **given}.items() if value is not None}
     text = msgspec.json.encode(merged)
     try:
         rules = msgspec.json.decode(text, type=shape)
     except msgspec.ValidationError as error:
-        raise OperatorError(f"{what}: {in_words(str(error))}") from None
-    for name in known:
-        value = getattr(rules, name)
-        if any(map(_negative, value if isinstance(value, tuple) else (value,))):
-            raise OperatorError(f"{what}: {name} can't be below 0")
-    if isinstance(rules, Calendar) and rules.report_days < NOTICE_DAYS_MIN:
+        raise OperatorError(f"{what}: {_rule_in_words(str(error))}") from None
+    for name, value in bounds.each(rules):
+        _check_bounds(what, name, value)
+    if isinstance(rules, Calendar):
+        _check_calendar(what, rules)
+    return text.decode()
+
+
+def _check_bounds(what: str, name: str, value: bounds.Bounded) -> None:
+    least: bounds.Bounded = 1 if name in ABOVE_NOTHING else 0
+    if isinstance(value, timedelta):
+        least = timedelta(milliseconds=100) if name in ABOVE_NOTHING else timedelta()
+    most = bounds.most(name, value)
+    if value < least and not least:  # type: ignore[operator]  # both are whole numbers, or both durations
+        raise OperatorError(f"{what}: {name} can't be below 0")
+    if not least <= value <= most:  # type: ignore[operator]  # as above
+        raise OperatorError(f"{what}: {name} {_written(value)}: allowed are {_written(least)} to {_written(most)}")
+
+
+def _check_calendar(what: str, rules: Calendar) -> None:
+    if rules.report_days < NOTICE_DAYS_MIN:
         raise OperatorError(
             f"{what}: report_days {rules.report_days}: a rider is told at least {NOTICE_DAYS_MIN} days before he is"
             f" reported; nobody is reported before the {REPORT_AFTER_DAYS}th day after the first attempt besides, until"
             " which his provider takes further ones. reports=false reports nobody"
         )
-    if isinstance(rules, Calendar) and not rules.retry_from < rules.retry_until:
+    for name, hour in (("retry_from", rules.retry_from), ("retry_until", rules.retry_until)):
+        if hour.tzinfo is not None:
+            raise OperatorError(f"{what}: {name} {hour}: give an hour of the rider's own day, such as 09:00")
+    if not rules.retry_from < rules.retry_until:
         raise OperatorError(
             f"{what}: retry_from {rules.retry_from} must be before retry_until {rules.retry_until}: they are the hours"
             " of one civil day at which riders are charged and told; the night between is quiet"
         )
-    return text.decode()
+    if len(rules.retry_after) > bounds.LIST_MAX:
+        raise OperatorError(f"{what}: retry_after has {len(rules.retry_after)} steps: allowed are {bounds.LIST_MAX}")
+    for before, after in pairwise(rules.retry_after):
+        if after <= before:
+            raise OperatorError(
+                f"{what}: retry_after {_written(after)} after {_written(before)}: each step counts from the first"
+                " attempt, so each must be longer than the one before it"
+            )
 
 
-def _negative(value: Any) -> bool:
-    if isinstance(value, timedelta):
-        return value < timedelta(0)
-    return isinstance(value, int) and value < 0
+def _in_full(value: Any) -> Any:
+    """An hour as it is stored: 09:00:00 for 09:00 and 9:00."""
+    return f"{value:0>5}:00" if isinstance(value, str) and HOUR.fullmatch(value) else value
+
+
+def _rule_in_words(message: str) -> str:
+    told = in_words(message).replace("invalid RFC3339 encoded time", "expected an hour such as 09:00")
+    far = f"duration is out of range: allowed are {_written(timedelta())} to {_written(timedelta(bounds.DAYS_MAX))}"
+    return told.replace("duration is out of range", far)
+
+
+def _written(value: bounds.Bounded) -> str:
+    """A value as a person gives it: a whole number, or an ISO 8601 duration."""
+    return str(msgspec.to_builtins(value))
 
 
 async def _find(store: OperatorStore, operator_id: str) -> KnownOperator:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 
-from service.flows.clock import Clock
+from service.adapters.clock import Clock
 
 APART = timedelta(seconds=0.5)
 """Machine time from one question about a thing to the next."""

@@ -11,8 +11,8 @@ from litestar import Request
 from litestar.connection import ASGIConnection
 from litestar.handlers import BaseRouteHandler
 
+from service.adapters.clock import Clock
 from service.adapters.postgres.tokens import Token, token_hash
-from service.flows.clock import Clock
 from service.web.limits import Pace
 from service.web.problems import ProblemError, not_found
 

@@ -75,6 +75,7 @@ async def charge_session(
 ) -> Response[SessionView]:
     """Charge a ride something beside its fare, or let it cost less; what it owes then is debited or given back."""
     asked = read(_CHARGE, body)
+    _check_reduction(asked)
 
     async def work() -> tuple[int, SessionView]:
         doors, access = doors_of(request), access_of(request)
@@ -108,8 +109,9 @@ async def refund_debit(
     """Give back of what was paid, in parts and again up to all of it. The ride owes so much less from now on; what of
     it is unpaid yet is lowered first, the rest is given back: `ride.to_refund_minor` says how much that is, and
     `ride.refunded_minor` what was given back before. It stands in `refunding_minor` and among the refunds once the role
-    collect has begun it, moments later; the reason given here stays with it and with the ride's adjustments, and is
-    told neither to the rider nor to the provider."""
+    collect has begun it, moments later; of a ride with several debits the newest gives back first, whichever was named,
+    and the refunds stand at those that give back. The reason given here stays with it and with the ride's adjustments,
+    and is told neither to the rider nor to the provider."""
     asked = read(_REFUND, body)
     await debit_of(request, debit_id)
 
@@ -144,6 +146,17 @@ async def _adjust(
         await adjust_ride(doors.working, doors.knowledge, operator, session_id, adjustment)
     except AdjustmentError as error:
         raise _refused(error) from None
+
+
+def _check_reduction(asked: ChargeRequest) -> None:
+    """Refuses what only an extra charge has, by its fields."""
+    if asked.kind == "extra":
+        return
+    given = {"tax_rate": asked.tax_rate is not None, "regardless": asked.regardless}
+    if named := [name for name, is_given in given.items() if is_given]:
+        why = f"{asked.kind} takes its tax from the charge and falls with it: leave it out"
+        fields = [FieldProblem(f"/{name}", why) for name in named]
+        raise ProblemError(422, "invalid", f"{', '.join(f'/{name}' for name in named)}: {why}", fields)
 
 
 def _refundable(row: DebitRow, rows: RideRows, amount_minor: int) -> None:

@@ -26,7 +26,8 @@ AgreementState = Literal["pending", "active", "suspended", "refused", "revoked",
 class AgreementRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """An agreement to be signed; what is left out is the operator's, or the provider's.
 
-    `rider_ref` is opaque: never a name, a phone number, an identity number. `cap_minor` is in minor units.
+    `rider_ref` is opaque: never a name, a phone number, an identity number. `cap_minor`, in minor units, is what holds
+    ask for, unless the provider says another; where neither says one, it is that of the operator's policy on holds.
     """
 
     agreement_id: Id

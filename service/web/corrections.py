@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from service.billing.events import Position, RideEvent
 from service.billing.keys import session_key_bytes
+from service.billing.opening import debt_of
 from service.billing.rides import Ride
 from service.billing.sessions import AHEAD_MAX, SessionState, course, review_reason
 from service.flows.decisions import decide_rides, taking_in
@@ -53,7 +54,8 @@ async def correct(
     request: Asked, session_id: FromPath[str], body: RawBody, idempotency_key: Key
 ) -> Response[SessionView]:
     """Append a revision with the ride as it truly was: re-rated, the difference becomes an obligation. Times in the
-    future, an end before the start and a ride longer than the operator allows are refused."""
+    future, an end before the start and a ride longer than the operator allows are refused. A debt that was brought over
+    has no ride to correct: it can be voided."""
     asked = read(_CORRECTION, body)
 
     async def decide() -> tuple[int, SessionView]:
@@ -104,6 +106,11 @@ def _check(asked: CorrectionRequest, ride: Ride) -> None:
         )
     if ride.state in (SessionState.VOIDED, SessionState.NOT_BILLABLE):
         raise conflict(f"the ride is {ride.state}: there is nothing to correct")
+    if asked.kind == "corrected" and debt_of(ride) is not None:
+        raise conflict(
+            "a debt that was brought over has no ride to correct: it is adjusted (POST .../charges), or taken back as a"
+            " whole (voided)"
+        )
 
 
 def _check_times(asked: CorrectionRequest, ride: Ride, now: datetime) -> None:

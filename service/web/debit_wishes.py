@@ -61,7 +61,7 @@ async def suspend_debit(
 
 @post("/v1/debits/{debit_id:str}/resume", status_code=200, opt=WRITE, tags=["debits"])
 async def resume_debit(request: Asked, debit_id: FromPath[str], idempotency_key: Key) -> Response[DebitStory]:
-    """Let a suspended debit go on; its due day begins anew."""
+    """Let a suspended debit go on; its due day begins anew, unless it is overdue already."""
     return await _happen(request, debit_id, idempotency_key, "resume", None, wishes.resume())
 
 
@@ -142,9 +142,9 @@ async def _happen(
     await debit_of(request, debit_id)
 
     async def work() -> tuple[int, DebitStory]:
-        row, _ = await debit_of(request, debit_id)
+        row, rows = await debit_of(request, debit_id)
         try:
-            await fulfil(doors_of(request).collection, row, wish)
+            await fulfil(doors_of(request).collection, row, rows, wish)
         except WishRefusedError as error:
             raise _refused(error) from None
         return 200, await told(request, debit_id)

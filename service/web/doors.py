@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from service.adapters.clock import Clock, machine_now
 from service.adapters.migrate import check_version
 from service.adapters.postgres import UNAVAILABLE, Database, session_settings
 from service.adapters.postgres.access import pooled
@@ -25,7 +26,7 @@ from service.billing.keys import session_key_bytes, slot_of
 from service.flows.account_checks import UNWATCHED, Accounts, account_name
 from service.flows.accounts import list_accounts, merchant_account
 from service.flows.agreements import Agreements
-from service.flows.clock import BusinessClock, Clock, machine_now
+from service.flows.clock import BusinessClock
 from service.flows.collection import Collection
 from service.flows.holds import Holds
 from service.flows.knowledge import Knowledge

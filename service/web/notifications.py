@@ -71,7 +71,7 @@ async def _take(doors: Doors, request: Asked, provider: str, account: str) -> Ac
 
 
 async def _hand_over(doors: Doors, provider: Provider, notice: Notification) -> bool:
-    """Tells whom it concerns; False when it is about nothing of ours that still matters.
+    """Tells whom it concerns; False when it is about nothing of ours, or about a hold that is over.
 
     States only go forward, so that old, repeated and reversed notifications change nothing.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import datetime
 from html import escape
 from typing import Annotated, Literal, cast
@@ -14,6 +15,7 @@ from msgspec.structs import replace
 
 from service.adapters.postgres.reading import RideRows
 from service.billing.money import format_amount, from_minor
+from service.billing.opening import SOURCE
 from service.billing.rides import read_charge
 from service.billing.words import (
     TEXTS,
@@ -46,8 +48,11 @@ class ReceiptLine(msgspec.Struct, frozen=True):
 
 
 class ReceiptView(msgspec.Struct, frozen=True):
-    """A receipt. Times are in the operator's zone; `contact` is whom to ask. `open_minor` is still to be paid,
-    `to_refund_minor` still to be given back."""
+    """A receipt. Times are in the operator's zone; `contact` is whom to ask. `to_refund_minor` is still to be given
+    back, `open_minor` still to be paid; `outside_minor` was paid in another way, `given_up_minor` is not asked for any
+    more. Paid - refunded - to be refunded + outside + given up + open is what is owed. `notes` say in the rider's
+    language what else he should know of it: that the ride's end was lost, that it was taken back but for an extra
+    charge, that it is a debt of another system."""
 
     language: Language
     session_id: str
@@ -61,6 +66,7 @@ class ReceiptView(msgspec.Struct, frozen=True):
     duration: str
     meters: int
     lines: list[ReceiptLine]
+    notes: list[str]
     currency: str
     amount_minor: int
     amount: str
@@ -69,6 +75,8 @@ class ReceiptView(msgspec.Struct, frozen=True):
     paid_minor: int
     refunded_minor: int
     to_refund_minor: int
+    outside_minor: int
+    given_up_minor: int
     open_minor: int
     revision: int
     issued_at: datetime
@@ -151,6 +159,7 @@ def receipt(session: SessionView, language: Language, operator: tuple[str, str],
             )
             for line in charge.lines
         ],
+        notes=[TEXTS[language][note] for note in _notes(session)],
         currency=charge.currency,
         amount_minor=charge.amount_minor,
         amount=format_amount(charge.amount_minor, charge.currency),
@@ -159,22 +168,36 @@ def receipt(session: SessionView, language: Language, operator: tuple[str, str],
         paid_minor=session.paid_minor,
         refunded_minor=session.refunded_minor,
         to_refund_minor=session.to_refund_minor,
+        outside_minor=session.outside_minor,
+        given_up_minor=session.given_up_minor,
         open_minor=session.open_minor,
         revision=session.revision,
         issued_at=session.updated_at.astimezone(zone),
     )
 
 
+def _notes(session: SessionView) -> Iterator[str]:
+    """What a rider should know besides, by the names of the words for it."""
+    assert session.charge is not None and session.usage is not None
+    if session.usage.lost_end is not None and session.state != "voided":
+        yield "lost_end"
+    if session.state == "voided" and all(line.code != "taken_back" for line in session.charge.lines):
+        yield "rest"
+    if any(event.source == SOURCE for event in session.events):
+        yield "brought_over"
+
+
 def printable(receipt: ReceiptView) -> str:
     """The receipt as one page of HTML that needs nothing else."""
     words = TEXTS[receipt.language]
+    lasted = receipt.ended_at > receipt.started_at  # A debt brought over is a moment.
     facts = [
         (words["session"], receipt.session_id),
         (words["vehicle"], receipt.vehicle_id),
         (words["tariff"], f"{receipt.tariff_id} v{receipt.tariff_version}"),
         (words["from"], f"{receipt.started_at:%Y-%m-%d %H:%M:%S %z}"),
-        (words["to"], f"{receipt.ended_at:%Y-%m-%d %H:%M:%S %z}"),
-        (words["duration"], receipt.duration),
+        (words["to"], f"{receipt.ended_at:%Y-%m-%d %H:%M:%S %z}" if lasted else None),
+        (words["duration"], receipt.duration if lasted else None),
         (
             words["distance"],
             f"{receipt.meters / 1000:g} {unit_text('km', receipt.language)}" if receipt.meters else None,
@@ -187,20 +210,21 @@ def printable(receipt: ReceiptView) -> str:
     )
     totals = [("total", receipt.amount_minor), ("tax", receipt.tax_minor), ("paid", receipt.paid_minor)]
     totals += [("refunded", receipt.refunded_minor), ("to_refund", receipt.to_refund_minor)]
-    totals += [("open", receipt.open_minor)]
+    totals += [("outside", receipt.outside_minor), ("given_up", receipt.given_up_minor), ("open", receipt.open_minor)]
     sums = "".join(
         f"<tr><td colspan=3>{words[name]}<td>{escape(_money(minor, receipt))}"
         for name, minor in totals
         if minor or name in ("total", "paid", "open")
     )
     head = "".join(f"<dt>{escape(word)}<dd>{escape(fact)}" for word, fact in facts if fact)
+    notes = "".join(f"<p>{escape(note)}" for note in receipt.notes)
     contact = f"<p>{escape(words['contact'])}: {escape(receipt.contact)}" if receipt.contact else ""
     return (
         f"<!doctype html><html lang={receipt.language}><meta charset=utf-8>"
         f"<meta name=viewport content='width=device-width'><title>{escape(words['title'])}</title>"
         f"<style>{_STYLE}</style><h1>{escape(words['title'])}</h1><p>{escape(receipt.operator)}<dl>{head}</dl>"
         f"<table><thead><tr><th>{escape(words['item'])}<th>{escape(words['quantity'])}<th>{escape(words['price'])}"
-        f"<th>{escape(words['amount'])}<tbody>{rows}<tfoot>{sums}</table>{contact}</html>"
+        f"<th>{escape(words['amount'])}<tbody>{rows}<tfoot>{sums}</table>{notes}{contact}</html>"
     )
 
 

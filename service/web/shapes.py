@@ -70,7 +70,8 @@ class UsageView(msgspec.Struct, frozen=True):
 
 
 class EventView(msgspec.Struct, frozen=True):
-    """An event the ride rests on, and where in Kafka it is."""
+    """An event the ride rests on, and where in Kafka it is (an operator's own: no topic). `reason` is what was said of
+    it, as of a correction; it is not told to riders."""
 
     kind: str
     source: str
@@ -79,6 +80,7 @@ class EventView(msgspec.Struct, frozen=True):
     topic: str
     partition: int
     offset: int
+    reason: str | None
 
 
 class RevisionView(msgspec.Struct, frozen=True):
@@ -166,7 +168,8 @@ class DisputeView(msgspec.Struct, frozen=True):
 
 
 class DebitView(msgspec.Struct, frozen=True):
-    """A debit as it stands; `due_at` is when something is tried next, `pay_by` when it is overdue.
+    """A debit as it stands; `due_at` is when something is tried next, `pay_by` when it is overdue. `forgone_minor` is
+    what is no longer asked for, `outside_minor` what of that was paid elsewhere.
 
     Until `payable_until` the rider may pay it himself by `action`. `dunned` (since `dunned_at`) is how far reminders
     have come, `nudged_at` when its provider was last asked to try it, `record` what is reported of it: known to the
@@ -183,6 +186,7 @@ class DebitView(msgspec.Struct, frozen=True):
     refunding_minor: int
     refunded_minor: int
     forgone_minor: int
+    outside_minor: int
     overdue: bool
     suspended: bool
     dispute: str | None
@@ -215,18 +219,23 @@ class DebitStory(DebitView, frozen=True):
 
 class RideMoney(msgspec.Struct, frozen=True):
     """The money of a ride over all its debits. `owed_minor` is the sum of the obligations, paid or not;
-    `refunded_minor` is what was given back, `to_refund_minor` what is still to be (asked for, on its way, or put off),
-    `open_minor` what is still asked of the rider: not what was paid, waived, written off or paid elsewhere."""
+    `refunded_minor` is what was given back, `to_refund_minor` what is still to be (asked for, on its way, or put off).
+    Of what is owed, `outside_minor` was paid elsewhere, `given_up_minor` is not asked for any more (waived, cancelled
+    by hand, written off), and `open_minor` is still asked of the rider. Paid - refunded - to be refunded + outside +
+    given up + open = owed, unless a bank has taken back what is not owed."""
 
     owed_minor: int
     paid_minor: int
     refunded_minor: int
     to_refund_minor: int
+    outside_minor: int
+    given_up_minor: int
     open_minor: int
 
 
 class RefundAnswer(DebitStory, frozen=True):
-    """The debit as it is, and in `ride` what is given back of its ride, and still to be given back."""
+    """The debit as it is, and in `ride` what is given back of its ride, and still to be given back. Of a ride with
+    several debits the newest gives back first, whichever was named: the refunds stand at those that give back."""
 
     ride: RideMoney
 
@@ -252,9 +261,10 @@ class SessionSummary(msgspec.Struct, frozen=True):
 
 class SessionView(SessionSummary, frozen=True):
     """Everything about a ride, from one snapshot. `owed_minor` is the sum of the obligations, paid or not;
-    `to_refund_minor` is what is still to be given back, `open_minor` what is still asked of the rider: not what was
-    paid, waived, written off or paid elsewhere. `owed`: whether its charge is billed here, as `ride.charged` says it
-    (false in shadow mode and for rides before `bill_from`); null without a charge."""
+    `to_refund_minor` is what is still to be given back. Of what is owed, `outside_minor` was paid elsewhere,
+    `given_up_minor` is not asked for any more (waived, cancelled by hand, written off), and `open_minor` is still asked
+    of the rider. `owed`: whether its charge is billed here, as `ride.charged` says it (false in shadow mode and for
+    rides before `bill_from`); null without a charge."""
 
     billable: bool
     owed: bool | None
@@ -265,6 +275,8 @@ class SessionView(SessionSummary, frozen=True):
     paid_minor: int
     refunded_minor: int
     to_refund_minor: int
+    outside_minor: int
+    given_up_minor: int
     open_minor: int
     revisions: list[RevisionView]
     adjustments: list[AdjustmentView]

@@ -74,6 +74,8 @@ def session_view(rows: RideRows, operator: Operator) -> SessionView:
         paid_minor=money.paid_minor,
         refunded_minor=money.refunded_minor,
         to_refund_minor=money.to_refund_minor,
+        outside_minor=money.outside_minor,
+        given_up_minor=money.given_up_minor,
         open_minor=money.open_minor,
         revisions=_revisions(rows, owing, stands=ride.charge is not None),
         adjustments=_adjustments(ride),
@@ -87,7 +89,9 @@ def session_view(rows: RideRows, operator: Operator) -> SessionView:
 
 def money_of(rows: RideRows) -> RideMoney:
     """The money of a ride. To be given back is what was paid and is not owed, as far as a bank has not taken it back;
-    what the rider paid elsewhere counts for what he owes."""
+    what the rider paid elsewhere counts for what he owes. Of what is owed and was not paid here, so much was paid
+    elsewhere, so much was given up, and the rest is open: they add up to it, also while a debit does not know yet that
+    less is owed."""
     debits = rows.debits or []
     owed_minor = sum(obligation.amount_minor for obligation in rows.obligations or [])
     paid_minor = sum(debit.paid_minor for debit in debits)
@@ -97,12 +101,18 @@ def money_of(rows: RideRows) -> RideMoney:
     taken = {row.ordinal: sum(dispute.taken_minor for dispute in row.disputes) for row in rows.disputes or []}
     at_hand = (debit.paid_minor - debit.refunded_minor - taken.get(debit.ordinal, 0) for debit in debits)
     excess_minor = paid_minor - refunded_minor - max(0, owed_minor - outside_minor)
+    to_refund_minor = max(0, min(excess_minor, sum(max(0, minor) for minor in at_hand)))
+    unpaid_minor = max(0, owed_minor - (paid_minor - refunded_minor - to_refund_minor))
+    paid_outside_minor = min(outside_minor, unpaid_minor)
+    given_up_minor = min(forgone_minor - outside_minor, unpaid_minor - paid_outside_minor)
     return RideMoney(
-        owed_minor,
-        paid_minor,
-        refunded_minor,
-        max(0, min(excess_minor, sum(max(0, minor) for minor in at_hand))),
-        max(0, owed_minor - paid_minor + refunded_minor - forgone_minor),
+        owed_minor=owed_minor,
+        paid_minor=paid_minor,
+        refunded_minor=refunded_minor,
+        to_refund_minor=to_refund_minor,
+        outside_minor=paid_outside_minor,
+        given_up_minor=given_up_minor,
+        open_minor=unpaid_minor - paid_outside_minor - given_up_minor,
     )
 
 
@@ -137,7 +147,18 @@ def _revisions(rows: RideRows, owing: Mapping[int, int], *, stands: bool) -> lis
 def for_rider(view: SessionView) -> SessionView:
     """The same without support's own words."""
     told = [replace(one, reason=None, by=None) for one in view.adjustments]
-    return replace(view, adjustments=told, debits=[debit_for_rider(debit) for debit in view.debits])
+    return replace(
+        view,
+        adjustments=told,
+        debits=[debit_for_rider(debit) for debit in view.debits],
+        revisions=[replace(one, events=_events_for_rider(one.events)) for one in view.revisions],
+        events=_events_for_rider(view.events),
+        conflicts=_events_for_rider(view.conflicts),
+    )
+
+
+def _events_for_rider(views: Iterable[EventView]) -> list[EventView]:
+    return [replace(view, reason=None) for view in views]
 
 
 def debit_for_rider(view: DebitStory) -> DebitStory:
@@ -188,7 +209,9 @@ def usage_view(usage: Usage) -> UsageView:
 def event_views(events: Iterable[RideEvent]) -> list[EventView]:
     """Events with their places in Kafka."""
     return [
-        EventView(event.kind, event.source, event.id, event.time, place.topic, place.partition, place.offset)
+        EventView(
+            event.kind, event.source, event.id, event.time, place.topic, place.partition, place.offset, event.reason
+        )
         for event in events
         for place in (event.position,)
     ]
@@ -335,6 +358,7 @@ def _debit(row: DebitRow) -> dict[str, Any]:
         "refunding_minor": row.refunding_minor,
         "refunded_minor": row.refunded_minor,
         "forgone_minor": row.forgone_minor,
+        "outside_minor": row.outside_minor,
         "overdue": row.overdue,
         "suspended": row.suspended,
         "dispute": row.dispute,

@@ -13,6 +13,7 @@ from typing import TypeVar
 
 import asyncpg
 
+from service.adapters.clock import machine_now
 from service.adapters.kafka import (
     ConsumerSettings,
     RecordSink,
@@ -31,7 +32,7 @@ from service.adapters.postgres.intake import FenceLostError
 from service.adapters.providers import Providers
 from service.flows.accounts import list_accounts
 from service.flows.agreements import Agreements
-from service.flows.clock import BusinessClock, machine_now
+from service.flows.clock import BusinessClock
 from service.flows.collection import Collection
 from service.flows.collection.restored import ask_after_restore
 from service.flows.disputes import Disputes
@@ -297,7 +298,7 @@ async def run_collect(process: Process) -> None:
     if database is None:
         return
     _look_for_cycles_seldom()
-    clock, providers = BusinessClock(), Providers(sandbox=process.settings.environment == "sandbox")
+    clock, providers = BusinessClock(), Providers(sandbox=process.settings.sandbox)
     concurrency = process.settings.collect_concurrency
     watch = AccountWatch(providers, process.health)
     by_number, now = providers.by_number, clock.now

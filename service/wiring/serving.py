@@ -94,7 +94,7 @@ def door_settings(settings: Settings) -> DoorSettings:
     return DoorSettings(
         database_url=settings.database_url,
         tariff_lead=timedelta(seconds=settings.tariff_lead_seconds),
-        sandbox=settings.environment == "sandbox",
+        sandbox=settings.sandbox,
         rate=settings.http_token_rate,
         rider_rate=settings.http_rider_rate,
     )

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from sandbox_peer import API_KEY, Peer, debit_request, peer, provider_at, sign
 
@@ -15,6 +16,9 @@ from service.adapters.providers.port import MerchantAccount
 from service.adapters.providers.secrets import AccountSettingsError
 from service.billing.outcomes import Barred, Rejected, Succeeded, Throttled
 from service.lab.provider.rows import Account, Terms
+
+PAGE = (Path(__file__).parents[2] / "service/adapters/providers/sandbox.md").read_text(encoding="utf-8")
+"""What the sandbox's own page prints."""
 
 
 @pytest.fixture(scope="module")
@@ -106,6 +110,28 @@ async def test_every_difference_between_what_is_declared_and_what_the_simulator_
     provider = open_provider(MerchantAccount(1, account_id, "sandbox", sandbox.url, settings))
     try:
         assert await provider.check() == (Rejected("CAPABILITIES_DIFFER", told) if told else None)
+    finally:
+        await provider.close()
+
+
+async def test_the_page_declares_the_same_on_both_sides_and_chargebacks_where_it_prints_one(sandbox: Peer) -> None:
+    """As printed: the account is checked as good, is told of what happens, and a chargeback is one of its disputes."""
+    there = re.search(r"--account '({.*})'", PAGE)
+    assert there is not None
+    account = msgspec.json.decode(there[1], type=Account)
+    await sandbox.call("PUT", "/accounts", account)
+    settings: dict[str, Any] = dict(re.findall(r"--setting (api_key|notify_secret)=(\w+)", PAGE))
+    declared = re.search(r"--setting 'capabilities=({.*})'", PAGE)
+    assert declared is not None
+    settings["capabilities"] = msgspec.json.decode(declared[1])
+    provider = open_provider(MerchantAccount(1, account.account_id, "sandbox", sandbox.url, settings))
+    try:
+        assert await provider.check() is None
+        assert account.notify_url is not None
+        assert account.notify_url.endswith(f"/v1/providers/sandbox/default.{account.account_id}/notifications")
+        assert (account.notify_secret, account.api_key) == (settings["notify_secret"], settings["api_key"])
+        printed = set(re.findall(r'"account_id": "(\w+)", "debit": "DEBIT", "kind": "(\w+)"', PAGE))
+        assert printed == {(account.account_id, provider.capabilities.dispute)}
     finally:
         await provider.close()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from wechatpay_double import (
     settings_of,
 )
 
+from service.adapters.clock import machine_now
 from service.adapters.providers import open_provider
 from service.adapters.providers.port import Provider
 from service.adapters.providers.secrets import AccountSettingsError
@@ -77,6 +79,16 @@ async def test_only_what_wechat_pay_signed_is_believed(
 ) -> None:
     wechat.says(COMPLETE, canned)
     assert await score.debit(REQUEST) == outcome
+
+
+async def test_calls_are_dated_and_answers_believed_by_the_clock_that_was_handed_in(
+    wechat: Double, tmp_path: Path
+) -> None:
+    fast = machine_now() + timedelta(minutes=6)
+    wechat.order(state="DOING")
+    async with provider_at(wechat.url, settings_of(tmp_path), lambda: fast) as score:
+        assert await score.get_hold(HOLD) == Unknown("the answer: its time is more than five minutes from ours")
+    assert f'timestamp="{int(fast.timestamp())}"' in wechat.headers[0]["Authorization"]
 
 
 async def test_certificates_are_fetched_once_and_again_for_a_new_serial_number(wechat: Double, score: Provider) -> None:

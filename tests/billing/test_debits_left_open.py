@@ -16,6 +16,7 @@ from service.billing.debits.events import (
     DebitEvent,
     Due,
     LowerAnswered,
+    NetAgain,
     Notified,
     OperatorDecided,
     OwedChanged,
@@ -82,6 +83,15 @@ def test_an_open_number_is_asked_about_and_what_it_brings_goes_back(row: str) ->
     assert [effect.amount_minor for effect in effects if isinstance(effect, StartRefund)] == [1000]
 
 
+@pytest.mark.parametrize("row", OPEN)
+def test_a_notification_in_a_state_that_nobody_listed_is_asked_about_when_all_is_over(row: str) -> None:
+    """It may be money: nobody asks for long, or ever again."""
+    over = replace(ended(*OPEN[row]), due_at=None)
+    asked, effects = after(over, Notified(over.provider_key, Unknown("state NOVEL")), NOW, terms(OPEN[row][2]))
+    assert (asked.due_at, effects) == (NOW, ())
+    assert after(asked, Due(), NOW, terms(OPEN[row][2]))[1] == (Call("query"),)
+
+
 @pytest.mark.parametrize("row", SHUT)
 def test_a_number_that_brings_nothing_any_more_is_left_alone(row: str) -> None:
     assert ended(*SHUT[row]).due_at is None
@@ -110,6 +120,18 @@ def test_what_was_written_off_and_is_owed_no_longer_is_closed_where_it_can_be() 
     assert after(doubted, Due(), NOW, terms())[1] == (Call("query"),)
     paid, _ = after(doubted, Queried(KEY, Succeeded(1000)), NOW, terms())
     assert (paid.state, paid.refunding_minor, paid.due_at) == (State.SETTLED_TWICE, 1000, None)
+
+
+def test_what_comes_to_be_owed_while_the_debit_is_lowered_waits_no_longer_than_for_that_answer() -> None:
+    """A provider who never collects the rest (a rider without money) would have kept it unasked for ever."""
+    able, refused = terms(Capabilities(reduces_pending=True)), LowerAnswered(KEY, Rejected("NOT_POSSIBLE"))
+    lowering, _ = after(debit(State.PENDING, net_again=True), OwedChanged(700), NOW, able)
+    waits, effects = after(lowering, refused, NOW, able)
+    assert (waits.net_again, waits.excess_minor, NetAgain() in effects) == (True, 300, False), "nothing else is owed"
+    changed, _ = after(lowering, OwedChanged(1000), NOW, able)
+    netted, effects = after(changed, refused, NOW, able)
+    assert (netted.state, netted.net_again, netted.excess_minor) == (State.PENDING, False, 0)
+    assert NetAgain() in effects
 
 
 def test_nobody_is_asked_for_ever() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
-from debit_makers import NOW, ORDER, debit, terms
+from debit_makers import CARD, NOW, ORDER, debit, terms
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
@@ -173,6 +173,23 @@ def test_what_he_was_given_to_pay_is_closed_before_the_hold_that_opened_is_used(
     made, _ = after(made, CloseAnswered(made.provider_key, Closed()), OVER, at(HoldSeen("open")))
     made, effects = after(made, Due(), OVER, at(HoldSeen("open")))
     assert (made.state, made.given, effects[0]) == (State.SUBMITTING, False, Call("submit"))
+
+
+@pytest.mark.parametrize("closed", [Closed(), NotFound()])
+def test_a_number_that_was_closed_on_him_is_not_sent_again_where_each_attempt_has_its_own(
+    closed: Closed | NotFound,
+) -> None:
+    """It was a conflict there, and a person's for ever: support had offered a payment, and tried the debit again."""
+    able = replace(CARD, hold_needed=True)
+    opened = at(HoldSeen("open"), able)
+    given, _ = after(left(), PaymentWanted(), NOW, at(refused("final"), able))
+    made, _ = after(given, RetryAsked(), NOW, opened)
+    assert after(made, Due(), NOW, opened)[1] == (Call("close"),)
+    made, _ = after(made, CloseAnswered(made.provider_key, closed), NOW, opened)
+    made, effects = after(made, Due(), NOW, opened)
+    assert (made.state, effects[0], made.asked_minor) == (State.SUBMITTING, Call("submit"), made.amount_minor)
+    used = closed == Closed()
+    assert (made.provider_key != given.provider_key, made.attempts) == ((True, 2) if used else (False, 1))
 
 
 def test_what_he_was_given_is_closed_before_he_is_asked_to_confirm_another_hold() -> None:

@@ -16,9 +16,9 @@ from chaos_disk import SmallDisk
 from chaos_fleet import FATAL, KAFKA, POSTGRES, PROVIDER, RATES, ROLES, STRIPE, Site
 from chaos_office import Office
 
+from service.adapters.clock import machine_now
 from service.adapters.postgres import Database
 from service.adapters.postgres.clock import ClockStore
-from service.flows.clock import machine_now
 from service.flows.clock_setting import later, set_clock
 
 ZOMBIE_S = (2.5, 4.5)

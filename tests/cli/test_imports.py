@@ -109,6 +109,37 @@ async def test_what_the_provider_does_not_know_is_refused_and_the_rest_is_kept(
     assert err == f"{file}:3: provider_key: the provider knows no such agreement\n"
 
 
+@pytest.mark.parametrize(
+    ("rows", "refused"),
+    [
+        (["M-1,agr-8001,ride,100,CNY", "M-2,agr-8001,ride,0,CNY"], "3: amount_minor:"),
+        (["M-1,agr-8001,ride,100,CNY", "M-1,agr-8001,ride,100,CNY"], "3: reference: the same as on line 2: keep one"),
+        (["M-1,agr-8001,ride,100,CNY", "M-2,nobody,ride,100,CNY"], "3: agreement_id: there is no such agreement"),
+        (["M-2,agr-8001,ride,100", "M-1,agr-8001,ride,100,CNY"], "2: 5 cells under 6 columns"),
+    ],
+)
+async def test_debts_beside_a_refused_line_are_not_said_to_be_imported(
+    farebox: Farebox, operator: str, tmp_path: Path, rows: list[str], refused: str
+) -> None:
+    """Who reads that they were closes them in the system before, and nobody collects them."""
+    agreements = ("import", "agreements", AGREEMENTS, *OWNER, "--account", "old")
+    assert (await farebox(*agreements))[0] == 0
+    file = tmp_path / "debts.csv"
+    text = [f"{row},2026-10-03T21:05:00+08:00" for row in rows]
+    file.write_text("\n".join(("reference,agreement_id,code,amount_minor,currency,due_since", *text)))
+    counts = "import: 0 {}, 0 were there already, 1 refused; nothing {} written\n"
+    for options, told in (
+        (["--check"], counts.format("to be imported", "would be")),
+        ([], counts.format("imported", "was")),
+        ([], counts.format("imported", "was")),
+    ):
+        code, out, err = await farebox("import", "debts", file, *OWNER, *options)
+        assert (code, out) == (1, told)
+        assert f"{file}:{refused}" in err
+    code, _, err = await farebox("session", "show", "debt-M-1", *OWNER)
+    assert (code, "debt-M-1" in err) == (2, True)
+
+
 async def test_many_refusals_are_counted(farebox: Farebox, operator: str, tmp_path: Path) -> None:
     file, count = tmp_path / "agreements.csv", SAID_MAX + 7
     file.write_text("agreement_id,rider_ref,provider_key\n" + "a b,r,K\n" * count)

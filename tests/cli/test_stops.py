@@ -26,6 +26,25 @@ async def test_what_is_paused_is_shown_and_goes_on(farebox: Farebox) -> None:
 
 
 @pytest.mark.parametrize(
+    ("mode", "held"),
+    [
+        ("paused", "paused, no new debit or refund is sent"),
+        ("shadow", "in shadow mode, nothing is owed and nothing is sent"),
+    ],
+)
+async def test_an_operator_that_is_not_live_is_named_before_the_stops(farebox: Farebox, mode: str, held: str) -> None:
+    assert (await farebox("operator", "mode", "default", mode))[0] == 0
+    told = f"operator default is {held}: `farebox operator mode default live` ends it"
+    assert (await farebox("stops"))[1] == f"{told}\n"
+    assert (await farebox("pause", "reports", "--reason", "r"))[0] == 0
+    first, second = (await farebox("stops"))[1].splitlines()
+    assert (first, second.split("  ")[1]) == (told, "reports")
+    await farebox("resume", second.split("  ")[0], "--reason", "r")
+    await farebox("operator", "mode", "default", "live")
+    assert (await farebox("stops"))[1] == "nothing is paused\n"
+
+
+@pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (["pause", "rides", "--reason", "r"], "'rides'"),

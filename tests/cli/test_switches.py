@@ -53,7 +53,7 @@ async def test_a_mode_is_switched_and_shown(farebox: Farebox, database: Any) -> 
 
 
 async def test_the_calendar_and_the_hold_policy_are_changed_rule_by_rule_and_back(farebox: Farebox) -> None:
-    code, told, _ = await farebox("operator", "calendar", "default", "due_days=10", "retry_from=09:00:00")
+    code, told, _ = await farebox("operator", "calendar", "default", "due_days=10", "retry_from=09:00")
     assert code == 0
     assert [line.split() for line in told.splitlines() if line.endswith("*")] == [
         ["due_days", "10", "*"],
@@ -105,6 +105,7 @@ async def test_rides_are_billed_from_an_instant(farebox: Farebox, database: Any)
             ["operator", "hold-policy", "default", "cap_minor=x"],
             "hold policy: cap_minor: expected a whole number",
         ),
+        (["operator", "calendar", "default", "due_days=99999999999"], "due_days 99999999999: allowed are 0 to 3650"),
         (["operator", "exposure", "default", "1.005"], "can be paid"),
         (["operator", "exposure", "default", "much"], "is not a number"),
         (["operator", "exposure", "default", "-5"], "o such option"),
@@ -118,7 +119,8 @@ async def test_rides_are_billed_from_an_instant(farebox: Farebox, database: Any)
         (["account", "change", "none"], "no merchant account none"),
         (["debit", "refund-again", DEBIT], "there is no debit"),
         (["debit", "decide-refund", f"{DEBIT}-1", "given_back", "--reason", "r"], "there is no debit"),
-        (["debit", "decide-refund", "none", "cancel", "--reason", "r"], "there is no debit"),
+        (["debit", "decide-refund", "none", "cancel", "--reason", "r"], "'none' is no refund"),
+        (["debit", "decide-refund", DEBIT, "cancel", "--reason", "r"], f"'{DEBIT}' is no refund"),
         (
             ["debit", "decide-refund", f"{DEBIT}-1", "cancel", "--reason", "r", "--amount-minor", "5"],
             "are for `given_back`",
@@ -281,6 +283,11 @@ async def test_a_debit_is_shown_decided_and_disputed(farebox: Farebox, database:
         "debit", "decide", DEBIT, "settled", "--reason", "in his books", "--provider-reference", "P-77"
     )
     assert done[:2] == (0, f"{DEBIT}  session s-1  settled  2.50 of 2.50 CNY paid  (support: in his books)\n")
+    for decision, code in (("settled", 0), ("cancel", 2), ("submit_again", 2)):
+        again = await farebox("debit", "decide", DEBIT, decision, "--reason", "in his books")
+        assert (again[0], "is settled and can't be decided by hand" in again[2]) == (code, code > 0), decision
+    idle = await farebox("debit", "resume", DEBIT)
+    assert (idle[0], f"debit {DEBIT} is settled and was never suspended" in idle[2]) == (2, True)
     opened = await farebox("dispute", "open", DEBIT, "complaint")
     assert opened[1].startswith(f"{DEBIT}  session s-1  settled  complaint  2.50 of 2.50 CNY paid")
     closed = await farebox("dispute", "close", DEBIT, "resolved")
@@ -297,6 +304,10 @@ async def test_a_debit_is_shown_decided_and_disputed(farebox: Farebox, database:
     assert stands.startswith(f"{DEBIT}-1  session s-1  failed  1.00 CNY  since 2026-")
     assert "+08:00  (" in stands
     assert stands.endswith("  (TOO_LATE)\n")
+    await database.execute("UPDATE refund SET state = 'new', code = NULL WHERE provider_key = 'R'")
+    waits = (await farebox("debit", "refunds"))[1]
+    assert (f"{DEBIT}-1  session s-1  new  1.00 CNY" in waits, waits.endswith("  (owed less)\n")) == (True, True)
+    await database.execute("UPDATE refund SET state = 'failed', code = 'TOO_LATE' WHERE provider_key = 'R'")
     for refund, why in (("1", "only one that is manual can"), ("2", "has no refund 2"), ("x", "has no refund x")):
         refused = await farebox("debit", "decide-refund", f"{DEBIT}-{refund}", "cancel", "--reason", "r")
         assert (refused[0], why in refused[2]) == (2, True)

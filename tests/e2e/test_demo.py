@@ -11,7 +11,7 @@ from service.lab.demo.merchants import NAMES
 from service.lab.demo.telling import MUST, STEPS
 
 CLOSING = re.compile(
-    r"demo: (?P<rides>\d+) rides, (?P<charged>\d+) charged, (?P<settled>\d+) debits settled, (?P<pending>\d+) pending,"
+    r"demo: (?P<rides>\d+) rides, (?P<charged>\d+) charged, (?P<settled>\d+) debits settled, (?P<open>\d+) open,"
     r" (?P<quarantined>\d+) quarantined, 0 lost, 0 charged twice, trial balance 0, audit 0 problems"
 )
 RIDES, STORY = 60, 1

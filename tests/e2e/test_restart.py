@@ -15,10 +15,10 @@ from installation import PARTITIONS, Installation, installed
 from ride_books import check_chains, outcomes
 from trips_export import write_trips
 
+from service.adapters.clock import machine_now
 from service.adapters.kafka import partitions_of
 from service.adapters.kafka_access import Brokers
 from service.adapters.postgres import Database
-from service.flows.clock import machine_now
 from service.flows.restart import restart_stream
 from service.lab.kafka import create_topics
 from service.lab.replay import read_trips

@@ -21,6 +21,7 @@ from intake_world import BIKE
 from ride_books import check_chains, outcomes
 from sandbox_peer import API_KEY, Peer, peer
 
+from service.adapters.clock import machine_now
 from service.adapters.migrate import VERSIONS, migrate
 from service.adapters.postgres import Database
 from service.adapters.postgres.operators import OperatorStore
@@ -29,7 +30,6 @@ from service.billing.auditing.problems import Problem
 from service.billing.tariffs import import_document
 from service.flows.accounts import add_account
 from service.flows.audit import audit
-from service.flows.clock import machine_now
 from service.flows.tariffs import publish_tariff
 from service.lab.demo.truth import read_topic
 from service.lab.processes import free_ports

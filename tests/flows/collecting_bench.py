@@ -99,6 +99,30 @@ class Bench:
         rows = await self.connection.fetch("SELECT * FROM debit WHERE ride_no = $1 ORDER BY ordinal", ride.ride_no)
         return [dict(row) for row in rows]
 
+    async def hold(
+        self,
+        ride: Ride,
+        state: str,
+        key: str,
+        ref: str | None = None,
+        *,
+        cap_minor: int = 1000,
+        reason: str | None = None,
+        refusal: str | None = None,
+        opened: bool = False,
+        due: bool = False,
+    ) -> None:
+        """A hold of the ride's session that stands like this: `opened` and `due` when its first debit was made."""
+        await self.connection.execute(
+            "INSERT INTO hold (session_key, slot, operator_no, session_id, agreement_no, account_no, tariff_id,"
+            " currency, state, provider_key, provider_ref, cap_minor, reason, refusal, requested_at, opened_at, due_at,"
+            " updated_at)"
+            " SELECT session_key, slot, operator_no, session_id, agreement_no, account_no, 't', 'CNY', $2, $3, $4,"
+            " $5::bigint, $6, $7, created_at, CASE WHEN $8 THEN created_at END, CASE WHEN $9 THEN created_at END,"
+            " created_at FROM debit WHERE ride_no = $1 AND ordinal = 1",
+            *(ride.ride_no, state, key, ref, cap_minor, reason, refusal, opened, due),
+        )
+
     async def states(self, ride: Ride) -> list[tuple[str, int, int]]:
         """(state, amount, paid) of each debit."""
         return [(row["state"], row["amount_minor"], row["paid_minor"]) for row in await self.debits(ride)]

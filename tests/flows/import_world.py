@@ -81,12 +81,10 @@ class Files:
         it, desk = self.it, self.desk()
         flow = DebtImport(it.database, await self.operator(), it.now, it.machine_now, desk)
         found = await flow.look(self.lines(DEBT_COLUMNS))
-        if desk.tally.refused:
-            return 0, 0, desk.tally.refused
-        await flow.take(
-            self.lines(DEBT_COLUMNS), {one: await self.terms(one) for one in found.currencies}, self.advance
-        )
-        assert self.progress == found.lines
+        if not desk.tally.refused:
+            terms = {one: await self.terms(one) for one in found.currencies}
+            await flow.take(self.lines(DEBT_COLUMNS), terms, self.advance)
+            assert self.progress == found.lines
         return desk.tally.imported, desk.tally.there, desk.tally.refused
 
     async def operator(self) -> Operator:

@@ -14,7 +14,7 @@ from prometheus_client import REGISTRY
 from service.adapters.postgres.batches import FACTS_DECODER
 from service.billing.debits import ImpossibleEventError
 from service.billing.debits.events import Notified, OperatorDecided, PaidElsewhere, Suspended
-from service.billing.outcomes import Succeeded
+from service.billing.outcomes import Accepted, Succeeded
 
 CLEARING, RECEIVABLE = 4, 1
 
@@ -125,7 +125,8 @@ async def test_a_notification_settles_what_is_pending_and_repeats_change_nothing
     assert await bench.collection.noticed(bench.account_no, key, Succeeded(300, "ref"))
     assert await bench.states(ride) == [("settled", 300, 300)]
     before = unexplained()
-    assert not await bench.collection.noticed(bench.account_no, key, Succeeded(300, "ref"))
+    for late in (Succeeded(300, "ref"), Accepted("ref")):
+        assert await bench.collection.noticed(bench.account_no, key, late)
     assert unexplained() == before
     assert not await bench.collection.noticed(bench.account_no, key, Succeeded(300, "another payment"))
     assert unexplained() == before + 1
@@ -244,13 +245,7 @@ async def test_a_notification_of_another_amount_moves_nothing_and_the_truth_is_a
 
 async def test_a_debit_is_found_by_the_hold_it_goes_through(bench: Bench) -> None:
     ride = await bench.ride(await bench.party(), 300)
-    await bench.connection.execute(
-        "INSERT INTO hold (session_key, slot, operator_no, session_id, agreement_no, account_no, tariff_id, state,"
-        " cap_minor, currency, provider_key, provider_ref, requested_at, updated_at)"
-        " SELECT session_key, slot, operator_no, session_id, agreement_no, account_no, 't', 'open', 1000, 'CNY',"
-        " 'HOLDKEY', 'HOLDREF', created_at, created_at FROM debit WHERE ride_no = $1",
-        ride.ride_no,
-    )
+    await bench.hold(ride, "open", "HOLDKEY", "HOLDREF")
     bench.provider.faults["*"] = ["accepted"]
     await bench.collection.submit_round(bench.account_no)
     [debit] = await bench.debits(ride)
@@ -272,4 +267,6 @@ async def test_a_notification_about_a_refund_is_taken_in(bench: Bench) -> None:
     assert (await bench.debits(ride))[0]["refunded_minor"] == 0
     assert await bench.collection.noticed(bench.account_no, key, Succeeded(100), about="refund")
     assert (await bench.debits(ride))[0]["refunded_minor"] == 100
-    assert not await bench.collection.noticed(bench.account_no, key, Succeeded(100), about="refund")
+    assert await bench.collection.noticed(bench.account_no, key, Succeeded(100), about="refund")
+    assert (await bench.debits(ride))[0]["refunded_minor"] == 100
+    assert not await bench.collection.noticed(bench.account_no, "0" * 30, Succeeded(100), about="refund")

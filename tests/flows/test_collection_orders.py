@@ -44,13 +44,7 @@ async def waived_with_an_open_hold(bench: Bench) -> Ride:
     ride = await bench.ride(await bench.party(), 300)
     await bench.owe(ride, 2, -300)
     assert await bench.states(ride) == [("cancelled", 300, 0)]
-    await bench.connection.execute(
-        "INSERT INTO hold (session_key, slot, operator_no, session_id, agreement_no, account_no, tariff_id, state,"
-        " cap_minor, currency, provider_key, provider_ref, requested_at, opened_at, due_at, updated_at)"
-        " SELECT session_key, slot, operator_no, session_id, agreement_no, account_no, 't', 'completing', 1000, 'CNY',"
-        " 'FIRST', 'first-ref', created_at, created_at, created_at, created_at FROM debit WHERE ride_no = $1",
-        ride.ride_no,
-    )
+    await bench.hold(ride, "completing", "FIRST", "first-ref", opened=True, due=True)
     bench.provider.holds["FIRST"] = HoldStatus("open", "first-ref", 1000)
     return ride
 

@@ -160,18 +160,7 @@ async def test_a_hold_is_completed_when_its_last_debit_is_final(database_url: st
     async with open_bench(database_url, Capabilities(hold_needed=True)) as bench:
         ride = await bench.ride(await bench.party(), 300)
         [debit] = await bench.debits(ride)
-        await bench.connection.execute(
-            "INSERT INTO hold (session_key, slot, operator_no, session_id, agreement_no, account_no, tariff_id, state,"
-            " cap_minor, currency, provider_key, provider_ref, requested_at, opened_at, updated_at)"
-            " VALUES ($1, $2, $3, $4, $5, $6, 't', 'open', 500, 'CNY', 'hold-key', 'hold-ref', $7, $7, $7)",
-            debit["session_key"],
-            debit["slot"],
-            debit["operator_no"],
-            ride.session_id,
-            debit["agreement_no"],
-            debit["account_no"],
-            bench.now,
-        )
+        await bench.hold(ride, "open", "hold-key", "hold-ref", cap_minor=500, opened=True)
         await bench.collection.submit_round(bench.account_no)
         hold = await bench.connection.fetchrow("SELECT * FROM hold WHERE session_key = $1", debit["session_key"])
         assert hold is not None

@@ -107,8 +107,9 @@ async def test_a_refund_that_failed_stands_there_until_it_is_ordered_again(bench
     bench.pass_time(timedelta(minutes=1))
     for _ in range(2):  # The second time it is on its way already.
         assert await bench.collection.refund_again((ride.ride_no, 1))
-    assert await troubled(bench, ride) == []
+    assert [waits.state for waits in await troubled(bench, ride)] == ["new"], "nobody has sent the other one yet"
     await bench.settle_down(1)
+    assert await troubled(bench, ride) == []
     assert await refunds(bench, ride) == [("failed", 100, "refund_window_over"), ("succeeded", 100, None)]
     assert not await bench.collection.refund_again((ride.ride_no, 1))
     assert sum(bench.provider.given_back.values()) == 100

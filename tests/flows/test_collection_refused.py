@@ -40,13 +40,7 @@ async def refusing(bench: Bench, answer: HoldAnswer) -> Ride:
 async def refused_before(bench: Bench, refusal: Refusal, reason: str) -> Ride:
     """A ride whose hold was refused, and whose vehicle was unlocked all the same."""
     ride = await bench.ride(await bench.party(), 300)
-    await bench.connection.execute(
-        "INSERT INTO hold (session_key, slot, operator_no, session_id, agreement_no, account_no, tariff_id, state,"
-        " reason, refusal, cap_minor, currency, provider_key, requested_at, updated_at) SELECT session_key, slot,"
-        " operator_no, session_id, agreement_no, account_no, 't', 'refused', $2, $3, 1000, 'CNY', 'FIRST', created_at,"
-        " created_at FROM debit WHERE ride_no = $1",
-        *(ride.ride_no, reason, refusal),
-    )
+    await bench.hold(ride, "refused", "FIRST", reason=reason, refusal=refusal)
     return ride
 
 
@@ -115,6 +109,25 @@ async def test_a_reason_that_passes_is_tried_on_the_calendars_next_day(database_
         await go_on(bench, 12, timedelta(hours=3))
         assert await bench.states(ride) == [("settled", 300, 300)]
         assert len(opened(bench)) == 2
+        await assert_books_agree(bench)
+
+
+async def test_support_tries_again_after_it_offered_a_payment_and_the_money_comes(database_url: str) -> None:
+    """The number that he was given is closed there: sent again, it was a conflict that nobody got out of."""
+    async with open_bench(database_url, Capabilities(hold_needed=True)) as bench:
+        ride = await refused_before(bench, "final", "NOT_ELIGIBLE")
+        bench.provider.next_hold = HoldStatus("refused", code="NOT_ELIGIBLE")
+        await go_on(bench)
+        assert (await told(bench, ride))[0] == "needs_rider"
+        given = await bench.collection.ask_payment((ride.ride_no, 1))
+        bench.provider.next_hold = OPEN
+        await bench.collection.happen([((ride.ride_no, 1), RetryAsked())])
+        await go_on(bench)
+        assert await bench.states(ride) == [("settled", 300, 300)]
+        called = [call for call in bench.provider.calls if call[0] in ("close_debit", "debit")]
+        [debited] = bench.provider.taken
+        assert called == [("close_debit", given.provider_key), ("debit", debited)]
+        assert debited != given.provider_key
         await assert_books_agree(bench)
 
 

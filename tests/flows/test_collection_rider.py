@@ -66,6 +66,34 @@ async def test_what_he_leaves_undone_is_tried_again_and_both_are_never_paid(benc
     assert sum(bench.provider.taken.values()) == 300
 
 
+async def test_support_tries_it_though_the_rider_has_it_to_pay(bench: Bench) -> None:
+    """It was answered with yes, and nothing was tried. A number of his that is another one is closed first."""
+    ride = await declined(bench)
+    given = await bench.collection.ask_payment((ride.ride_no, 1))
+    bench.provider.faults.clear()
+    await bench.collection.happen([((ride.ride_no, 1), RetryAsked())])
+    await bench.settle_down(3)
+    assert await bench.states(ride) == [("settled", 300, 300)]
+    closed = [key for what, key in bench.provider.calls if what == "close_debit"]
+    another = bench.provider.capabilities.new_key_after_decline
+    assert closed == ([given.provider_key] if another else [])
+    assert [key == given.provider_key for key in bench.provider.taken] == [not another]
+
+
+async def test_what_he_was_given_under_an_order_s_number_is_his_debit_s_when_the_order_is_over(bench: Bench) -> None:
+    """Alipay knows such a payment by the order alone, and he may make it weeks later."""
+    given, other = await declined(bench), await declined(bench)
+    for number, ride in enumerate((given, other)):
+        await bench.hold(ride, "open", f"HOLD{number}", f"ORDER{number}")
+    debit = await bench.collection.ask_payment((given.ride_no, 1))
+    await bench.connection.execute("UPDATE hold SET state = 'released'")
+    bench.provider.rider_pays(debit.provider_key)
+    assert await bench.collection.noticed(bench.account_no, "ORDER0", Succeeded(300, "T0"), "hold_ref")
+    assert await bench.states(given) == [("settled", 300, 300)]
+    assert not await bench.collection.noticed(bench.account_no, "ORDER1", Succeeded(300, "T1"), "hold_ref")
+    assert [paid for _, _, paid in await bench.states(other)] == [0]
+
+
 @pytest.mark.parametrize("fault", ["killed_before", "lost_before", "throttled"])
 async def test_a_death_or_silence_while_the_provider_is_asked_does_no_harm(bench: Bench, fault: Fault) -> None:
     ride = await declined(bench)
@@ -192,14 +220,7 @@ async def test_a_ride_that_was_charged_without_a_hold_gets_one_first(database_ur
     async with open_bench(database_url, ORDERS) as bench:
         ride = await bench.ride(await bench.party(), 300)
         if before is not None:
-            await bench.connection.execute(
-                "INSERT INTO hold (session_key, slot, operator_no, session_id, agreement_no, account_no, tariff_id,"
-                " state, cap_minor, currency, provider_key, requested_at, updated_at) SELECT session_key, slot,"
-                " operator_no, session_id, agreement_no, account_no, 't', $2, 1, 'CNY', 'OLD', created_at, created_at"
-                " FROM debit WHERE ride_no = $1",
-                ride.ride_no,
-                before,
-            )
+            await bench.hold(ride, before, "OLD", cap_minor=1)
         await bench.collection.submit_round(bench.account_no)
         assert await bench.states(ride) == [("new", 300, 0)], "it waits"
         assert bench.provider.calls == []
@@ -223,14 +244,7 @@ async def test_a_debit_whose_rider_has_not_signed_goes_on_by_itself_once_he_has(
         )
         ride = await bench.ride(party, 300)
         if before is not None:
-            await bench.connection.execute(
-                "INSERT INTO hold (session_key, slot, operator_no, session_id, agreement_no, account_no, tariff_id,"
-                " state, reason, refusal, cap_minor, currency, provider_key, requested_at, updated_at)"
-                " SELECT session_key, slot, operator_no, session_id, agreement_no, account_no, 't', $2,"
-                " 'agreement_pending', 'rules', 1, 'CNY', 'OLD', created_at, created_at FROM debit WHERE ride_no = $1",
-                ride.ride_no,
-                before,
-            )
+            await bench.hold(ride, before, "OLD", cap_minor=1, reason="agreement_pending", refusal="rules")
         for _ in range(3):
             await bench.collection.submit_round(bench.account_no)
             await holds.resolve_round(bench.account_no)

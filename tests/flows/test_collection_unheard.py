@@ -112,13 +112,7 @@ async def test_a_complaint_about_an_order_finds_the_rides_debit_until_its_end(
         key = "0RDER" if named_by == "hold" else "ZMCB1"
         assert not await bench.collection.disputed(bench.account_no, complaint(key, named_by))
         ride = await bench.ride(await bench.party(), 500)
-        await bench.connection.execute(
-            "INSERT INTO hold (session_key, slot, operator_no, session_id, agreement_no, account_no, tariff_id, state,"
-            " cap_minor, currency, provider_key, provider_ref, requested_at, opened_at, updated_at)"
-            " SELECT session_key, slot, operator_no, session_id, agreement_no, account_no, 't', 'open', 1000, 'CNY',"
-            " '0RDER', 'ZMCB1', created_at, created_at, created_at FROM debit WHERE ride_no = $1",
-            ride.ride_no,
-        )
+        await bench.hold(ride, "open", "0RDER", "ZMCB1", opened=True)
         bench.pass_time(timedelta(minutes=1))
         await bench.collection.policy_round(bench.account_no)
         assert (await standing(bench, ride), await kept(bench)) == (("complaint", 1), 0)

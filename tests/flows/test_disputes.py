@@ -48,15 +48,7 @@ class Shop:
         hold = await self.merchant.frozen(hold_key, "poor")
         await self.merchant.wallet("poor", 0)
         ride = await self.bench.ride(await self.bench.party(), 1234)
-        await self.bench.connection.execute(
-            "INSERT INTO hold (session_key, slot, operator_no, session_id, agreement_no, account_no, tariff_id, state,"
-            " cap_minor, currency, provider_key, provider_ref, requested_at, opened_at, updated_at)"
-            " SELECT session_key, slot, operator_no, session_id, agreement_no, account_no, 't', 'open', 10000, 'CNY',"
-            " $2, $3, created_at, created_at, created_at FROM debit WHERE ride_no = $1",
-            ride.ride_no,
-            hold_key,
-            hold.provider_ref,
-        )
+        await self.bench.hold(ride, "open", hold_key, hold.provider_ref, cap_minor=10_000, opened=True)
         await self.collecting().submit_round(self.bench.account_no)
         [row] = await self.bench.debits(ride)
         assert (row["state"], row["provider_ref"]) == ("retry_wait", None)

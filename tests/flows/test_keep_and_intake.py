@@ -11,12 +11,13 @@ import msgspec
 import pytest
 from intake_world import BIKE, NOON, World, world_on
 
+from service.adapters.clock import machine_now
 from service.adapters.postgres import Database
 from service.adapters.postgres.operators import OperatorStore
 from service.billing.auditing.problems import Problem
 from service.billing.tariffs import import_document
 from service.flows.audit import audit
-from service.flows.clock import BusinessClock, machine_now
+from service.flows.clock import BusinessClock
 from service.flows.clock_setting import later, set_clock
 from service.flows.housekeeping import Housekeeping
 from service.flows.knowledge import Knowledge

@@ -175,6 +175,8 @@ async def test_who_is_not_good_enough_signs_nothing_and_orders_nothing() -> None
         agreement = await it.agreement()
         await it.peer.script("refuse", on="order_00", code="NOT_ELIGIBLE")
         assert (await it.order(agreement, "order_00"))["sub_code"] == "USER_NOT_ADMITTED"
+        asked = await it.call(f"{ZHIMA}creditbizorder.query", out_order_no="order_00")
+        assert asked["sub_code"] == "ORDER_NOT_EXIST", "it said INIT, as of one that stands"
         for number in range(3):
             assert (await it.order(agreement, f"order_0{number}"))["code"] == "10000"
         assert (await it.order(agreement, "order_04"))["sub_code"] == "ORDER_COUNT_EXCEED"

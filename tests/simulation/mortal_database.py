@@ -19,6 +19,7 @@ StoreT = TypeVar("StoreT", bound=Store)
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 NEVER_IDLE = {"idle_in_transaction_session_timeout": "0", "transaction_timeout": "0"}
 """The machine's time is not a world's; `HotConnection.expire` is what a server does."""
+DEADLOCK = "DO $$ BEGIN RAISE EXCEPTION 'deadlock detected' USING ERRCODE = 'deadlock_detected'; END $$"
 WRITES = re.compile(r"\bINSERT INTO\b|\bDELETE FROM\b|(?<!FOR )(?<!KEY )\bUPDATE\b")
 
 
@@ -74,7 +75,8 @@ class Connections:
 
 
 class MortalConnection:
-    """A connection each statement of which waits for its turn; "cut" is a connection lost before the statement."""
+    """A connection each statement of which waits for its turn; "cut" is a connection lost before the statement, "race"
+    a deadlock that PostgreSQL finds at it: what was written before it in the transaction is gone."""
 
     def __init__(self, connection: Connection, turns: Turns, process: Process) -> None:
         self._connection = connection
@@ -105,14 +107,18 @@ class MortalConnection:
         assert _is_statement(name), f"{name} is no statement: say here how a world goes through it"
 
         async def statement(*arguments: Any, **options: Any) -> Any:
-            if await self._turns.turn(self._process, f"statement {name}") == "cut":
+            writes = name == "copy_records_to_table" or _writes(arguments[0])
+            verdict = await self._turns.turn(self._process, f"{'write' if writes else 'statement'} {name}")
+            if verdict == "cut":
                 raise asyncpg.ConnectionDoesNotExistError("connection was closed in the middle of operation")
             self._check()
             pid = self._connection.get_server_pid()
             try:
+                if verdict == "race":
+                    await self._turns.statement(pid, self._connection.execute(DEADLOCK))
                 return await self._turns.statement(pid, call(*arguments, **options))
             finally:
-                self._turns.changes += name == "copy_records_to_table" or _writes(arguments[0])
+                self._turns.changes += writes
 
         return statement
 

@@ -62,7 +62,14 @@ def _check_ride(world: World, ride: Ride, debits: list[dict[str, Any]], late: bo
     outside = cash > 0 and stands - cash <= max(ride.owed_minor - cash, 0)
     # What is owed no longer of a debit that can't be stopped goes back when it settles: so does its part that was paid.
     later = sum(row["paid_minor"] for row in unpaid if row["excess_minor"])
-    more = late or outside or stands - ride.owed_minor <= later
+    # What a bank took for good he has again: nobody gives it back once more.
+    banks = sum(
+        dispute.amount_minor
+        for debit in there
+        for dispute in world.books.disputes_of(debit.number)
+        if dispute.kind == "chargeback" and dispute.state == "lost"
+    )
+    more = late or outside or stands - ride.owed_minor <= max(later, banks)
     if stands != ride.owed_minor and not (more and stands > ride.owed_minor):
         found.append(
             f"{ride.session_id}: owes {ride.owed_minor}; paid {paid}, back {back}, forgone {forgone}, open {open_minor}"
@@ -106,8 +113,9 @@ SELECT FROM refund r JOIN debit d USING (ride_no, ordinal)
 WHERE d.operator_no = $1 AND d.session_id = $2 AND r.state = 'failed'
   AND (r.code IN ('refund_window_over', 'REFUND_TOO_LATE') OR (r.code = 'REFUND_DISPUTED' AND d.dispute = 'lost'))
 """
-"""Refunds that can't be made any more. That nothing is given back of what a bank took a part of for good is the
-simulator's rule: what a real provider does there was not looked up."""
+"""Refunds that can't be made any more. Stripe refunds payments that are not disputed
+(support.stripe.com/questions/partially-refund-a-customer); that one of which a bank took a part for good stays disputed
+is the simulator's rule, which Stripe does not contradict."""
 
 
 async def _check_owed(world: World, script: Script) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import ExitStack
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Literal
 
 import aiohttp
@@ -14,6 +14,7 @@ from mortal_database import Connections, MortalDatabase
 from sim_topic import GROUP, TOPIC
 from turns import KilledError, Process, Turns
 
+from service.adapters.clock import machine_now
 from service.adapters.postgres import RACES, UNAVAILABLE
 from service.adapters.providers import Providers, open_provider
 from service.adapters.providers.port import Ack, BadNotification, MerchantAccount, Provider
@@ -100,17 +101,19 @@ class Wire:
 
 
 class OpenProviders(Providers):
-    """The real adapters of one life, over its connections in memory."""
+    """The real adapters of one life, over its connections in memory; what they sign has a world's own time, so that it
+    is the same each time the world is played."""
 
-    def __init__(self, session: aiohttp.ClientSession) -> None:
+    def __init__(self, session: aiohttp.ClientSession, signs_at: datetime) -> None:
         super().__init__()
         self._session = session
+        self._signs_at = signs_at
 
     def of(self, account: MerchantAccount) -> Provider:
         """See Providers."""
         known = self._open.get(account.account_no)
         if known is None:
-            known = self._open[account.account_no] = open_provider(account, self._session)
+            known = self._open[account.account_no] = open_provider(account, self._session, lambda: self._signs_at)
         return known
 
 
@@ -124,12 +127,13 @@ class Life:
         connections: Connections,
         wire: Wire,
         now: Callable[[], datetime],
+        signs_at: datetime,
         accounts: tuple[MerchantAccount, ...],
     ) -> None:
         self.process = Process(name)
         self.database = MortalDatabase(connections, turns, self.process)
         self.session = wire.session(self.process)
-        self.providers = OpenProviders(self.session)
+        self.providers = OpenProviders(self.session, signs_at)
         self._numbers = {account.account_id: account.account_no for account in accounts}
         for account in accounts:
             self.providers.of(account)
@@ -156,7 +160,7 @@ class Life:
 
     async def heard(self, account_no: int, headers: Mapping[str, str], body: bytes) -> Ack:
         """Takes in a notification as service.web.notifications does: believed by its signature alone."""
-        notice = self.providers.by_number[account_no].parse_notification(headers, body, datetime.now(UTC))
+        notice = self.providers.by_number[account_no].parse_notification(headers, body, machine_now())
         if isinstance(notice, BadNotification):
             return notice.ack
         if notice.dispute is not None:

@@ -115,6 +115,7 @@ class Focus(msgspec.Struct, frozen=True):
 class Chaos(msgspec.Struct, frozen=True):
     """How often things go wrong of themselves, 0 to 1, at each turn (kills, cuts, lost commits, time that passes).
 
+    `race`: PostgreSQL ends a transaction at a write of it, as it does with one of two that wait for each other.
     `freeze`: an intake is stopped and goes on later, and may have lost its partitions meanwhile; `both`: how often two
     collectors begin the same round at once, which is nothing wrong.
     """
@@ -126,6 +127,7 @@ class Chaos(msgspec.Struct, frozen=True):
     faults: Rates
     both: float = 0.2
     freeze: float = 0.0
+    race: float = 0.0
 
 
 def calm() -> Chaos:
@@ -148,7 +150,8 @@ def draw_chaos(random: Random) -> Chaos:
     cut = random.choice((0.0, 0.002, 0.01))
     lost = random.choice((0.0, 0.01, 0.05))
     drift, freeze = random.choice((0.0, 0.01, 0.05)), random.choice((0.0, 0.003, 0.01))
-    return Chaos(kill, cut, lost, drift, msgspec.convert(shares, Rates), freeze=freeze)
+    race = random.choice((0.0, 0.0, 0.005, 0.03))
+    return Chaos(kill, cut, lost, drift, msgspec.convert(shares, Rates), freeze=freeze, race=race)
 
 
 def _within_one(shares: dict[str, float]) -> dict[str, float]:

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any, Literal, get_args
 
 import msgspec
+from msgspec.structs import replace
 from sim_faces import ADDRESS, AtFace, at_face
 from sim_fleet import open_fleet
 from sim_lives import API_KEY, NOTIFY_SECRET, Life
@@ -124,6 +125,20 @@ class Script(Rides):
         self._hears[account.account_no] = hears
         world.books.put(made.account)
         world.accounts[account.account_no] = (account, profile)
+        if profile.face == "sandbox" and not self.focus.profiles and self.random.random() < 0.2:
+            self._revoke_key(account_id, self._some_day())
+
+    def _revoke_key(self, account_id: str, when: datetime) -> None:
+        """The provider takes the account's key for no key of his, until somebody has put that right."""
+
+        def known_by(api_key: str, _: World) -> None:
+            books = self.world.books
+            books.put(replace(books.accounts[account_id], api_key=api_key))
+
+        until = when + timedelta(minutes=self.random.choice((1, 7, 40)))
+        key = self.world.books.accounts[account_id].api_key
+        self._outside(when, f"key of {account_id} revoked", partial(known_by, f"{key}-revoked"))
+        self._outside(until, f"key of {account_id} good again", partial(known_by, key))
 
     def _whims(self, profile: Profile) -> dict[str, Any]:
         """How long the provider remembers a key, if at all, and the most that he takes on an agreement.

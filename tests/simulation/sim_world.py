@@ -26,6 +26,7 @@ from sim_rounds import DUE, OF_NO_ACCOUNT, ROUNDS
 from turns import KilledError, Process, Turns, Waiting
 from virtual_loop import VirtualLoop
 
+from service.adapters.clock import machine_now
 from service.adapters.kafka_access import KAFKA_UNAVAILABLE
 from service.adapters.postgres import RACES, UNAVAILABLE
 from service.adapters.postgres.intake import FenceLostError
@@ -108,6 +109,7 @@ class World:
         self.stopped = False
         """Whether an operator ever stopped something: what is due may not be done then."""
         self._post = Process("the provider's courier")
+        self._signs_at = machine_now()  # Keys and certificates are of this machine's day.
 
     def now(self) -> datetime:
         """The world's time, for every clock in it."""
@@ -132,7 +134,7 @@ class World:
         life = self.lives.get(slot)
         if life is None or life.process.dead:
             accounts = tuple(account for account, _ in self.accounts.values())
-            life = Life(slot, self.turns, self.connections, self.wire, self.now, accounts)
+            life = Life(slot, self.turns, self.connections, self.wire, self.now, self._signs_at, accounts)
             self.lives[slot] = life
             self._born.append(life)
         return life
@@ -226,6 +228,8 @@ class World:
                 verdict = "cut"
             elif entry.what.startswith("commit") and self.random.random() < self.chaos.lost:
                 verdict = "lost"
+            elif entry.what.startswith("write") and self.random.random() < self.chaos.race:
+                verdict = "race"
         if verdict:
             self.counts[verdict] += 1
         self._decided("go", entry.what, verdict)

@@ -129,7 +129,7 @@ def _told(result: Result, began: float) -> int:
         _say(f"the audit says: {problem}")
     print(
         f"simulate: {counts['worlds']} worlds, {counts['decisions']} decisions, {counts['calls']} provider calls,"
-        f" {counts['faults']} faults met, {counts['killed']} kills, {counts['cut']} cuts,"
+        f" {counts['faults']} faults met, {counts['killed']} kills, {counts['cut']} cuts, {counts['race']} deadlocks,"
         f" {counts['lost']} lost commits, {each_s:.2f} s of processor a world without its server's, {seconds:.0f} s,"
         f" {len(result.failures)} failed, audit {len(result.problems)} problems"
         + "".join(f"; again with: make simulate SEED={failure.seed}" for failure in result.failures)

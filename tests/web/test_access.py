@@ -9,9 +9,9 @@ import pytest
 from ride_builders import PLAN, at, whole
 from web_world import ALL, Answer, WebWorld, web_world
 
+from service.adapters.clock import machine_now
 from service.adapters.postgres.intake import IntakeStore, Quarantined
 from service.billing.events import RawRecord
-from service.flows.clock import machine_now
 from service.web.app import ROUTES, create_app
 
 MARK = "secret-of-default"
@@ -82,7 +82,7 @@ CASES: dict[tuple[str, str], Case] = {
     ("POST", "/v1/debits/{debit_id:str}/suspend"): Case(
         WRITE, "/v1/debits/{debit}/suspend", {"reason": "the lock failed"}, right=409
     ),
-    ("POST", "/v1/debits/{debit_id:str}/resume"): Case(WRITE, "/v1/debits/{debit}/resume"),
+    ("POST", "/v1/debits/{debit_id:str}/resume"): Case(WRITE, "/v1/debits/{debit}/resume", right=409),
     ("POST", "/v1/debits/{debit_id:str}/settle-elsewhere"): Case(
         WRITE, "/v1/debits/{debit}/settle-elsewhere", {"reason": "in cash"}, right=409
     ),

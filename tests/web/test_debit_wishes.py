@@ -51,6 +51,21 @@ async def test_a_debit_that_waits_is_suspended_and_goes_on_when_it_is_resumed(it
     assert (going_on.status, going_on.body["suspended"]) == (200, False)
     assert going_on.body["due_at"] is not None
     assert going_on.body == await it.get(f"/v1/debits/{waiting['debit_id']}")
+    repeated = await post(it, waiting, "resume")
+    assert (repeated.status, repeated.body) == (200, going_on.body)
+
+
+async def test_a_debit_that_never_stood_still_is_not_resumed(it: WebWorld) -> None:
+    """It said 200 of one that was settled elsewhere, which goes on nowhere."""
+    cash = await debit(it, "not-suspended")
+    for done, stands in ((None, "is pending and"), ("settle-elsewhere", "is settled_elsewhere and")):
+        if done is not None:
+            assert (await post(it, cash, done, {"reason": "T-77"})).status == 200
+        refused = await post(it, cash, "resume")
+        assert (refused.status, refused.fields) == (409, ["path:debit_id"])
+        assert f"{stands} was never suspended" in refused.body["detail"]
+    decided = await post(it, cash, "decide", {"decision": "settled", "reason": "T-77"})  # The same reason.
+    assert (decided.status, decided.fields) == (409, ["path:debit_id"])
 
 
 async def test_a_debit_paid_in_cash_is_settled_elsewhere_once(it: WebWorld) -> None:
@@ -100,6 +115,11 @@ async def test_an_unclear_debit_is_decided_by_hand(it: WebWorld, decision: str, 
     assert done.body["provider_key"] == unclear["provider_key"]
     again = await post(it, unclear, "decide", asked)  # Whoever asked may have died before he read the answer.
     assert (again.status, again.body) == (200, done.body)
+    for other in {"settled", "cancel", "submit_again"} - {decision}:  # It was swallowed where the reason was the same.
+        late = await post(it, unclear, "decide", asked | {"decision": other})
+        assert (late.status, late.fields) == (409, ["path:debit_id"])
+        assert f"is {done.body['state']} and can't be decided by hand" in late.body["detail"]
+    assert await it.get(f"/v1/debits/{unclear['debit_id']}") == done.body
 
 
 async def test_a_debit_that_waits_for_its_day_is_tried_now(it: WebWorld) -> None:

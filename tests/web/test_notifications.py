@@ -79,6 +79,32 @@ async def test_a_debit_is_settled_by_what_its_provider_tells_and_again_changes_n
     assert rows == [("debit", debit["provider_key"], True, 2)]
 
 
+async def test_what_the_answer_to_our_own_call_said_before_is_about_something_of_ours(it: WebWorld) -> None:
+    """It came a moment after the debit was settled, and was counted as unknown, as if it were nobody's."""
+    await it.take(*whole("at-once"))
+    await it.collect()
+    (debit,) = (await it.get("/v1/sessions/at-once"))["debits"]
+    asked = {"amount_minor": 100, "reason": "loose"}
+    await it.ask("POST", f"/v1/debits/{debit['debit_id']}/refunds", asked)
+    await it.collect()
+    await it.collect()
+    (settled,) = (await it.get("/v1/sessions/at-once"))["debits"]
+    (refund,) = settled["refunds"]
+    assert (settled["state"], refund["state"]) == ("settled", "succeeded")
+    [(key,)] = await it.sql(
+        "SELECT r.provider_key FROM refund r JOIN debit d USING (ride_no, ordinal) WHERE d.session_id = 'at-once'"
+    )
+    late = {
+        "debit": VIEW | {"key": debit["provider_key"], "ref": debit["provider_reference"]},
+        "refund": {"key": key, "ref": refund["provider_reference"], "state": "paid", "amount_minor": 100},
+    }
+    for about, data in late.items():
+        assert (await notify(it, told(about, data, number=f"NO-late-{about}"))).status == 200
+    rows = await it.sql("SELECT known FROM notification WHERE notification_id LIKE 'NO-late-%'")
+    assert rows == [(True,), (True,)]
+    assert (await it.get("/v1/sessions/at-once"))["debits"] == [settled]
+
+
 async def test_the_provider_delivers_it_by_itself(it: WebWorld) -> None:
     """Over the simulator's own courier, signed as it signs."""
     assert it.sandbox is not None
@@ -140,7 +166,7 @@ async def test_an_account_that_is_not_there_is_a_404(it: WebWorld, address: str)
 
 async def test_what_is_not_ours_is_acknowledged_and_recorded(it: WebWorld) -> None:
     for about, data in (
-        ("debit", VIEW | {"key": "NOBODYS"}),
+        ("debit", VIEW | {"key": "NOBODYS", "ref": "DB-NOBODYS"}),
         ("refund", {"key": "NOBODYS", "ref": "RF1", "state": "paid", "amount_minor": 1}),
         ("hold", {"key": "NOBODYS", "ref": "HO1", "state": "open"}),
         ("agreement", {"key": "NOBODYS", "ref": "AG1", "state": "active"}),

@@ -43,7 +43,7 @@ async def refund(it: WebWorld, debit: Any, amount_minor: int, **more: Any) -> An
 def money(*, owed: int, paid: int, refunded: int = 0, to_refund: int = 0, still: int = 0) -> dict[str, int]:
     """The money of a ride as the doors tell it; `still` is what is open."""
     given = {"owed_minor": owed, "paid_minor": paid, "refunded_minor": refunded}
-    return {**given, "to_refund_minor": to_refund, "open_minor": still}
+    return {**given, "to_refund_minor": to_refund, "outside_minor": 0, "given_up_minor": 0, "open_minor": still}
 
 
 def money_of(ride: dict[str, Any]) -> dict[str, int]:
@@ -154,7 +154,8 @@ async def test_a_key_of_another_adjustment_of_the_ride_is_refused(it: WebWorld) 
         ({"tax_rate": "13 %"}, 422, "/tax_rate"),
         ({"tax_rate": "1.5"}, 422, "/tax_rate"),
         ({"kind": "goodwill", "amount_minor": 251}, 422, "/amount_minor"),
-        ({"kind": "goodwill", "tax_rate": "0.13"}, 422, "/"),
+        ({"kind": "goodwill", "tax_rate": "0.13"}, 422, "/tax_rate"),
+        ({"kind": "goodwill", "regardless": True}, 422, "/regardless"),
         ({"colour": "red"}, 422, "/colour"),
     ],
 )

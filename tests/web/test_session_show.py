@@ -5,12 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from typing import Any
+from zoneinfo import ZoneInfo
 
+import msgspec
 import pytest
 from command_line import Farebox, command
 from msgspec.structs import replace
-from ride_builders import event, whole
+from ride_builders import at, event, whole
 from web_world import WebWorld, web_world
+
+from service.cli.told import session_lines
+from service.flows.stops import list_stops, resume, stop
+from service.web.shapes import SessionView
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +102,13 @@ async def test_a_ride_is_explained_from_its_events_to_what_is_open(it: WebWorld,
     assert told.endswith("\nowed 6.50, paid 7.50, given back 1.00, to be given back 0.00, open 0.00 CNY\n")
 
 
+async def test_what_was_decided_without_an_event_was_decided_by_keep(it: WebWorld) -> None:
+    ride = msgspec.convert(await it.get("/v1/sessions/full"), SessionView)
+    silent = replace(ride, revisions=[replace(ride.revisions[0], events=[])])
+    (first, *_) = lines_of("\n".join(session_lines(silent, "default", ZoneInfo("Asia/Shanghai"), at(60))), "revisions")
+    assert first.endswith("closed 2.50 CNY, owed +2.50 by keep, at a deadline or when what it waited for was there")
+
+
 async def test_the_debits_of_a_ride_are_found_by_every_name_they_have(it: WebWorld, farebox: Farebox) -> None:
     first, second = (await it.get("/v1/sessions/full"))["debits"]
     shown = (await farebox("session", "show", "full"))[1]
@@ -131,6 +144,35 @@ async def test_a_ride_without_a_charge_says_what_is_known(it: WebWorld, farebox:
     assert told.splitlines()[2] == "  2026-11-22 12:35:00+08:00 not ended"
     assert "charge\n" not in told
     assert "owed" not in told
+
+
+async def test_a_debit_that_was_due_for_a_while_says_that_it_waits(it: WebWorld, farebox: Farebox) -> None:
+    """It read "tried next" with an instant that had passed: what is refused, paused or stopped is not the debit's."""
+    assert await stop(it.database, 1, "debits", reason="audit", by="desk-7", now=at(60))
+    await it.take(*whole("held", vehicle_id="v-8"))
+    await it.collect()
+    shown = []
+    for minutes in (60, 62):
+        await it.clock(minutes)
+        shown.append(lines_of((await farebox("session", "show", "held"))[1], "debits")[2])
+        assert shown[-1] in " ".join((await farebox("debit", "show", "held"))[1].split())
+    assert shown == [
+        "tried next 2026-11-22 13:00:00+08:00",
+        "waits to be tried since 2026-11-22 13:00:00+08:00",
+    ]
+    [standing] = await list_stops(it.database, 1)
+    await resume(it.database, 1, standing.stop_no, reason="done", by="desk-7", now=at(62))
+    await it.clock(60)
+
+
+async def test_a_revision_by_an_event_in_conflict_says_so(it: WebWorld, farebox: Farebox) -> None:
+    start, end = whole("twice")
+    await it.take(start, end)
+    await it.take(replace(end, id="another", time=at(35)))
+    told = (await farebox("session", "show", "twice"))[1]
+    assert lines_of(told, "revisions")[-1].endswith("closed by ended in conflict")
+    assert [line.split()[0] for line in lines_of(told, "conflicts")] == ["ended"]
+    assert "ended in conflict" not in (await farebox("session", "show", "full"))[1]
 
 
 async def test_json_is_what_the_doors_answer(it: WebWorld, farebox: Farebox) -> None:

@@ -6,14 +6,20 @@ import json
 from collections.abc import AsyncIterator
 from decimal import Decimal
 from typing import Any
+from zoneinfo import ZoneInfo
 
+import msgspec
 import pytest
+from msgspec.structs import replace
 from ride_builders import adjustment, at, event, whole
 from web_world import WebWorld, instant, web_world
 
 from service.billing.events import Position
+from service.billing.opening import SOURCE
 from service.billing.words import Language, line_text
 from service.flows.decisions import adjust_ride
+from service.web import receipts
+from service.web.shapes import SessionView
 
 
 @pytest.fixture(scope="module")
@@ -188,6 +194,18 @@ async def test_a_receipt_speaks_the_riders_language_as_json_and_on_paper(it: Web
     assert "<td>2.50 元" in page.body.decode()
 
 
+async def test_the_receipt_of_a_moment_shows_no_duration(it: WebWorld) -> None:
+    """A debt that was brought over is one: it looked like a ride of 0:00:00."""
+    await it.clock(30)
+    await it.take(*whole("moment", 5, 5))
+    await it.take(*whole("lasting", 5, 6))
+    shown = {}
+    for session in ("moment", "lasting"):
+        page = await it.ask("GET", f"/v1/sessions/{session}/receipt?format=html&language=en")
+        shown[session] = [word for word in ("From", "To", "Duration") if f"<dt>{word}<dd>" in page.body.decode()]
+    assert shown == {"moment": ["From"], "lasting": ["From", "To", "Duration"]}
+
+
 async def test_a_ride_without_a_charge_has_no_receipt(it: WebWorld) -> None:
     await it.clock(40)
     await it.take(event("started", 35, session="unpaid"))
@@ -293,3 +311,23 @@ async def test_a_receipt_names_what_was_added_and_taken_off_and_a_voided_ride_s_
         ("随撤销失效：致歉", "2.50"),
     ]
     assert (receipt["amount"], receipt["open_minor"]) == ("0.50", 50)
+    assert receipt["notes"] == ["行程已撤销，其余项目仍需支付。"]
+    page = await it.ask("GET", "/v1/sessions/billed/receipt?format=html&language=en")
+    assert "<p>The ride was taken back; what is left is owed all the same.<p>Questions: " in page.body.decode()
+
+
+async def test_a_receipt_says_that_an_end_was_lost_and_what_another_system_left_open(it: WebWorld) -> None:
+    await it.clock(30)
+    await it.take(*whole("noted"))
+    ride = msgspec.convert(await it.get("/v1/sessions/noted"), SessionView)
+    assert ride.usage is not None
+    lost = replace(ride, usage=replace(ride.usage, lost_end="ride_max"))
+    debt = replace(ride, events=[replace(event, source=SOURCE) for event in ride.events])
+    voided = replace(lost, state="voided")
+    told = [receipts.receipt(one, "en", ("City", ""), ZoneInfo("UTC")).notes for one in (ride, lost, debt, voided)]
+    assert [[note.split()[:5] for note in notes] for notes in told] == [
+        [],
+        [["The", "end", "of", "this", "ride"]],
+        [["What", "was", "open", "in", "another"]],
+        [["The", "ride", "was", "taken", "back;"]],
+    ]

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
+from command_line import command
 from proxy import Proxy
 from ride_builders import PLAN, RULES, at, event, whole
 from web_world import WebWorld, web_world
@@ -23,7 +25,7 @@ async def it(database_url: str) -> AsyncIterator[WebWorld]:
         yield it
 
 
-async def test_a_correction_re_rates_the_ride_and_owes_the_difference(it: WebWorld) -> None:
+async def test_a_correction_re_rates_the_ride_and_owes_the_difference(it: WebWorld, database_url: str) -> None:
     await it.clock(60)
     await it.take(*whole("mended"))
     asked = {"kind": "corrected", "ended_at": at(50).isoformat(), "reason": "the lock failed"}
@@ -32,6 +34,11 @@ async def test_a_correction_re_rates_the_ride_and_owes_the_difference(it: WebWor
     assert [item["owing_minor"] for item in ride["revisions"]] == [250, 200]
     assert ride["events"][-1]["source"] == "urn:farebox:operator"
     assert ride == await it.get("/v1/sessions/mended")
+    assert [one["reason"] for one in (ride["events"][-1], *ride["revisions"][-1]["events"])] == ["the lock failed"] * 2
+    assert "the lock failed" not in str(await it.get("/v1/sessions/mended", by="anna"))
+    shown = (await command(database_url)("session", "show", "mended"))[1]
+    assert "  not from Kafka  id " in shown
+    assert " of urn:farebox:operator: the lock failed\n" in shown
 
 
 async def test_a_voided_ride_owes_nothing_any_more(it: WebWorld) -> None:
@@ -68,6 +75,26 @@ async def test_an_impossible_correction_is_refused(it: WebWorld, asked: dict[str
     answer = await it.ask("POST", "/v1/sessions/odd/corrections", asked)
     assert (answer.status, answer.fields) == (422, [field]), answer.body
     assert (await it.get("/v1/sessions/odd"))["revision"] == 1
+
+
+async def test_a_debt_that_was_brought_over_has_no_ride_to_correct_and_can_be_voided(
+    it: WebWorld, database_url: str, tmp_path: Path
+) -> None:
+    """It came into review for a start that was missing, and stayed there."""
+    file = tmp_path / "debts.csv"
+    file.write_text(
+        "reference,agreement_id,rider_ref,code,amount_minor,currency,due_since\n"
+        "D-1,agr-1,anna,ride,730,CNY,2026-10-03T21:05:00+08:00\n"
+    )
+    assert (await command(database_url)("import", "debts", file))[0] == 0
+    for asked in ({"distance": 4}, {"ended_at": at(20)}):
+        answer = await it.ask("POST", "/v1/sessions/debt-D-1/corrections", {"kind": "corrected", "reason": "x"} | asked)
+        assert (answer.status, "has no ride to correct" in answer.body["detail"]) == (409, True)
+    debt = await it.get("/v1/sessions/debt-D-1")
+    assert (debt["state"], debt["revision"], debt["owed_minor"]) == ("closed", 1, 730)
+    void = {"kind": "voided", "reason": "paid there after all"}
+    voided = await it.ask("POST", "/v1/sessions/debt-D-1/corrections", void)
+    assert (voided.status, voided.body["state"], voided.body["owed_minor"]) == (200, "voided", 0)
 
 
 async def test_a_correction_may_end_a_ride_a_little_ahead_of_our_clock(it: WebWorld) -> None:

@@ -14,6 +14,7 @@ from ride_builders import at
 from ride_builders import tariff as bike
 from sandbox_peer import API_KEY, NOTIFY_SECRET, Peer, peer
 
+from service.adapters.clock import machine_now
 from service.adapters.postgres import Database
 from service.adapters.postgres.batches import FACTS_DECODER, OutRecord
 from service.adapters.postgres.operators import NewOperator
@@ -28,7 +29,6 @@ from service.billing.keys import session_key_bytes
 from service.billing.rides import Revision
 from service.billing.tariffs import Tariff
 from service.flows.accounts import add_account
-from service.flows.clock import machine_now
 from service.flows.collection import Collection
 from service.flows.operators import add_operator
 from service.lab.processes import free_ports

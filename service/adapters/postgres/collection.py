@@ -221,10 +221,10 @@ class CollectionStore(BatchStore, StopStore):
         debits = await self.run("verify_debits", now, WRITTEN_OFF_POLLS)
         return debits + await self.run("verify_refunds", now)
 
-    async def refunds_by_provider_key(self, provider_key: str, account_no: int) -> list[RefundKey]:
-        """The refunds that news about a key concern: one, or none that is under way."""
+    async def refunds_by_provider_key(self, provider_key: str, account_no: int) -> dict[RefundKey, bool]:
+        """The refunds that news about a key concern (one, or none), and whether it is over."""
         rows = await self.all("refunds_by_provider_key", provider_key, account_no)
-        return [(row["ride_no"], row["ordinal"], row["refund_ordinal"]) for row in rows]
+        return {(row["ride_no"], row["ordinal"], row["refund_ordinal"]): row["over"] for row in rows}
 
     async def ride_contents(self, ride_nos: Iterable[int], debited: Iterable[int]) -> dict[int, ContentRow]:
         """Ride number → what its debits are for; the last decision is read of those that were `debited` before."""

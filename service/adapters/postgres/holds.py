@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from service.adapters.postgres.agreements import AccountRow, AgreementStore, account_row, action_of, action_text
 from service.billing.agreements import Debt
 from service.billing.agreements.holds import Hold, HoldPolicy, HoldState, RideSeen
+from service.billing.bounds import bounded
 from service.billing.debits.state import HOLD_REFUSED, TO_CONFIRM, TO_OPEN
 from service.billing.keys import slot_of
 
@@ -212,8 +213,9 @@ class HoldStore(AgreementStore):
 
 @lru_cache(maxsize=1024)
 def hold_policy(text: str) -> HoldPolicy:
-    """An operator's policy as it is stored; raises msgspec.ValidationError naming the field."""
-    return msgspec.json.decode(text, type=HoldPolicy)
+    """An operator's policy as it is stored, no value above what is allowed; raises msgspec.ValidationError naming the
+    field."""
+    return bounded(msgspec.json.decode(text, type=HoldPolicy))
 
 
 _DEBTS = msgspec.json.Decoder(tuple[Debt, ...])

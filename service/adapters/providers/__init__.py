@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 import aiohttp
 import msgspec
 
+from service.adapters.clock import Clock, machine_now
 from service.adapters.providers.alipay import open_alipay
 from service.adapters.providers.alipay import settings as alipay
 from service.adapters.providers.given import read_setting
@@ -23,10 +24,10 @@ from service.adapters.providers.wechatpay import settings as wechatpay
 from service.billing.capabilities import Capabilities
 
 Known = TypeVar("Known")
-_OPENERS: dict[str, Callable[[MerchantAccount, aiohttp.ClientSession | None], Provider]] = {
+_OPENERS: dict[str, Callable[[MerchantAccount, aiohttp.ClientSession | None, Clock], Provider]] = {
     "alipay": open_alipay,
-    "sandbox": SandboxProvider,
-    "stripe": StripeProvider,
+    "sandbox": lambda account, session, _: SandboxProvider(account, session),
+    "stripe": lambda account, session, _: StripeProvider(account, session),
     "wechatpay": WechatPayProvider,
 }
 _DECLARED: dict[str, Callable[[MerchantAccount], Capabilities]] = {
@@ -47,12 +48,14 @@ TRIAL_HOSTS = (".alipaydev.com",)
 """Where Alipay's public sandbox is (opendocs.alipay.com/common/02kkv7); the others' have no hosts of their own."""
 
 
-def open_provider(account: MerchantAccount, session: aiohttp.ClientSession | None = None) -> Provider:
-    """The provider of an account, with connections of its own unless given some.
+def open_provider(
+    account: MerchantAccount, session: aiohttp.ClientSession | None = None, now: Clock = machine_now
+) -> Provider:
+    """The provider of an account, with connections of its own unless given some; `now` is what it dates its calls by.
 
     Raises AccountSettingsError for an unknown provider name and for settings that can't be used.
     """
-    return _known(_OPENERS, account)(account, session)
+    return _known(_OPENERS, account)(account, session, now)
 
 
 def declared_capabilities(account: MerchantAccount) -> Capabilities:

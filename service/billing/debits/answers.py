@@ -7,6 +7,7 @@ from datetime import datetime
 from msgspec.structs import replace
 
 from service.billing.debits import dunning
+from service.billing.debits.events import NetAgain
 from service.billing.debits.money import (
     ENDED,
     LIVE,
@@ -19,6 +20,7 @@ from service.billing.debits.money import (
 )
 from service.billing.debits.state import Debit, State, Terms, waits_for_hold
 from service.billing.outcomes import (
+    NOT_ACCEPTED,
     Accepted,
     AlreadyDone,
     Barred,
@@ -44,8 +46,7 @@ PREPARED_ONLY = "prepared again and again, and never executed"
 ASKED_SOON = 12
 """After so many calls (half an hour) what is to be lowered or closed is asked for as seldom as a poll."""
 THROTTLED = "throttled"
-BARRED = "account_not_accepted"
-NEVER_SENT = frozenset({THROTTLED, BARRED})
+NEVER_SENT = frozenset({THROTTLED, NOT_ACCEPTED})
 """Why a debit waits that was provably not executed; before any question about its key, it was never even sent."""
 
 
@@ -84,7 +85,7 @@ def on_submitted(debit: Debit, outcome: Outcome, now: datetime, terms: Terms) ->
         case CapExceeded():
             return _cut(debit, outcome.cap_minor, now, terms), ()
         case Postponed():
-            reason = BARRED if isinstance(outcome, Barred) else THROTTLED
+            reason = NOT_ACCEPTED if isinstance(outcome, Barred) else THROTTLED
             return replace(debit, due_at=now + outcome.retry_after, reason=reason), ()
         case AlreadyDone() | NotFound():
             return unknown(debit, type(outcome).__name__, now), ()
@@ -141,7 +142,10 @@ def on_lower_answered(debit: Debit, outcome: Outcome, now: datetime, terms: Term
             asked = replace(debit, lowering_to=None, doubted_minor=debit.asked_minor, queries=0, due_at=now)
             return asked, ()
         case _:  # It can't be lowered: it is left to settle, and what is too much is given back then.
-            return _left_to_settle(debit, now, terms), ()
+            left = _left_to_settle(debit, now, terms)
+            if debit.net_again and left.state not in ENDED:  # The ride came to owe something else meanwhile.
+                return replace(left, net_again=False, excess_minor=0), (NetAgain(),)
+            return left, ()
 
 
 def accepted(debit: Debit, provider_ref: str | None, now: datetime) -> Debit:

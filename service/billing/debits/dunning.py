@@ -8,6 +8,8 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
+from service.billing.bounds import bounded
+
 QUERY_AFTER = tuple(timedelta(seconds=seconds) for seconds in (1, 2, 5, 10, 30, 60, 300))
 """Steps between questions about an unknown outcome; the last one repeats."""
 POLL_AFTER = tuple(timedelta(minutes=minutes) for minutes in (1, 5, 15, *[60] * 24, 1440))
@@ -85,8 +87,9 @@ class Calendar(msgspec.Struct, frozen=True, kw_only=True):
 
 @lru_cache(maxsize=1024)
 def calendar(settings: str) -> Calendar:
-    """The calendar an operator's settings (JSON) say; raises msgspec.ValidationError naming the field."""
-    return msgspec.json.decode(settings.encode(), type=Calendar)
+    """The calendar an operator's settings (JSON) say, no value above what is allowed; raises msgspec.ValidationError
+    naming the field."""
+    return bounded(msgspec.json.decode(settings.encode(), type=Calendar))
 
 
 def first_attempt_at(owed_at: datetime, zone: ZoneInfo, rules: Calendar) -> datetime:

@@ -137,8 +137,8 @@ def close_answered(debit: Debit, event: CloseAnswered, now: datetime, terms: Ter
             effects: tuple[Effect, ...] = (NetAgain(),) if debit.net_again else ()
             closed = replace(debit, given=False, payable_until=None, action=None, queries=0, due_at=now)
             closed = replace(closed, verify="next" if debit.verify else None)
-            if not debit.attempts:  # The number was his alone: as far as we know it was never asked for.
-                closed = replace(closed, submitted_at=None, asked_minor=0)
+            if not debit.attempts:
+                closed = _never_ours(closed, outcome, terms)
             return replace(closed, net_again=False, excess_minor=0), effects
         case AlreadyDone():
             return unknown(debit, "paid while it was being closed", now), ()
@@ -147,6 +147,16 @@ def close_answered(debit: Debit, event: CloseAnswered, now: datetime, terms: Ter
         case Unknown() | Accepted():
             return replace(debit, queries=debit.queries + 1, due_at=dunning.query_at(debit.queries, now)), ()
     return needs_rider(debit, "the rider's number can't be closed", debit.action, now, terms), ()
+
+
+def _never_ours(debit: Debit, outcome: Closed | NotFound, terms: Terms) -> Debit:
+    """The debit whose number was the rider's alone: used where it was closed and a further attempt takes a further one;
+    else as if it had never been asked for, as far as we know. Where he confirms holds, these have numbers of their own.
+    """
+    able = terms.capabilities
+    if isinstance(outcome, Closed) and able.new_key_after_decline and not able.hold_confirmed_by_rider:
+        return replace(debit, attempts=1, asked_minor=0)
+    return replace(debit, submitted_at=None, asked_minor=0)
 
 
 def _numbered(debit: Debit, now: datetime, terms: Terms) -> Debit:

@@ -22,6 +22,8 @@ from service.billing.outcomes import Outcome, Postponed, Succeeded, Unknown
 def news(debit: Debit, key: str, outcome: Outcome, now: datetime, terms: Terms) -> Step:
     """What a notification about `key` makes of the debit. Older and repeated ones change nothing."""
     if not isinstance(outcome, Succeeded) or outcome.amount_minor <= 0:
+        if isinstance(outcome, Unknown) and left_open(debit):  # A state that nobody listed may be money.
+            return replace(debit, due_at=now), ()
         return heard(debit, key, outcome, now, terms)
     if key != debit.provider_key or _can_be(debit, outcome.amount_minor, terms):
         return take_money(debit, key, outcome, now, terms)

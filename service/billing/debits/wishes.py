@@ -56,14 +56,15 @@ debit; money that came after an operator had cancelled goes back, and what was w
 
 def retry_asked(debit: Debit, event: RetryAsked, now: datetime, _terms: Terms) -> Step:
     """Now, not when the calendar says: tried where we try, asked about where the provider does. What a refused hold has
-    kept from being tried asks for another one."""
+    kept from being tried asks for another one. Where the rider was given it to pay, his time for that is over."""
     if debit.suspended or disputed(debit) or debit.lowering_to is not None:
         raise ImpossibleEventError(debit, event)
     if kept_from_hold(debit):
         return taken_up(debit, now), ()
     if debit.state not in (State.NEW, State.RETRY_WAIT, State.UNKNOWN, State.PENDING):
         raise ImpossibleEventError(debit, event)
-    return replace(debit, due_at=now), ()
+    over = debit.state in (State.NEW, State.RETRY_WAIT)
+    return replace(debit, payable_until=None if over else debit.payable_until, due_at=now), ()
 
 
 def operator_decided(debit: Debit, event: OperatorDecided, now: datetime, terms: Terms) -> Step:
@@ -131,9 +132,9 @@ def owed_changed(debit: Debit, event: OwedChanged, now: datetime, terms: Terms) 
             # What may have been sent in the time that was lost is asked about all the same.
             return replace(closed, given=open_there, net_again=False, doubted_minor=doubted), effects
         if _closed_on_wish(debit, terms):
-            return replace(debit, lowering_to=debit.paid_minor, queries=0, due_at=now), ()
+            return replace(debit, lowering_to=debit.paid_minor, net_again=False, queries=0, due_at=now), ()
     elif pending and able.reduces_pending:
-        return replace(debit, lowering_to=wanted, queries=0, due_at=now), ()
+        return replace(debit, lowering_to=wanted, net_again=False, queries=0, due_at=now), ()
     elif not open_there or (able.reduces_declined and not pending):
         return replace(debit, amount_minor=wanted, excess_minor=0), ()
     return replace(debit, net_again=True, excess_minor=debit.amount_minor - wanted), ()

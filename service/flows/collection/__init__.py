@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 
+from service.adapters.clock import Clock
 from service.adapters.postgres import RACES, Database
 from service.adapters.postgres.collection import CollectionStore, DebitKey, DebitRow, RefundKey, RefundRow
 from service.billing.debits.collecting import Book, Work
@@ -19,7 +20,6 @@ from service.billing.debits.events import Due, LeaseOver
 from service.billing.debits.refunds import Refund
 from service.billing.debits.state import Debit
 from service.flows.account_checks import UNWATCHED, Accounts
-from service.flows.clock import Clock
 from service.flows.collection.apart import Key, one_at_a_time, or_apart, set_aside
 from service.flows.collection.calls import Answer, Claim, debit_event, refund_event
 from service.flows.collection.keeping import Providers, context, keep

@@ -11,7 +11,7 @@ from service.billing.debits.disputes import known_dispute
 from service.billing.debits.events import DebitEvent, DisputeClosed, DisputeOpened, ImpossibleEventError, Told
 from service.billing.debits.state import Debit
 from service.flows.collection.apart import Key, one_at_a_time
-from service.flows.collection.hearing import Hearing
+from service.flows.collection.hearing import Hearing, order_number
 from service.telemetry import logger
 
 LOG = logger("collection")
@@ -86,15 +86,15 @@ class Disputing(Hearing):
 async def _debits(store: CollectionStore, account_no: int, status: DisputeStatus) -> list[DebitKey]:
     """Which debits a dispute is about: by the provider's number, else by ours.
 
-    An order is only looked for while it runs: the debit that goes through it is remembered by its name (with a blank,
-    as no key and no number has), so that the dispute's end finds the same one.
+    An order is only looked for while it runs: the debit that goes through it is remembered by its name, so that the
+    dispute's end finds the same one.
     """
     named = await store.debits_by_provider_ref(status.debit_ref, account_no) if status.debit_ref else []
     if named or not status.key:
         return named
     if status.named_by == "key":
         return list(await store.debits_by_provider_key(status.key, account_no))
-    order = f"{status.named_by} {status.key}"
+    order = order_number(status.named_by, status.key)
     known = await store.debits_by_provider_ref(order, account_no)
     if known:
         return known

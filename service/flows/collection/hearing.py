@@ -10,8 +10,10 @@ from typing import Literal
 
 from msgspec.structs import replace
 
+from service.adapters.clock import Clock
 from service.adapters.postgres import Database
 from service.adapters.postgres.collection import CollectionStore, DebitKey, DebitRow, RefundKey
+from service.adapters.providers.port import NamedBy
 from service.billing.debits.collecting import Book
 from service.billing.debits.events import (
     DebitEvent,
@@ -24,9 +26,8 @@ from service.billing.debits.events import (
 )
 from service.billing.debits.refunds import REFUND_FINAL
 from service.billing.debits.state import Debit, waits_for_hold
-from service.billing.outcomes import NeedsRider, Outcome, Postponed, Prepared, Succeeded, Unknown
+from service.billing.outcomes import Accepted, NeedsRider, Outcome, Postponed, Prepared, Succeeded, Unknown
 from service.flows.account_checks import UNWATCHED, Accounts, let_in
-from service.flows.clock import Clock
 from service.flows.collection.calls import CALL_SECONDS, debit_ref, debit_request
 from service.flows.collection.keeping import Providers, context, keep, net_rides
 from service.telemetry import UNEXPLAINED, logger
@@ -41,6 +42,22 @@ HOLD_ASKED = NeedsRider(
     "HOLD_ASKED", advice="he pays by confirming another order, which is being asked for now: ask again in a moment"
 )
 """Why there is nothing to do for the rider yet whose hold was refused, and who can pay in no other way."""
+
+
+def order_number(named_by: NamedBy, number: str) -> str:
+    """How a debit is remembered by the order that it goes through: with a blank, as no key and no number has."""
+    return f"{named_by} {number}"
+
+
+async def _of_order(store: CollectionStore, number: str, account_no: int, named_by: NamedBy) -> dict[DebitKey, str]:
+    """The debit that goes through the running order of this number, with its key; of one that is over, the debit whose
+    rider was given it to pay: he may do so when nobody expects it any more."""
+    found = await store.debits_by_hold(number, account_no, by_ref=named_by == "hold_ref")
+    if found:
+        return found
+    given = await store.debits_by_provider_ref(order_number(named_by, number), account_no)
+    rows = await store.read_debits(ride_no for ride_no, _ in given)
+    return {key: rows[key].debit.provider_key for key in given if number in (rows[key].hold_key, rows[key].hold_ref)}
 
 
 class NoPaymentError(Exception):
@@ -91,10 +108,11 @@ class Hearing:
         account_no: int,
         key: str,
         outcome: Outcome,
-        named_by: Literal["key", "hold", "hold_ref"] = "key",
+        named_by: NamedBy = "key",
         about: Literal["debit", "refund"] = "debit",
     ) -> bool:
-        """Takes in what a verified notification says; False when it is about nothing that still matters.
+        """Takes in what a verified notification says; False when it is about nothing of ours, as far as its key or the
+        provider's number in it tell.
 
         `key` is ours, present or of an earlier attempt, or names the hold that the debit goes through. What can't be is
         not believed: it is asked about. What an earlier attempt asked for is not known any more: the provider is asked
@@ -113,15 +131,18 @@ class Hearing:
                 debits = dict.fromkeys(known, key)
                 earlier = [debit for debit, present in known.items() if not present]
             else:
-                debits, earlier = await store.debits_by_hold(key, account_no, by_ref=named_by == "hold_ref"), []
+                debits, earlier = await _of_order(store, key, account_no, named_by), []
             abouts = await store.read_debits(ride_no for ride_no, _ in earlier)
         if debits:
             told = {debit: await self._confirmed(abouts[debit], key, outcome) for debit in earlier}
             await self.happen([(debit, Notified(own, told.get(debit, outcome))) for debit, own in debits.items()])
-        elif isinstance(outcome, Succeeded) and not await self._paid_as(account_no, outcome.provider_ref):
+            return True
+        if isinstance(outcome, Accepted | Succeeded) and await self._called_so(account_no, outcome.provider_ref):
+            return True  # Settled meanwhile, mostly by the answer to our own call, which says the same.
+        if isinstance(outcome, Succeeded):
             LOG.error("a payment that no debit knows of", account_no=account_no, key=key, ref=outcome.provider_ref)
             UNEXPLAINED.inc()
-        return bool(debits)
+        return False
 
     async def _confirmed(self, row: DebitRow, key: str, told: Outcome) -> Outcome:
         """What the provider answers to the question whether money came under a debit's earlier key."""
@@ -141,7 +162,7 @@ class Hearing:
             LOG.warning("told of money that is not there", key=key, told_minor=told.amount_minor, answer=kind)
         return answer
 
-    async def _paid_as(self, account_no: int, provider_ref: str | None) -> bool:
+    async def _called_so(self, account_no: int, provider_ref: str | None) -> bool:
         async with self._database.reading(CollectionStore) as store:
             return provider_ref is not None and bool(await store.debits_by_provider_ref(provider_ref, account_no))
 
@@ -169,7 +190,10 @@ class Hearing:
             async with self._database.reading(CollectionStore) as store:
                 row = (await store.read_debits([key[0]]))[key]
             outcome = await self._payment(row, debit)
-            debit = (await self.happen([(key, PaymentAnswered(debit.provider_key, outcome))]))[key]
+            async with self._database.transaction(CollectionStore) as store:
+                debit = (await self.hear(store, [(key, PaymentAnswered(debit.provider_key, outcome))]))[key]
+                if isinstance(outcome, NeedsRider) and row.hold_ref is not None:
+                    await store.keep_numbers([(debit, order_number("hold_ref", row.hold_ref))])
             if not isinstance(outcome, Prepared):
                 break
         if not isinstance(outcome, NeedsRider) or debit.action is None:
@@ -223,7 +247,8 @@ class Hearing:
 
     async def _refunds_noticed(self, account_no: int, key: str, outcome: Outcome) -> bool:
         async with self._database.transaction(CollectionStore) as store:
-            refunds: list[RefundKey] = await store.refunds_by_provider_key(key, account_no)
+            known = await store.refunds_by_provider_key(key, account_no)
+            refunds: list[RefundKey] = [number for number, over in known.items() if not over]
             rides = {ride_no for ride_no, _, _ in refunds}
             book, rows = Book(self._now()), await store.lock_debits(rides)
             refund_rows = await store.lock_refunds(rides)
@@ -231,4 +256,4 @@ class Hearing:
                 row, refund = rows[number[:2]], refund_rows[number].refund
                 book.refund_happen(refund, row.debit, Notified(key, outcome), context(self._providers, row))
             await keep(store, self._providers, book, rows, refund_rows, self._machine_now(), WRITER, {})
-            return bool(refunds)
+            return bool(known)

@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from itertools import takewhile
 
+from service.adapters.clock import Clock
 from service.adapters.providers.port import Provider
 from service.billing.outcomes import Barred, Throttled
 from service.flows.account_checks import UNWATCHED, Accounts
-from service.flows.clock import Clock
 from service.flows.collection.calls import CALL_SECONDS, Answer, Claim, call, too_late
 
 AHEAD = 4

@@ -13,6 +13,7 @@ from datetime import timedelta
 
 from msgspec.structs import replace
 
+from service.adapters.clock import Clock
 from service.adapters.csv_file import Line
 from service.adapters.postgres import Database
 from service.adapters.postgres.agreements import AgreementRow, AgreementSetting
@@ -27,7 +28,6 @@ from service.billing.keys import session_key_bytes, slot_of
 from service.billing.outcomes import Postponed, Unknown
 from service.flows.account_checks import in_words, silent
 from service.flows.agreement_replies import NewAgreement, check, fact_of, intended
-from service.flows.clock import Clock
 from service.flows.imports import Desk, ImportFileError, Seen, in_chunks
 from service.flows.imports.lines import AgreementLine, agreement_line
 from service.flows.imports.told import Known, ends_otherwise, in_force, numbers

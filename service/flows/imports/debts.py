@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import msgspec
 
+from service.adapters.clock import Clock
 from service.adapters.csv_file import Line
 from service.adapters.postgres import RACES, Database
 from service.adapters.postgres.batches import writer_name
@@ -21,7 +22,6 @@ from service.billing.keys import slot_of
 from service.billing.opening import brought_over, debt_of
 from service.billing.rides import Revision
 from service.billing.verdicts import Terms
-from service.flows.clock import Clock
 from service.flows.imports import Desk, ImportFileError, Seen, Tally, in_chunks
 from service.flows.imports.lines import DebtLine, debt_line
 
@@ -55,8 +55,8 @@ class DebtImport:
         self._numbers = RideNumbers()
 
     async def look(self, lines: Callable[[], Iterator[Line]]) -> Found:
-        """Looks at the whole file and counts what would become of it; what can't be taken is refused. Raises
-        CsvFileError."""
+        """Looks at the whole file and counts what would become of it; what can't be taken is refused, and then nothing
+        of the file is to be imported. Raises CsvFileError."""
         seen, found = Seen(), Found()
         for chunk in in_chunks(lines(), CHUNK):
             found.lines += len(chunk)
@@ -65,6 +65,8 @@ class DebtImport:
             found.currencies |= {line.debt.currency for line, _ in new}
             self._desk.tally.there += there
             self._desk.tally.imported += len(new)
+        if self._desk.tally.refused:
+            self._desk.tally.imported = 0
         return found
 
     async def take(

@@ -7,6 +7,7 @@ from datetime import datetime
 
 import msgspec
 
+from service.adapters.clock import machine_now
 from service.adapters.kafka import RecordSource
 from service.adapters.postgres.batches import OutRecord
 from service.adapters.postgres.intake import MovedStream, StreamBatch
@@ -17,7 +18,6 @@ from service.billing.events import Malformed
 from service.billing.facts.quarantine import encode_quarantined
 from service.billing.proofs import batch_no
 from service.billing.rides import Revision
-from service.flows.clock import machine_now
 from service.flows.intake.reading import Work
 from service.flows.intake.streams import Streams
 from service.flows.knowledge import Knowledge

@@ -42,7 +42,7 @@ async def show_summary(stage: Stage, show: Show, truth: Truth, tale: Tale, conso
 def closing_line(truth: Truth, audit_problems: int) -> str:
     """The truth in one line."""
     return (
-        f"demo: {truth.rides} rides, {truth.charged} charged, {truth.settled} debits settled, {truth.pending} pending,"
+        f"demo: {truth.rides} rides, {truth.charged} charged, {truth.settled} debits settled, {truth.open} open,"
         f" {truth.quarantined} quarantined, {truth.lost} lost, {truth.charged_twice} charged twice,"
         f" trial balance {truth.trial_balance}, audit {audit_problems} problems"
     )

@@ -27,7 +27,7 @@ class Truth(msgspec.Struct):
     rides: int = 0
     charged: int = 0
     settled: int = 0
-    pending: int = 0
+    open: int = 0
     quarantined: int = 0
     lost: int = 0
     charged_twice: int = 0
@@ -113,7 +113,7 @@ async def _money(connection: asyncpg.Connection[asyncpg.Record], debits: list[Ta
     rows = await connection.fetch("SELECT state, count(*) AS n FROM debit GROUP BY state")
     truth.debit_states = {row["state"]: row["n"] for row in rows}
     truth.settled = sum(1 for debit in debits if debit.paid_minor >= debit.amount_minor > 0)
-    truth.pending = sum(count for state, count in truth.debit_states.items() if state not in FINAL)
+    truth.open = sum(count for state, count in truth.debit_states.items() if state not in FINAL)
     truth.settled_minor = sum(debit.paid_minor for debit in debits)
     truth.refunded_minor = sum(debit.refunded_minor for debit in debits)
     truth.accounts = await compare(connection, debits)

@@ -582,7 +582,7 @@ CREATE TABLE refund (
   updated_at timestamptz NOT NULL,
   PRIMARY KEY (ride_no, ordinal, refund_ordinal, slot)
 ) PARTITION BY RANGE (ride_no);
-CREATE INDEX refund_by_provider_key ON refund (provider_key) WHERE state NOT IN ('succeeded', 'failed');
+CREATE INDEX refund_by_provider_key ON refund (provider_key);
 CREATE INDEX refund_due ON refund (account_no, due_at) WHERE due_at IS NOT NULL;
 -- While an account or a tariff is stopped: what was sent, and what waits of the other tariffs.
 CREATE INDEX refund_sent ON refund (account_no, due_at) WHERE due_at IS NOT NULL AND state <> 'new';

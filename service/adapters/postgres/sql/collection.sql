@@ -315,9 +315,9 @@ UPDATE refund SET state = 'unknown', code = 'asked about after a restore', due_a
 WHERE state IN ('new', 'submitting');
 
 -- name: refunds_by_provider_key
--- Which refunds a provider's news is about.
-SELECT r.ride_no, r.ordinal, r.refund_ordinal FROM refund r
-WHERE r.provider_key = $1 AND r.account_no = $2 AND r.state NOT IN ('succeeded', 'failed');
+-- Which refunds a provider's news is about, and whether they are over: then it changes nothing.
+SELECT r.ride_no, r.ordinal, r.refund_ordinal, r.state IN ('succeeded', 'failed') AS over FROM refund r
+WHERE r.provider_key = $1 AND r.account_no = $2;
 
 -- name: read_debits
 -- As lock_debits, without locks: what a refund's call needs to know of its debit.

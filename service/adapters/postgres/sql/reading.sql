@@ -205,12 +205,13 @@ UNION SELECT ride_no, ordinal FROM debit WHERE provider_key = $1 AND state NOT I
 ORDER BY ride_no, ordinal;
 
 -- name: troubled_refunds
--- Refunds of operator $1 that the provider put off, that stand still there, that nobody can tell of, or that failed with
--- none begun after them.
+-- Refunds of operator $1 that are not sent yet (or put off by the provider), that stand still there, that nobody can
+-- tell of, or that failed with none begun after them.
 SELECT r.ride_no, r.ordinal, r.refund_ordinal, d.session_id, r.amount_minor, r.currency, r.state, r.reason, r.code, r.created_at
 FROM refund r JOIN debit d ON d.ride_no = r.ride_no AND d.ordinal = r.ordinal AND d.slot = r.slot
 WHERE r.operator_no = $1 AND (
-  (r.state IN ('new', 'unknown', 'pending', 'manual') AND r.code IS NOT NULL)
+  r.state = 'new'
+  OR (r.state IN ('unknown', 'pending', 'manual') AND r.code IS NOT NULL)
   OR (r.state = 'failed' AND NOT EXISTS (
     SELECT FROM refund later
     WHERE later.ride_no = r.ride_no AND later.slot = r.slot AND later.created_at > r.created_at)))

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import aiohttp
 
+from service.adapters.clock import Clock
 from service.adapters.providers.alipay import codes, wire
 from service.adapters.providers.alipay.codes import Problem
 from service.adapters.providers.alipay.complaints import ask_complaint
@@ -52,13 +53,13 @@ class AlipayAccount:
     """One merchant account at Alipay, but for what its product does in its own way."""
 
     def __init__(
-        self, account: MerchantAccount, settings: AlipaySettings, session: aiohttp.ClientSession | None = None
+        self, account: MerchantAccount, settings: AlipaySettings, session: aiohttp.ClientSession | None, now: Clock
     ) -> None:
         """Connections are its own unless given some. Raises AccountSettingsError for keys that can't be used."""
         self.account = account
         self.capabilities = capabilities_of(settings)
         self._settings = settings
-        self._gateway = Gateway(account, settings, session)
+        self._gateway = Gateway(account, settings, session, now)
         self._sync_type = "CREDIT_DEDUCT" if settings.product == "zhima" else "CREDIT_AUTH"
 
     async def check(self) -> Outcome | None:

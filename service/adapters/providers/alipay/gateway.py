@@ -6,7 +6,6 @@ import asyncio
 from base64 import b64decode
 from binascii import Error as Base64Error
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any, TypeVar
 from urllib.parse import urlencode
 from zoneinfo import ZoneInfo
@@ -15,6 +14,7 @@ import aiohttp
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
+from service.adapters.clock import Clock
 from service.adapters.providers.alipay import signing
 from service.adapters.providers.alipay.certificates import Certificate, believed
 from service.adapters.providers.alipay.codes import BAD_SIGNATURE, REFUSED_UNREAD_CODES, SIGNATURE_REFUSED, Problem
@@ -61,10 +61,11 @@ class Gateway:
     restart; certificates by which Alipay has replaced its own are fetched."""
 
     def __init__(
-        self, account: MerchantAccount, settings: AlipaySettings, session: aiohttp.ClientSession | None
+        self, account: MerchantAccount, settings: AlipaySettings, session: aiohttp.ClientSession | None, now: Clock
     ) -> None:
         """Connections are its own unless given some. Raises AccountSettingsError."""
         self._settings = settings
+        self._now = now
         base = account.base_url.rstrip("/")
         self._url = base if base.endswith(".do") else f"{base}/gateway.do"
         self._keys = open_keys(account)
@@ -195,7 +196,7 @@ class Gateway:
         if isinstance(alipay, RSAPublicKey):
             return alipay
         known = alipay.alipay if number in ("", alipay.alipay.sn) else self._fetched.get(number)
-        return known.key if known is not None and datetime.now(UTC) < known.not_after else None
+        return known.key if known is not None and self._now() < known.not_after else None
 
     async def _know(self, number: str, vain: Vain) -> None:
         """Fetches the certificate of this number, unless that was in vain too often just now.
@@ -209,21 +210,20 @@ class Gateway:
             sealed = await self._send(CERTIFICATE_DOWNLOAD, _ENCODE({"alipay_cert_sn": number}).decode())
             told = decoded(sealed.content.encode(), _DOWNLOADED) if isinstance(sealed, signing.Envelope) else None
             chain = _text(told.alipay_cert_content) if told is not None else ""
-            new = believed(chain, alipay.roots, alipay.alipay, datetime.now(UTC))
+            new = believed(chain, alipay.roots, alipay.alipay, self._now())
             if new is not None:
                 self._fetched[new.sn] = new
             if self._key_of(number) is None:
                 vain.again()
 
     def _common(self, keys: Keys, method: str) -> dict[str, str]:
-        now = datetime.now(UTC).astimezone(ZONE)
         common = {
             "app_id": self._settings.app_id,
             "method": method,
             "format": "JSON",
             "charset": "utf-8",
             "sign_type": "RSA2",
-            "timestamp": now.strftime("%Y-%m-%d %H:%M:%S"),
+            "timestamp": self._now().astimezone(ZONE).strftime("%Y-%m-%d %H:%M:%S"),
             "version": "1.0",
             "notify_url": self._settings.notify_url,
         }

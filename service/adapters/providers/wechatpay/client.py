@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from secrets import token_hex
 from typing import Any, TypeVar
 from urllib.parse import urlencode, urlsplit
@@ -17,6 +17,7 @@ import aiohttp
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
+from service.adapters.clock import Clock
 from service.adapters.providers.exchange import ELSEWHERE, Reply, decoded, exchange, is_at, open_session
 from service.adapters.providers.port import MerchantAccount
 from service.adapters.providers.rsa import BadKeyError, sign
@@ -67,10 +68,11 @@ class Client:
     """One merchant at WeChat Pay."""
 
     def __init__(
-        self, account: MerchantAccount, settings: WechatPaySettings, session: aiohttp.ClientSession | None
+        self, account: MerchantAccount, settings: WechatPaySettings, session: aiohttp.ClientSession | None, now: Clock
     ) -> None:
         """Connections are its own unless given some. Raises AccountSettingsError."""
         self._settings = settings
+        self._now = now
         self._base = account.base_url.rstrip("/")
         self.keys = open_keys(account, settings)
         self._certificates: dict[str, PlatformCertificate] = {}
@@ -119,7 +121,7 @@ class Client:
             except BadKeyError as error:
                 return Unknown(str(error))
             fetched[known.serial] = known
-        sealed = signing.sealed(reply.headers, reply.body, datetime.now(UTC))
+        sealed = signing.sealed(reply.headers, reply.body, self._now())
         if isinstance(sealed, str):
             return Unknown(f"the list of certificates: {sealed}")
         own = fetched.get(signing.serial_of(sealed.serial))
@@ -161,6 +163,10 @@ class Client:
         """The merchant's own signature."""
         return sign(self.keys.present.merchant, content)
 
+    def timestamp(self) -> str:
+        """When something is signed, as WeChat Pay writes it: seconds since 1970."""
+        return str(int(self._now().timestamp()))
+
     async def close(self) -> None:
         """Closes the connections."""
         if self._fetch is not None:
@@ -195,7 +201,7 @@ class Client:
     async def _send(
         self, method: str, url: str, target: str, body: bytes | None
     ) -> Reply | Throttled | Rejected | Unknown:
-        keys, timestamp, nonce = self.keys.present, str(int(datetime.now(UTC).timestamp())), token_hex(16)
+        keys, timestamp, nonce = self.keys.present, self.timestamp(), token_hex(16)
         content = signing.request_content(method, target, timestamp, nonce, (body or b"").decode())
         signature = sign(keys.merchant, content)
         headers = {
@@ -211,7 +217,7 @@ class Client:
 
     async def _forged(self, reply: Reply) -> str | None:
         """Why an answer is not believed; None when WeChat Pay signed it."""
-        sealed = signing.sealed(reply.headers, reply.body, datetime.now(UTC))
+        sealed = signing.sealed(reply.headers, reply.body, self._now())
         if isinstance(sealed, str):
             return f"the answer: {sealed}"
         key = self._key_of(sealed.serial)
@@ -245,7 +251,7 @@ class Client:
         if serial.startswith("PUB_KEY_ID_"):
             return self.keys.present.wechatpay if serial == self._settings.public_key_id else None
         known = self._certificates.get(signing.serial_of(serial))
-        return known.key if known is not None and datetime.now(UTC) < known.not_after else None
+        return known.key if known is not None and self._now() < known.not_after else None
 
     def _opened(self, envelope: Envelope) -> bytes | None:
         key = self.keys.present.api_v3

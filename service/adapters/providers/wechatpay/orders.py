@@ -7,7 +7,7 @@ Sources: TheNorthMemory/wechatpay-openapi (docs/v3/payscore/serviceorder*), wech
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from secrets import token_hex
 from typing import Any
 from urllib.parse import parse_qsl
@@ -296,7 +296,7 @@ class Orders:
         params = {
             "mch_id": self._settings.mchid,
             **named,
-            "timestamp": str(int(datetime.now(UTC).timestamp())),
+            "timestamp": self._client.timestamp(),
             "nonce_str": token_hex(16),
             "sign_type": "HMAC-SHA256",
         }

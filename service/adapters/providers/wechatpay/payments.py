@@ -5,7 +5,6 @@ Sources: wechatpay-go (services/payments/jsapi, services/refunddomestic); pay.we
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from secrets import token_hex
 
 from service.adapters.providers.port import DebitRef, DebitRequest, RefundRef, RefundRequest
@@ -158,7 +157,7 @@ class Payments:
 
     def _action(self, prepay_id: str) -> MiniProgram:
         """What wx.requestPayment is given (wechatpay-go, api_jsapi_request_payment.go)."""
-        timestamp, nonce, package = str(int(datetime.now(UTC).timestamp())), token_hex(16), f"prepay_id={prepay_id}"
+        timestamp, nonce, package = self._client.timestamp(), token_hex(16), f"prepay_id={prepay_id}"
         key = self._client.keys.present.merchant
         params = {
             "timeStamp": timestamp,

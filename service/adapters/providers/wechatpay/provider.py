@@ -8,6 +8,7 @@ from typing import Literal
 
 import aiohttp
 
+from service.adapters.clock import Clock
 from service.adapters.providers.port import (
     AgreementRef,
     AgreementRequest,
@@ -44,13 +45,13 @@ CHECK_NUMBER = "FAREBOX_CREDENTIALS_CHECK"
 class WechatPayProvider:
     """One merchant at WeChat Pay, with one Pay Score service."""
 
-    def __init__(self, account: MerchantAccount, session: aiohttp.ClientSession | None = None) -> None:
+    def __init__(self, account: MerchantAccount, session: aiohttp.ClientSession | None, now: Clock) -> None:
         """Connections are its own unless given some. Raises AccountSettingsError naming what can't be used."""
         settings = read_settings(account)
         self.account = account
         self.capabilities = capabilities_of(settings)
         self._settings = settings
-        self._client = Client(account, settings, session)
+        self._client = Client(account, settings, session, now)
         self._permissions = Permissions(self._client, settings)
         self._orders = Orders(self._client, settings, self._permissions)
         self._payments = Payments(self._client, settings, self._permissions, self._orders)

@@ -30,11 +30,11 @@ def _agreement(visit: Visit, asked: zhima.NameAgreement) -> str:
 
 
 def _order(visit: Visit, asked: zhima.NameOrder) -> str:
-    return visit.hold(asked.credit_biz_order_id, asked.out_order_no).asked.key
+    return zhima.ordered(visit, asked.credit_biz_order_id, asked.out_order_no).asked.key
 
 
 def _finished(visit: Visit, asked: zhima.FinishOrder) -> str:
-    return visit.hold(asked.credit_biz_order_id, None).asked.key
+    return zhima.ordered(visit, asked.credit_biz_order_id, None).asked.key
 
 
 def _trade(visit: Visit, asked: trades.NameTrade | trades.Sync) -> str:

@@ -17,7 +17,7 @@ from service.lab.provider.alipay.wire import (
     user_id,
     yuan,
 )
-from service.lab.provider.refusals import RefusedError
+from service.lab.provider.refusals import RefusedError, unknown
 from service.lab.provider.rows import Agreement, AskAgreement, AskHold, Debit, Hold
 
 AMOUNT_TYPES = frozenset({"RISK_AMOUNT", "ORDER_AMOUNT"})
@@ -136,7 +136,7 @@ def create(visit: Visit, asked: CreateOrder, rider: str) -> Hold:
 
 def query_order(visit: Visit, asked: NameOrder) -> Answer:
     """How the order stands."""
-    found = visit.hold(asked.credit_biz_order_id, asked.out_order_no)
+    found = ordered(visit, asked.credit_biz_order_id, asked.out_order_no)
     return order_view(visit, visit.seen(holds.get(visit.desk.books, visit.account, found.asked.key, visit.now)))
 
 
@@ -145,7 +145,7 @@ def finish(visit: Visit, asked: FinishOrder) -> Answer:
     request = f"finish/{asked.out_request_no}"
     if known := visit.kept(request):
         return known
-    found = visit.hold(asked.credit_biz_order_id, None)
+    found = ordered(visit, asked.credit_biz_order_id, None)
     if asked.is_fulfilled not in ("true", "false"):
         raise RefusedError(400, "INVALID_REQUEST", 'is_fulfilled is neither "true" nor "false"')
     state = "finished" if asked.is_fulfilled == "true" else "released"
@@ -170,6 +170,14 @@ def order_view(visit: Visit, row: Hold) -> Answer:
         "create_time": local(row.created_at),
         "trade_no": number_of(made[-1]) if made else None,
     }
+
+
+def ordered(visit: Visit, number: str | None, key: str | None) -> Hold:
+    """An order by Alipay's number or the merchant's; RefusedError where there is none, or it was refused."""
+    found = visit.hold(number, key)
+    if found.state == "refused":
+        raise unknown("order")
+    return found
 
 
 def debits_of(visit: Visit, row: Hold) -> list[Debit]:
