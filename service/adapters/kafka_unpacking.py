@@ -84,5 +84,6 @@ def _in_the_room(codec: Any, packed: bytes) -> memoryview:
     return memoryview(_ROOM)[: codec.decompress_into(packed, _ROOM)]
 
 
-_ROOM = mmap.mmap(-1, UNPACKED_BYTES_MAX)
-"""Pages are taken as they are written to."""
+_ROOM = mmap.mmap(-1, UNPACKED_BYTES_MAX, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+"""Pages are taken as they are written to, and by each process for itself: unless it is said, a process that is forked
+would unpack into this one's."""

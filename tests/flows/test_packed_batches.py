@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import resource
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from itertools import repeat
 
@@ -48,6 +50,23 @@ async def test_batches_that_unpack_to_gigabytes_are_set_aside_packed_and_their_p
     assert held[: len(CODECS)] == [("headers.ce_type", 12 * MB)] * len(CODECS)
     assert [path for path, _ in held[len(CODECS) :]] == ["value"] * len(BOMBS)
     assert all(length < MB for _, length in held[len(CODECS) :])
+
+
+FORKED = """
+import os
+import cramjam
+from service.adapters.kafka_unpacking import _in_the_room
+told = _in_the_room(cramjam.lz4, bytes(cramjam.lz4.compress(b"the parent's")))
+if os.fork() == 0:
+    _in_the_room(cramjam.lz4, bytes(cramjam.lz4.compress(b"the child's!")))
+    os._exit(0)
+os.wait()
+print(bytes(told).decode())
+"""
+
+
+def test_processes_that_are_forked_do_not_unpack_into_one_anothers_memory() -> None:
+    assert subprocess.check_output([sys.executable, "-c", FORKED], text=True) == "the parent's\n"
 
 
 def batch(codec: int, content: bytes) -> memoryview:
