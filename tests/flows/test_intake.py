@@ -11,6 +11,7 @@ from intake_world import NOON, World, world_on
 
 from service.adapters.kafka_access import Brokers
 from service.adapters.postgres.intake import FenceLostError
+from service.flows.intake import SAME_RACES_MAX
 from service.flows.intake.streams import TopicChangedError
 from service.lab.kafka import create_topics, delete_topics
 from service.lab.servers import Servers
@@ -121,6 +122,29 @@ async def test_a_record_that_the_database_refuses_is_found_among_many_and_held_a
     ((fault, reason, key),) = await world.rows("SELECT fault, reason, record_key FROM quarantine")
     assert (fault, key) == ("service", b"poison")
     assert reason.startswith("CheckViolationError")
+
+
+async def test_a_fence_that_is_lost_again_and_again_ends_no_intake(world: World) -> None:
+    intake = await world.intake()
+    await world.ride("first", 20)
+    await world.drain(intake, 2)
+    await world.value("CREATE SEQUENCE tries")
+    await world.value(
+        "CREATE FUNCTION nobody_moves() RETURNS trigger LANGUAGE plpgsql"
+        " AS $$ BEGIN PERFORM nextval('tries'); RETURN NULL; END $$"
+    )
+    await world.value(
+        "CREATE TRIGGER nobody_moves BEFORE UPDATE ON stream_offset FOR EACH ROW"
+        " WHEN (NEW.next_offset > OLD.next_offset) EXECUTE FUNCTION nobody_moves()"
+    )
+    await world.ride("second", 20)
+    async with asyncio.timeout(60):
+        while await world.value("SELECT last_value FROM tries") <= SAME_RACES_MAX + 1:
+            await world.step(intake)
+    assert await world.charges() == {"first": ("closed", 250)}
+    await world.value("DROP TRIGGER nobody_moves ON stream_offset")
+    await world.drain(intake, 4)
+    assert await world.charges() == {"first": ("closed", 250), "second": ("closed", 250)}
 
 
 async def test_a_zombie_is_fenced_off_and_the_heir_goes_on(world: World) -> None:

@@ -114,7 +114,10 @@ class Intake:
             await self._tell_kafka()
 
     async def recover(self, error: Exception) -> None:
-        """Puts the process back to what PostgreSQL says after a failure: nothing is lost, nothing is done twice."""
+        """Puts the process back to what PostgreSQL says after a failure: nothing is lost, nothing is done twice.
+
+        Raises only when a server is away, or when nothing can be done without people (`TopicChangedError`).
+        """
         away = isinstance(error, UNAVAILABLE + KAFKA_UNAVAILABLE) or is_partition_missing(error)
         suspect, self._upcoming = {} if away else await self._suspect(), {}
         await self._drop()
@@ -128,9 +131,13 @@ class Intake:
             await asyncio.sleep(0.5)
             return
         if suspect and (is_about_data(error) or self._repeats(error, SAME_RACES_MAX if race else SAME_FAILURES_MAX)):
-            await self._reopen()
-            if unread := self._unread(suspect):
-                await self._take_apart(unread)
+            try:
+                await self._reopen()
+                if unread := self._unread(suspect):
+                    await self._take_apart(unread)
+            except (*RACES, FenceLostError) as again:
+                LOG.info("somebody else decided first while it was taken apart", error=type(again).__name__)
+                await self._drop()
 
     async def close(self) -> None:
         """Finishes the transaction under way, tells Kafka where we are, and lets go of the servers."""
