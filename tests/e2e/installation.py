@@ -173,7 +173,8 @@ class Installation:
         """Asks again and again; an intake that ended by itself, or patience that is over, fails with the logs."""
         try:
             async with asyncio.timeout(PATIENCE_S):
-                while not await true():  # noqa: ASYNC110  It becomes true in another process.
+                while not await true():
+                    assert not any((process.returncode or 0) > 0 for process in self._processes), self.logs()
                     await asyncio.sleep(0.02)
         except TimeoutError:
             raise AssertionError(f"not {what} after {PATIENCE_S} s\n{self.logs()}") from None
