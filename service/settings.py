@@ -7,12 +7,12 @@ from datetime import datetime
 from difflib import get_close_matches
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 from urllib.parse import urlsplit
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
 from msgspec import Meta
 
 from service.adapters.kafka_access import Brokers, SaslMechanism, SecurityProtocol
+from service.billing.zones import UnknownZoneError, zone_named
 
 PREFIX = "FAREBOX_"
 LIKENESS = 0.9
@@ -181,11 +181,9 @@ def _check(settings: Settings) -> None:
         raise SettingsError("FAREBOX_DATABASE_URL must begin with postgresql://, as postgresql://user@host:5432/name")
     _check_kafka(settings.brokers)
     try:
-        ZoneInfo(settings.time_zone)
-    except (ZoneInfoNotFoundError, ValueError):
-        raise SettingsError(
-            f"FAREBOX_TIME_ZONE is {settings.time_zone!r}: allowed is a name of the tz database, as Asia/Shanghai"
-        ) from None
+        zone_named(settings.time_zone)
+    except UnknownZoneError as error:
+        raise SettingsError(f"FAREBOX_TIME_ZONE is {settings.time_zone!r}: {error}") from None
     if settings.start_from != "earliest":
         try:
             aware = datetime.fromisoformat(settings.start_from).tzinfo is not None

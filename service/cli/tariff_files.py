@@ -5,11 +5,12 @@ from __future__ import annotations
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from zoneinfo import ZoneInfo
 
 import rich_click as click
 
 from service.billing.tariffs import Tariff, TariffDraft, TariffError, build, import_document
+from service.billing.zones import UnknownZoneError, zone_named
 from service.cli.plain import say
 
 BEGINNING = datetime(2020, 1, 1, tzinfo=UTC)
@@ -73,6 +74,6 @@ def read(file: Path) -> bytes:
 def zone_of(name: str) -> ZoneInfo:
     """The zone of `--time-zone`, or a refusal."""
     try:
-        return ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
-        raise refused(f"--time-zone {name!r} is unknown; give an IANA name such as America/New_York") from error
+        return zone_named(name)
+    except UnknownZoneError as error:
+        raise refused(f"--time-zone {name!r} is {error}") from error

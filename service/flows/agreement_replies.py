@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from datetime import datetime
 from typing import Any
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
 
@@ -15,6 +14,7 @@ from service.billing.facts.data import AgreementActive, AgreementExpired, Agreem
 from service.billing.keys import provider_key, session_key_bytes
 from service.billing.money import MoneyError, exponent
 from service.billing.outcomes import RiderAction
+from service.billing.zones import UnknownZoneError, zone_named
 
 ID_MAX = 64
 LANGUAGE_DEFAULT = "zh"
@@ -196,9 +196,9 @@ def fact_of(row: AgreementRow) -> Fact | None:
 
 def _check_zone_and_currency(new: NewAgreement) -> None:
     try:
-        ZoneInfo(new.time_zone or "UTC")
-    except (ZoneInfoNotFoundError, ValueError, OSError):
-        raise InvalidAskError("time_zone", f"{new.time_zone} is no name of the tz database") from None
+        zone_named(new.time_zone or "UTC")
+    except UnknownZoneError as error:
+        raise InvalidAskError("time_zone", str(error)) from None
     try:
         exponent(new.currency or "CNY")
     except MoneyError as error:

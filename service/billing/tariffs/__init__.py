@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Literal, TypeVar
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from zoneinfo import ZoneInfo
 
 import msgspec
 
 from service.billing.tariffs.gbfs import MINUTE_US, Plan, TariffError, pointer, read_plan, read_struct
 from service.billing.tariffs.rules import Rules, read_rules
+from service.billing.zones import UnknownZoneError, zone_named
 
 __all__ = [
     "LostEnd",
@@ -243,11 +244,10 @@ def _checked_id(tariff_id: str, at: str) -> str:
 
 def _zone(name: str) -> ZoneInfo:
     try:
-        return ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
-        raise TariffError(
-            "/time_zone", f"unknown time zone {name!r}", "give an IANA name such as Asia/Shanghai"
-        ) from error
+        return zone_named(name)
+    except UnknownZoneError as error:
+        problem, remedy = str(error).split("; ")
+        raise TariffError("/time_zone", f"{name!r} is {problem}", remedy) from error
 
 
 def _decode(raw: bytes, shape: type[Decoded], at: str) -> Decoded:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
 
@@ -17,6 +16,7 @@ from service.billing.adjustments import AMOUNT_MAX, CODE
 from service.billing.agreements.asking import InvalidAskError
 from service.billing.money import MoneyError, exponent
 from service.billing.opening import SESSION, OpenDebt
+from service.billing.zones import UnknownZoneError, zone_named
 from service.flows.agreement_replies import ID_MAX, LANGUAGES, NewAgreement
 
 AGREEMENT_COLUMNS = Columns(
@@ -146,9 +146,9 @@ def _currency(cells: Mapping[str, str]) -> str:
 
 def _zone(cells: Mapping[str, str]) -> str:
     try:
-        return ZoneInfo(cells["time_zone"]).key
-    except (ZoneInfoNotFoundError, ValueError, OSError):
-        raise InvalidAskError("time_zone", "no name of the tz database; give one such as Asia/Shanghai") from None
+        return zone_named(cells["time_zone"]).key
+    except UnknownZoneError as error:
+        raise InvalidAskError("time_zone", str(error)) from None
 
 
 def _language(cells: Mapping[str, str]) -> str:

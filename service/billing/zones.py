@@ -1,0 +1,26 @@
+"""Time zones by their names in the tz database."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from functools import cache
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
+
+
+class UnknownZoneError(ValueError):
+    """No zone is called so; the message says it without the name, and what to give."""
+
+
+def zone_named(name: str) -> ZoneInfo:
+    """The zone of a name such as Asia/Shanghai; raises UnknownZoneError."""
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        meant = get_close_matches(name[:64], _names(), 1)
+        hint = f"did you mean {meant[0]}?" if meant else "give one such as Asia/Shanghai"
+        raise UnknownZoneError(f"no name of the tz database; {hint}") from None
+
+
+@cache
+def _names() -> list[str]:
+    return sorted(available_timezones())
