@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+from typing import Any
+
+from msgspec import inspect
 
 WORDS = {
     r"^[^\x00-\x20\x7f]+$": "visible characters without spaces",
@@ -31,7 +35,41 @@ TYPES = {
 }
 _MATCHING = re.compile(r"`?str(?: \| null)?`? matching regex ('.*?'|\".*?\")(?= - at |$)")
 _SHOWN = {repr(pattern): words for pattern, words in WORDS.items()}
+_STEP = re.compile(r"\[[^\]]*\]|[^.\[\]]+")
 _TYPE = re.compile(r"`([a-z0-9]+(?: \| [a-z0-9]+)*)`")
+
+
+def known_at(shape: Any, place: str) -> list[str]:
+    """What a type allows at a path of msgspec's (".fees[0].kind"): the words of a choice, the names of the fields of an
+    object; nothing of anything else."""
+    found: Iterable[inspect.Type] = [inspect.type_info(shape)]
+    for name in _STEP.findall(place):
+        found = [inside for outer in found for kind in _kinds(outer) for inside in _inside(kind, name)]
+    words: list[str] = []
+    for kind in (kind for outer in found for kind in _kinds(outer)):
+        if isinstance(kind, inspect.LiteralType):
+            words += map(str, kind.values)
+        elif isinstance(kind, inspect.EnumType):
+            words += (str(member.value) for member in kind.cls)
+        elif isinstance(kind, inspect.StructType):
+            words += (field.encode_name for field in kind.fields)
+    return words
+
+
+def _kinds(kind: inspect.Type) -> Iterable[inspect.Type]:
+    """The types of which a value may be one."""
+    if isinstance(kind, inspect.Metadata):
+        return _kinds(kind.type)
+    return [one for part in kind.types for one in _kinds(part)] if isinstance(kind, inspect.UnionType) else [kind]
+
+
+def _inside(kind: inspect.Type, name: str) -> Iterable[inspect.Type]:
+    """The types of what stands under a name, or under a number in brackets."""
+    if isinstance(kind, inspect.StructType):
+        return [field.type for field in kind.fields if field.encode_name == name]
+    if isinstance(kind, inspect.DictType):
+        return [kind.value_type]
+    return [kind.item_type] if isinstance(kind, inspect.CollectionType) else []
 
 
 def pattern_in_words(message: str) -> str:
@@ -39,9 +77,12 @@ def pattern_in_words(message: str) -> str:
     return _MATCHING.sub(lambda found: _SHOWN.get(found[1], found[0]), message)
 
 
-def in_words(message: str) -> str:
-    """The message with the value's name first: "due_days: expected a whole number, got a text"."""
+def in_words(message: str, shape: Any) -> str:
+    """The message with the value's name first: "due_days: expected a whole number, got a text". What the shape knows at
+    that place is told where it is a choice."""
     reason, _, place = pattern_in_words(message).partition(" - at `$")
+    if reason.startswith(("Invalid enum value", "Object contains unknown field")):
+        reason += f"; allowed are {', '.join(known_at(shape, place.rstrip('`')))}"
     told = reason[:1].lower() + reason[1:]
     if told.startswith("expected"):
         told = _TYPE.sub(lambda found: " or ".join(TYPES.get(word, word) for word in found[1].split(" | ")), told)

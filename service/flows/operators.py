@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Any
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
 from msgspec.structs import replace
@@ -19,6 +18,7 @@ from service.billing.agreements.holds import HoldPolicy
 from service.billing.debits.dunning import NOTICE_DAYS_MIN, REPORT_AFTER_DAYS, Calendar
 from service.billing.money import MoneyError, exponent
 from service.billing.refusals import in_words
+from service.billing.zones import UnknownZoneError, zone_named
 
 OPERATOR_ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 SOURCE_CHARACTERS_MAX = 1024
@@ -132,7 +132,7 @@ def changed_rules(what: str, shape: type[Rules], stored: str, changes: Mapping[s
     try:
         rules = msgspec.json.decode(text, type=shape)
     except msgspec.ValidationError as error:
-        raise OperatorError(f"{what}: {_rule_in_words(str(error))}") from None
+        raise OperatorError(f"{what}: {_rule_in_words(str(error), shape)}") from None
     for name, value in bounds.each(rules):
         _check_bounds(what, name, value)
     if isinstance(rules, Calendar):
@@ -181,8 +181,8 @@ def _in_full(value: Any) -> Any:
     return f"{value:0>5}:00" if isinstance(value, str) and HOUR.fullmatch(value) else value
 
 
-def _rule_in_words(message: str) -> str:
-    told = in_words(message).replace("invalid RFC3339 encoded time", "expected an hour such as 09:00")
+def _rule_in_words(message: str, shape: Any) -> str:
+    told = in_words(message, shape).replace("invalid RFC3339 encoded time", "expected an hour such as 09:00")
     far = f"duration is out of range: allowed are {_written(timedelta())} to {_written(timedelta(bounds.DAYS_MAX))}"
     return told.replace("duration is out of range", far)
 
@@ -210,11 +210,9 @@ def _check(operator: NewOperator) -> None:
             " first"
         )
     try:
-        ZoneInfo(operator.time_zone)
-    except (ZoneInfoNotFoundError, ValueError, OSError):
-        raise OperatorError(
-            f"time zone {operator.time_zone!r} is unknown: allowed is a name of the tz database, such as Asia/Shanghai"
-        ) from None
+        zone_named(operator.time_zone)
+    except UnknownZoneError as error:
+        raise OperatorError(f"time zone {operator.time_zone!r} is {error}") from None
     try:
         exponent(operator.currency)
     except MoneyError as error:

@@ -56,7 +56,8 @@ def read(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
     except MalformedEventError as error:
         pointer = "/" + _STEPS.sub("/", error.path.removeprefix("$")).strip("/")
         if unknown := _UNKNOWN.search(error.reason):
-            raise invalid(f"{pointer.rstrip('/')}/{unknown[1]}", "there is no such field") from None
+            told = f"there is no such field; {unknown[2]}"
+            raise invalid(f"{pointer.rstrip('/')}/{unknown[1]}", told) from None
         if error.reason.startswith("not JSON") or error.reason.startswith("not UTF-8"):
             detail = [FieldProblem(pointer, error.reason)]
             raise ProblemError(400, "malformed", f"the body can't be read: {error.reason}", detail) from None
@@ -125,4 +126,4 @@ _JSON = "application/json"
 _ENCODER = msgspec.json.Encoder()
 _CURSOR = msgspec.json.Decoder(list[int | str])
 _STEPS = re.compile(r"[.\[\]]+")
-_UNKNOWN = re.compile(r"unknown field ([^ ]+)")
+_UNKNOWN = re.compile(r"unknown field (\S+); (.*)")

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from enum import Enum
 from http import HTTPStatus
-from typing import Any, get_args
+from typing import Any
 
 import asyncpg
 import msgspec
@@ -18,7 +17,7 @@ from litestar.params import ParameterKwarg
 from service.adapters.postgres import RACES, UNAVAILABLE
 from service.adapters.providers.secrets import AccountSettingsError
 from service.billing.agreements.asking import AskError, ConflictingAskError, UnknownAskError
-from service.billing.refusals import pattern_in_words
+from service.billing.refusals import known_at, pattern_in_words
 from service.billing.tariffs.gbfs import TariffError
 from service.flows.collection.hearing import NoAnswerError
 from service.telemetry import Repeated, logger
@@ -215,10 +214,7 @@ def _allowed(request: Request[Any, Any, Any], key: str, message: str) -> str:
     parameter = request.route_handler.parsed_fn_signature.parameters.get(key)
     if parameter is None or not message.startswith("Invalid enum value"):
         return ""
-    words: list[str] = []
-    for part in (parameter.annotation, *get_args(parameter.annotation)):
-        found = list(part) if isinstance(part, type) and issubclass(part, Enum) else get_args(part)
-        words += [str(word) for word in found if isinstance(word, str)]
+    words = known_at(parameter.annotation, "")
     return f"; allowed are {', '.join(words)}" if words else ""
 
 

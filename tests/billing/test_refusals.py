@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 import pytest
@@ -14,13 +14,23 @@ from service.billing.refusals import WORDS, in_words, pattern_in_words
 SERVICE = Path(__file__).resolve().parents[2] / "service"
 
 
-class Asked(msgspec.Struct):
+class Place(msgspec.Struct, forbid_unknown_fields=True):
+    """Names with values within others."""
+
+    kind: Annotated[Literal["corral", "curb"], msgspec.Meta(description="How.")] | None = None
+    since: int = 0
+
+
+class Asked(msgspec.Struct, forbid_unknown_fields=True):
     """A few kinds of values."""
 
     name: Annotated[str, msgspec.Meta(pattern=r"^[^\x00-\x20\x7f]+$")] | None = None
     days: Annotated[int, msgspec.Meta(ge=1)] = 1
     hours: tuple[int, ...] = ()
     much: float | None = None
+    sides: list[Literal["left", "right"]] = []
+    place: Place | None = None
+    by_name: dict[str, Annotated[Place, msgspec.Meta(description="One.")]] = {}
 
 
 @pytest.mark.parametrize(
@@ -33,12 +43,22 @@ class Asked(msgspec.Struct):
         ({"hours": ["x"]}, "hours[0]: expected a whole number, got a text"),
         ({"much": []}, "much: expected a number or nothing, got a list"),
         ("text", "expected names with values, got a text"),
+        ({"place": {"kind": "roof"}}, "place.kind: invalid enum value 'roof'; allowed are corral, curb"),
+        ({"sides": ["left", "up"]}, "sides[1]: invalid enum value 'up'; allowed are left, right"),
+        (
+            {"by_name": {"a": {"kynd": 1}}},
+            "by_name[...]: object contains unknown field `kynd`; allowed are kind, since",
+        ),
+        (
+            {"nam": 1},
+            "object contains unknown field `nam`; allowed are name, days, hours, much, sides, place, by_name",
+        ),
     ],
 )
 def test_a_refusal_names_the_value_and_says_what_is_expected(given: object, told: str) -> None:
     with pytest.raises(msgspec.ValidationError) as refused:
         msgspec.convert(given, Asked)
-    assert in_words(str(refused.value)) == told
+    assert in_words(str(refused.value), Asked) == told
 
 
 def test_every_pattern_that_a_value_is_held_against_is_told_in_words() -> None:

@@ -111,6 +111,22 @@ async def test_a_word_that_is_none_of_those_allowed_is_refused_with_those_that_a
     assert set(allowed) <= set(told), answer.body
 
 
+@pytest.mark.parametrize(
+    ("path", "asked", "allowed"),
+    [
+        ("sessions/x/corrections", {"kind": "moved", "reason": "r"}, "allowed are corrected, voided"),
+        ("sessions/x/corrections", {"kind": "voided", "reason": "r", "at": 1}, "allowed are kind, reason, started_at"),
+        ("sessions/x/charges", {"kind": "fine", "reason": "r"}, "allowed are extra, goodwill"),
+    ],
+)
+async def test_a_body_with_a_word_or_a_field_that_nobody_knows_is_told_those_that_are_known(
+    it: WebWorld, path: str, asked: dict[str, Any], allowed: str
+) -> None:
+    answer = await it.ask("POST", f"/v1/{path}", asked)
+    assert answer.status == 422, answer.body
+    assert allowed in answer.body["errors"][0]["detail"], answer.body
+
+
 @pytest.mark.parametrize("path", MISSING)
 async def test_what_is_not_there_is_a_404(it: WebWorld, path: str) -> None:
     answer = await it.ask("GET", path)

@@ -59,7 +59,7 @@ def open_session(account: MerchantAccount) -> aiohttp.ClientSession:
     try:
         limits = msgspec.convert({name: account.settings[name] for name in _LIMITS & account.settings.keys()}, Limits)
     except msgspec.ValidationError as error:
-        raise account_error(account.account_id, f"settings.{in_words(str(error))}") from None
+        raise account_error(account.account_id, f"settings.{in_words(str(error), Limits)}") from None
     timeout = aiohttp.ClientTimeout(total=limits.timeout_s, connect=limits.connect_timeout_s)
     connector = aiohttp.TCPConnector(limit=limits.connections_max, keepalive_timeout=30)
     middlewares = () if limits.calls_per_second is None else (Ceiling(limits.calls_per_second),)

@@ -56,7 +56,7 @@ def given_settings(
     try:
         return msgspec.convert({name: given[name] for name in fields if name in given}, shape)
     except msgspec.ValidationError as error:
-        raise account_error(account.account_id, f"settings.{in_words(str(error))}") from None
+        raise account_error(account.account_id, f"settings.{in_words(str(error), shape)}") from None
 
 
 def read_setting(shape: type[msgspec.Struct], name: str, written: str) -> Any:

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 import msgspec
 
-from service.billing.refusals import pattern_in_words
+from service.billing.refusals import known_at, pattern_in_words
 
 RECORD_BYTES_MAX = 1_000_000
 """A larger value is refused unread: no ride event needs it, and Kafka itself refuses it unless told otherwise."""
@@ -30,7 +30,7 @@ def decode_json(decoder: msgspec.json.Decoder[Any], text: bytes | msgspec.Raw, a
     try:
         return decoder.decode(text)
     except msgspec.ValidationError as error:
-        _refuse_value(str(error), at)
+        _refuse_value(str(error), at, decoder.type)
     except msgspec.DecodeError as error:
         raise MalformedEventError(f"not JSON: {_NOT_JSON.sub('', str(error))}", at) from None
     except RecursionError:
@@ -69,14 +69,17 @@ def _path_of_nul(value: Any, at: str) -> str | None:
     return next((path for where, child in pairs if (path := _path_of_nul(child, where)) is not None), None)
 
 
-def _refuse_value(message: str, at: str) -> NoReturn:
+def _refuse_value(message: str, at: str, shape: Any) -> NoReturn:
     """Refuse with the decoder's words, its path moved below `at`, and without the value it may quote."""
     reason, _, place = message.partition(" - at `$")
-    path = at + place.removesuffix("`")
+    place = place.removesuffix("`")
+    path = at + place
     if missing := _MISSING.fullmatch(reason):
         raise MalformedEventError("the field is missing", f"{path}.{missing[1]}")
     if reason.startswith("Invalid enum value"):
-        reason = "not one of the values allowed here"
+        reason = f"allowed are {', '.join(known_at(shape, place))}"
+    elif reason.startswith("Object contains unknown field"):
+        reason += f"; allowed are {', '.join(known_at(shape, place))}"
     elif reason.startswith("Invalid RFC3339"):
         reason = "not an RFC 3339 time (leap seconds are not read)"
     elif reason.startswith("Expected `datetime` with a timezone"):
