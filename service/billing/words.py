@@ -105,6 +105,7 @@ TEXTS: Mapping[Language, Mapping[str, str]] = {
         "lost_end": "未收到本次行程的结束信息，暂按资费规则计费；收到后将更正，多收的金额会退还。",
         "rest": "行程已撤销，其余项目仍需支付。",
         "brought_over": "此前在其他系统中未付的款项。",
+        "charged_back": "已支付金额中的{amount}已由您的银行收回。",
     },
     "en": {
         "title": "Receipt",
@@ -132,6 +133,7 @@ TEXTS: Mapping[Language, Mapping[str, str]] = {
         " is heard of, this is put right, and what was too much is given back.",
         "rest": "The ride was taken back; what is left is owed all the same.",
         "brought_over": "What was open in another system, before.",
+        "charged_back": "Of what was paid, your bank has taken back {amount}.",
     },
 }
 """Everything else on a receipt."""
@@ -150,7 +152,7 @@ Named = Annotated[
 
 
 class Label(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
-    """What an adjustment is called in each language, in place of its code; a rider of the other reads the code's."""
+    """What an adjustment is called in each language, in place of its code; in one alone, it is read in both."""
 
     zh: Named | None = None
     en: Named | None = None
@@ -180,7 +182,7 @@ def line_text(
     if not is_adjustment(path) or window is None:
         return text
     label = labels.get(path.partition(":")[2])
-    named = None if label is None else label.zh if language == "zh" else label.en
+    named = None if label is None else (label.zh or label.en if language == "zh" else label.en or label.zh)
     if named is None and window == code:
         return text
     return f"{text}{_COLON[language]}{named or ADJUSTMENTS.get(window, {}).get(language, window)}"

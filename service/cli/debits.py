@@ -26,7 +26,7 @@ from service.billing.money import format_amount
 from service.cli.connections import business_now, carry_out, database_of, load_settings
 from service.cli.plain import say
 from service.cli.sessions import find_ride, whose
-from service.cli.told import debit_line, debit_lines, instant
+from service.cli.told import debit_line, debit_lines, instant, stop_lines
 from service.flows import debit_wishes as wishes
 from service.flows.accounts import list_accounts, merchant_account
 from service.flows.clock import BusinessClock
@@ -34,6 +34,7 @@ from service.flows.collection import Collection
 from service.flows.collection.lost import NotAsked, lost_time
 from service.flows.debit_wishes import Decision, RefundDecision, Wish, WishRefusedError, fulfil
 from service.flows.operators import OperatorError, operator_of
+from service.web.shapes import DebitStory
 from service.web.views import debit_story, debit_view
 
 T = TypeVar("T")
@@ -262,15 +263,18 @@ def _wish(wanted: str, wish: Wish) -> None:
 
 def _change(wanted: str, change: Callable[[Collection, DebitRow, RideRows], Awaitable[None]]) -> None:
 
-    async def work(database: Database) -> DebitRow:
+    async def work(database: Database) -> DebitStory:
         (row, rows), clock = await _find(database, wanted), BusinessClock()
         async with providers_of(database) as providers:
             async with database.reading(CatalogStore) as store:
                 clock.read(await store.installation())
             await change(Collection(database, providers.by_number, clock.now, machine_now), row, rows)
-        return (await _find(database, wanted))[0]
+        return debit_story(*await _find(database, wanted))
 
-    click.echo(debit_line(debit_view(_run(work))))
+    debit = _run(work)
+    click.echo(debit_line(debit))
+    for line in stop_lines(debit):
+        click.echo(f"  {line}")
 
 
 @asynccontextmanager

@@ -11,13 +11,17 @@ import rich_click as click
 from service.adapters.postgres import Database
 from service.adapters.postgres.catalog import CatalogStore
 from service.adapters.postgres.operators import OperatorStore
-from service.adapters.postgres.reading import ReadingStore, RideRows
+from service.adapters.postgres.reading import BIGINT_MAX, ReadingStore, RideRows
 from service.billing.catalog import Operator
 from service.billing.keys import session_key_bytes, slot_of
+from service.billing.sessions import SessionState
 from service.cli.connections import business_now, carry_out, database_of, load_settings
-from service.cli.told import session_lines
+from service.cli.told import session_line, session_lines
 from service.flows.operators import OperatorError, operator_of
-from service.web.views import session_view
+from service.web.views import session_view, summary_of
+
+PAGE_MAX = 200
+"""How many rides are read at once."""
 
 
 def register(group: click.Group) -> None:
@@ -32,6 +36,37 @@ class NoSuchSessionError(ValueError):
 @click.group()
 def session() -> None:
     """Rides: what they cost, why, and how their money stands."""
+
+
+@session.command("list")
+@click.option("--operator", "operator_id", help="Whose.  [default: the default operator]")
+@click.option("--state", type=click.Choice([str(state) for state in SessionState]), help="Only those; `review` waits.")
+@click.option("--agreement", "agreement_id", help="Only those of an agreement.")
+@click.option("--rider", "rider_ref", help="Only those of a rider.")
+@click.option("--limit", type=click.IntRange(1, 10_000), default=100, show_default=True)
+def list_command(
+    operator_id: str | None, state: str | None, agreement_id: str | None, rider_ref: str | None, limit: int
+) -> None:
+    """Show rides, newest first; instants in the operator's time zone."""
+    settings = load_settings()
+    filters = {"state": state, "agreement_id": agreement_id, "rider_ref": rider_ref}
+
+    async def work() -> tuple[Operator, list[RideRows]]:
+        found: list[RideRows] = []
+        before: int | None = BIGINT_MAX
+        async with database_of(settings) as database:
+            operator = await whose(database, operator_id)
+            while before is not None and len(found) < limit:
+                async with database.reading(ReadingStore) as store:
+                    page = min(limit - len(found), PAGE_MAX)
+                    numbers = await store.newest_sessions(operator.operator_no, before, page, **filters)
+                    found += await store.rides(numbers.ride_nos)
+                before = numbers.through_no
+        return operator, found
+
+    operator, found = carry_out(work(), OperatorError)
+    for rows in found:
+        click.echo(session_line(summary_of(rows, operator), ZoneInfo(operator.time_zone)))
 
 
 @session.command()
@@ -51,7 +86,7 @@ def show(session_id: str, operator_id: str | None, as_json: bool) -> None:
             rows = await find_ride(database, operator.operator_id, session_id)
             now = await business_now(database)
         if rows is None:
-            told = f"operator {operator.operator_id} has no ride {session_id!r}; GET /v1/sessions lists them"
+            told = f"operator {operator.operator_id} has no ride {session_id!r}: `farebox session list` shows them"
             raise NoSuchSessionError(f"{told}, and records that could not be read are at GET /v1/quarantine")
         return operator, rows, now
 

@@ -14,7 +14,16 @@ from msgspec.structs import replace
 from service.billing.money import format_amount
 from service.billing.words import quantity_text
 from service.cli.plain import plain
-from service.web.shapes import AdjustmentView, ChargeView, DebitStory, DebitView, EventView, LineView, SessionView
+from service.web.shapes import (
+    AdjustmentView,
+    ChargeView,
+    DebitStory,
+    DebitView,
+    EventView,
+    LineView,
+    SessionSummary,
+    SessionView,
+)
 
 HELD_UP = timedelta(minutes=1)
 """So long after it was due a debit waits for more than its turn."""
@@ -26,6 +35,19 @@ NO_EVENT = "keep, at a deadline or when what it waited for was there"
 def instant(at: datetime, zone: ZoneInfo) -> str:
     """An instant as people of that zone read it, with its offset."""
     return at.astimezone(zone).isoformat(" ", "seconds")
+
+
+def session_line(ride: SessionSummary, zone: ZoneInfo) -> str:
+    """A ride in one line."""
+    reason = f" ({ride.reason})" if ride.reason else ""
+    cost = ""
+    if ride.amount_minor is not None and ride.currency is not None:
+        cost = f"  {format_amount(ride.amount_minor, ride.currency)} {ride.currency}"
+    since = "-" if ride.started_at is None else instant(ride.started_at, zone)
+    until = "not ended" if ride.ended_at is None else f"to {instant(ride.ended_at, zone)}"
+    named = {"agreement": ride.agreement_id, "rider": ride.rider_ref}
+    whose = "  ".join(f"{what} {name}" for what, name in named.items() if name)
+    return plain(f"{ride.session_id}  {ride.state}{reason}{cost}  {since} {until}  {whose}".rstrip())
 
 
 def session_lines(ride: SessionView, operator_id: str, zone: ZoneInfo, now: datetime) -> Iterator[str]:
@@ -76,6 +98,7 @@ def _debit(debit: DebitStory, zone: ZoneInfo, now: datetime) -> Iterator[str]:
     yield f"  agreement {debit.agreement_id}  key {debit.provider_key}  at the provider {at_provider}"
     instants = {_next(debit, now): debit.due_at, "pay by": debit.pay_by, "settled": debit.settled_at}
     yield from (f"  {name} {instant(at, zone)}" for name, at in instants.items() if at is not None)
+    yield from (f"  {line}" for line in stop_lines(debit))
     for step in debit.transitions:
         told = f"{step.from_state or '-'} -> {step.to_state}"
         yield f"  {instant(step.at, zone)}  {told:<28}  {step.why}  {step.provider_reference or ''}".rstrip()
@@ -92,6 +115,13 @@ def _debit(debit: DebitStory, zone: ZoneInfo, now: datetime) -> Iterator[str]:
         number = f"  at the provider {held.provider_reference}" if held.provider_reference else ""
         told = f"took {took}, has {has}, fee {fee} {debit.currency}"
         yield f"  dispute {held.number}  {held.kind}, {held.state}  {told}{number}"
+
+
+def stop_lines(debit: DebitStory) -> Iterator[str]:
+    """What keeps a debit from being sent that waits for it."""
+    for stop in debit.stops:
+        named = f"stop {stop.stop_no} (`farebox resume {stop.stop_no}` ends it): " if stop.stop_no else ""
+        yield plain(f"not sent because of {named}{stop.reason}")
 
 
 def _next(debit: DebitView, now: datetime) -> str:

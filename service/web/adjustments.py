@@ -31,7 +31,7 @@ TaxRate = Annotated[str, Meta(pattern=r"^(0(\.\d{1,8})?|1(\.0{1,8})?)$", descrip
 
 
 class LabelRequest(Label, frozen=True, forbid_unknown_fields=True):
-    """What the charge is called in each language; a rider of the other reads its code."""
+    """What the charge is called in each language; in one alone, riders of both read it."""
 
     def said(self) -> Label:
         """As it is kept: a later release may know more languages."""

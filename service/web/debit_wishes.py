@@ -114,7 +114,8 @@ async def close_dispute(
 
 @post("/v1/debits/{debit_id:str}/retry", status_code=200, opt=WRITE, tags=["debits"])
 async def retry_debit(request: Asked, debit_id: FromPath[str], idempotency_key: Key) -> Response[DebitStory]:
-    """Try a debit now, not when the calendar says; where its provider tries by himself, he is asked now."""
+    """Try a debit now, not when the calendar says; where its provider tries by himself, he is asked now. What `stops`
+    names holds it up all the same: it is tried when that is over."""
     return await _happen(request, debit_id, idempotency_key, "retry", None, wishes.retry())
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from html import escape
 from typing import Annotated, Literal, cast
@@ -52,7 +52,7 @@ class ReceiptView(msgspec.Struct, frozen=True):
     back, `open_minor` still to be paid; `outside_minor` was paid in another way, `given_up_minor` is not asked for any
     more. Paid - refunded - to be refunded + outside + given up + open is what is owed. `notes` say in the rider's
     language what else he should know of it: that the ride's end was lost, that it was taken back but for an extra
-    charge, that it is a debt of another system."""
+    charge, that it is a debt of another system, what his bank has taken back."""
 
     language: Language
     session_id: str
@@ -159,7 +159,7 @@ def receipt(session: SessionView, language: Language, operator: tuple[str, str],
             )
             for line in charge.lines
         ],
-        notes=[TEXTS[language][note] for note in _notes(session)],
+        notes=[note.format(**facts) for note, facts in _notes(session, language)],
         currency=charge.currency,
         amount_minor=charge.amount_minor,
         amount=format_amount(charge.amount_minor, charge.currency),
@@ -176,15 +176,20 @@ def receipt(session: SessionView, language: Language, operator: tuple[str, str],
     )
 
 
-def _notes(session: SessionView) -> Iterator[str]:
-    """What a rider should know besides, by the names of the words for it."""
-    assert session.charge is not None and session.usage is not None
+def _notes(session: SessionView, language: Language) -> Iterator[tuple[str, Mapping[str, str]]]:
+    """What a rider should know besides: the words for it, and what belongs into them."""
+    words, charge = TEXTS[language], session.charge
+    assert charge is not None and session.usage is not None
     if session.usage.lost_end is not None and session.state != "voided":
-        yield "lost_end"
-    if session.state == "voided" and all(line.code != "taken_back" for line in session.charge.lines):
-        yield "rest"
+        yield words["lost_end"], {}
+    if session.state == "voided" and all(line.code != "taken_back" for line in charge.lines):
+        yield words["rest"], {}
     if any(event.source == SOURCE for event in session.events):
-        yield "brought_over"
+        yield words["brought_over"], {}
+    taken_minor = sum(dispute.taken_minor for debit in session.debits for dispute in debit.disputes)
+    if taken_minor:
+        amount = price_text(format_amount(taken_minor, charge.currency), charge.currency, language)
+        yield words["charged_back"], {"amount": amount}
 
 
 def printable(receipt: ReceiptView) -> str:

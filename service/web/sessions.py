@@ -10,9 +10,9 @@ from litestar.params import FromPath, QueryParameter
 from service.adapters.postgres.reading import BIGINT_MAX, Numbers
 from service.billing.keys import session_key_bytes
 from service.billing.sessions import SessionState
-from service.web.access import Access, access_of, needs
+from service.web.access import access_of, needs
 from service.web.answers import Asked, Cursor, Limit, Page, answer, read_cursor, write_cursor
-from service.web.doors import Doors, doors_of
+from service.web.doors import doors_of
 from service.web.problems import invalid
 from service.web.shapes import SessionSummary, SessionView
 from service.web.views import for_rider, rider_of, session_view, summary_of
@@ -48,32 +48,15 @@ async def list_sessions(
         if not access.sees(rider_ref or access.rider_ref):
             return answer(request, Page[SessionSummary]([], None))
         rider_ref = access.rider_ref
-    numbers = await _numbers(doors, access, (session_id, agreement_id, rider_ref), session_state, before, limit)
     async with doors.asking() as store:
+        if session_id is not None:
+            number = await store.ride_no(session_key_bytes(access.operator_id, session_id))
+            numbers = Numbers([] if number is None else [number], None)
+        else:
+            filters = {"state": session_state, "agreement_id": agreement_id, "rider_ref": rider_ref}
+            numbers = await store.newest_sessions(access.operator_no, before, limit, **filters)
         rows = await store.rides(numbers.ride_nos)
     operator = await doors.operator(access.operator_no)
     items = [summary_of(ride, operator) for ride in rows if access.sees(rider_of(ride))]
     following = None if numbers.through_no is None else write_cursor("s", numbers.through_no)
     return answer(request, Page(items, following))
-
-
-async def _numbers(
-    doors: Doors,
-    access: Access,
-    asked: tuple[str | None, str | None, str | None],
-    state: SessionState | None,
-    before: int,
-    limit: int,
-) -> Numbers:
-    """The rides that the filters name."""
-    session_id, agreement_id, rider_ref = asked
-    async with doors.asking() as store:
-        if session_id is not None:
-            number = await store.ride_no(session_key_bytes(access.operator_id, session_id))
-            return Numbers([] if number is None else [number], None)
-        if agreement_id is None and rider_ref is None:
-            return await store.newest_sessions(access.operator_no, before, state, limit)
-        agreements = await store.agreement_numbers(access.operator_no, agreement_id, rider_ref)
-        if not agreements:
-            return Numbers([], None)
-        return await store.newest_sessions_of(agreements, before, state, limit)

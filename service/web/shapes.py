@@ -209,12 +209,21 @@ class DebitView(msgspec.Struct, frozen=True):
     updated_at: datetime
 
 
+class StopView(msgspec.Struct, frozen=True):
+    """A stop that keeps a debit from being sent, by its number of `farebox stops`; 0 is its operator's mode."""
+
+    stop_no: int
+    reason: str
+
+
 class DebitStory(DebitView, frozen=True):
-    """A debit with its whole life, its refunds and its disputes."""
+    """A debit with its whole life, its refunds and its disputes. It waits to be sent for as long as one of `stops`
+    stands, whatever `due_at` says; riders are told of none."""
 
     transitions: list[TransitionView]
     refunds: list[RefundView]
     disputes: list[DisputeView]
+    stops: list[StopView]
 
 
 class RideMoney(msgspec.Struct, frozen=True):

@@ -31,6 +31,7 @@ from service.web.shapes import (
     RideMoney,
     SessionSummary,
     SessionView,
+    StopView,
     TransitionView,
     UsageView,
 )
@@ -165,7 +166,7 @@ def debit_for_rider(view: DebitStory) -> DebitStory:
     """The same without support's own words."""
     refunds = [replace(one, because=None, code=_for_rider(one.code)) for one in view.refunds]
     transitions = [replace(one, why=for_all(one.why)) for one in view.transitions]
-    return replace(listed_for_rider(view), refunds=refunds, transitions=transitions)
+    return replace(listed_for_rider(view), refunds=refunds, transitions=transitions, stops=[])
 
 
 def listed_for_rider(view: Told) -> Told:
@@ -223,7 +224,7 @@ def debit_view(row: DebitRow) -> DebitView:
 
 
 def debit_story(row: DebitRow, rows: RideRows) -> DebitStory:
-    """A debit with those transitions, refunds and disputes of its ride that are its own."""
+    """A debit with those transitions, refunds, disputes and stops of its ride that are its own."""
     return DebitStory(**_debit(row), **_story(row, rows))
 
 
@@ -272,6 +273,7 @@ def _story(row: DebitRow, rows: RideRows) -> dict[str, Any]:
             if held.ordinal == row.ordinal
             for item in sorted(held.disputes, key=lambda dispute: dispute.number)
         ],
+        "stops": [StopView(item.stop_no, item.reason) for item in rows.stops or [] if item.ordinal == row.ordinal],
     }
 
 

@@ -6,10 +6,12 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from command_line import command
 from ride_builders import whole
 from web_world import WebWorld, web_world
 
 from service.billing.keys import provider_key, session_key_bytes
+from service.flows.stops import list_stops, resume, stop
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +55,40 @@ async def test_a_debit_that_waits_is_suspended_and_goes_on_when_it_is_resumed(it
     assert going_on.body == await it.get(f"/v1/debits/{waiting['debit_id']}")
     repeated = await post(it, waiting, "resume")
     assert (repeated.status, repeated.body) == (200, going_on.body)
+
+
+async def test_a_debit_that_is_tried_while_debits_are_stopped_says_what_holds_it_up(
+    it: WebWorld, database_url: str
+) -> None:
+    """A retry was answered with 200, and nothing was tried until the stop was found."""
+    waiting = await debit(it, "held-up", "decline", code="BALANCE_NOT_ENOUGH")
+    farebox, named = command(database_url), {"reason": "a wrong tariff", "by": "ops"}
+    await stop(it.database, 1, "debits", now=it.doors.now(), tariff_id="bike", **named)
+    await stop(it.database, 1, "refunds", now=it.doors.now(), **named)
+    ((number, _),) = [(one.stop_no, one) for one in await list_stops(it.database, 1) if one.what == "debits"]
+    try:
+        tried = await post(it, waiting, "retry")
+        assert (tried.status, tried.body["stops"]) == (200, [{"stop_no": number, "reason": "a wrong tariff"}])
+        await it.sql("UPDATE operator SET mode = 'paused' WHERE operator_no = 1")
+        path = f"/v1/debits/{waiting['debit_id']}"
+        paused = {"stop_no": 0, "reason": "operator paused"}
+        assert (await it.get(path))["stops"] == [paused, *tried.body["stops"]]
+        assert (await it.get("/v1/sessions/held-up"))["debits"][0]["stops"] == [paused, *tried.body["stops"]]
+        assert (await it.get(path, by="anna"))["stops"] == []
+        told = (await farebox("debit", "retry", waiting["debit_id"]))[1].splitlines()[1:]
+        resumed = f"(`farebox resume {number}` ends it)"
+        assert told == [
+            "  not sent because of operator paused",
+            f"  not sent because of stop {number} {resumed}: a wrong tariff",
+        ]
+        assert told == (await farebox("debit", "show", waiting["debit_id"]))[1].splitlines()[5:7]
+    finally:
+        await it.sql("UPDATE operator SET mode = 'live' WHERE operator_no = 1")
+        for one in await list_stops(it.database, 1):
+            await resume(it.database, 1, one.stop_no, now=it.doors.now(), **named)
+    await it.collect()
+    sent = await it.get(path)
+    assert (sent["state"], sent["stops"]) == ("settled", [])
 
 
 async def test_a_debit_that_never_stood_still_is_not_resumed(it: WebWorld) -> None:

@@ -175,6 +175,36 @@ async def test_a_revision_by_an_event_in_conflict_says_so(it: WebWorld, farebox:
     assert "ended in conflict" not in (await farebox("session", "show", "full"))[1]
 
 
+async def test_rides_are_listed_by_state_rider_and_agreement(it: WebWorld, farebox: Farebox) -> None:
+    await it.take(*whole("listed", until=5, agreement_id="agr-2"))
+    await it.take(event("ended", 5, session="no-start", agreement_id="agr-2"))
+    code, told, err = await farebox("session", "list", "--limit", "2")
+    assert (code, err) == (0, "")
+    assert told.splitlines() == [
+        "no-start  incomplete (start_missing)  - to 2026-11-22 12:05:00+08:00  agreement agr-2",
+        "listed  closed  1.50 CNY  2026-11-22 12:00:00+08:00 to 2026-11-22 12:05:00+08:00  agreement agr-2  rider bert",
+    ]
+    incomplete, charged = told.splitlines(True)
+    for arguments, found in (
+        (("--state", "incomplete"), incomplete),
+        (("--agreement", "agr-2"), charged),
+        (("--rider", "bert", "--state", "closed"), charged),
+        (("--rider", "bert", "--state", "review"), ""),
+        (("--rider", "nobody"), ""),
+    ):
+        assert await farebox("session", "list", *arguments) == (0, found, "")
+
+
+async def test_a_receipt_names_what_a_bank_has_taken_back(it: WebWorld) -> None:
+    for language, note in (
+        ("en", "Of what was paid, your bank has taken back 1.50 CNY."),
+        ("zh", "已支付金额中的1.50 元已由您的银行收回。"),
+    ):
+        path = f"/v1/sessions/full/receipt?language={language}"
+        assert (await it.get(path))["notes"] == [note]
+        assert f"<p>{note}" in (await it.get(f"{path}&format=html")).decode()
+
+
 async def test_json_is_what_the_doors_answer(it: WebWorld, farebox: Farebox) -> None:
     code, told, _ = await farebox("session", "show", "full", "--json")
     answered: dict[str, Any] = await it.get("/v1/sessions/full")

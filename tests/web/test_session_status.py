@@ -263,6 +263,10 @@ async def test_a_code_of_the_operators_own_has_a_name_that_riders_read_in_their_
     await it.collect()
     [row] = await it.sql("SELECT items FROM debit WHERE session_id = 'helmet'")
     assert [item["name"] for item in json.loads(row[0])] == ["Base price", "Time", "Extra charge: lost helmet"]
+    await it.take(*whole("bell"))
+    await it.ask("POST", "/v1/sessions/bell/charges", asked | {"label": {"zh": "车铃遗失"}}, key="k-bell")
+    english = await it.get("/v1/sessions/bell/receipt?language=en")
+    assert english["lines"][2]["text"] == "Extra charge: 车铃遗失", "better than a code of ours"
     for label in ({"de": "Helm"}, {"zh": ""}, {"zh": "x" * 41}, {"en": "a\nb"}, "helmet"):
         answer = await it.ask("POST", "/v1/sessions/helmet/charges", asked | {"label": label}, key="k-bad")
         assert answer.status == 422, label

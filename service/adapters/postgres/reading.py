@@ -120,6 +120,14 @@ class DisputesRow(msgspec.Struct, frozen=True):
     disputes: tuple[Dispute, ...]
 
 
+class StopOfDebit(msgspec.Struct, frozen=True):
+    """What keeps a debit from being sent that waits for it: a stop, or (0) its operator's mode."""
+
+    ordinal: int
+    stop_no: int
+    reason: str
+
+
 class TroubledRefund(msgspec.Struct, frozen=True):
     """A refund that failed or had to wait; amounts are minor units."""
 
@@ -160,6 +168,7 @@ class RideRows(msgspec.Struct, frozen=True):
     transitions: list[TransitionRow] | None = None
     refunds: list[RefundRow] | None = None
     disputes: list[DisputesRow] | None = None
+    stops: list[StopOfDebit] | None = None
     hold: HoldRow | None = None
 
 
@@ -240,19 +249,26 @@ class ReadingStore(Store):
         """The revisions of some rides, newest ride first."""
         return _RIDES.decode(await self.value("session_revisions", ride_nos)) if ride_nos else []
 
-    async def newest_sessions(self, operator_no: int, before: int, state: str | None, limit: int) -> Numbers:
-        """An operator's newest rides."""
-        if state in ("parked", "review"):
+    async def newest_sessions(
+        self,
+        operator_no: int,
+        before: int,
+        limit: int,
+        *,
+        state: str | None = None,
+        agreement_id: str | None = None,
+        rider_ref: str | None = None,
+    ) -> Numbers:
+        """An operator's newest rides, those of an agreement, or those of a rider."""
+        if agreement_id is not None or rider_ref is not None:
+            agreements = await self.agreement_numbers(operator_no, agreement_id, rider_ref)
+            if not agreements:
+                return Numbers([], None)
+            row = await self.one("newest_sessions_of_agreements", agreements, before, state, limit + 1, SCAN_MAX)
+        elif state in ("parked", "review"):
             row = await self.one("newest_sessions_to_attend", operator_no, before, state, limit + 1, SCAN_MAX)
         else:
             row = await self.one("newest_sessions", operator_no, before, state, limit + 1, SCAN_MAX)
-        return _numbers(row, limit)
-
-    async def newest_sessions_of(
-        self, agreement_nos: Sequence[int], before: int, state: str | None, limit: int
-    ) -> Numbers:
-        """The newest rides of some agreements."""
-        row = await self.one("newest_sessions_of_agreements", agreement_nos, before, state, limit + 1, SCAN_MAX)
         return _numbers(row, limit)
 
     async def agreement_numbers(self, operator_no: int, agreement_id: str | None, rider_ref: str | None) -> list[int]:

@@ -40,6 +40,18 @@ SELECT json_build_object(
   'disputes', (
     SELECT json_agg(c) FROM (
       SELECT ordinal, disputes FROM debit WHERE ride_no = $1 AND disputes <> '[]') c),
+  'stops', (
+    SELECT json_agg(w ORDER BY w.ordinal, w.stop_no) FROM (
+      SELECT d.ordinal, s.stop_no, s.reason
+      FROM debit d
+      JOIN operator o ON o.operator_no = d.operator_no
+      CROSS JOIN LATERAL (
+        SELECT 0 AS stop_no, 'operator ' || o.mode AS reason WHERE o.mode <> 'live'
+        UNION ALL
+        SELECT stop_no, reason FROM stop
+        WHERE operator_no = d.operator_no AND resumed_at IS NULL AND what = 'debits'
+          AND (account_no IS NULL OR account_no = d.account_no) AND (tariff_no IS NULL OR tariff_no = d.tariff_no)) s
+      WHERE d.ride_no = $1 AND NOT d.asked AND d.due_at IS NOT NULL) w),
   'hold', (
     SELECT row_to_json(h) FROM (
       SELECT state, cap_minor, currency, provider_key, provider_ref, action, reason, requested_at, opened_at, expires_at
