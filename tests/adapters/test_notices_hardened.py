@@ -236,3 +236,24 @@ async def test_another_provider_s_notification_is_refused(posts: dict[str, Post]
     for other in NAMES:
         if other != name:
             assert refused(read(posts[name], posts[other].genuine(NOW))), other
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_what_a_genuine_notification_calls_itself_is_one_line_of_its_refusal(
+    posts: dict[str, Post], name: str
+) -> None:
+    odd = "agreement\n\x1b[2J" * 40
+    match name:
+        case "alipay":
+            letter = Letter({}, alipay_double.trade_notice(notify_type=odd))
+        case "wechatpay":
+            body = wechatpay_double.notice(odd, {"mchid": wechatpay_double.MCHID})
+            sealed = wechatpay_double.sealed_headers("public", body, NOW)
+            letter = Letter({name.lower(): text for name, text in sealed.items()}, body)
+        case _:
+            told = json.loads(posts[name].genuine(NOW).body)
+            body = json.dumps(told | {"about" if name == "sandbox" else "type": odd}).encode()
+            letter = shared(name, "farebox-signature" if name == "sandbox" else "stripe-signature", body, SECRET)
+    refusal = read(posts[name], letter)
+    assert isinstance(refusal, BadNotification)
+    assert "agreement" in refusal.reason and refusal.reason.isprintable() and len(refusal.reason) < 250

@@ -34,7 +34,7 @@ def read_notice(
         return _refused(400, "the body is not a notification")
     if notice.account_id != account_id:
         return _refused(400, f"the notification is for account {notice.account_id}")
-    return _content(notice) or _refused(400, f"a notification about {notice.about} in a shape nobody listed")
+    return _content(notice) or _refused(400, f"a notification about {notice.about[:64]!r} in a shape nobody listed")
 
 
 def _content(notice: wire.NoticeBody) -> Notification | None:

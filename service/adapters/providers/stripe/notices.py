@@ -74,7 +74,7 @@ def read_notice(
         return BadNotification(f"an event of {told} mode, and the account is not", Ack(400, "text/plain", b"refused"))
     about, _, what = event.type.rpartition(".")
     if what not in ABOUT.get(about, ()):
-        return BadNotification(f"{event.type} is not used", TAKEN)
+        return BadNotification(f"a notification of type {event.type[:64]!r}, which is not used", TAKEN)
     return _read(event, about, settings.currency)
 
 
