@@ -46,6 +46,8 @@ REASON = click.option(
     help="Why, or a ticket; it stands in the debit's life. Never a name, a phone or an identity number.",
 )
 
+BY = click.option("--by", help="Who decides, as you call him in your records; it stands before the reason.")
+
 
 def register(group: click.Group) -> None:
     """Adds the subject to the command line."""
@@ -108,22 +110,24 @@ def show(wanted: str, operator_id: str | None) -> None:
 @click.argument("wanted", metavar="ID")
 @click.argument("decision", type=click.Choice(get_args(Decision)))
 @REASON
+@BY
 @click.option("--provider-reference", help="The provider's number of the payment; only with `settled`.")
-def decide(wanted: str, decision: Decision, reason: str, provider_reference: str | None) -> None:
+def decide(wanted: str, decision: Decision, reason: str, by: str | None, provider_reference: str | None) -> None:
     """The way out of `manual`: look at the provider's own books, and say what became of the debit.
 
     settled: he took all that was asked. submit_again: he took nothing, and is asked again under the same key. cancel:
     he took nothing, and it is given up.
     """
-    _wish(wanted, wishes.decide(decision, reason, provider_reference))
+    _wish(wanted, wishes.decide(decision, reason, provider_reference, by))
 
 
 @debit.command()
 @click.argument("wanted", metavar="ID")
 @REASON
-def suspend(wanted: str, reason: str) -> None:
+@BY
+def suspend(wanted: str, reason: str, by: str | None) -> None:
     """Stop a debit before it is taken; nothing is tried until it is resumed."""
-    _wish(wanted, wishes.suspend(reason))
+    _wish(wanted, wishes.suspend(reason, by))
 
 
 @debit.command()
@@ -176,10 +180,16 @@ def refund_again(wanted: str) -> None:
 @click.argument("wanted", metavar="REFUND")
 @click.argument("decision", type=click.Choice(get_args(RefundDecision)))
 @REASON
+@BY
 @click.option("--amount-minor", type=click.IntRange(1), help="What was given back, in minor units.  [default: all]")
 @click.option("--provider-reference", help="The provider's number of the refund; only with `given_back`.")
 def decide_refund(
-    wanted: str, decision: RefundDecision, reason: str, amount_minor: int | None, provider_reference: str | None
+    wanted: str,
+    decision: RefundDecision,
+    reason: str,
+    by: str | None,
+    amount_minor: int | None,
+    provider_reference: str | None,
 ) -> None:
     """The way out of a refund that is `manual`: look at the provider's own books, and say what was given back.
 
@@ -193,7 +203,7 @@ def decide_refund(
     debit_named, _, number = wanted.rpartition("-")
     if not DEBIT_ID.fullmatch(debit_named):
         raise click.BadParameter(f"{wanted!r} is no refund: `farebox debit refunds` lists them", param_hint="REFUND")
-    decided = RefundDecided(decision, reason, amount_minor, provider_reference)
+    decided = RefundDecided(decision, wishes.said(reason, by), amount_minor, provider_reference)
     _change(debit_named, lambda collection, row, _: wishes.decide_refund(collection, row, number, decided))
 
 
@@ -230,9 +240,10 @@ def lost(days: int) -> None:
 @debit.command()
 @click.argument("wanted", metavar="ID")
 @REASON
-def elsewhere(wanted: str, reason: str) -> None:
+@BY
+def elsewhere(wanted: str, reason: str, by: str | None) -> None:
     """The rider has paid in another way: nothing more is asked of him."""
-    _wish(wanted, wishes.settle_elsewhere(reason))
+    _wish(wanted, wishes.settle_elsewhere(reason, by))
 
 
 @click.group()

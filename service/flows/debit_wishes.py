@@ -82,10 +82,15 @@ async def decide_refund(collection: Collection, row: DebitRow, number: str, deci
         )
 
 
-def suspend(reason: str) -> Wish:
+def said(reason: str, by: str | None) -> str:
+    """The words that stay in the debit's life: who decided, where he is named, and why."""
+    return reason if by is None else f"{by}: {reason}"
+
+
+def suspend(reason: str, by: str | None = None) -> Wish:
     """Stop it before it is taken."""
     return Wish(
-        Suspended(reason),
+        Suspended(said(reason, by)),
         lambda row, _: row.suspended,
         "can't be suspended: that is possible before it is submitted, or while it waits for a retry or for the rider;"
         " what is paid can be refunded",
@@ -115,18 +120,19 @@ def retry() -> Wish:
     )
 
 
-def settle_elsewhere(reason: str) -> Wish:
+def settle_elsewhere(reason: str, by: str | None = None) -> Wish:
     """It was paid in another way."""
     return Wish(
-        PaidElsewhere(reason),
+        PaidElsewhere(said(reason, by)),
         lambda row, _: row.state == State.SETTLED_ELSEWHERE,
         "can't be settled elsewhere: that is possible while it is pending, waits for a retry or for the rider, or was"
         " never sent; a new one can be suspended, an unclear one decided, what is paid refunded",
     )
 
 
-def decide(decision: Decision, reason: str, provider_reference: str | None = None) -> Wish:
+def decide(decision: Decision, reason: str, provider_reference: str | None = None, by: str | None = None) -> Wish:
     """Say what became of it, where nobody could find out."""
+    words = said(reason, by)
 
     def check(row: DebitRow) -> None:
         if decision == "settled" and row.state == State.MANUAL and not row.attempts:
@@ -139,12 +145,12 @@ def decide(decision: Decision, reason: str, provider_reference: str | None = Non
     def fulfilled(row: DebitRow, life: Sequence[TransitionRow]) -> bool:
         """Whether this was decided last, and not another thing for the same reason."""
         decided = [step for step in life if step.why.startswith(f"{_DECIDED}: ")]
-        if row.state == State.MANUAL or not decided or decided[-1].why != f"{_DECIDED}: {by_support(reason)}":
+        if row.state == State.MANUAL or not decided or decided[-1].why != f"{_DECIDED}: {by_support(words)}":
             return False
         return decision == _DECISIONS.get(State(decided[-1].to_state), "submit_again")
 
     return Wish(
-        OperatorDecided(decision, reason, provider_reference),
+        OperatorDecided(decision, words, provider_reference),
         fulfilled,
         "can't be decided by hand: only one that is manual can; as long as a provider can be asked, he is",
         check,

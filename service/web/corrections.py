@@ -33,10 +33,12 @@ Instant = Annotated[datetime, Meta(tz=True)]
 
 
 class CorrectionRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What the ride truly was (`corrected`: at least one field), or that there was none (`voided`), and why."""
+    """What the ride truly was (`corrected`: at least one field), or that there was none (`voided`), and why. `by`: who
+    decided, as your own system calls him."""
 
     kind: Literal["corrected", "voided"]
     reason: Text
+    by: Name | None = None
     started_at: Instant | None = None
     ended_at: Instant | None = None
     distance: Annotated[int, Meta(ge=0, le=METERS_MAX, description="Metres.")] | None = None
@@ -86,6 +88,7 @@ def _event(asked: CorrectionRequest, session_id: str, key: str, now: datetime) -
         session_id=session_id,
         position=Position("", 0, 0),
         reason=asked.reason,
+        by=asked.by,
         distance=asked.distance,
         parking_category=asked.parking_category,
         zone_fees=asked.zone_fees,

@@ -22,18 +22,21 @@ WRITE = needs("billing:write")
 
 
 class ReasonRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Why; it stands in the debit's life. Never a name, a phone number, an identity number."""
+    """Why, and who decided, as your own system calls him; both stand in the debit's life. Never a name, a phone number,
+    an identity number."""
 
     reason: Text
+    by: Name | None = None
 
 
 class DecisionRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What became of a debit that nobody could find out: `settled`, the provider took all that was asked (with his
     number, where it is known); `submit_again`, he took nothing and is asked again under the same key; `cancel`, he took
-    nothing and it is given up."""
+    nothing and it is given up. `by`: who decided, as your own system calls him."""
 
     decision: Decision
     reason: Text
+    by: Name | None = None
     provider_reference: Name | None = None
 
 
@@ -55,7 +58,7 @@ async def suspend_debit(
 ) -> Response[DebitStory]:
     """Stop a debit before it is taken ("the lock failed, the clock ran on"): nothing is tried until it is resumed."""
     asked = read(_REASON, body)
-    wish = wishes.suspend(asked.reason)
+    wish = wishes.suspend(asked.reason, asked.by)
     return await _happen(request, debit_id, idempotency_key, "suspend", asked, wish)
 
 
@@ -74,7 +77,7 @@ async def settle_debit_elsewhere(
     """The rider has paid in another way: nothing more is asked of him, and the provider is told to stop where he can.
     What he takes all the same is given back by itself."""
     asked = read(_REASON, body)
-    wish = wishes.settle_elsewhere(asked.reason)
+    wish = wishes.settle_elsewhere(asked.reason, asked.by)
     return await _happen(request, debit_id, idempotency_key, "settle-elsewhere", asked, wish)
 
 
@@ -84,7 +87,7 @@ async def decide_debit(
 ) -> Response[DebitStory]:
     """The way out of `manual`: say what became of the debit, after a look at the provider's own books."""
     asked = read(_DECISION, body)
-    wish = wishes.decide(asked.decision, asked.reason, asked.provider_reference)
+    wish = wishes.decide(asked.decision, asked.reason, asked.provider_reference, asked.by)
     return await _happen(request, debit_id, idempotency_key, "decide", asked, wish)
 
 

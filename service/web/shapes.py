@@ -71,7 +71,7 @@ class UsageView(msgspec.Struct, frozen=True):
 
 class EventView(msgspec.Struct, frozen=True):
     """An event the ride rests on, and where in Kafka it is (an operator's own: no topic). `reason` is what was said of
-    it, as of a correction; it is not told to riders."""
+    it, as of a correction, and `by` whom; neither is told to riders."""
 
     kind: str
     source: str
@@ -81,6 +81,7 @@ class EventView(msgspec.Struct, frozen=True):
     partition: int
     offset: int
     reason: str | None
+    by: str | None
 
 
 class RevisionView(msgspec.Struct, frozen=True):

@@ -159,7 +159,7 @@ def for_rider(view: SessionView) -> SessionView:
 
 
 def _events_for_rider(views: Iterable[EventView]) -> list[EventView]:
-    return [replace(view, reason=None) for view in views]
+    return [replace(view, reason=None, by=None) for view in views]
 
 
 def debit_for_rider(view: DebitStory) -> DebitStory:
@@ -211,7 +211,15 @@ def event_views(events: Iterable[RideEvent]) -> list[EventView]:
     """Events with their places in Kafka."""
     return [
         EventView(
-            event.kind, event.source, event.id, event.time, place.topic, place.partition, place.offset, event.reason
+            event.kind,
+            event.source,
+            event.id,
+            event.time,
+            place.topic,
+            place.partition,
+            place.offset,
+            event.reason,
+            event.by,
         )
         for event in events
         for place in (event.position,)

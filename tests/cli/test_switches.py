@@ -279,12 +279,11 @@ async def test_a_debit_is_shown_decided_and_disputed(farebox: Farebox, database:
     assert refused[2].startswith(f"farebox: debit {DEBIT} is manual and can't be tried now: ")
     odd = await farebox("debit", "decide", DEBIT, "cancel", "--reason", "r", "--provider-reference", "P")
     assert (odd[0], "only a debit that is settled" in odd[2]) == (2, True)
-    done = await farebox(
-        "debit", "decide", DEBIT, "settled", "--reason", "in his books", "--provider-reference", "P-77"
-    )
-    assert done[:2] == (0, f"{DEBIT}  session s-1  settled  2.50 of 2.50 CNY paid  (support: in his books)\n")
+    said = ("--reason", "in his books", "--by", "desk-7")
+    done = await farebox("debit", "decide", DEBIT, "settled", *said, "--provider-reference", "P-77")
+    assert done[:2] == (0, f"{DEBIT}  session s-1  settled  2.50 of 2.50 CNY paid  (support: desk-7: in his books)\n")
     for decision, code in (("settled", 0), ("cancel", 2), ("submit_again", 2)):
-        again = await farebox("debit", "decide", DEBIT, decision, "--reason", "in his books")
+        again = await farebox("debit", "decide", DEBIT, decision, *said)
         assert (again[0], "is settled and can't be decided by hand" in again[2]) == (code, code > 0), decision
     idle = await farebox("debit", "resume", DEBIT)
     assert (idle[0], f"debit {DEBIT} is settled and was never suspended" in idle[2]) == (2, True)
@@ -315,8 +314,9 @@ async def test_a_debit_is_shown_decided_and_disputed(farebox: Farebox, database:
     assert (nothing[0], "has nothing to give back that its provider takes" in nothing[2]) == (2, True)
     await database.execute("UPDATE refund SET state = 'manual' WHERE provider_key = 'R'")
     await database.execute("UPDATE debit SET refunding_minor = 100 WHERE ride_no = $1", RIDE)
-    assert (await farebox("debit", "decide-refund", f"{DEBIT}-1", "given_back", "--reason", "in his books"))[0] == 0
+    assert (await farebox("debit", "decide-refund", f"{DEBIT}-1", "given_back", *said))[0] == 0
     assert (await farebox("debit", "refunds"))[:2] == (0, "none\n")
     shown = (await farebox("debit", "show", DEBIT))[1]
     assert "manual -> settled" in shown
     assert "P-77" in shown
+    assert "succeeded (support: desk-7: in his books)" in shown

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -28,17 +29,18 @@ async def it(database_url: str) -> AsyncIterator[WebWorld]:
 async def test_a_correction_re_rates_the_ride_and_owes_the_difference(it: WebWorld, database_url: str) -> None:
     await it.clock(60)
     await it.take(*whole("mended"))
-    asked = {"kind": "corrected", "ended_at": at(50).isoformat(), "reason": "the lock failed"}
+    asked = {"kind": "corrected", "ended_at": at(50).isoformat(), "reason": "the lock failed", "by": "desk-7"}
     ride = (await it.ask("POST", "/v1/sessions/mended/corrections", asked)).body
     assert (ride["revision"], ride["amount_minor"], ride["owed_minor"]) == (2, 450, 450)
     assert [item["owing_minor"] for item in ride["revisions"]] == [250, 200]
     assert ride["events"][-1]["source"] == "urn:farebox:operator"
     assert ride == await it.get("/v1/sessions/mended")
-    assert [one["reason"] for one in (ride["events"][-1], *ride["revisions"][-1]["events"])] == ["the lock failed"] * 2
-    assert "the lock failed" not in str(await it.get("/v1/sessions/mended", by="anna"))
+    told = (ride["events"][-1], *ride["revisions"][-1]["events"])
+    assert [(one["by"], one["reason"]) for one in told] == [("desk-7", "the lock failed")] * 2
+    assert not re.search("the lock failed|desk-7", str(await it.get("/v1/sessions/mended", by="anna")))
     shown = (await command(database_url)("session", "show", "mended"))[1]
     assert "  not from Kafka  id " in shown
-    assert " of urn:farebox:operator: the lock failed\n" in shown
+    assert " of urn:farebox:operator  by desk-7: the lock failed\n" in shown
 
 
 async def test_a_voided_ride_owes_nothing_any_more(it: WebWorld) -> None:

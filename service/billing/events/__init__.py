@@ -94,7 +94,8 @@ class RideEvent(
         "adjustment": "ad",
     },
 ):
-    """One thing that happened to a ride. Instants are UTC, `distance` is metres; short names are for stored events."""
+    """One thing that happened to a ride. Instants are UTC, `distance` is metres; `by` is who decided a correction,
+    where the operator says so. Short names are for stored events."""
 
     kind: Kind
     source: str
@@ -118,6 +119,7 @@ class RideEvent(
     corrected_start: datetime | None = None
     corrected_end: datetime | None = None
     adjustment: Adjustment | None = None
+    by: str | None = None
 
 
 class Malformed(msgspec.Struct, frozen=True, gc=False):
