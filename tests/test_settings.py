@@ -19,6 +19,7 @@ GIVEN = {"FAREBOX_DATABASE_URL": "postgresql://u@127.0.0.1/f", "FAREBOX_KAFKA_BO
         ("FAREBOX_LOG_LEVEL", "loud", "one of debug, info, warning, error"),
         ("FAREBOX_CURRENCY", "yuan", "text like ^[A-Z]{3}$"),
         ("FAREBOX_TIME_ZONE", "Asia/Shangai", "no name of the tz database; did you mean Asia/Shanghai?"),
+        ("FAREBOX_TIME_ZONE", "CST", "no name of the tz database; give one such as Asia/Shanghai"),
         ("FAREBOX_TIME_ZONE", "Mars/Olympus", "no name of the tz database; give one such as Asia/Shanghai"),
         ("FAREBOX_TIME_ZONE", "../etc/passwd", "no name of the tz database"),
         ("FAREBOX_START_FROM", "2026-11-01T00:00:00", "with its offset"),

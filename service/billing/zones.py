@@ -6,6 +6,9 @@ from difflib import get_close_matches
 from functools import cache
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
+ALIKE = 0.8
+"""How much alike a name must be to be suggested: a slip of the pen is, CST and UCT are 8 hours apart."""
+
 
 class UnknownZoneError(ValueError):
     """No zone is called so; the message says it without the name, and what to give."""
@@ -16,7 +19,7 @@ def zone_named(name: str) -> ZoneInfo:
     try:
         return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError):
-        meant = get_close_matches(name[:64], _names(), 1)
+        meant = get_close_matches(name[:64], _names(), 1, cutoff=ALIKE)
         hint = f"did you mean {meant[0]}?" if meant else "give one such as Asia/Shanghai"
         raise UnknownZoneError(f"no name of the tz database; {hint}") from None
 

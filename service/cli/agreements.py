@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import msgspec
 import rich_click as click
@@ -17,6 +17,7 @@ from service.adapters.providers import PROVIDER_NAMES, Providers, setting_writte
 from service.adapters.providers.port import Listening, MerchantAccount
 from service.adapters.providers.secrets import AccountSettingsError
 from service.billing.agreements.asking import AskError
+from service.billing.agreements.signing import State
 from service.billing.money import format_amount
 from service.billing.outcomes import Outcome
 from service.cli.connections import BY, REASON, business_now, carry_out, database_of, fail, load_settings, named_texts
@@ -278,7 +279,7 @@ def agreement() -> None:
 @agreement.command("list")
 @click.option("--operator", "operator_id", help="Whose.  [default: the default operator]")
 @click.option("--rider", "rider_ref", help="Only this rider's.")
-@click.option("--state", help="Only those in this state: pending, active, suspended, refused, revoked, expired.")
+@click.option("--state", type=click.Choice(get_args(State)), help="Only those in this state.")
 def list_agreements_command(operator_id: str | None, rider_ref: str | None, state: str | None) -> None:
     """Show agreements, oldest first."""
     settings = load_settings()

@@ -46,6 +46,8 @@ The workbench (JSON; no key: keep it on loopback):
   PUT  /accounts              makes or changes an account, as --account does
   GET  /keys?account=zhima    the provider's public keys (at wechatpay serials and certificates too), the one that
                               signs first; POST makes a new one
+  POST /rider/...&answer=confirm   a sandbox rider's page, at the address that his action has: GET shows it (answer:
+                              confirm, refuse; of a debit pay, refuse, which leaves it unpaid); also as a form's body
   POST /alipay/rider?answer=confirm&rider=r1   the rider's app: the body is an order string
                               (answer: confirm, refuse, look)
   POST /wechatpay/rider?answer=confirm&rider=r1   the rider's WeChat: the body is an apply_permissions_token, a

@@ -1,4 +1,4 @@
-"""The application: every route, one guard, one way to answer errors."""
+"""The application: every route, the same guards of each, one way to answer errors."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from service.web.leaving import Leaving
 from service.web.limits import TimeLimit
 from service.web.measuring import Measuring
 from service.web.openapi import document_of, page_of, serve_document
-from service.web.problems import HANDLERS
+from service.web.problems import HANDLERS, refuse_unknown_parameters
 
 ROUTES: tuple[HTTPRouteHandler, ...] = (
     sessions.list_sessions,
@@ -85,7 +85,7 @@ def create_app(doors: Doors) -> Litestar:
     document = openapi_document()
     return Litestar(
         route_handlers=[*ROUTES, *serve_document(document, page_of(document))],
-        guards=[authorize],
+        guards=[authorize, refuse_unknown_parameters],
         middleware=[Measuring(), Leaving(doors.health), TimeLimit(doors.settings.request_seconds)],
         exception_handlers=HANDLERS,
         openapi_config=None,

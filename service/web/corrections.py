@@ -99,14 +99,11 @@ def _event(asked: CorrectionRequest, session_id: str, key: str, now: datetime) -
 
 def _check(asked: CorrectionRequest, ride: Ride) -> None:
     """Refuses what would say nothing, or nothing possible."""
-    fields = (asked.started_at, asked.ended_at, asked.distance, asked.parking_category)
-    says_something = any(field is not None for field in fields) or bool(asked.zone_fees)
-    if asked.kind == "voided" and says_something:
-        raise invalid("/kind", "a voided ride has no other fields")
-    if asked.kind == "corrected" and not says_something:
-        raise invalid(
-            "/kind", "nothing is corrected: give started_at, ended_at, distance, parking_category or zone_fees"
-        )
+    said = [name for name in _TOLD if getattr(asked, name) not in (None, ())]
+    if asked.kind == "voided" and said:
+        raise invalid(f"/{said[0]}", f"a voided ride has nothing else to tell: leave {', '.join(said)} out")
+    if asked.kind == "corrected" and not said:
+        raise invalid("/kind", f"nothing is corrected: give {', '.join(_TOLD[:-1])} or {_TOLD[-1]}")
     if ride.state in (SessionState.VOIDED, SessionState.NOT_BILLABLE):
         raise conflict(f"the ride is {ride.state}: there is nothing to correct")
     if asked.kind == "corrected" and debt_of(ride) is not None:
@@ -138,4 +135,6 @@ def _check_times(asked: CorrectionRequest, ride: Ride, now: datetime) -> None:
         raise invalid(field, detail)
 
 
+_TOLD = ("started_at", "ended_at", "distance", "parking_category", "zone_fees")
+"""The fields that say what a ride truly was."""
 _CORRECTION = msgspec.json.Decoder(CorrectionRequest)

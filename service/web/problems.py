@@ -10,9 +10,11 @@ from typing import Any
 import asyncpg
 import msgspec
 from litestar import Request, Response
+from litestar.connection import ASGIConnection
 from litestar.enums import ParamType
 from litestar.exceptions import HTTPException, ValidationException
-from litestar.params import ParameterKwarg
+from litestar.handlers import BaseRouteHandler
+from litestar.params import ParameterKwarg, QueryParameter
 
 from service.adapters.postgres import RACES, UNAVAILABLE
 from service.adapters.providers.secrets import AccountSettingsError
@@ -26,6 +28,8 @@ REPEATED = Repeated()
 LOG = logger("web")
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_SECONDS = 2
+NAMED_MAX = 8
+"""How many unknown parameters one problem names."""
 
 
 class FieldProblem(msgspec.Struct, frozen=True):
@@ -102,6 +106,25 @@ def refused_tariff(error: TariffError, at: str = "") -> ProblemError:
     return ProblemError(422, "tariff-refused", f"{path or '/'}: {detail}", [FieldProblem(path or "/", detail)])
 
 
+async def refuse_unknown_parameters(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
+    """The guard of every route that needs a token: a parameter that nobody knows would widen the answer in silence.
+
+    Routes that anybody may use take any: a provider may add to the address that it was given.
+    """
+    if handler.opt.get("scope") is None or not connection.query_params:
+        return
+    parameters = handler.parsed_fn_signature.parameters
+    known = [
+        _name(handler, key) for key, item in parameters.items() if isinstance(item.kwarg_definition, QueryParameter)
+    ]
+    unknown = [name for name in dict.fromkeys(connection.query_params) if name not in known][:NAMED_MAX]
+    if unknown:
+        allowed = f"allowed are {', '.join(known)}" if known else "this takes none"
+        detail = f"there is no such parameter; {allowed}"
+        errors = [FieldProblem(f"query:{name}", detail) for name in unknown]
+        raise ProblemError(422, "invalid", f"{', '.join(error.field for error in errors)}: {detail}", errors)
+
+
 def respond(request: Request[Any, Any, Any], problem: ProblemError) -> Response[bytes]:
     """The problem as a response."""
     body = Problem(
@@ -136,7 +159,7 @@ def _validation(request: Request[Any, Any, Any], error: ValidationException) -> 
     extra = error.extra if isinstance(error.extra, list) else []
     errors = [
         FieldProblem(
-            f"{_source(item.get('source'))}:{_name(request, item.get('key', '?'))}",
+            f"{_source(item.get('source'))}:{_name(request.route_handler, item.get('key', '?'))}",
             _words(item["message"]) + _allowed(request, item.get("key", "?"), item["message"]),
         )
         for item in extra
@@ -201,9 +224,9 @@ def _source(source: Any) -> str:
     return source.value if isinstance(source, ParamType) else str(source or ParamType.QUERY.value)
 
 
-def _name(request: Request[Any, Any, Any], key: str) -> str:
+def _name(handler: BaseRouteHandler, key: str) -> str:
     """A parameter as the caller calls it."""
-    parameter = request.route_handler.parsed_fn_signature.parameters.get(key)
+    parameter = handler.parsed_fn_signature.parameters.get(key)
     definition = None if parameter is None else parameter.kwarg_definition
     named = definition.name if isinstance(definition, ParameterKwarg) else None
     return named or key

@@ -195,7 +195,7 @@ async def test_the_rider_pays_now_by_himself(sandbox: Peer) -> None:
         await provider.debit(request)
         asked = await provider.request_payment(request)
         assert isinstance(asked, NeedsRider) and isinstance(asked.action, OpenUrl)
-        await sandbox.call("POST", rider_path(sandbox, asked.action))
+        await sandbox.call("POST", rider_path(sandbox, asked.action) + "&answer=pay")
         assert isinstance(await provider.get_debit(debit_ref(request)), Succeeded)
         assert await provider.request_payment(request) == AlreadyDone()
         more = debit_request("more", agreement, 999_999)  # Above any cap: what he approves himself may be.

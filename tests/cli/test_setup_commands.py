@@ -37,6 +37,14 @@ async def test_an_operator_is_added_mapped_and_listed(farebox: Farebox) -> None:
     ]
 
 
+async def test_a_state_that_no_agreement_has_is_refused_with_those_there_are(farebox: Farebox) -> None:
+    """It listed nothing, and said so with exit code 0."""
+    code, out, err = await farebox("agreement", "list", "--state", "activ")
+    assert (code, out) == (2, "")
+    assert all(state in err for state in ("pending", "active", "suspended", "refused", "revoked", "expired")), err
+    assert (await farebox("agreement", "list", "--state", "suspended"))[0] == 0
+
+
 async def test_an_operator_is_changed_its_zone_and_currency_until_they_are_used(farebox: Farebox) -> None:
     await farebox("operator", "add", "riga", "--time-zone", "Europe/Oslo", "--currency", "NOK")
     first = await farebox("operator", "change", "riga", "--time-zone", "Europe/Riga", "--currency", "EUR")

@@ -150,7 +150,7 @@ class Town:
         """The rider pays by himself what was declined."""
         number = await self.world.value("SELECT ride_no FROM debit WHERE session_id = $1", session)
         debit = await collection.ask_payment((number, 1))
-        await self.peer.call("POST", rider_path(self.peer, debit.action))
+        await self.peer.call("POST", rider_path(self.peer, debit.action) + "&answer=pay")
 
     async def outside(self, collection: Collection) -> None:
         """A ride that was declined before is paid in cash."""

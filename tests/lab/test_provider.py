@@ -179,6 +179,45 @@ async def test_the_riders_page_opens_only_for_whom_it_was_given() -> None:
         assert (await it.call("GET", "agreements/new"))[1]["state"] == "refused"
 
 
+@pytest.mark.parametrize("about", ["agreement", "hold"])
+async def test_a_riders_page_takes_no_other_answer_than_it_offers(about: str) -> None:
+    """It was taken for a refusal, for good."""
+    async with merchant(confirm_agreement=True, confirm_hold=True) as it:
+        _, told = await it.call("POST", "agreements", key="new", rider="rider", currency="CNY")
+        if about == "hold":
+            await answered(it, (await it.call("GET", "agreements/ag"))[1], "confirm")
+            _, told = await it.call("POST", "holds", key="h", agreement="ag", currency="CNY")
+        for word in ("pay", "yes", "", None):
+            status, said = await answered(it, told, word)
+            assert (status, "allowed: confirm, refuse" in said["error"]["message"]) == (422, True), word
+        assert (await answered(it, told, "confirm"))[1]["state"] in ("active", "open")
+
+
+async def test_a_rider_who_refuses_to_pay_or_says_what_nobody_knows_has_not_paid() -> None:
+    async with merchant(confirm_agreement=False) as it:
+        asked = {"key": "d", "agreement": "ag", "amount_minor": 100, "currency": "CNY"}
+        _, told = await it.call("POST", "payments", **asked)
+        for word in ("yes", "refused", "", None):
+            status, said = await answered(it, told, word)
+            assert (status, "allowed: pay, refuse" in said["error"]["message"]) == (422, True), word
+        status, said = await answered(it, told, "refuse")
+        assert (status, said["state"], said["code"]) == (200, "declined", "RIDER_MUST_PAY")
+        assert (await it.call("GET", "debits/d"))[1] == told, "the debit stays as it is"
+        async with it.peer.session.get(told["action_url"]) as page:
+            assert 'value="refuse"' in await page.text()
+        assert (await answered(it, told, "pay"))[1]["state"] == "paid"
+        _, other = await it.call("POST", "payments", **asked | {"key": "e"})
+        assert (await answered(it, other, "confirm"))[1]["state"] == "paid", "as on every page"
+        assert (await answered(it, told, "refuse"))[1]["state"] == "paid", "too late"
+
+
+async def answered(it: Merchant, told: Any, word: str | None) -> tuple[int, Any]:
+    """What the rider's page says once he has answered."""
+    data = None if word is None else {"answer": word}
+    async with it.peer.session.post(told["action_url"], data=data) as answer:
+        return answer.status, msgspec.json.decode(await answer.read())
+
+
 async def test_the_books_survive_a_restart_and_a_torn_last_line(tmp_path: Path) -> None:
     plan = Plan(directory=tmp_path)
     async with merchant(plan) as it:

@@ -15,6 +15,8 @@ INVALID = [
     ("GET", "/v1/sessions?limit=0", None, 422, ["query:limit"]),
     ("GET", "/v1/sessions?limit=many", None, 422, ["query:limit"]),
     ("GET", "/v1/sessions?state=flying", None, 422, ["query:state"]),
+    ("GET", "/v1/sessions?rider=x", None, 422, ["query:rider"]),
+    ("GET", "/v1/sessions?session_state=open", None, 422, ["query:session_state"]),
     ("GET", "/v1/sessions?cursor=zz", None, 422, ["query:cursor"]),
     ("GET", "/v1/sessions?cursor=WyJkIiwxLDFd", None, 422, ["query:cursor"]),
     ("GET", "/v1/sessions?cursor=%F0%9F%9A%B2", None, 422, ["query:cursor"]),
@@ -111,11 +113,49 @@ async def test_a_word_that_is_none_of_those_allowed_is_refused_with_those_that_a
     assert set(allowed) <= set(told), answer.body
 
 
+async def test_a_parameter_that_a_route_does_not_know_is_refused_with_those_that_it_knows(it: WebWorld) -> None:
+    """`?rider=anna` answered everybody's rides: the name was `rider_ref`."""
+    paths = (await it.get("/schema/openapi.json", by=None))["paths"]
+    asked = 0
+    for template, item in paths.items():
+        if not template.startswith("/v1/") or template.endswith("/notifications"):
+            continue
+        for method, operation in item.items():
+            known = [one["name"] for one in operation.get("parameters", ()) if one["in"] == "query"]
+            path = re.sub("{[a-z_]+}", "1", template)
+            answer = await it.ask(method.upper(), f"{path}?rider&colour=red&rider=x")
+            assert (answer.status, answer.fields) == (422, ["query:rider", "query:colour"]), (method, template)
+            told = answer.body["errors"][0]["detail"].removeprefix("there is no such parameter; ")
+            allowed = told.removeprefix("allowed are ").split(", ")
+            assert sorted(allowed) == sorted(known or ["this takes none"]), (method, template)
+            asked += 1
+    assert asked > 30
+
+
+async def test_who_may_not_ask_is_told_so_before_what_he_asks_wrongly(it: WebWorld) -> None:
+    assert (await it.ask("GET", "/v1/sessions?rider=x", by=None)).status == 401
+    assert (await it.ask("GET", "/v1/quarantine?rider=x", by="anna")).status == 403
+    crowded = await it.ask("GET", "/v1/sessions?" + "&".join(f"a{number}=1" for number in range(99)))
+    assert (crowded.status, len(crowded.fields)) == (422, 8)
+
+
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/metrics", "/schema", "/schema/openapi.json"])
+async def test_a_probe_or_the_document_takes_any_parameter(it: WebWorld, path: str) -> None:
+    assert (await it.ask("GET", f"{path}?verbose=1", by=None)).status == 200
+
+
+async def test_a_provider_may_add_parameters_to_the_address_that_it_was_given(it: WebWorld) -> None:
+    path = "/v1/providers/sandbox/default.acc-default/notifications"
+    plain, more = [await it.ask("POST", path + added, b"{}", by=None) for added in ("", "?sign_type=RSA2&v=2")]
+    assert (more.status, more.body) == (plain.status, plain.body)
+    assert plain.status != 422
+
+
 @pytest.mark.parametrize(
     ("path", "asked", "allowed"),
     [
         ("sessions/x/corrections", {"kind": "moved", "reason": "r"}, "allowed are corrected, voided"),
-        ("sessions/x/corrections", {"kind": "voided", "reason": "r", "at": 1}, "allowed are kind, reason, started_at"),
+        ("sessions/x/corrections", {"kind": "voided", "reason": "r", "at": 1}, "allowed are kind, reason, by, started"),
         ("sessions/x/charges", {"kind": "fine", "reason": "r"}, "allowed are extra, goodwill"),
     ],
 )

@@ -56,7 +56,8 @@ async def test_a_voided_ride_owes_nothing_any_more(it: WebWorld) -> None:
     ("asked", "field"),
     [
         ({"kind": "corrected", "reason": "r"}, "/kind"),
-        ({"kind": "voided", "reason": "r", "distance": 3}, "/kind"),
+        ({"kind": "voided", "reason": "r", "distance": 3}, "/distance"),
+        ({"kind": "voided", "reason": "r", "zone_fees": ["z"], "ended_at": at(20).isoformat()}, "/ended_at"),
         ({"kind": "corrected", "reason": "r", "ended_at": "2026-11-22T03:00:00Z"}, "/ended_at"),
         ({"kind": "corrected", "reason": "r", "started_at": "2026-11-22T09:00:00Z"}, "/started_at"),
         ({"kind": "corrected", "reason": "r", "ended_at": "2026-11-22T03:00:00"}, "/ended_at"),
@@ -76,6 +77,8 @@ async def test_an_impossible_correction_is_refused(it: WebWorld, asked: dict[str
         await it.take(*whole("odd"))
     answer = await it.ask("POST", "/v1/sessions/odd/corrections", asked)
     assert (answer.status, answer.fields) == (422, [field]), answer.body
+    named = [name for name in asked if name not in ("kind", "reason")] if asked["kind"] == "voided" else []
+    assert all(name in answer.body["detail"] for name in named), answer.body
     assert (await it.get("/v1/sessions/odd"))["revision"] == 1
 
 

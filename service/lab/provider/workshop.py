@@ -256,7 +256,11 @@ async def healthy(desk: Desk, request: web.BaseRequest) -> web.Response:
 
 
 async def rider_page(desk: Desk, request: web.BaseRequest) -> web.Response:
-    """What a rider sees: GET asks him, POST with `?answer=confirm` (or `refuse`, `pay`) is what he did."""
+    """What a rider sees: GET asks him, POST with `?answer=` (or that in its body) is what he did, one of CHOICES.
+
+    `confirm` agrees on every page: a debit is paid by it, too. Whoever refuses to pay has done nothing: the debit stays
+    as it is, and is shown so.
+    """
     _, account_id, about, key = request.path.strip("/").split("/", 3)
     account = _account(desk, account_id)
     if request.query.get("token") != rider_token(account, about, key):
@@ -268,16 +272,19 @@ async def rider_page(desk: Desk, request: web.BaseRequest) -> web.Response:
         answer = (await request.read()).decode("ascii", "replace").removeprefix("answer=")
     if request.method != "POST":
         return _page(about, key)
+    agreed = _agrees(about, answer or "")
     acts: dict[str, Callable[[], Any]] = {
-        "agreement": lambda: agreements.answer_by_rider(desk.books, account, key, answer == "confirm", now),
-        "hold": lambda: holds.answer_by_rider(desk.books, account, key, answer == "confirm", now),
-        "debit": lambda: debits.pay_by_rider(desk.books, account, key, now),
+        "agreement": lambda: agreements.answer_by_rider(desk.books, account, key, agreed, now),
+        "hold": lambda: holds.answer_by_rider(desk.books, account, key, agreed, now),
+        "debit": lambda: (
+            debits.pay_by_rider(desk.books, account, key, now) if agreed else debits.get(desk.books, account, key)
+        ),
     }
-    if about not in acts:
-        raise RefusedError(404, "NOT_FOUND", "no such page")
     return reply(view(acts[about](), account, desk.public_url))
 
 
+CHOICES = {"agreement": ("confirm", "refuse"), "hold": ("confirm", "refuse"), "debit": ("pay", "refuse")}
+"""The buttons of each of the rider's pages."""
 Answer = Callable[[Desk, web.BaseRequest], Awaitable[web.Response]]
 DOORS: dict[tuple[str, str], Answer] = {
     ("PUT", "/accounts"): put_account,
@@ -326,9 +333,23 @@ def _read(body: bytes, kind: type[Shape], allowed: str) -> Shape:
         raise RefusedError(400, "INVALID_REQUEST", f"{error}; allowed: {allowed}") from None
 
 
+def _agrees(about: str, answer: str) -> bool:
+    """Whether the rider agrees by this answer; raises RefusedError for one that his page does not have."""
+    choices = _choices(about)
+    if answer not in (*choices, "confirm"):
+        told = f"there is no answer {answer[:40]!r}" if answer else "the answer is missing"
+        raise RefusedError(422, "INVALID_REQUEST", f"{told}; allowed: {', '.join(choices)}")
+    return answer != "refuse"
+
+
+def _choices(about: str) -> tuple[str, ...]:
+    if about not in CHOICES:
+        raise RefusedError(404, "NOT_FOUND", "no such page")
+    return CHOICES[about]
+
+
 def _page(about: str, key: str) -> web.Response:
-    choices = {"debit": ("pay",)}.get(about, ("confirm", "refuse"))
-    buttons = "".join(f'<button name="answer" value="{choice}">{choice}</button> ' for choice in choices)
+    buttons = "".join(f'<button name="answer" value="{choice}">{choice}</button> ' for choice in _choices(about))
     text = (
         f"<!doctype html><title>Sandbox</title><h1>{escape(about)} {escape(key)}</h1><form method=post>{buttons}</form>"
     )
