@@ -156,15 +156,21 @@ def test_a_report_is_repeated_under_its_key_until_the_provider_knows() -> None:
 
 
 @pytest.mark.parametrize("stop", [DisputeOpened("complaint"), Suspended("lock failed")])
-def test_nobody_is_reported_who_objects_and_the_report_comes_when_that_is_over(stop: DebitEvent) -> None:
+def test_nobody_is_reported_who_objects_and_when_that_is_over_he_is_told_before(stop: DebitEvent) -> None:
+    """The days after his notice ran while he objected: he was reported in the second in which his complaint ended."""
     made, _ = live(debit(State.NEEDS_RIDER), rules(REPORTING), 16)
     stopped, _ = after(made, stop, NOW + timedelta(days=16), rules(REPORTING))
     stopped, diary = live(stopped, rules(REPORTING), 60, since=NOW + timedelta(days=16))
     assert diary == []
     over: DebitEvent = Resumed() if isinstance(stop, Suspended) else DisputeClosed("lost")
     resumed, _ = after(stopped, over, NOW + timedelta(days=80), rules(REPORTING))
-    _, diary = live(resumed, rules(REPORTING), 1, {"call report": ACCEPTED}, since=NOW + timedelta(days=80))
+    noticed, effects = after(resumed, PolicyDue(), NOW + timedelta(days=80), rules(REPORTING))
+    assert [told(effect) for effect in effects] == ["reminder.report_notice"]
+    made, diary = live(noticed, rules(REPORTING), 6.9, {"call report": ACCEPTED}, since=NOW + timedelta(days=80))
+    assert (diary, made.dunned_at) == ([], NOW + timedelta(days=80))
+    made, diary = live(made, rules(REPORTING), 1, {"call report": ACCEPTED}, since=NOW + timedelta(days=86.9))
     assert [entry.split()[-1] for entry in diary] == ["report", "performance.reported"]
+    assert made.dunned_at == NOW + timedelta(days=80), "of the notice, whatever is told the provider"
 
 
 @pytest.mark.parametrize("given", [False, True])

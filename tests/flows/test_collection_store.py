@@ -75,7 +75,7 @@ def changed(debit: Debit) -> Debit:
         attempts=3,
         queries=4,
         resent=5,
-        **dict.fromkeys(("not_found_at", "begun_at", "dunned_at", "nudged_at", "record_at"), AT),
+        **dict.fromkeys(("not_found_at", "begun_at", "dunned_at", "nudged_at", "record_at", "record_asked_at"), AT),
         submitted_at=AT + timedelta(seconds=1),
         settled_at=AT + timedelta(seconds=2),
         due_at=AT + timedelta(days=1),

@@ -93,12 +93,20 @@ def dispute_closed(debit: Debit, event: DisputeClosed, now: datetime, terms: Ter
     ended, fees = _fee(ended, event.fee_minor, told)
     ref, at = (known.ref, known.at) if told is None else (told.ref or known.ref, told.at or known.at)
     closed = _with(debit, replace(ended, state=event.result, ref=ref, at=at))
+    if not disputed(closed):
+        closed = to_be_noticed_again(closed)
     if to_be_tried(closed) and closed.due_at is None and not closed.suspended and not disputed(closed):
         closed = replace(closed, due_at=goes_on_at(closed, now, terms))
     effects: list[Effect] = [Publish("dispute.closed"), *money, *fees]
     if closed.state in FINAL:
         effects.append(NetAgain())
     return closed, tuple(effects)
+
+
+def to_be_noticed_again(debit: Debit) -> Debit:
+    """A debit that stood still is not reported by the notice from before: its rider is told again, and waited for."""
+    told = debit.dunned == "noticed" and debit.record is None
+    return replace(debit, dunned="overdue_reminded") if told else debit
 
 
 def goes_on_at(debit: Debit, now: datetime, terms: Terms) -> datetime | None:

@@ -78,7 +78,8 @@ def policy_due(debit: Debit, _event: PolicyDue, now: datetime, terms: Terms) -> 
             return noticed, (Publish("reminder.report_notice", _report_at(noticed, terms)),)
         case "report":
             record = debit.record or "violated"
-            return replace(debit, record=record, record_asks=debit.record_asks + 1, dunned_at=now), (Call("report"),)
+            report = replace(debit, record=record, record_asks=debit.record_asks + 1, record_asked_at=now)
+            return report, (Call("report"),)
         case "write_off":
             rest = debit.amount_minor - debit.paid_minor
             return replace(debit, state=State.WRITTEN_OFF, forgone_minor=rest), (Post("write_off", rest),)
@@ -111,7 +112,7 @@ def good_record(before: Debit, debit: Debit, terms: Terms) -> Debit:
     late = before.overdue and debit.state is not State.CANCELLED and debit.attempts > 0
     if not ended or terms.capabilities.reports_performance != "merchant" or not (late or debit.record == "violated"):
         return debit
-    return replace(debit, record="completed", record_at=None, record_asks=0, dunned_at=None)
+    return replace(debit, record="completed", record_at=None, record_asks=0, record_asked_at=None)
 
 
 def counts_down(debit: Debit) -> bool:
@@ -166,8 +167,8 @@ def _to_be_told(debit: Debit) -> bool:
 def _told_at(debit: Debit, now: datetime, terms: Terms) -> datetime:
     """When the provider is told of the record, for the first time or again; the same key never counts twice."""
     at = now
-    if debit.record_asks and debit.dunned_at is not None:
-        at = dunning.poll_at(debit.record_asks - 1, debit.dunned_at)
+    if debit.record_asks and debit.record_asked_at is not None:
+        at = dunning.poll_at(debit.record_asks - 1, debit.record_asked_at)
     elif debit.record is None:
         at = _report_at(debit, terms)
     return at if terms.reporting else max(at, now + STOPPED_AGAIN)

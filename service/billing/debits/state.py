@@ -125,7 +125,8 @@ class Debit(msgspec.Struct, frozen=True, kw_only=True):
     `given`: the rider was given the present number to pay it himself (once the debit has ended: it may still be paid);
     until `payable_until` nothing else is tried. `items`, `subject` and the instants of the
     ride are what the debit is sent with; `dunned` (since `dunned_at`), `reminded` (the attempt that was announced),
-    `nudged_at`, `record` (what is reported; `record_at`: since when the provider knows) are the calendar's diary.
+    `nudged_at`, `record` (what is reported; told `record_asks` times, last at `record_asked_at`; known to the provider
+    since `record_at`) are the calendar's diary.
     `attempts` and `begun_at` count over all keys, `submitted_at`, `not_found_at`, `resent` (how often it was sent again
     since nobody found it) and `asked_minor` (what is asked for) are of the present one. `dispute` is the kind of the
     dispute that is open (a chargeback first), else the end of the last of `disputes`, which stand in the order of their
@@ -193,6 +194,7 @@ class Debit(msgspec.Struct, frozen=True, kw_only=True):
     record: Record | None = None
     record_at: datetime | None = None
     record_asks: int = 0
+    record_asked_at: datetime | None = None
     digest: UUID = UNWRITTEN
 
 

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from service.billing.debits import dunning
 from service.billing.debits.answers import asked_about
-from service.billing.debits.disputes import disputed, goes_on_at
+from service.billing.debits.disputes import disputed, goes_on_at, to_be_noticed_again
 from service.billing.debits.events import (
     ImpossibleEventError,
     OperatorDecided,
@@ -179,6 +179,7 @@ def resumed(debit: Debit, _event: Resumed, now: datetime, terms: Terms) -> Step:
     )
     waits = debit.state is State.NEEDS_RIDER or refused_a_hold(debit) or debit.reason == TO_OPEN
     going_on = replace(debit, suspended=False, pay_by=pay_by, reason=debit.reason if waits else None)
+    going_on = to_be_noticed_again(going_on)
     return replace(going_on, due_at=goes_on_at(going_on, now, terms)), ()
 
 

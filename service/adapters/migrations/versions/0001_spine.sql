@@ -473,6 +473,7 @@ CREATE TABLE debit (
   record text CHECK (record IN ('completed', 'violated')),
   record_at timestamptz,
   record_asks integer NOT NULL DEFAULT 0,
+  record_asked_at timestamptz,
   digest uuid NOT NULL DEFAULT '00000000-0000-0000-0000-000000000000',
   created_at timestamptz NOT NULL,
   updated_at timestamptz NOT NULL,

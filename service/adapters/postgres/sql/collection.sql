@@ -225,6 +225,7 @@ UPDATE debit d SET
   doubted_minor = new.doubted_minor, given = coalesce(new.given, false), payable_until = new.payable_until,
   dunned = new.dunned, dunned_at = new.dunned_at, reminded = coalesce(new.reminded, 0), nudged_at = new.nudged_at,
   record = new.record, record_at = new.record_at, record_asks = coalesce(new.record_asks, 0),
+  record_asked_at = new.record_asked_at,
   lease_until = new.unnest, transitions = coalesce(new.transitions, 0),
   digest = coalesce(new.digest, d.digest), updated_at = $1
 FROM ROWS FROM (json_to_recordset($2::json) AS (
@@ -236,7 +237,7 @@ FROM ROWS FROM (json_to_recordset($2::json) AS (
   not_found_at timestamptz, resent integer, settled_at timestamptz, due_at timestamptz, pay_by timestamptz,
   policy_at timestamptz, verify text, doubted_minor bigint, given boolean, payable_until timestamptz, dunned text,
   dunned_at timestamptz, reminded integer, nudged_at timestamptz, record text, record_at timestamptz, record_asks integer,
-  transitions integer, digest uuid
+  record_asked_at timestamptz, transitions integer, digest uuid
 ), unnest($3::timestamptz[])) AS new
 WHERE d.ride_no = new.ride_no AND d.ordinal = new.ordinal AND d.ride_no BETWEEN $4 AND $5;
 
