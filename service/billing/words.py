@@ -101,11 +101,11 @@ TEXTS: Mapping[Language, Mapping[str, str]] = {
         "outside": "其他方式已付",
         "given_up": "不再收取",
         "open": "待支付",
+        "charged_back": "已由银行收回",
         "contact": "如有疑问请联系",
         "lost_end": "未收到本次行程的结束信息，暂按资费规则计费；收到后将更正，多收的金额会退还。",
         "rest": "行程已撤销，其余项目仍需支付。",
         "brought_over": "此前在其他系统中未付的款项。",
-        "charged_back": "已支付金额中的{amount}已由您的银行收回。",
     },
     "en": {
         "title": "Receipt",
@@ -128,12 +128,12 @@ TEXTS: Mapping[Language, Mapping[str, str]] = {
         "outside": "Paid otherwise",
         "given_up": "Not asked for any more",
         "open": "To be paid",
+        "charged_back": "Taken back by your bank",
         "contact": "Questions",
         "lost_end": "The end of this ride was not heard of: it is charged by the tariff's rule for that. When its end"
         " is heard of, this is put right, and what was too much is given back.",
         "rest": "The ride was taken back; what is left is owed all the same.",
         "brought_over": "What was open in another system, before.",
-        "charged_back": "Of what was paid, your bank has taken back {amount}.",
     },
 }
 """Everything else on a receipt."""

@@ -65,6 +65,8 @@ def list_command(
         return operator, found
 
     operator, found = carry_out(work(), OperatorError)
+    if not found:
+        click.echo("none")
     for rows in found:
         click.echo(session_line(summary_of(rows, operator), ZoneInfo(operator.time_zone)))
 

@@ -106,7 +106,8 @@ def _debit(debit: DebitStory, zone: ZoneInfo, now: datetime) -> Iterator[str]:
         amount = format_amount(refund.amount_minor, refund.currency)
         number = f"  at the provider {refund.provider_reference}" if refund.provider_reference else ""
         code = f" ({refund.code})" if refund.code else ""
-        told = f"{amount} {refund.currency}  {refund.state}{code}  {refund.because or refund.reason}{number}"
+        named = f"  key {refund.provider_key}{number}"
+        told = f"{amount} {refund.currency}  {refund.state}{code}  {refund.because or refund.reason}{named}"
         yield f"  refund {refund.refund_id}  {instant(refund.created_at, zone)}  {told}"
     for held in debit.disputes:
         took, has, fee = (
@@ -118,10 +119,16 @@ def _debit(debit: DebitStory, zone: ZoneInfo, now: datetime) -> Iterator[str]:
 
 
 def stop_lines(debit: DebitStory) -> Iterator[str]:
-    """What keeps a debit from being sent that waits for it."""
+    """What keeps a debit, or a refund of it, from being sent that waits for it."""
     for stop in debit.stops:
-        named = f"stop {stop.stop_no} (`farebox resume {stop.stop_no}` ends it): " if stop.stop_no else ""
-        yield plain(f"not sent because of {named}{stop.reason}")
+        what = "refunds are not sent" if stop.what == "refunds" else "not sent"
+        ends = f"`farebox resume {stop.stop_no}`" if stop.stop_no else "`farebox operator mode OPERATOR live`"
+        named = (
+            f"stop {stop.stop_no} ({ends} ends it): {stop.reason}"
+            if stop.stop_no
+            else f"{stop.reason} ({ends} ends it)"
+        )
+        yield plain(f"{what} because of {named}")
 
 
 def _next(debit: DebitView, now: datetime) -> str:
@@ -234,6 +241,7 @@ def _money(ride: SessionView) -> Iterator[str]:
             "paid otherwise": ride.outside_minor or None,
             "not asked for any more": ride.given_up_minor or None,
             "open": ride.open_minor,
+            "taken back by a bank": ride.charged_back_minor or None,
         }
         told = (f"{name} {format_amount(minor, currency)}" for name, minor in amounts.items() if minor is not None)
         yield f"{', '.join(told)} {currency}"

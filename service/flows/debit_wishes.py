@@ -64,7 +64,8 @@ async def refund_again(collection: Collection, row: DebitRow) -> None:
         raise WishRefusedError(
             "debit_id",
             f"{_named(row)} has nothing to give back that its provider takes: what a ride owes is corrected, or"
-            " refunded by its amount; what its provider refuses for good is given back outside",
+            " refunded by its amount; what its provider refuses for good is given back outside; a refund that is manual"
+            " is decided (`farebox debit decide-refund`)",
         )
 
 

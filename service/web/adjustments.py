@@ -22,7 +22,7 @@ from service.web.doors import doors_of
 from service.web.idempotency import HEADER, Key, once
 from service.web.problems import FieldProblem, ProblemError, conflict, invalid, not_found
 from service.web.shapes import RefundAnswer, SessionView
-from service.web.views import money_of, refund_answer, ride_of, session_view
+from service.web.views import money_of, refund_answer, ride_of, session_view, taken_by_banks
 
 Amount = Annotated[int, Meta(ge=1, le=AMOUNT_MAX, description="Minor units of `currency`, above 0.")]
 Returned = Annotated[int, Meta(ge=1, le=AMOUNT_MAX, description="Minor units of the debit's currency, above 0.")]
@@ -75,6 +75,7 @@ async def charge_session(
 ) -> Response[SessionView]:
     """Charge a ride something beside its fare, or let it cost less; what it owes then is debited or given back."""
     asked = read(_CHARGE, body)
+    _check_label(asked.label)
     _check_reduction(asked)
 
     async def work() -> tuple[int, SessionView]:
@@ -159,18 +160,30 @@ def _check_reduction(asked: ChargeRequest) -> None:
         raise ProblemError(422, "invalid", f"{', '.join(f'/{name}' for name in named)}: {why}", fields)
 
 
+def _check_label(label: LabelRequest | None) -> None:
+    """Refuses a label that nobody could read."""
+    if label is not None and label.zh is None and label.en is None:
+        raise invalid("/label", "a label of no language: give zh, en or both, or leave the label out")
+
+
 def _refundable(row: DebitRow, rows: RideRows, amount_minor: int) -> None:
-    """Refuses more than is left of what was paid, and what the bank takes back anyway. What of the ride is to be given
-    back, though nobody has begun it, is left no more."""
+    """Refuses more than is left of what was paid, and what the bank takes back anyway, or has. What of the ride is to
+    be given back, though nobody has begun it, is left no more."""
     if row.dispute == "chargeback":
         raise conflict(
             "the rider's bank is taking this money back: close the chargeback first",
             [FieldProblem("path:debit_id", "a chargeback is open")],
         )
-    ride = money_of(rows)
+    ride, taken_minor = money_of(rows), taken_by_banks(rows).get(row.ordinal, 0)
+    kept_minor = row.paid_minor - row.refunded_minor - row.refunding_minor
+    if 0 < kept_minor <= taken_minor:
+        raise conflict(
+            "the rider's bank has taken this money back: nothing is left that could be given back",
+            [FieldProblem("path:debit_id", f"a bank has {taken_minor} of it")],
+        )
     left = min(
-        row.paid_minor - row.refunded_minor - row.refunding_minor,
-        ride.paid_minor - ride.refunded_minor - ride.to_refund_minor,
+        kept_minor - taken_minor,
+        ride.paid_minor - ride.refunded_minor - ride.to_refund_minor - ride.charged_back_minor,
     )
     if amount_minor > left:
         detail = f"{amount_minor} can't be given back: {max(left, 0)} is left of what was paid"

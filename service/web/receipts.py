@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from datetime import datetime
 from html import escape
 from typing import Annotated, Literal, cast
@@ -50,9 +50,9 @@ class ReceiptLine(msgspec.Struct, frozen=True):
 class ReceiptView(msgspec.Struct, frozen=True):
     """A receipt. Times are in the operator's zone; `contact` is whom to ask. `to_refund_minor` is still to be given
     back, `open_minor` still to be paid; `outside_minor` was paid in another way, `given_up_minor` is not asked for any
-    more. Paid - refunded - to be refunded + outside + given up + open is what is owed. `notes` say in the rider's
-    language what else he should know of it: that the ride's end was lost, that it was taken back but for an extra
-    charge, that it is a debt of another system, what his bank has taken back."""
+    more. Paid - refunded - to be refunded + outside + given up + open is what is owed; of what was paid, his bank has
+    taken back `charged_back_minor`. `notes` say in the rider's language what else he should know of it: that the ride's
+    end was lost, that it was taken back but for an extra charge, that it is a debt of another system."""
 
     language: Language
     session_id: str
@@ -78,6 +78,7 @@ class ReceiptView(msgspec.Struct, frozen=True):
     outside_minor: int
     given_up_minor: int
     open_minor: int
+    charged_back_minor: int
     revision: int
     issued_at: datetime
 
@@ -159,7 +160,7 @@ def receipt(session: SessionView, language: Language, operator: tuple[str, str],
             )
             for line in charge.lines
         ],
-        notes=[note.format(**facts) for note, facts in _notes(session, language)],
+        notes=[TEXTS[language][note] for note in _notes(session)],
         currency=charge.currency,
         amount_minor=charge.amount_minor,
         amount=format_amount(charge.amount_minor, charge.currency),
@@ -171,25 +172,21 @@ def receipt(session: SessionView, language: Language, operator: tuple[str, str],
         outside_minor=session.outside_minor,
         given_up_minor=session.given_up_minor,
         open_minor=session.open_minor,
+        charged_back_minor=session.charged_back_minor,
         revision=session.revision,
         issued_at=session.updated_at.astimezone(zone),
     )
 
 
-def _notes(session: SessionView, language: Language) -> Iterator[tuple[str, Mapping[str, str]]]:
-    """What a rider should know besides: the words for it, and what belongs into them."""
-    words, charge = TEXTS[language], session.charge
-    assert charge is not None and session.usage is not None
+def _notes(session: SessionView) -> Iterator[str]:
+    """What a rider should know besides, by the names of the words for it."""
+    assert session.charge is not None and session.usage is not None
     if session.usage.lost_end is not None and session.state != "voided":
-        yield words["lost_end"], {}
-    if session.state == "voided" and all(line.code != "taken_back" for line in charge.lines):
-        yield words["rest"], {}
+        yield "lost_end"
+    if session.state == "voided" and all(line.code != "taken_back" for line in session.charge.lines):
+        yield "rest"
     if any(event.source == SOURCE for event in session.events):
-        yield words["brought_over"], {}
-    taken_minor = sum(dispute.taken_minor for debit in session.debits for dispute in debit.disputes)
-    if taken_minor:
-        amount = price_text(format_amount(taken_minor, charge.currency), charge.currency, language)
-        yield words["charged_back"], {"amount": amount}
+        yield "brought_over"
 
 
 def printable(receipt: ReceiptView) -> str:
@@ -216,6 +213,7 @@ def printable(receipt: ReceiptView) -> str:
     totals = [("total", receipt.amount_minor), ("tax", receipt.tax_minor), ("paid", receipt.paid_minor)]
     totals += [("refunded", receipt.refunded_minor), ("to_refund", receipt.to_refund_minor)]
     totals += [("outside", receipt.outside_minor), ("given_up", receipt.given_up_minor), ("open", receipt.open_minor)]
+    totals.append(("charged_back", receipt.charged_back_minor))
     sums = "".join(
         f"<tr><td colspan=3>{words[name]}<td>{escape(_money(minor, receipt))}"
         for name, minor in totals

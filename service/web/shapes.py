@@ -138,9 +138,10 @@ class TransitionView(msgspec.Struct, frozen=True):
 
 class RefundView(msgspec.Struct, frozen=True):
     """Money given back of a debit: `reason` is a word for programs, `because` what support has said of it (not told to
-    riders)."""
+    riders); the provider has it under `provider_key`."""
 
     refund_id: str
+    provider_key: str
     state: str
     amount_minor: int
     currency: str
@@ -211,15 +212,17 @@ class DebitView(msgspec.Struct, frozen=True):
 
 
 class StopView(msgspec.Struct, frozen=True):
-    """A stop that keeps a debit from being sent, by its number of `farebox stops`; 0 is its operator's mode."""
+    """A stop that keeps a debit (`what`: debits) or a refund of it (refunds) from being sent, by its number of `farebox
+    stops`; 0 is its operator's mode."""
 
+    what: str
     stop_no: int
     reason: str
 
 
 class DebitStory(DebitView, frozen=True):
-    """A debit with its whole life, its refunds and its disputes. It waits to be sent for as long as one of `stops`
-    stands, whatever `due_at` says; riders are told of none."""
+    """A debit with its whole life, its refunds and its disputes. It, or a refund of it, waits to be sent for as long as
+    one of `stops` stands, whatever `due_at` says; riders are told of none."""
 
     transitions: list[TransitionView]
     refunds: list[RefundView]
@@ -232,7 +235,8 @@ class RideMoney(msgspec.Struct, frozen=True):
     `refunded_minor` is what was given back, `to_refund_minor` what is still to be (asked for, on its way, or put off).
     Of what is owed, `outside_minor` was paid elsewhere, `given_up_minor` is not asked for any more (waived, cancelled
     by hand, written off), and `open_minor` is still asked of the rider. Paid - refunded - to be refunded + outside +
-    given up + open = owed, unless a bank has taken back what is not owed."""
+    given up + open = owed. Of what was paid a bank has taken back `charged_back_minor` (while a chargeback is open, or
+    when it was lost): that is not asked for again, and what of it is not owed needs no refund."""
 
     owed_minor: int
     paid_minor: int
@@ -241,6 +245,7 @@ class RideMoney(msgspec.Struct, frozen=True):
     outside_minor: int
     given_up_minor: int
     open_minor: int
+    charged_back_minor: int
 
 
 class RefundAnswer(DebitStory, frozen=True):
@@ -288,6 +293,7 @@ class SessionView(SessionSummary, frozen=True):
     outside_minor: int
     given_up_minor: int
     open_minor: int
+    charged_back_minor: int
     revisions: list[RevisionView]
     adjustments: list[AdjustmentView]
     obligations: list[ObligationRow]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
+from operator import attrgetter
 from typing import Any, TypeVar
 
 from msgspec.structs import replace
@@ -78,6 +79,7 @@ def session_view(rows: RideRows, operator: Operator) -> SessionView:
         outside_minor=money.outside_minor,
         given_up_minor=money.given_up_minor,
         open_minor=money.open_minor,
+        charged_back_minor=money.charged_back_minor,
         revisions=_revisions(rows, owing, stands=ride.charge is not None),
         adjustments=_adjustments(ride),
         obligations=obligations,
@@ -86,6 +88,11 @@ def session_view(rows: RideRows, operator: Operator) -> SessionView:
         events=event_views(ride.session.counted),
         conflicts=event_views(ride.session.conflicts),
     )
+
+
+def taken_by_banks(rows: RideRows) -> dict[int, int]:
+    """What a bank has of each debit, in minor units by its ordinal."""
+    return {held.ordinal: sum(item.taken_minor for item in held.disputes) for held in rows.disputes or []}
 
 
 def money_of(rows: RideRows) -> RideMoney:
@@ -99,7 +106,7 @@ def money_of(rows: RideRows) -> RideMoney:
     refunded_minor = sum(debit.refunded_minor for debit in debits)
     forgone_minor = sum(debit.forgone_minor for debit in debits)
     outside_minor = sum(debit.outside_minor for debit in debits)
-    taken = {row.ordinal: sum(dispute.taken_minor for dispute in row.disputes) for row in rows.disputes or []}
+    taken = taken_by_banks(rows)
     at_hand = (debit.paid_minor - debit.refunded_minor - taken.get(debit.ordinal, 0) for debit in debits)
     excess_minor = paid_minor - refunded_minor - max(0, owed_minor - outside_minor)
     to_refund_minor = max(0, min(excess_minor, sum(max(0, minor) for minor in at_hand)))
@@ -114,6 +121,7 @@ def money_of(rows: RideRows) -> RideMoney:
         outside_minor=paid_outside_minor,
         given_up_minor=given_up_minor,
         open_minor=unpaid_minor - paid_outside_minor - given_up_minor,
+        charged_back_minor=sum(taken.values()),
     )
 
 
@@ -210,19 +218,8 @@ def usage_view(usage: Usage) -> UsageView:
 def event_views(events: Iterable[RideEvent]) -> list[EventView]:
     """Events with their places in Kafka."""
     return [
-        EventView(
-            event.kind,
-            event.source,
-            event.id,
-            event.time,
-            place.topic,
-            place.partition,
-            place.offset,
-            event.reason,
-            event.by,
-        )
+        EventView(event.kind, event.source, event.id, event.time, *_PLACE(event.position), event.reason, event.by)
         for event in events
-        for place in (event.position,)
     ]
 
 
@@ -260,6 +257,7 @@ def _story(row: DebitRow, rows: RideRows) -> dict[str, Any]:
         "refunds": [
             RefundView(
                 refund_id(row.ride_no, row.ordinal, item.refund_ordinal),
+                item.provider_key,
                 item.state,
                 item.amount_minor,
                 item.currency,
@@ -281,7 +279,9 @@ def _story(row: DebitRow, rows: RideRows) -> dict[str, Any]:
             if held.ordinal == row.ordinal
             for item in sorted(held.disputes, key=lambda dispute: dispute.number)
         ],
-        "stops": [StopView(item.stop_no, item.reason) for item in rows.stops or [] if item.ordinal == row.ordinal],
+        "stops": [
+            StopView(item.what, item.stop_no, item.reason) for item in rows.stops or [] if item.ordinal == row.ordinal
+        ],
     }
 
 
@@ -390,3 +390,6 @@ def _debit(row: DebitRow) -> dict[str, Any]:
         "created_at": row.created_at,
         "updated_at": row.updated_at,
     }
+
+
+_PLACE = attrgetter("topic", "partition", "offset")

@@ -301,8 +301,7 @@ async def test_a_debit_is_shown_decided_and_disputed(farebox: Farebox, database:
     )
     stands = (await farebox("debit", "refunds"))[1]
     assert stands.startswith(f"{DEBIT}-1  session s-1  failed  1.00 CNY  since 2026-")
-    assert "+08:00  (" in stands
-    assert stands.endswith("  (TOO_LATE)\n")
+    assert stands.endswith("+08:00  (TOO_LATE)\n")
     await database.execute("UPDATE refund SET state = 'new', code = NULL WHERE provider_key = 'R'")
     waits = (await farebox("debit", "refunds"))[1]
     assert (f"{DEBIT}-1  session s-1  new  1.00 CNY" in waits, waits.endswith("  (owed less)\n")) == (True, True)
@@ -310,13 +309,14 @@ async def test_a_debit_is_shown_decided_and_disputed(farebox: Farebox, database:
     for refund, why in (("1", "only one that is manual can"), ("2", "has no refund 2"), ("x", "has no refund x")):
         refused = await farebox("debit", "decide-refund", f"{DEBIT}-{refund}", "cancel", "--reason", "r")
         assert (refused[0], why in refused[2]) == (2, True)
-    nothing = await farebox("debit", "refund-again", DEBIT)
-    assert (nothing[0], "has nothing to give back that its provider takes" in nothing[2]) == (2, True)
-    await database.execute("UPDATE refund SET state = 'manual' WHERE provider_key = 'R'")
+    for state in ("failed", "manual"):
+        await database.execute("UPDATE refund SET state = $1 WHERE provider_key = 'R'", state)
+        nothing = await farebox("debit", "refund-again", DEBIT)
+        assert (nothing[0], "has nothing to give back that its provider takes" in nothing[2]) == (2, True)
     await database.execute("UPDATE debit SET refunding_minor = 100 WHERE ride_no = $1", RIDE)
     assert (await farebox("debit", "decide-refund", f"{DEBIT}-1", "given_back", *said))[0] == 0
     assert (await farebox("debit", "refunds"))[:2] == (0, "none\n")
     shown = (await farebox("debit", "show", DEBIT))[1]
-    assert "manual -> settled" in shown
-    assert "P-77" in shown
-    assert "succeeded (support: desk-7: in his books)" in shown
+    decided = "refund 1 decided given_back: support: desk-7: in his books"
+    for told in ("manual -> settled", "P-77", "succeeded (support: desk-7: in his books)", decided):
+        assert told in shown

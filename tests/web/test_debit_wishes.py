@@ -69,17 +69,20 @@ async def test_a_debit_that_is_tried_while_debits_are_stopped_says_what_holds_it
     ((number, _),) = [(one.stop_no, one) for one in await list_stops(it.database, 1) if one.what == "debits"]
     try:
         tried = await post(it, waiting, "retry")
-        assert (tried.status, tried.body["stops"]) == (200, [{"stop_no": number, "reason": "a wrong tariff"}])
+        assert (tried.status, tried.body["stops"]) == (
+            200,
+            [{"what": "debits", "stop_no": number, "reason": "a wrong tariff"}],
+        )
         await it.sql("UPDATE operator SET mode = 'paused' WHERE operator_no = 1")
         path = f"/v1/debits/{waiting['debit_id']}"
-        paused = {"stop_no": 0, "reason": "operator paused"}
+        paused = {"what": "debits", "stop_no": 0, "reason": "operator paused"}
         assert (await it.get(path))["stops"] == [paused, *tried.body["stops"]]
         assert (await it.get("/v1/sessions/held-up"))["debits"][0]["stops"] == [paused, *tried.body["stops"]]
         assert (await it.get(path, by="anna"))["stops"] == []
         told = (await farebox("debit", "retry", waiting["debit_id"]))[1].splitlines()[1:]
         resumed = f"(`farebox resume {number}` ends it)"
         assert told == [
-            "  not sent because of operator paused",
+            "  not sent because of operator paused (`farebox operator mode OPERATOR live` ends it)",
             f"  not sent because of stop {number} {resumed}: a wrong tariff",
         ]
         assert told == (await farebox("debit", "show", waiting["debit_id"]))[1].splitlines()[5:7]
@@ -90,6 +93,34 @@ async def test_a_debit_that_is_tried_while_debits_are_stopped_says_what_holds_it
     await it.collect()
     sent = await it.get(path)
     assert (sent["state"], sent["stops"]) == ("settled", [])
+    assert [step["why"] for step in sent["transitions"]].count("retry asked") == 1, "at the same instant"
+
+
+async def test_a_refund_that_is_stopped_says_what_holds_it_up(it: WebWorld, database_url: str) -> None:
+    """Only `farebox stops` knew: refund-again answered with 0 and nothing else."""
+    named = {"reason": "a wrong tariff", "by": "ops"}
+    await it.take(*whole("refund-held-up"))
+    await it.collect()
+    (paid,) = (await it.get("/v1/sessions/refund-held-up"))["debits"]
+    await stop(it.database, 1, "refunds", now=it.doors.now(), **named)
+    await stop(it.database, 1, "debits", now=it.doors.now(), **named)
+    numbers = {one.what: one.stop_no for one in await list_stops(it.database, 1)}
+    try:
+        assert (await post(it, paid, "refunds", {"amount_minor": 100, "reason": "loose"})).status == 202
+        await it.collect()
+        again = await post(it, paid, "refunds/retry")
+        assert again.status == 202
+        assert again.body["stops"] == [{"what": "refunds", "stop_no": numbers["refunds"], "reason": "a wrong tariff"}]
+        told = (await command(database_url)("debit", "refund-again", paid["debit_id"]))[1].splitlines()[1:]
+        assert [line.partition(" (")[0] for line in told] == [
+            f"  refunds are not sent because of stop {numbers['refunds']}"
+        ]
+    finally:
+        for number in numbers.values():
+            await resume(it.database, 1, number, now=it.doors.now(), **named)
+    await it.collect()
+    given = await it.get(f"/v1/debits/{paid['debit_id']}")
+    assert (given["refunded_minor"], given["stops"]) == (100, [])
 
 
 async def test_a_debit_that_never_stood_still_is_not_resumed(it: WebWorld) -> None:

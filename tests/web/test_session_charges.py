@@ -40,10 +40,10 @@ async def refund(it: WebWorld, debit: Any, amount_minor: int, **more: Any) -> An
     return await it.ask("POST", f"/v1/debits/{debit['debit_id']}/refunds", asked, **more)
 
 
-def money(*, owed: int, paid: int, refunded: int = 0, to_refund: int = 0, still: int = 0) -> dict[str, int]:
-    """The money of a ride as the doors tell it; `still` is what is open."""
-    given = {"owed_minor": owed, "paid_minor": paid, "refunded_minor": refunded}
-    return {**given, "to_refund_minor": to_refund, "outside_minor": 0, "given_up_minor": 0, "open_minor": still}
+def money(*, owed: int, paid: int, refunded: int = 0, to_refund: int = 0, taken: int = 0) -> dict[str, int]:
+    """The money of a ride as the doors tell it; `taken` is what a bank has."""
+    given = {"owed_minor": owed, "paid_minor": paid, "refunded_minor": refunded, "to_refund_minor": to_refund}
+    return {**given, "outside_minor": 0, "given_up_minor": 0, "open_minor": 0, "charged_back_minor": taken}
 
 
 def money_of(ride: dict[str, Any]) -> dict[str, int]:
@@ -108,7 +108,7 @@ async def test_what_a_bank_has_taken_back_is_not_to_be_given_back_as_well(it: We
     [told] = (await it.get(f"/v1/debits/{debit['debit_id']}"))["disputes"]
     assert told == held | {"fee_minor": 15, "provider_reference": "dp_1"}
     kind = {"kind": "goodwill", "code": "apology", "amount_minor": 100, "currency": "CNY", "reason": "it rained"}
-    assert money_of((await charge(it, "clawed", kind)).body) == money(owed=150, paid=250)
+    assert money_of((await charge(it, "clawed", kind)).body) == money(owed=150, paid=250, taken=250)
     await dispute(it, "clawed", "won", held | {"state": "won", "taken_minor": 0})
     assert money_of(await it.get("/v1/sessions/clawed")) == money(owed=150, paid=250, to_refund=100)
     for _ in range(2):
@@ -116,9 +116,42 @@ async def test_what_a_bank_has_taken_back_is_not_to_be_given_back_as_well(it: We
     assert money_of(await it.get("/v1/sessions/clawed")) == money(owed=150, paid=250, refunded=100)
 
 
+async def test_what_a_bank_has_for_good_is_not_left_to_be_refunded(it: WebWorld) -> None:
+    """It was promised with a 202, and the ride owed less: nothing could come of it."""
+    debit = await paid(it, "lost")
+    held = {"number": 1, "kind": "chargeback", "state": "lost", "amount_minor": 250, "taken_minor": 250}
+    await dispute(it, "lost", "lost", held | {"fee_minor": 15, "ref": "dp_2"})
+    refused = await refund(it, debit, 100)
+    assert (refused.status, refused.fields) == (409, ["path:debit_id"])
+    assert "the rider's bank has taken this money back" in refused.body["detail"]
+    assert (await it.get("/v1/sessions/lost"))["owed_minor"] == 250, "and the ride owes what it did"
+    await dispute(it, "lost", "lost", held | {"taken_minor": 150, "fee_minor": 15, "ref": "dp_2"})
+    over = await refund(it, debit, 101)
+    assert (over.status, over.fields) == (422, ["/amount_minor"])
+    assert "101 can't be given back: 100 is left of what was paid" in over.body["detail"]
+    left = await refund(it, debit, 100)
+    assert (left.status, left.body["ride"]["to_refund_minor"]) == (202, 100)
+    for _ in range(2):
+        await it.collect()
+    assert (await refund(it, debit, 1)).status == 409, "what is not given back already is the bank's"
+
+
+async def test_what_a_bank_has_of_one_debit_leaves_the_others_of_the_ride(it: WebWorld) -> None:
+    debit = await paid(it, "both")
+    await charge(it, "both", EXTRA)
+    await it.collect()
+    (first, second) = (await it.get("/v1/sessions/both"))["debits"]
+    held = {"number": 1, "kind": "chargeback", "state": "lost", "amount_minor": 250, "taken_minor": 250}
+    await dispute(it, "both", "lost", held | {"fee_minor": 0, "ref": "dp_3"})
+    assert (first["debit_id"], (await refund(it, first, 1)).status) == (debit["debit_id"], 409)
+    assert "500 is left" in (await refund(it, second, 501)).body["detail"]
+    given = await refund(it, second, 500)
+    assert (given.status, given.body["ride"]["to_refund_minor"]) == (202, 500)
+
+
 async def dispute(it: WebWorld, session: str, standing: str, held: dict[str, Any]) -> None:
-    """What a provider with chargebacks would have told of the session's debit."""
-    change = "UPDATE debit SET dispute = $2, disputes = $3, disputed_minor = $4 WHERE session_id = $1"
+    """What a provider with chargebacks would have told of the session's first debit."""
+    change = "UPDATE debit SET dispute = $2, disputes = $3, disputed_minor = $4 WHERE session_id = $1 AND ordinal = 1"
     await it.sql(change, session, standing, json.dumps([held]), held["taken_minor"])
 
 

@@ -99,7 +99,8 @@ async def test_a_ride_is_explained_from_its_events_to_what_is_open(it: WebWorld,
         "3 2026-11-22 13:00:00+08:00 closed 6.50 CNY, owed -1.00 by adjusted",
     ]
     assert lines_of(told, "events")[0] == "started 2026-11-22 12:00:00+08:00 rides[0] 0 id started of urn:app"
-    assert told.endswith("\nowed 6.50, paid 7.50, given back 1.00, to be given back 0.00, open 0.00 CNY\n")
+    sums = "owed 6.50, paid 7.50, given back 1.00, to be given back 0.00, open 0.00, taken back by a bank 1.50 CNY"
+    assert told.endswith(f"\n{sums}\n")
 
 
 async def test_what_was_decided_without_an_event_was_decided_by_keep(it: WebWorld) -> None:
@@ -126,7 +127,7 @@ async def test_the_debits_of_a_ride_are_found_by_every_name_they_have(it: WebWor
     assert rest[3] == "  settled 2026-11-22 13:00:00+08:00"
     assert rest[-1] == "  dispute 1  chargeback, lost  took 1.50, has 1.50, fee 0.15 CNY  at the provider dp_1"
     [refund] = second["refunds"]  # The newest debit gives back first.
-    told = f"1.00 CNY  succeeded  loose  at the provider {refund['provider_reference']}"
+    told = f"1.00 CNY  succeeded  loose  key {refund['provider_key']}  at the provider {refund['provider_reference']}"
     assert by_session.endswith(f"\n  refund {second['debit_id']}-1  2026-11-22 13:00:00+08:00  {told}\n")
     assert (refund["reason"], refund["because"]) == ("owed less", "loose")
     by_rider = [
@@ -189,20 +190,18 @@ async def test_rides_are_listed_by_state_rider_and_agreement(it: WebWorld, fareb
         (("--state", "incomplete"), incomplete),
         (("--agreement", "agr-2"), charged),
         (("--rider", "bert", "--state", "closed"), charged),
-        (("--rider", "bert", "--state", "review"), ""),
-        (("--rider", "nobody"), ""),
+        (("--rider", "bert", "--state", "review"), "none\n"),
+        (("--rider", "nobody"), "none\n"),
     ):
         assert await farebox("session", "list", *arguments) == (0, found, "")
 
 
-async def test_a_receipt_names_what_a_bank_has_taken_back(it: WebWorld) -> None:
-    for language, note in (
-        ("en", "Of what was paid, your bank has taken back 1.50 CNY."),
-        ("zh", "已支付金额中的1.50 元已由您的银行收回。"),
-    ):
+async def test_what_a_bank_has_taken_back_is_a_sum_of_its_own(it: WebWorld, farebox: Farebox) -> None:
+    assert (await it.get("/v1/sessions/full"))["charged_back_minor"] == 150
+    for language, row in (("en", "Taken back by your bank<td>1.50 CNY"), ("zh", "已由银行收回<td>1.50 元")):
         path = f"/v1/sessions/full/receipt?language={language}"
-        assert (await it.get(path))["notes"] == [note]
-        assert f"<p>{note}" in (await it.get(f"{path}&format=html")).decode()
+        assert (await it.get(path))["charged_back_minor"] == 150
+        assert f"<td colspan=3>{row}" in (await it.get(f"{path}&format=html")).decode()
 
 
 async def test_json_is_what_the_doors_answer(it: WebWorld, farebox: Farebox) -> None:

@@ -270,6 +270,10 @@ async def test_a_code_of_the_operators_own_has_a_name_that_riders_read_in_their_
     for label in ({"de": "Helm"}, {"zh": ""}, {"zh": "x" * 41}, {"en": "a\nb"}, "helmet"):
         answer = await it.ask("POST", "/v1/sessions/helmet/charges", asked | {"label": label}, key="k-bad")
         assert answer.status == 422, label
+    for mute in ({}, {"zh": None, "en": None}):
+        answer = await it.ask("POST", "/v1/sessions/helmet/charges", asked | {"label": mute}, key="k-mute")
+        assert (answer.status, answer.fields) == (422, ["/label"]), mute
+        assert "give zh, en or both" in answer.body["detail"]
 
 
 async def test_what_support_added_or_took_off_is_shown_with_what_came_of_it(it: WebWorld) -> None:

@@ -121,9 +121,10 @@ class DisputesRow(msgspec.Struct, frozen=True):
 
 
 class StopOfDebit(msgspec.Struct, frozen=True):
-    """What keeps a debit from being sent that waits for it: a stop, or (0) its operator's mode."""
+    """What keeps a debit, or a refund of it, from being sent that waits for it: a stop, or (0) its operator's mode."""
 
     ordinal: int
+    what: str
     stop_no: int
     reason: str
 

@@ -31,7 +31,9 @@ from service.billing.debits.events import (
     Post,
     Publish,
     RefundAsked,
+    RefundDecided,
     RefundEnded,
+    RetryAsked,
     StartRefund,
     Suspended,
 )
@@ -136,7 +138,7 @@ class Book:
     def happen(self, debit: Debit, event: DebitEvent, context: Context) -> Debit:
         """Applies an event; raises what `after` raises. Returns the debit after it."""
         decided, effects = after(debit, event, self.now, context.terms)
-        if _told_by(decided) != _told_by(debit):
+        if _told_by(decided) != _told_by(debit) or (isinstance(event, RetryAsked) and decided != debit):
             decided = replace(decided, transitions=debit.transitions + 1)
             self.transitions.append(Transition(decided, debit.state, _why(event)))
         if decided != debit:
@@ -163,6 +165,9 @@ class Book:
         decided = refund_after(refund, event, self.now)
         if decided != refund:
             self.refunds_changed[decided.ride_no, decided.ordinal, decided.refund_ordinal] = decided
+            if isinstance(event, RefundDecided):
+                what = f"refund {decided.refund_ordinal} decided {event.decision}"
+                self._tell(debit, f"{what}: {by_support(event.reason)}")
         if decided.state in REFUND_FINAL and refund.state not in REFUND_FINAL:
             rest = refund.amount_minor - decided.amount_minor
             if rest:  # An operator found that less was given back.
@@ -175,6 +180,13 @@ class Book:
             if call is not None and decided.due_at == self.now:
                 self.work.append(Work("refund" if call == "submit" else "query_refund", debit, decided))
         return decided
+
+    def _tell(self, debit: Debit, why: str) -> None:
+        """What a person did that changes nothing of the debit itself stands in its life."""
+        debit = self._current(debit)
+        told = replace(debit, transitions=debit.transitions + 1)
+        self.transitions.append(Transition(told, debit.state, why))
+        self.changed[told.ride_no, told.ordinal] = told
 
     def net_ride(self, ride: RideOwing) -> None:
         """Nets what a ride owes against its debits."""

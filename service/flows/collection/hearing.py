@@ -24,7 +24,7 @@ from service.billing.debits.events import (
     RefundDecided,
     RetryAsked,
 )
-from service.billing.debits.refunds import REFUND_FINAL
+from service.billing.debits.refunds import REFUND_FINAL, RefundState
 from service.billing.debits.state import Debit, waits_for_hold
 from service.billing.outcomes import Accepted, NeedsRider, Outcome, Postponed, Prepared, Succeeded, Unknown
 from service.flows.account_checks import UNWATCHED, Accounts, let_in
@@ -216,7 +216,7 @@ class Hearing:
                 book.refund_happen(row.refund, about.debit, RetryAsked(), context(self._providers, about))
             await net_rides(store, self._providers, book, key[:1])
             refunds = (*(row.refund for row in known.values()), *book.refunds_opened)
-            if all(refund.state in REFUND_FINAL for refund in refunds):
+            if all(refund.state in REFUND_FINAL or refund.state is RefundState.MANUAL for refund in refunds):
                 return False
             await keep(store, self._providers, book, rows, known, self._machine_now(), WRITER, {})
             return True

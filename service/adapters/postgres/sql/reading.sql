@@ -41,17 +41,22 @@ SELECT json_build_object(
     SELECT json_agg(c) FROM (
       SELECT ordinal, disputes FROM debit WHERE ride_no = $1 AND disputes <> '[]') c),
   'stops', (
-    SELECT json_agg(w ORDER BY w.ordinal, w.stop_no) FROM (
-      SELECT d.ordinal, s.stop_no, s.reason
-      FROM debit d
-      JOIN operator o ON o.operator_no = d.operator_no
+    SELECT json_agg(w ORDER BY w.ordinal, w.what, w.stop_no) FROM (
+      SELECT waiting.ordinal, waiting.what, s.stop_no, s.reason
+      FROM (
+        SELECT ordinal, 'debits' AS what, operator_no, account_no, tariff_no FROM debit
+        WHERE ride_no = $1 AND NOT asked AND due_at IS NOT NULL
+        UNION
+        SELECT ordinal, 'refunds', operator_no, account_no, tariff_no FROM refund
+        WHERE ride_no = $1 AND (state = 'new' OR (state = 'submitting' AND lease_until IS NULL))) waiting
+      JOIN operator o ON o.operator_no = waiting.operator_no
       CROSS JOIN LATERAL (
         SELECT 0 AS stop_no, 'operator ' || o.mode AS reason WHERE o.mode <> 'live'
         UNION ALL
         SELECT stop_no, reason FROM stop
-        WHERE operator_no = d.operator_no AND resumed_at IS NULL AND what = 'debits'
-          AND (account_no IS NULL OR account_no = d.account_no) AND (tariff_no IS NULL OR tariff_no = d.tariff_no)) s
-      WHERE d.ride_no = $1 AND NOT d.asked AND d.due_at IS NOT NULL) w),
+        WHERE operator_no = waiting.operator_no AND resumed_at IS NULL AND stop.what = waiting.what
+          AND (account_no IS NULL OR account_no = waiting.account_no)
+          AND (tariff_no IS NULL OR tariff_no = waiting.tariff_no)) s) w),
   'hold', (
     SELECT row_to_json(h) FROM (
       SELECT state, cap_minor, currency, provider_key, provider_ref, action, reason, requested_at, opened_at, expires_at
