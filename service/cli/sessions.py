@@ -47,7 +47,11 @@ def session() -> None:
 def list_command(
     operator_id: str | None, state: str | None, agreement_id: str | None, rider_ref: str | None, limit: int
 ) -> None:
-    """Show rides, newest first; instants in the operator's time zone."""
+    """Show rides, newest first; instants in the operator's time zone.
+
+    A ride belongs to an agreement, and so to a rider, once it was decided under both its agreement and its tariff: what
+    is parked or incomplete is found by its state.
+    """
     settings = load_settings()
     filters = {"state": state, "agreement_id": agreement_id, "rider_ref": rider_ref}
 

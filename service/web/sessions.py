@@ -39,7 +39,8 @@ async def list_sessions(
     limit: Limit = 50,
     cursor: Cursor = None,
 ) -> Response[Page[SessionSummary]]:
-    """Rides, newest first, by session id, agreement, rider or state."""
+    """Rides, newest first, by session id, agreement, rider or state. A ride belongs to an agreement, and so to a rider,
+    once it was decided under both its agreement and its tariff: what is parked or incomplete is found by its state."""
     doors, access = doors_of(request), access_of(request)
     before = read_cursor("s", cursor, (BIGINT_MAX,))[0]
     if session_id is not None and (agreement_id or rider_ref or session_state or cursor):
