@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any
 
 from msgspec import inspect
@@ -39,7 +40,8 @@ _STEP = re.compile(r"\[[^\]]*\]|[^.\[\]]+")
 _TYPE = re.compile(r"`([a-z0-9]+(?: \| [a-z0-9]+)*)`")
 
 
-def known_at(shape: Any, place: str) -> list[str]:
+@lru_cache(maxsize=512)
+def known_at(shape: Any, place: str) -> tuple[str, ...]:
     """What a type allows at a path of msgspec's (".fees[0].kind"): the words of a choice, the names of the fields of an
     object; nothing of anything else."""
     found: Iterable[inspect.Type] = [inspect.type_info(shape)]
@@ -53,7 +55,7 @@ def known_at(shape: Any, place: str) -> list[str]:
             words += (str(member.value) for member in kind.cls)
         elif isinstance(kind, inspect.StructType):
             words += (field.encode_name for field in kind.fields)
-    return words
+    return tuple(words)
 
 
 def _kinds(kind: inspect.Type) -> Iterable[inspect.Type]:

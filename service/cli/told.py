@@ -122,12 +122,9 @@ def stop_lines(debit: DebitStory) -> Iterator[str]:
     """What keeps a debit, or a refund of it, from being sent that waits for it."""
     for stop in debit.stops:
         what = "refunds are not sent" if stop.what == "refunds" else "not sent"
-        ends = f"`farebox resume {stop.stop_no}`" if stop.stop_no else "`farebox operator mode OPERATOR live`"
-        named = (
-            f"stop {stop.stop_no} ({ends} ends it): {stop.reason}"
-            if stop.stop_no
-            else f"{stop.reason} ({ends} ends it)"
-        )
+        named = f"{stop.reason} (`farebox operator mode OPERATOR live` ends it)"
+        if stop.stop_no:
+            named = f"stop {stop.stop_no} (`farebox resume {stop.stop_no}` ends it): {stop.reason}"
         yield plain(f"{what} because of {named}")
 
 
