@@ -43,6 +43,7 @@ def session_line(ride: SessionSummary, zone: ZoneInfo) -> str:
     cost = ""
     if ride.amount_minor is not None and ride.currency is not None:
         cost = f"  {format_amount(ride.amount_minor, ride.currency)} {ride.currency}"
+    cost += "  not billed here" if ride.owed is False else ""
     since = "-" if ride.started_at is None else instant(ride.started_at, zone)
     until = "not ended" if ride.ended_at is None else f"to {instant(ride.ended_at, zone)}"
     named = {"agreement": ride.agreement_id, "rider": ride.rider_ref}

@@ -256,7 +256,8 @@ class RefundAnswer(DebitStory, frozen=True):
 
 
 class SessionSummary(msgspec.Struct, frozen=True):
-    """A ride in a list."""
+    """A ride in a list. `owed`: whether its charge is billed here, as `ride.charged` says it (false in shadow mode and
+    for rides before `bill_from`); null without a charge."""
 
     session_id: str
     state: str
@@ -271,6 +272,7 @@ class SessionSummary(msgspec.Struct, frozen=True):
     ended_at: datetime | None
     amount_minor: int | None
     currency: str | None
+    owed: bool | None
     updated_at: datetime
 
 
@@ -278,11 +280,9 @@ class SessionView(SessionSummary, frozen=True):
     """Everything about a ride, from one snapshot. `owed_minor` is the sum of the obligations, paid or not;
     `to_refund_minor` is what is still to be given back. Of what is owed, `outside_minor` was paid elsewhere,
     `given_up_minor` is not asked for any more (waived, cancelled by hand, written off), and `open_minor` is still asked
-    of the rider. `owed`: whether its charge is billed here, as `ride.charged` says it (false in shadow mode and for
-    rides before `bill_from`); null without a charge."""
+    of the rider; of what was paid, a bank has taken back `charged_back_minor`."""
 
     billable: bool
-    owed: bool | None
     purpose: str | None
     usage: UsageView | None
     charge: ChargeView | None

@@ -68,7 +68,6 @@ def session_view(rows: RideRows, operator: Operator) -> SessionView:
     return SessionView(
         **_summary(rows, ride, told),
         billable=told.billable,
-        owed=ride.charge.owed if ride.charge else None,
         purpose=told.purpose,
         usage=usage_view(ride.charge.usage) if ride.charge else None,
         charge=charge_view(ride.charge.charge) if ride.charge else None,
@@ -314,6 +313,7 @@ def _summary(rows: RideRows, ride: Ride, told: Course) -> dict[str, Any]:
         "ended_at": charge.usage.ended_at if charge else told.ended_at,
         "amount_minor": charge.charge.total_minor if charge else None,
         "currency": charge.charge.currency if charge else None,
+        "owed": charge.owed if charge else None,
         "updated_at": rows.revisions[-1].decided_at,
     }
 

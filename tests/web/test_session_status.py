@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 import pytest
+from command_line import command
 from msgspec.structs import replace
 from ride_builders import adjustment, at, event, whole
 from web_world import WebWorld, instant, web_world
@@ -213,7 +214,7 @@ async def test_a_ride_without_a_charge_has_no_receipt(it: WebWorld) -> None:
     assert (answer.status, answer.body["type"]) == (409, "urn:farebox:problem:conflict")
 
 
-async def test_a_ride_that_is_not_billed_here_says_so_and_has_no_receipt(it: WebWorld) -> None:
+async def test_a_ride_that_is_not_billed_here_says_so_and_has_no_receipt(it: WebWorld, database_url: str) -> None:
     """It looked like one that is paid by nobody: 2.50 in all, 0.00 paid, 0.00 open."""
     await it.clock(30)
     await it.sql("UPDATE operator SET mode = 'shadow' WHERE operator_id = 'default'")
@@ -221,6 +222,10 @@ async def test_a_ride_that_is_not_billed_here_says_so_and_has_no_receipt(it: Web
     await it.sql("UPDATE operator SET mode = 'live' WHERE operator_id = 'default'")
     ride = await it.get("/v1/sessions/shadow")
     assert (ride["amount_minor"], ride["owed"], ride["owed_minor"]) == (250, False, 0)
+    (listed,) = [one for one in (await it.get("/v1/sessions"))["items"] if one["session_id"] == "shadow"]
+    assert (listed["amount_minor"], listed["owed"]) == (250, False)
+    lines = (await command(database_url)("session", "list"))[1].splitlines()
+    assert [line for line in lines if "not billed here" in line] == [line for line in lines if "shadow" in line] != []
     refused = await it.ask("GET", "/v1/sessions/shadow/receipt")
     assert (refused.status, "is not billed here" in refused.body["detail"]) == (409, True)
 
