@@ -41,9 +41,9 @@ _TYPE = re.compile(r"`([a-z0-9]+(?: \| [a-z0-9]+)*)`")
 
 
 @lru_cache(maxsize=512)
-def known_at(shape: Any, place: str) -> tuple[str, ...]:
-    """What a type allows at a path of msgspec's (".fees[0].kind"): the words of a choice, the names of the fields of an
-    object; nothing of anything else."""
+def allowed_at(shape: Any, place: str = "") -> str:
+    """What a type allows at a path of msgspec's (".fees[0].kind"), as "allowed are " and the words of a choice or the
+    names of an object's fields."""
     found: Iterable[inspect.Type] = [inspect.type_info(shape)]
     for name in _STEP.findall(place):
         found = [inside for outer in found for kind in _kinds(outer) for inside in _inside(kind, name)]
@@ -55,7 +55,7 @@ def known_at(shape: Any, place: str) -> tuple[str, ...]:
             words += (str(member.value) for member in kind.cls)
         elif isinstance(kind, inspect.StructType):
             words += (field.encode_name for field in kind.fields)
-    return tuple(words)
+    return f"allowed are {', '.join(words)}"
 
 
 def _kinds(kind: inspect.Type) -> Iterable[inspect.Type]:
@@ -84,7 +84,7 @@ def in_words(message: str, shape: Any) -> str:
     that place is told where it is a choice."""
     reason, _, place = pattern_in_words(message).partition(" - at `$")
     if reason.startswith(("Invalid enum value", "Object contains unknown field")):
-        reason += f"; allowed are {', '.join(known_at(shape, place.rstrip('`')))}"
+        reason += f"; {allowed_at(shape, place.rstrip('`'))}"
     told = reason[:1].lower() + reason[1:]
     if told.startswith("expected"):
         told = _TYPE.sub(lambda found: " or ".join(TYPES.get(word, word) for word in found[1].split(" | ")), told)

@@ -44,11 +44,9 @@ def session_line(ride: SessionSummary, zone: ZoneInfo) -> str:
     if ride.amount_minor is not None and ride.currency is not None:
         cost = f"  {format_amount(ride.amount_minor, ride.currency)} {ride.currency}"
     cost += "  not billed here" if ride.owed is False else ""
-    since = "-" if ride.started_at is None else instant(ride.started_at, zone)
-    until = "not ended" if ride.ended_at is None else f"to {instant(ride.ended_at, zone)}"
     named = {"agreement": ride.agreement_id, "rider": ride.rider_ref}
     whose = "  ".join(f"{what} {name}" for what, name in named.items() if name)
-    return plain(f"{ride.session_id}  {ride.state}{reason}{cost}  {since} {until}  {whose}".rstrip())
+    return plain(f"{ride.session_id}  {ride.state}{reason}{cost}  {_span(ride, zone)}  {whose}".rstrip())
 
 
 def session_lines(ride: SessionView, operator_id: str, zone: ZoneInfo, now: datetime) -> Iterator[str]:
@@ -64,9 +62,7 @@ def _session(ride: SessionView, operator_id: str, zone: ZoneInfo, now: datetime)
     version = "" if ride.tariff_version is None else f" version {ride.tariff_version}"
     terms = "  ".join(f"{what} {name}" for what, name in named.items() if name)
     yield f"  {terms}  tariff {ride.tariff_id}{version}"
-    since = "-" if ride.started_at is None else instant(ride.started_at, zone)
-    until = "not ended" if ride.ended_at is None else f"to {instant(ride.ended_at, zone)}"
-    yield f"  {since} {until}{_used(ride)}"
+    yield f"  {_span(ride, zone)}{_used(ride)}"
     yield from _section("charge", _charge(ride))
     yield from _section("adjustments", (_adjustment(one, operator_id, zone) for one in ride.adjustments))
     yield from _section("revisions", _revisions(ride, zone))
@@ -166,6 +162,13 @@ def _section(name: str, lines: Iterable[str]) -> Iterator[str]:
     """The lines under their name; nothing where there are none."""
     found = list(lines)
     yield from [name, *found] if found else ()
+
+
+def _span(ride: SessionSummary, zone: ZoneInfo) -> str:
+    """From when to when a ride was."""
+    since = "-" if ride.started_at is None else instant(ride.started_at, zone)
+    until = "not ended" if ride.ended_at is None else f"to {instant(ride.ended_at, zone)}"
+    return f"{since} {until}"
 
 
 def _used(ride: SessionView) -> str:

@@ -19,7 +19,7 @@ from litestar.params import ParameterKwarg, QueryParameter
 from service.adapters.postgres import RACES, UNAVAILABLE
 from service.adapters.providers.secrets import AccountSettingsError
 from service.billing.agreements.asking import AskError, ConflictingAskError, UnknownAskError
-from service.billing.refusals import known_at, pattern_in_words
+from service.billing.refusals import allowed_at, pattern_in_words
 from service.billing.tariffs.gbfs import TariffError
 from service.flows.collection.hearing import NoAnswerError
 from service.telemetry import Repeated, logger
@@ -237,8 +237,7 @@ def _allowed(request: Request[Any, Any, Any], key: str, message: str) -> str:
     parameter = request.route_handler.parsed_fn_signature.parameters.get(key)
     if parameter is None or not message.startswith("Invalid enum value"):
         return ""
-    words = known_at(parameter.annotation, "")
-    return f"; allowed are {', '.join(words)}" if words else ""
+    return f"; {allowed_at(parameter.annotation)}"
 
 
 def _words(message: str) -> str:

@@ -95,8 +95,8 @@ def dispute_closed(debit: Debit, event: DisputeClosed, now: datetime, terms: Ter
     closed = _with(debit, replace(ended, state=event.result, ref=ref, at=at))
     if not disputed(closed):
         closed = to_be_noticed_again(closed)
-    if to_be_tried(closed) and closed.due_at is None and not closed.suspended and not disputed(closed):
-        closed = replace(closed, due_at=goes_on_at(closed, now, terms))
+        if to_be_tried(closed) and closed.due_at is None and not closed.suspended:
+            closed = replace(closed, due_at=goes_on_at(closed, now, terms))
     effects: list[Effect] = [Publish("dispute.closed"), *money, *fees]
     if closed.state in FINAL:
         effects.append(NetAgain())

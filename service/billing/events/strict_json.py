@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 import msgspec
 
-from service.billing.refusals import known_at, pattern_in_words
+from service.billing.refusals import allowed_at, pattern_in_words
 
 RECORD_BYTES_MAX = 1_000_000
 """A larger value is refused unread: no ride event needs it, and Kafka itself refuses it unless told otherwise."""
@@ -77,9 +77,9 @@ def _refuse_value(message: str, at: str, shape: Any) -> NoReturn:
     if missing := _MISSING.fullmatch(reason):
         raise MalformedEventError("the field is missing", f"{path}.{missing[1]}")
     if reason.startswith("Invalid enum value"):
-        reason = f"allowed are {', '.join(known_at(shape, place))}"
+        reason = allowed_at(shape, place)
     elif reason.startswith("Object contains unknown field"):
-        reason += f"; allowed are {', '.join(known_at(shape, place))}"
+        reason += f"; {allowed_at(shape, place)}"
     elif reason.startswith("Invalid RFC3339"):
         reason = "not an RFC 3339 time (leap seconds are not read)"
     elif reason.startswith("Expected `datetime` with a timezone"):
