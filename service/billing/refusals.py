@@ -74,6 +74,12 @@ def _inside(kind: inspect.Type, name: str) -> Iterable[inspect.Type]:
     return [kind.item_type] if isinstance(kind, inspect.CollectionType) else []
 
 
+def printable(words: str) -> str:
+    """The words with U+FFFD for each character that can't be printed: a refusal may quote what it refuses, and is kept
+    in PostgreSQL and shown on terminals."""
+    return words if words.isprintable() else "".join(one if one.isprintable() else "\ufffd" for one in words)
+
+
 def pattern_in_words(message: str) -> str:
     """The message, a pattern that was not matched told in words."""
     return _MATCHING.sub(lambda found: _SHOWN.get(found[1], found[0]), message)
@@ -82,7 +88,7 @@ def pattern_in_words(message: str) -> str:
 def in_words(message: str, shape: Any) -> str:
     """The message with the value's name first: "due_days: expected a whole number, got a text". What the shape knows at
     that place is told where it is a choice."""
-    reason, _, place = pattern_in_words(message).partition(" - at `$")
+    reason, _, place = pattern_in_words(printable(message)).partition(" - at `$")
     if reason.startswith(("Invalid enum value", "Object contains unknown field")):
         reason += f"; {allowed_at(shape, place.rstrip('`'))}"
     told = reason[:1].lower() + reason[1:]

@@ -172,6 +172,7 @@ BAD_HEADERS: list[tuple[RawRecord, str, str]] = [
     (binary(source=b"\xff\xfe"), "UTF-8 at byte 0", "headers.ce_source"),
     (binary(extra=(("ce_id", b"e-2"),)), "more than once", "headers.ce_id"),
     (binary(extra=(("ce_type", b"com.example.other"),)), "more than once", "headers.ce_type"),
+    (binary(extra=(("ce_x\x1b\x00", b"1"), ("ce_x\x1b\x00", b"2"))), "more than once", "headers.ce_x\ufffd\ufffd"),
     (binary(extra=(("content-type", b"text/plain"),)), "more than once", "headers.content-type"),
     (binary(subject="another"), "not the session id", "headers.ce_subject"),
     (binary(partitionkey="another"), "not the session id", "headers.ce_partitionkey"),

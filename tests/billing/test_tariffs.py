@@ -193,6 +193,13 @@ def test_what_is_no_tariff_document_is_refused(document: Any, path: str) -> None
     assert refusal(document).path == path
 
 
+def test_a_refusal_can_be_printed_whatever_it_quotes() -> None:
+    assert refusal({"tariff_id": "t", "plan": {"currency": "EUR", "price": 1}, "ru\x1b[1mles\0": {}}).problem == (
+        "object contains unknown field `ru\ufffd[1mles\ufffd`"
+    )
+    assert refusal({"plans": {"a\0": {}}}).path.isprintable()
+
+
 def test_a_tariff_needs_a_start_and_a_zone_from_somewhere() -> None:
     (draft,) = import_document(b'{"plan_id": "p", "currency": "EUR", "price": 1}')
     with pytest.raises(TariffError, match="valid_from"):

@@ -19,8 +19,8 @@ import alipay_double
 import msgspec
 import wechatpay_double
 from aiohttp import web
-from doors_notices import SIGNED, opened, room
-from fuzz_parts import Door, loop, one_of, parts, run, storable, written
+from doors_notices import SIGNED, opened
+from fuzz_parts import Door, loop, one_of, parts, room, run, storable, written
 from stripe_double import intent
 
 from service.adapters.providers.port import (

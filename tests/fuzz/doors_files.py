@@ -7,11 +7,10 @@ from datetime import UTC, datetime, timedelta
 from functools import cache, partial
 from os import fsdecode
 from pathlib import Path
-from tempfile import mkdtemp
 from zoneinfo import ZoneInfo
 
 import msgspec
-from fuzz_parts import DATA, EXAMPLES, TOP, Door, in_words, parts, storable
+from fuzz_parts import DATA, EXAMPLES, TOP, Door, in_words, parts, room, storable
 from ride_builders import tariff as bike
 
 from service.adapters.csv_file import Columns, CsvFileError, Line, read_lines
@@ -122,16 +121,9 @@ def _unit(tariff: Tariff) -> int:
 
 
 def _file(data: bytes) -> Path:
-    path = _room() / "file.csv"
+    path = room() / "file.csv"
     path.write_bytes(data)
     return path
-
-
-@cache
-def _room() -> Path:
-    """In memory where there is such a place."""
-    memory = Path("/dev/shm")  # noqa: S108  # A folder of our own is made in it.
-    return Path(mkdtemp(prefix="farebox-fuzz-", dir=memory if memory.is_dir() else None))
 
 
 def enter_lines(columns: Columns, read: Callable[[Line], object], data: bytes) -> None:

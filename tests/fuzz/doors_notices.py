@@ -11,14 +11,12 @@ import os
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import cache
-from pathlib import Path
-from tempfile import mkdtemp
 from urllib.parse import parse_qsl, urlencode
 
 import alipay_double
 import msgspec
 import wechatpay_double
-from fuzz_parts import Door, in_words, loop, one_of, parts, storable, written
+from fuzz_parts import Door, in_words, loop, one_of, parts, room, storable, written
 from stripe_double import intent
 
 from service.adapters.providers import open_provider
@@ -54,12 +52,6 @@ async def _opened(account: MerchantAccount) -> Provider:
 def opened(name: str, settings: Mapping[str, object], url: str = NOWHERE) -> Provider:
     """An adapter with connections on this process's loop."""
     return loop().run_until_complete(_opened(MerchantAccount(1, "city", name, url, dict(settings))))
-
-
-@cache
-def room() -> Path:
-    """Where the keys of this process's accounts are."""
-    return Path(mkdtemp(prefix="farebox-fuzz-keys-"))
 
 
 @cache

@@ -13,13 +13,13 @@ import base64
 import os
 import re
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import redirect_stderr
 from io import StringIO
 from pathlib import Path
 from shutil import rmtree
-from tempfile import mkdtemp
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parents[1])]
 
 WATCHDOG_SECONDS = 30
 MEMORY_MB = 2048
+MEMORY = Path("/dev/shm")  # noqa: S108  # Folders of our own are made in it, where there is such a place.
 LENGTH_MAX = 4096
 LAST = re.compile(r"#(\d+)\s+(?:DONE|INITED|NEW|REDUCE|pulse|RELOAD)\s+cov: (\d+) ft: (\d+) corp: (\d+)/(\S+)")
 
@@ -66,7 +67,9 @@ def _replay(name: str, data: bytes) -> int:
     import doors
 
     (door,) = _chosen(doors.DOORS, [name])
-    door.enter(data)
+    with tempfile.TemporaryDirectory() as room:
+        tempfile.tempdir = room
+        door.enter(data)
     print(f"fuzz: {name} took it")
     return 0
 
@@ -84,7 +87,8 @@ def _fuzz(door: object, asked: argparse.Namespace) -> int:
     from fuzz_parts import Door
 
     assert isinstance(door, Door)
-    room = Path(mkdtemp(prefix="farebox-fuzz-"))  # The parent's to remove: a child may end anywhere.
+    # The parent's to remove, for a child may end anywhere.
+    room = Path(tempfile.mkdtemp(prefix="farebox-fuzz-", dir=MEMORY if MEMORY.is_dir() else None))
     began, log = time.monotonic(), room / "log"
     pid = os.fork()
     if pid == 0:
@@ -113,6 +117,7 @@ def _be_the_fuzzer(door: object, asked: argparse.Namespace, room: Path, log: Pat
     output = os.open(log, os.O_WRONLY | os.O_CREAT, 0o600)
     os.dup2(output, 1)
     os.dup2(output, 2)
+    tempfile.tempdir = str(room)
     corpus = (asked.corpus / door.name) if asked.corpus else room / "corpus"
     corpus.mkdir(parents=True, exist_ok=True)
     seeds = room / "seeds"

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterator, Sequence
+from functools import cache
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any, NamedTuple
 
 import msgspec
@@ -69,10 +71,15 @@ def storable(told: Any) -> None:
 
 
 def in_words(reason: str) -> None:
-    """A refusal says something that can be kept and shown: words, without control characters."""
+    """A refusal says something that can be kept and shown: one line of words, without control characters."""
     assert reason.strip(), "refused without a reason"
-    assert reason.isprintable() or "\n" not in reason, f"a reason of several lines: {reason!r}"
-    storable(reason)
+    assert reason.isprintable(), f"a reason that can't be printed: {reason!r}"
+
+
+@cache
+def room() -> Path:
+    """Where this process keeps its keys and files; the fuzzer removes it."""
+    return Path(mkdtemp())
 
 
 def run(work: Coroutine[Any, Any, None]) -> None:

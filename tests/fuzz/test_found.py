@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 
 import doors
 import pytest
@@ -28,6 +29,10 @@ FOUND: dict[str, tuple[str, Callable[[], bytes]]] = {
     "a feed's fields that nobody reads have a NUL, or bad UTF-8": (
         "tariff",
         lambda: b'{"plan_id":"p","currency":"CNY","price":1,"x":"\\u0000"}',
+    ),
+    "a document has a field that nobody knows, with a NUL: its refusal had it too": (
+        "tariff",
+        lambda: b'{"tariff_id":"t","plan":{"currency":"CNY","price":1},"va\\u0000om":1}',
     ),
     "a port is set to bytes that are no UTF-8": (
         "settings",
@@ -60,6 +65,14 @@ FOUND: dict[str, tuple[str, Callable[[], bytes]]] = {
         lambda: DISPUTE.replace(b"1500", b"9223372036854775807").replace(b"eur", b"isk"),
     ),
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _room(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What doors write goes where pytest removes it."""
+    before, tempfile.tempdir = tempfile.tempdir, str(tmp_path_factory.mktemp("doors"))
+    yield
+    tempfile.tempdir = before
 
 
 @pytest.mark.parametrize("what", FOUND)

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 import msgspec
 
-from service.billing.refusals import allowed_at, pattern_in_words
+from service.billing.refusals import allowed_at, pattern_in_words, printable
 
 RECORD_BYTES_MAX = 1_000_000
 """A larger value is refused unread: no ride event needs it, and Kafka itself refuses it unless told otherwise."""
@@ -17,12 +17,13 @@ TEXT_LENGTH_MAX = 256
 
 
 class MalformedEventError(Exception):
-    """A record that cannot be an event: `reason` in words, without any of its values, and the `path` of the culprit."""
+    """A record that cannot be an event: `reason` in words, without any of its values, and the `path` of the culprit;
+    both printable."""
 
     def __init__(self, reason: str, path: str) -> None:
-        super().__init__(f"{path}: {reason}")
-        self.reason = reason
-        self.path = path
+        self.reason = printable(reason)
+        self.path = printable(path)
+        super().__init__(f"{self.path}: {self.reason}")
 
 
 def decode_json(decoder: msgspec.json.Decoder[Any], text: bytes | msgspec.Raw, at: str) -> Any:

@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeVar, cast
 import msgspec
 
 from service.billing.money import MoneyError, exponent, parse_decimal
+from service.billing.refusals import printable
 
 MINUTE_US = 60_000_000
 KM_MM = 1_000_000
@@ -23,12 +24,13 @@ _TEXTS = msgspec.json.Decoder(float_hook=str)
 
 
 class TariffError(ValueError):
-    """A tariff document that can't be used: what is wrong, where (a JSON pointer), and what to do about it."""
+    """A tariff document that can't be used: what is wrong, where (a JSON pointer), and what to do about it; all of it
+    printable."""
 
     def __init__(self, path: str, problem: str, remedy: str) -> None:
-        super().__init__(f"{path or '/'}: {problem}; {remedy}")
-        self.path = path
-        self.problem = problem
+        self.path = printable(path)
+        self.problem = printable(problem)
+        super().__init__(f"{self.path or '/'}: {self.problem}; {remedy}")
         self.remedy = remedy
 
 
