@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
 from difflib import get_close_matches
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 from urllib.parse import urlsplit
@@ -12,6 +11,7 @@ import msgspec
 from msgspec import Meta
 
 from service.adapters.kafka_access import Brokers, SaslMechanism, SecurityProtocol
+from service.billing.instants import InstantError, read_instant
 from service.billing.zones import UnknownZoneError, zone_named
 
 PREFIX = "FAREBOX_"
@@ -186,14 +186,11 @@ def _check(settings: Settings) -> None:
         raise SettingsError(f"FAREBOX_TIME_ZONE is {settings.time_zone!r}: {error}") from None
     if settings.start_from != "earliest":
         try:
-            aware = datetime.fromisoformat(settings.start_from).tzinfo is not None
-        except ValueError:
-            aware = False
-        if not aware:
+            read_instant(settings.start_from)
+        except InstantError as error:
             raise SettingsError(
-                f"FAREBOX_START_FROM is {settings.start_from!r}: allowed is `earliest`, or an RFC 3339 instant with"
-                " its offset, as 2026-11-01T00:00:00+08:00"
-            )
+                f"FAREBOX_START_FROM is {settings.start_from!r}: allowed are `earliest` and an instant; this is {error}"
+            ) from None
 
 
 def _is_address(url: str) -> bool:

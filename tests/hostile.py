@@ -10,6 +10,8 @@ from random import Random
 
 import cramjam
 from aiokafka import AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.codec import _XERIAL_V1_FORMAT, _XERIAL_V1_HEADER
 from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy
@@ -50,11 +52,24 @@ HOSTILE: dict[str, tuple[Headers, bytes | None]] = {
 }
 
 
-async def send(bootstrap: str, topic: str, key: bytes | None, headers: Headers, value: bytes | None) -> None:
+async def send(
+    bootstrap: str, topic: str, key: bytes | None, headers: Headers, value: bytes | None, at_ms: int = AT_MS
+) -> None:
     """A batch of one record, packed by the client's Python: its C takes no such names."""
     builder = _DefaultRecordBatchBuilderPy(2, SNAPPY, 0, -1, -1, 0, 16 * MB)
-    builder.append(0, AT_MS, key, value, list(headers))
+    builder.append(0, at_ms, key, value, list(headers))
     await _put(bootstrap, topic, builder)
+
+
+async def take_any_timestamp(bootstrap: str, topic: str) -> None:
+    """The topic takes what producers' clocks say, as all did before Kafka 4."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    await admin.start()
+    try:
+        limit = {"message.timestamp.after.max.ms": str(2**63 - 1)}
+        await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, limit)])
+    finally:
+        await admin.close()
 
 
 async def send_bomb(bootstrap: str, topic: str, codec: str, length: int) -> None:

@@ -8,13 +8,14 @@ owed whatever `bill_from` says: that is about rides that are to be billed here, 
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 
 import msgspec
 
 from service.billing.catalog import Operator
 from service.billing.charged import StoredCharge, adjusted_charge
 from service.billing.events import Adjustment, Position, RideEvent
+from service.billing.instants import LAST
 from service.billing.keys import session_key_bytes
 from service.billing.rating import Charge
 from service.billing.rides import Revision, Ride, compose
@@ -28,8 +29,6 @@ BY = "farebox import"
 REASON = "brought over from another system"
 TARIFF = "brought-over-{}"
 """The tariff that such rides name, by currency: their debits can be stopped by it, as any tariff's."""
-NEVER = datetime(9999, 1, 1, tzinfo=UTC)
-"""From when it prices rides: an app that names it gets none for nothing."""
 SESSION = "debt-{}"
 """The session id of the ride that a debt becomes, by the debt's reference."""
 
@@ -56,7 +55,8 @@ class OpenDebt(msgspec.Struct, frozen=True):
 
 
 def opening_tariff(currency: str) -> TariffDraft:
-    """A tariff without a fare, that no ride can be on: a ride names one, and what is brought over has been priced."""
+    """A tariff without a fare, that no ride can be on: a ride names one, and what is brought over has been priced. It
+    holds from the last instant on, so that an app that names it gets no ride for nothing."""
     tariff_id = TARIFF.format(currency.lower())
     plan = {
         "plan_id": tariff_id,
@@ -66,7 +66,7 @@ def opening_tariff(currency: str) -> TariffDraft:
         "price": "0",
         "is_taxable": False,
     }
-    return TariffDraft(tariff_id=tariff_id, plan=msgspec.json.encode(plan), valid_from=NEVER, time_zone="UTC")
+    return TariffDraft(tariff_id=tariff_id, plan=msgspec.json.encode(plan), valid_from=LAST, time_zone="UTC")
 
 
 def brought_over(debt: OpenDebt, operator: Operator, ride_no: int, terms: Terms, now: datetime) -> Revision:

@@ -75,9 +75,11 @@ def _inside(kind: inspect.Type, name: str) -> Iterable[inspect.Type]:
 
 
 def printable(words: str) -> str:
-    """The words with U+FFFD for each character that can't be printed: a refusal may quote what it refuses, and is kept
-    in PostgreSQL and shown on terminals."""
-    return words if words.isprintable() else "".join(one if one.isprintable() else "\ufffd" for one in words)
+    """The words with what PostgreSQL won't keep, or a terminal would act on, written out: control characters as
+    `\\x1b`, those that hide letters or turn their direction as `\\u202e`."""
+    if words.isprintable():
+        return words
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in words)
 
 
 def pattern_in_words(message: str) -> str:

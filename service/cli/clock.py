@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, timedelta
+from datetime import timedelta
 
 import rich_click as click
 
-from service.cli.connections import carry_out, database_of, instant_of, load_settings
+from service.billing.instants import InstantError, read_instant
+from service.cli.connections import carry_out, database_of, load_settings
 from service.flows.clock_setting import Change, ClockError, Setting, faster, later, read_clock, set_clock, standing_at
 from service.settings import Settings
 
@@ -44,10 +45,11 @@ def advance(step: str) -> None:
 @click.option("--at", "text", metavar="RFC3339", required=True, help="Where it begins, with the offset.")
 def virtual(text: str) -> None:
     """Set the clock to an instant that lies ahead; it goes on at its speed."""
-    instant = instant_of(text)
-    if instant is None:
-        raise click.BadParameter("give an instant with its offset, as 2026-11-22T08:00:00+08:00", param_hint="--at")
-    _set(standing_at(instant.astimezone(UTC)))
+    try:
+        instant = read_instant(text)
+    except InstantError as error:
+        raise click.BadParameter(f"{text!r} is {error}", param_hint="--at") from None
+    _set(standing_at(instant))
 
 
 def _duration(text: str) -> timedelta:

@@ -95,15 +95,6 @@ async def business_now(database: Database) -> datetime:
     return clock.now()
 
 
-def instant_of(text: str) -> datetime | None:
-    """The instant of an RFC 3339 text with its offset, or None."""
-    try:
-        instant = datetime.fromisoformat(text)
-    except ValueError:
-        return None
-    return instant if instant.tzinfo is not None else None
-
-
 def named_texts(pairs: Iterable[str], where: str) -> dict[str, str]:
     """What pairs NAME=VALUE say, as it is written; `where` names the parameter in a refusal."""
     chosen: dict[str, str] = {}

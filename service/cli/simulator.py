@@ -12,6 +12,7 @@ import msgspec
 import rich_click as click
 import uvloop
 
+from service.billing.instants import InstantError, read_instant
 from service.cli.connections import fail
 from service.lab.provider.faults import KINDS, OPS, Rates
 from service.lab.provider.refusals import RefusedError
@@ -159,9 +160,6 @@ def _account(text: str) -> Account:
 
 def _instant(text: str) -> datetime:
     try:
-        instant = datetime.fromisoformat(text)
-    except ValueError:
-        instant = None
-    if instant is None or instant.tzinfo is None:
-        raise click.BadParameter(f"{text!r} is no RFC 3339 instant with its offset", param_hint="--clock")
-    return instant
+        return read_instant(text)
+    except InstantError as error:
+        raise click.BadParameter(f"{text!r} is {error}", param_hint="--clock") from None

@@ -9,7 +9,8 @@ import rich_click as click
 from service.adapters.kafka import partitions_of
 from service.adapters.kafka_admin import bounds_of
 from service.adapters.postgres.streams import NOTHING_READ, StreamPlace, StreamStore
-from service.cli.connections import business_now, carry_out, database_of, instant_of, load_settings
+from service.billing.instants import InstantError, read_instant
+from service.cli.connections import business_now, carry_out, database_of, load_settings
 from service.flows.restart import Begin, RestartError, restart_stream
 from service.lab.kafka import create_topics
 from service.settings import Settings
@@ -104,13 +105,12 @@ def _begin(text: str) -> Begin:
         return "latest"
     if text.isascii() and text.isdigit():
         return int(text)
-    instant = instant_of(text)
-    if instant is None:
+    try:
+        return read_instant(text)
+    except InstantError as error:
         raise click.UsageError(
-            f"--from {text!r}: allowed are earliest, latest, an offset, or an instant with its offset from UTC such as"
-            " 2026-11-22T18:30:00+08:00"
-        )
-    return instant
+            f"--from {text!r}: allowed are earliest, latest, an offset and an instant; this is {error}"
+        ) from None
 
 
 async def _places(settings: Settings) -> tuple[list[StreamPlace], dict[tuple[str, int], tuple[int, int]]]:

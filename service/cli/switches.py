@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -15,8 +15,9 @@ from msgspec.structs import replace
 from service.adapters.postgres.operators import OperatorStore, Switches
 from service.billing.agreements.holds import HoldPolicy
 from service.billing.debits.dunning import Calendar
+from service.billing.instants import InstantError, read_instant
 from service.billing.money import MoneyError, format_amount, from_minor, parse_decimal, to_minor
-from service.cli.connections import carry_out, database_of, instant_of, load_settings, named_values
+from service.cli.connections import carry_out, database_of, load_settings, named_values
 from service.cli.told import instant as instant_there
 from service.flows.operators import OperatorError, Rules, changed_rules, operator_of, read_switches, switch
 
@@ -125,10 +126,11 @@ def bill_from(operator_id: str, instant: str | None, every: bool) -> None:
     system before bills, are recorded and never charged. It holds for what is decided from now on."""
     if (instant is None) is not every:
         raise click.UsageError("give either an instant, or --none")
-    at = None if instant is None else instant_of(instant)
-    if instant is not None and at is None:
-        raise click.BadParameter("give an instant with its offset, as 2027-01-01T00:00:00+08:00", param_hint="RFC3339")
-    now = _switch(operator_id, lambda known: replace(known, bill_from=None if at is None else at.astimezone(UTC)))
+    try:
+        at = None if instant is None else read_instant(instant)
+    except InstantError as error:
+        raise click.BadParameter(f"{instant!r} is {error}", param_hint="RFC3339") from None
+    now = _switch(operator_id, lambda known: replace(known, bill_from=at))
     told = "every ride" if now.bill_from is None else f"rides from {_told(now.bill_from, now)} on"
     click.echo(f"operator {operator_id}: bills {told}")
 

@@ -10,9 +10,10 @@ import rich_click as click
 
 from service.adapters.postgres import Database
 from service.adapters.postgres.operators import KnownOperator, OperatorStore
+from service.billing.instants import InstantError, read_instant
 from service.billing.linting import BEYOND_DEBIT_MAX, lint
 from service.billing.tariffs import Tariff, TariffDraft, TariffError
-from service.cli.connections import business_now, carry_out, database_of, instant_of, load_settings
+from service.cli.connections import business_now, carry_out, database_of, load_settings
 from service.cli.plain import say
 from service.cli.tariff_files import FILE, drafts_of, refused, zone_of
 from service.cli.told import instant
@@ -105,7 +106,7 @@ def _chosen(file: Path, plan_id: str | None, tariff_id: str | None, valid_from: 
 
 
 def _instant(text: str) -> datetime:
-    instant = instant_of(text)
-    if instant is None:
-        raise refused(f"--valid-from {text!r} is no instant; give RFC 3339, such as 2026-12-01T00:00:00+08:00")
-    return instant
+    try:
+        return read_instant(text)
+    except InstantError as error:
+        raise refused(f"--valid-from {text!r} is {error}") from error

@@ -11,14 +11,16 @@ from pathlib import Path
 import msgspec
 import rich_click as click
 
+from service.billing.instants import InstantError, read_instant
 from service.billing.linting import lint_document
 from service.billing.linting.changes import changes, fare_changes
 from service.billing.money import MoneyError, format_amount, from_minor, parse_decimal
 from service.billing.rating import Charge, rate
 from service.billing.rating.compiled import depends_on_start
+from service.billing.refusals import printable
 from service.billing.sessions import Usage
 from service.billing.tariffs import Tariff, TariffDraft, TariffError, build, has_balance_rules, too_early
-from service.cli.plain import plain, say
+from service.cli.plain import say
 from service.cli.replay import replay
 from service.cli.tariff_files import BEGINNING, FILE, built, drafts_of, one_tariff, read, refused
 from service.cli.tariff_import import import_command
@@ -177,7 +179,7 @@ def _usage(start: datetime, length_us: int, meters: int, reserved_us: int | None
 
 def _receipt(charge: Charge) -> str:
     """The lines of a charge for people, and its total."""
-    return "\n".join(map(plain, charge_lines(charge_view(charge))))
+    return "\n".join(map(printable, charge_lines(charge_view(charge))))
 
 
 def _quote_json(terms: Tariff, charge: Charge, start: datetime) -> str:
@@ -211,12 +213,9 @@ def _counted(number: int, what: str) -> str:
 
 def _instant(text: str) -> datetime:
     try:
-        instant = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise refused(f"--at {text!r} is no instant; give RFC 3339, such as 2026-11-22T18:30:00+08:00") from error
-    if instant.tzinfo is None:
-        raise refused(f"--at {text!r} has no offset; give RFC 3339, such as 2026-11-22T18:30:00+08:00")
-    return instant.astimezone(UTC)
+        return read_instant(text)
+    except InstantError as error:
+        raise refused(f"--at {text!r} is {error}") from error
 
 
 def _microseconds(seconds: str) -> int:

@@ -13,6 +13,7 @@ from service.adapters.clock import machine_now
 from service.adapters.postgres import Database
 from service.adapters.postgres.operators import OperatorStore
 from service.adapters.postgres.tokens import SCOPES, ListedToken, TokenStore, token_hash
+from service.billing.instants import InstantError, read_instant
 from service.cli.connections import carry_out, database_of, fail, load_settings
 from service.cli.plain import say
 
@@ -121,10 +122,6 @@ def _run(work: Callable[[Database], Awaitable[T]]) -> T:
 def _instant(text: str) -> datetime:
     """The instant of --expires, or a refusal."""
     try:
-        instant = datetime.fromisoformat(text)
-    except ValueError:
-        instant = None
-    if instant is None or instant.tzinfo is None:
-        fail(f"--expires {text!r}: give RFC 3339 with an offset, such as 2027-01-01T00:00:00+08:00")
-    assert instant is not None
-    return instant
+        return read_instant(text)
+    except InstantError as error:
+        fail(f"--expires {text!r} is {error}")

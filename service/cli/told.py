@@ -12,8 +12,8 @@ from zoneinfo import ZoneInfo
 from msgspec.structs import replace
 
 from service.billing.money import format_amount
+from service.billing.refusals import printable
 from service.billing.words import quantity_text
-from service.cli.plain import plain
 from service.web.shapes import (
     AdjustmentView,
     ChargeView,
@@ -46,12 +46,12 @@ def session_line(ride: SessionSummary, zone: ZoneInfo) -> str:
     cost += "  not billed here" if ride.owed is False else ""
     named = {"agreement": ride.agreement_id, "rider": ride.rider_ref}
     whose = "  ".join(f"{what} {name}" for what, name in named.items() if name)
-    return plain(f"{ride.session_id}  {ride.state}{reason}{cost}  {_span(ride, zone)}  {whose}".rstrip())
+    return printable(f"{ride.session_id}  {ride.state}{reason}{cost}  {_span(ride, zone)}  {whose}".rstrip())
 
 
 def session_lines(ride: SessionView, operator_id: str, zone: ZoneInfo, now: datetime) -> Iterator[str]:
     """A ride from how it stands at `now` to what is open of it."""
-    return map(plain, _session(ride, operator_id, zone, now))
+    return map(printable, _session(ride, operator_id, zone, now))
 
 
 def _session(ride: SessionView, operator_id: str, zone: ZoneInfo, now: datetime) -> Iterator[str]:
@@ -81,12 +81,12 @@ def debit_line(debit: DebitView) -> str:
     paid, amount = format_amount(debit.paid_minor, debit.currency), format_amount(debit.amount_minor, debit.currency)
     reason = f"  ({debit.reason})" if debit.reason else ""
     named = f"{debit.debit_id}  session {debit.session_id}"
-    return plain(f"{named}  {debit.state}{also}  {paid} of {amount} {debit.currency} paid{reason}")
+    return printable(f"{named}  {debit.state}{also}  {paid} of {amount} {debit.currency} paid{reason}")
 
 
 def debit_lines(debit: DebitStory, zone: ZoneInfo, now: datetime) -> Iterator[str]:
     """A debit as it stands at `now`, with its whole life, its refunds and its disputes."""
-    return map(plain, _debit(debit, zone, now))
+    return map(printable, _debit(debit, zone, now))
 
 
 def _debit(debit: DebitStory, zone: ZoneInfo, now: datetime) -> Iterator[str]:
@@ -122,7 +122,7 @@ def stop_lines(debit: DebitStory) -> Iterator[str]:
         named = f"{stop.reason} (`farebox operator mode OPERATOR live` ends it)"
         if stop.stop_no:
             named = f"stop {stop.stop_no} (`farebox resume {stop.stop_no}` ends it): {stop.reason}"
-        yield plain(f"{what} because of {named}")
+        yield printable(f"{what} because of {named}")
 
 
 def _next(debit: DebitView, now: datetime) -> str:

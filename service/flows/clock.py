@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from service.adapters.clock import Clock, machine_now
 from service.adapters.postgres.catalog import Installation
+from service.billing.instants import of_ms
 
 
 def elapsed() -> float:
@@ -38,5 +39,8 @@ class BusinessClock:
         return row.clock_business_at + timedelta(microseconds=round(elapsed * row.clock_speed))
 
     def at_ms(self, timestamp_ms: int) -> datetime:
-        """The business time at a Kafka timestamp, by the clock's present setting."""
-        return self.at(datetime.fromtimestamp(timestamp_ms / 1000, UTC))
+        """The business time at a Kafka timestamp, by the clock's present setting.
+
+        Raises InstantError, OverflowError.
+        """
+        return self.at(of_ms(timestamp_ms))

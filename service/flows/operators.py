@@ -16,6 +16,7 @@ from service.adapters.postgres.operators import KnownOperator, NewOperator, Oper
 from service.billing import bounds
 from service.billing.agreements.holds import HoldPolicy
 from service.billing.debits.dunning import NOTICE_DAYS_MIN, REPORT_AFTER_DAYS, Calendar
+from service.billing.instants import LENGTH_HOURS_MAX
 from service.billing.money import MoneyError, exponent
 from service.billing.refusals import in_words
 from service.billing.zones import UnknownZoneError, zone_named
@@ -220,5 +221,5 @@ def _check(operator: NewOperator) -> None:
     for name in ("name", "contact"):
         if not str(getattr(operator, name)).isprintable():
             raise OperatorError(f"{name} has characters that can't be printed")
-    if not 1 <= operator.ride_hours_max <= 24 * 366:
-        raise OperatorError(f"ride_hours_max {operator.ride_hours_max}: allowed are 1 to {24 * 366} hours")
+    if not 1 <= operator.ride_hours_max <= LENGTH_HOURS_MAX:
+        raise OperatorError(f"ride_hours_max {operator.ride_hours_max}: allowed are 1 to {LENGTH_HOURS_MAX} hours")

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from decimal import ROUND_HALF_UP
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import msgspec
 
+from service.billing.instants import utc
 from service.billing.money import MoneyError, parse_decimal
 from service.billing.rating import Line, rate
 from service.billing.sessions import RIDE_HOURS_MAX, Usage, review_reason
@@ -111,8 +112,8 @@ def _trip(row: dict[str, str], where: str, zone: ZoneInfo) -> Trip:
 def _instant(text: str, where: str, zone: ZoneInfo) -> datetime:
     try:
         local = datetime.fromisoformat(text)
-        return (local if local.tzinfo is not None else local.replace(tzinfo=zone)).astimezone(UTC)
-    except (ValueError, OverflowError) as error:
+        return utc(local if local.tzinfo is not None else local.replace(tzinfo=zone))
+    except ValueError as error:
         raise TripsError(f"{where} {text!r} is no time; give 2026-11-22 18:30:00") from error
 
 

@@ -12,6 +12,7 @@ from msgspec import Meta
 from msgspec.structs import replace
 
 from service.billing.events import Position, RideEvent
+from service.billing.instants import InstantError, utc
 from service.billing.keys import session_key_bytes
 from service.billing.opening import debt_of
 from service.billing.rides import Ride
@@ -20,7 +21,7 @@ from service.flows.decisions import decide_rides, taking_in
 from service.web.access import access_of, needs
 from service.web.answers import Asked, Name, Text, read
 from service.web.doors import doors_of
-from service.web.fares import METERS_MAX, YEARS
+from service.web.fares import METERS_MAX
 from service.web.idempotency import HEADER, Key, once
 from service.web.problems import conflict, invalid
 from service.web.shapes import SessionView
@@ -118,8 +119,10 @@ def _check_times(asked: CorrectionRequest, ride: Ride, now: datetime) -> None:
     would stand beneath each that comes after it. (One that comes as an event is taken, and reviewed.)"""
     given = [(field, at) for field, at in (("/started_at", asked.started_at), ("/ended_at", asked.ended_at)) if at]
     for field, at in given:
-        if not YEARS[0] <= at.year < YEARS[1]:
-            raise invalid(field, f"allowed are the years {YEARS[0]} to {YEARS[1]}")
+        try:
+            utc(at)
+        except InstantError as error:
+            raise invalid(field, f"the instant is {error}") from None
         if at > now + AHEAD_MAX:
             raise invalid(field, f"{at.isoformat()} is in the future: it is {now.isoformat(timespec='seconds')}")
     told = course(ride.session)

@@ -13,6 +13,7 @@ from msgspec import Meta
 
 from service.billing.balances import Balance, BalanceUse, windows_of
 from service.billing.catalog import Operator
+from service.billing.instants import LENGTH_HOURS_MAX, InstantError, utc
 from service.billing.rating import rate
 from service.billing.running import running_tariff, running_usage
 from service.billing.sessions import Usage
@@ -25,9 +26,8 @@ from service.web.problems import invalid, not_found, refused_tariff
 from service.web.shapes import ChargeView, UsageView
 from service.web.views import charge_view, ride_of, usage_view
 
-SECONDS_MAX = 366 * 24 * 3600
+SECONDS_MAX = LENGTH_HOURS_MAX * 3600
 METERS_MAX = 2**31 - 1
-YEARS = (2000, 2200)
 Assumed = Literal["charge", "rider", "nothing_used"]
 
 
@@ -113,9 +113,10 @@ async def quote(request: Asked, body: RawBody) -> Response[QuoteView]:
     doors, access = doors_of(request), access_of(request)
     asked = read(_QUOTE, body)
     operator = await doors.operator(access.operator_no)
-    at = asked.at or doors.now()
-    if not YEARS[0] <= at.year < YEARS[1]:
-        raise invalid("/at", f"allowed are the years {YEARS[0]} to {YEARS[1]}")
+    try:
+        at = utc(asked.at or doors.now())
+    except InstantError as error:
+        raise invalid("/at", f"the instant is {error}") from None
     if asked.seconds > operator.ride_hours_max * 3600:
         raise invalid("/seconds", f"a ride lasts at most {operator.ride_hours_max} hours")
     if access.rider_ref is not None and bytes(asked.plan):

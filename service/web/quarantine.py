@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Any, Literal
 
 import msgspec
 from litestar import Response, get, post
 from litestar.params import FromPath, QueryParameter, RawBody
+from msgspec import Meta
 
 from service.adapters.postgres.batches import OutRecord, writer_name
 from service.adapters.postgres.doors import HeldLine, HeldRecord, QuarantineStore
 from service.adapters.postgres.reading import BIGINT_MAX
 from service.billing.facts.quarantine import RECORD_BYTES_MAX, record_bytes
+from service.billing.instants import InstantError, of_ms
 from service.web.access import Access, access_of, needs
 from service.web.answers import Asked, Cursor, Limit, Page, Text, answer, read, read_cursor, write_cursor
 from service.web.doors import Doors, doors_of
@@ -43,7 +45,7 @@ class RecordView(msgspec.Struct, frozen=True):
     topic: str
     partition: int
     offset: int
-    produced_at: datetime
+    produced_at: Annotated[datetime | None, Meta(description="By its producer's clock; null where that is none.")]
     created_at: datetime
     decided_at: datetime | None
     decision_reason: str | None
@@ -172,7 +174,7 @@ def _told(held: HeldLine) -> dict[str, Any]:
         "topic": held.topic,
         "partition": held.partition,
         "offset": held.record_offset,
-        "produced_at": datetime.fromtimestamp(held.record_timestamp_ms / 1000, UTC),
+        "produced_at": _produced_at(held.record_timestamp_ms),
         "created_at": held.created_at,
         "decided_at": held.decided_at,
         "decision_reason": held.decision_reason,
@@ -189,3 +191,10 @@ def _base64(data: bytes | None) -> str | None:
 
 
 _DISCARD = msgspec.json.Decoder(DiscardRequest)
+
+
+def _produced_at(timestamp_ms: int) -> datetime | None:
+    try:
+        return of_ms(timestamp_ms)
+    except InstantError:
+        return None

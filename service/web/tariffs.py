@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated
 
 import msgspec
@@ -104,7 +104,7 @@ async def put_tariff(
     if valid_from is not None:
         if valid_from.tzinfo is None:
             raise invalid("query:valid_from", "the time has no offset from UTC")
-        draft = replace(draft, valid_from=valid_from.astimezone(UTC))
+        draft = replace(draft, valid_from=valid_from)
 
     async def publish() -> tuple[int, PublishedView]:
         doors = doors_of(request)

@@ -49,7 +49,7 @@ class Asked(msgspec.Struct, forbid_unknown_fields=True):
         ),
         (
             {"place": {"ki\x1b[1mnd\0": 1}},
-            "place: object contains unknown field `ki\ufffd[1mnd\ufffd`; allowed are kind, since",
+            "place: object contains unknown field `ki\\x1b[1mnd\\x00`; allowed are kind, since",
         ),
         (
             {"nam": 1},

@@ -157,6 +157,9 @@ def test_a_wrong_plan_is_refused_at_its_place_in_any_kind_of_document(plan: dict
         ({"lost_end": {"after_hours": 24, "charge": "ride_max"}}, "/rules/lost_end/charge", "no cap"),
         ({"lost_end": {"after_hours": 0, "charge": "review"}}, "/rules/lost_end/after_hours", "no length"),
         ({"pause_rate": [{"start": 5, "end": 5, "rate": 1, "interval": 1}]}, "/rules/pause_rate/0/end", "not after"),
+        ({"lost_end": {"after_hours": 8785, "charge": "review"}}, "/rules/lost_end/after_hours", "too long"),
+        ({"default_reserve_time": 527041}, "/rules/default_reserve_time", "too long"),
+        ({"free_abort_seconds": 31622401}, "/rules/free_abort_seconds", "too long"),
         ({"per_night": {"rate": 1, "check_out": "noon"}}, "/rules/per_night/check_out", "no time of day"),
         ({"per_night": {"rate": -1}}, "/rules/per_night/rate", "negative"),
     ],
@@ -186,6 +189,10 @@ def test_a_wrong_rule_is_refused_at_its_place(rules: dict[str, Any], path: str, 
             {"tariff_id": "t", "plan": {"currency": "EUR", "price": 1}, "valid_from": "2026-11-01T00:00:00"},
             "/valid_from",
         ),
+        (
+            {"tariff_id": "t", "plan": {"currency": "EUR", "price": 1}, "valid_from": "2200-01-01T00:00:00Z"},
+            "/valid_from",
+        ),
         ({"tariff_id": "t", "plan": {"currency": "EUR", "price": 1}, "rule": {}}, ""),
     ],
 )
@@ -195,7 +202,7 @@ def test_what_is_no_tariff_document_is_refused(document: Any, path: str) -> None
 
 def test_a_refusal_can_be_printed_whatever_it_quotes() -> None:
     assert refusal({"tariff_id": "t", "plan": {"currency": "EUR", "price": 1}, "ru\x1b[1mles\0": {}}).problem == (
-        "object contains unknown field `ru\ufffd[1mles\ufffd`"
+        "object contains unknown field `ru\\x1b[1mles\\x00`"
     )
     assert refusal({"plans": {"a\0": {}}}).path.isprintable()
 

@@ -11,8 +11,8 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
+from service.billing.refusals import printable
 from service.cli.connections import Ended, fail
-from service.cli.plain import plain
 from service.cli.tariffs import register
 
 EVIL = "\x1b[2J\x1b]0;owned\x07\x9b31m\r\u202e[red]rides[/red]"
@@ -20,8 +20,8 @@ EVIL = "\x1b[2J\x1b]0;owned\x07\x9b31m\r\u202e[red]rides[/red]"
 
 @given(st.text())
 def test_a_line_is_printable_and_what_was_printable_is_as_it_was(text: str) -> None:
-    assert plain(text).isprintable()
-    assert plain(text) == text or not text.isprintable()
+    assert printable(text).isprintable()
+    assert printable(text) == text or not text.isprintable()
 
 
 def test_a_strangers_feed_says_nothing_to_the_terminal(tmp_path: Path) -> None:

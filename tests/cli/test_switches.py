@@ -111,7 +111,7 @@ async def test_rides_are_billed_from_an_instant(farebox: Farebox, database: Any)
         (["operator", "exposure", "default", "-5"], "o such option"),
         (["operator", "exposure", "default"], "give either"),
         (["operator", "bill-from", "default", "tomorrow"], "with its offset"),
-        (["operator", "bill-from", "default", "2027-01-01T00:00:00"], "with its offset"),
+        (["operator", "bill-from", "default", "2027-01-01T00:00:00"], "without its offset"),
         (["operator", "bill-from", "default"], "give either"),
         (["account", "pause", "none", "--reason", "r"], "no merchant account none"),
         (["account", "resume", "none", "--reason", "r"], "no merchant account none"),

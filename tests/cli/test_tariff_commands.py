@@ -275,7 +275,10 @@ def test_a_diff_says_what_changes() -> None:
         (("quote", "--plan", BIKES, "--plan-id", "bike", "--seconds", "NaN"), "not a number"),
         (("quote", "--plan", BIKES, "--plan-id", "bike", "--seconds", "1", "--meters", "-1"), "negative"),
         (("quote", "--plan", BIKES, "--plan-id", "bike", "--seconds", "1", "--at", "noon"), "RFC 3339"),
-        (("quote", "--plan", BIKES, "--plan-id", "bike", "--seconds", "1", "--at", "2026-11-22T12:00:00"), "no offset"),
+        (
+            ("quote", "--plan", BIKES, "--plan-id", "bike", "--seconds", "1", "--at", "2026-11-22T12:00:00"),
+            "its offset",
+        ),
         (("quote", "--plan", BIKES, "--plan-id", "bike", "--seconds", "1", "--time-zone", "Mars"), "tz database"),
         (("replay", "missing.csv", "--plan", BIKES, "--plan-id", "bike", "--time-zone", "UTC"), "missing.csv"),
         (("replay", BIKES, "--plan", BIKES, "--plan-id", "bike", "--time-zone", "UTC"), "no column ride_id"),

@@ -19,6 +19,11 @@ HELD = next(seed for seed in seeds_of_stripe() if b"capture_before" in seed)
 DISPUTE = next(seed for seed in seeds_of_stripe() if b"charge.dispute" in seed)
 PAID = b'{"mchid":"1900007291","out_trade_no":"K","trade_state":"SUCC\\u0000ESS","transaction_id":"4"}'
 
+
+def _tariff(part: bytes) -> bytes:
+    return b'{"tariff_id":"t","plan":{"currency":"CNY","price":1,"per_min_pricing":[{"rate":1}]},%b}' % part
+
+
 FOUND: dict[str, tuple[str, Callable[[], bytes]]] = {
     "the name of a header that is there twice has a NUL: no row of the quarantine took its path": (
         "record",
@@ -30,9 +35,26 @@ FOUND: dict[str, tuple[str, Callable[[], bytes]]] = {
         "tariff",
         lambda: b'{"plan_id":"p","currency":"CNY","price":1,"x":"\\u0000"}',
     ),
+    "a ride is over in the last hours of the year 9999: its start could not be awaited": (
+        "line",
+        lambda: (
+            b'{"specversion":"1.0","id":"e","source":"urn:app","type":"io.farebox.session.cancelled.v1",'
+            b'"time":"9999-12-31T03:59:59Z","data":{"session_id":"s"}}'
+        ),
+    ),
+    "a tariff begins before the year 1": ("tariff", lambda: _tariff(b'"valid_from":"0001-01-01T00:00:00+14:00"')),
+    "a tariff begins in the year 9999": ("tariff", lambda: _tariff(b'"valid_from":"9999-12-31T23:59:59Z"')),
+    "a ride is lost after a hundred thousand years": (
+        "tariff",
+        lambda: _tariff(b'"rules":{"lost_end":{"after_hours":999999999,"charge":"review"}}'),
+    ),
+    "a reservation lasts for two million years": (
+        "tariff",
+        lambda: _tariff(b'"rules":{"default_reserve_time":999999999999}'),
+    ),
     "a document has a field that nobody knows, with a NUL: its refusal had it too": (
         "tariff",
-        lambda: b'{"tariff_id":"t","plan":{"currency":"CNY","price":1},"va\\u0000om":1}',
+        lambda: _tariff(b'"va\\u0000om":1'),
     ),
     "a port is set to bytes that are no UTF-8": (
         "settings",

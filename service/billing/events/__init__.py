@@ -3,14 +3,14 @@
 `decode` is total: any record becomes a RideEvent, Malformed (to the quarantine, with reason and path) or Skipped.
 """
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from hashlib import blake2b
 from operator import attrgetter
 from typing import Any
 
 import msgspec
 
-from service.billing.events.cloudevents import Envelope, RawRecord, Skipped, open_envelope, utc
+from service.billing.events.cloudevents import Envelope, RawRecord, Skipped, in_calendar, open_envelope
 from service.billing.events.ride_data import (
     DATA_TYPES,
     Adjustment,
@@ -22,6 +22,7 @@ from service.billing.events.ride_data import (
     RideData,
 )
 from service.billing.events.strict_json import MalformedEventError, decode_json
+from service.billing.instants import of_ms, utc
 
 __all__ = [
     "EVENT_TYPES",
@@ -202,8 +203,8 @@ def _ride_event(record: RawRecord, envelope: Envelope) -> RideEvent:
     if type(data) is Ended:
         return RideEvent(*event, data.distance, data.parking_category, data.zone_fees)
     if type(data) is Corrected:
-        start = data.started_at and utc(data.started_at, "$.data.started_at")
-        end = data.ended_at and utc(data.ended_at, "$.data.ended_at")
+        start = data.started_at and in_calendar(utc, data.started_at, "$.data.started_at")
+        end = data.ended_at and in_calendar(utc, data.ended_at, "$.data.ended_at")
         return RideEvent(*event, data.distance, data.parking_category, data.zone_fees, start, end)
     return RideEvent(*event)
 
@@ -232,13 +233,9 @@ def _time_of(data: RideData, envelope: Envelope) -> datetime:
     """The time of an event without the `time` attribute: the `timestamp` of an MDS event; ours must have a `time`."""
     if envelope.type not in MDS_TYPES or data.timestamp is None:
         raise MalformedEventError("the time is missing", f"{envelope.at}time")
-    try:
-        return _EPOCH + timedelta(milliseconds=data.timestamp)
-    except OverflowError:
-        raise MalformedEventError("the instant is outside the years 1 to 9999", "$.data.timestamp") from None
+    return in_calendar(of_ms, data.timestamp, "$.data.timestamp")
 
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NOWHERE = Position("", 0, 0)
 _ENCODER = msgspec.json.Encoder()
 _STORED = msgspec.json.Decoder(tuple[RideEvent, ...])

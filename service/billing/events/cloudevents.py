@@ -9,15 +9,17 @@ Paths in refusals are `headers.ce_time` (binary), `$.time` (structured), `$.data
 import base64
 import binascii
 import re
-from collections.abc import Container, Mapping, Sequence
-from datetime import UTC, datetime
-from typing import Annotated
+from collections.abc import Callable, Container, Mapping, Sequence
+from datetime import datetime
+from typing import Annotated, TypeVar
 
 import msgspec
 from msgspec import Meta
 
 from service.billing.events.strict_json import TEXT_LENGTH_MAX, MalformedEventError, check_text, decode_json
+from service.billing.instants import InstantError, utc
 
+Said = TypeVar("Said")
 Text = Annotated[str, Meta(min_length=1, max_length=TEXT_LENGTH_MAX)]
 Instant = Annotated[datetime, Meta(tz=True, description="RFC 3339 with an offset, to the microsecond.")]
 PACKED_BATCH = b"application/vnd.farebox.packed-batch"
@@ -71,14 +73,12 @@ def open_envelope(record: RawRecord, known: Container[str]) -> Envelope | Skippe
     return _open_binary(headers, content_type or b"", record.value, known)
 
 
-def utc(instant: datetime, path: str) -> datetime:
-    """The same instant in UTC; refused where it leaves the calendar of years 1 to 9999."""
-    if instant.tzinfo is UTC:
-        return instant
+def in_calendar(made: Callable[[Said], datetime], said: Said, path: str) -> datetime:
+    """The instant that is made of what was said at `path`; refused where it is none that anybody can mean."""
     try:
-        return instant.astimezone(UTC)
-    except OverflowError:
-        raise MalformedEventError("the instant is outside the years 1 to 9999 in UTC", path) from None
+        return made(said)
+    except InstantError as error:
+        raise MalformedEventError(f"the instant is {error}", path) from None
 
 
 # --- binary mode
@@ -130,7 +130,7 @@ def _header(headers: Mapping[str, bytes | None], name: str) -> str:
 def _instant(raw: bytes) -> datetime:
     """An RFC 3339 instant of a header, in UTC. The text is read as a JSON string: one strict parser for both modes."""
     try:
-        return utc(_INSTANT.decode(b'"%b"' % raw), "headers.ce_time")
+        return in_calendar(utc, _INSTANT.decode(b'"%b"' % raw), "headers.ce_time")
     except (msgspec.DecodeError, ValueError, TypeError):
         raise MalformedEventError(_instant_reason(raw), "headers.ce_time") from None
 
@@ -193,7 +193,7 @@ def _open_structured(value: bytes | None, known: Container[str]) -> Envelope | S
         event.type,
         event.source,
         event.id,
-        utc(event.time, "$.time") if event.time else None,
+        in_calendar(utc, event.time, "$.time") if event.time else None,
         event.subject,
         event.partitionkey,
         _data(event),

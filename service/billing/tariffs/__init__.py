@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Annotated, Literal, TypeVar
 from zoneinfo import ZoneInfo
 
 import msgspec
 
+from service.billing.instants import InstantError, utc
 from service.billing.tariffs.gbfs import MINUTE_US, Plan, TariffError, pointer, read_plan, read_struct
 from service.billing.tariffs.rules import Rules, read_rules
 from service.billing.zones import UnknownZoneError, zone_named
@@ -118,6 +119,10 @@ def build(
         raise TariffError("/valid_from", "no start of validity", "say from when the tariff holds")
     if zone_name is None:
         raise TariffError("/time_zone", "no time zone", "name the tariff's zone, such as Asia/Shanghai")
+    try:
+        start = utc(start)
+    except InstantError as error:
+        raise TariffError("/valid_from", f"the instant is {error}", "say from when the tariff holds") from None
     for raw, at in ((draft.plan, draft.plan_at), (draft.rules, draft.rules_at)):
         if b"\\u0000" in raw:  # A code of it would stand on charges and debits, where PostgreSQL can't keep it.
             raise TariffError(at, "a text has a NUL character (\\u0000)", "remove it")
@@ -130,14 +135,14 @@ def build(
     document = TariffDocument(
         tariff_id=draft.tariff_id,
         plan=msgspec.Raw(draft.plan),
-        valid_from=start.astimezone(UTC),
+        valid_from=start,
         time_zone=zone_name,
         rules=msgspec.Raw(draft.rules),
     )
     return Tariff(
         tariff_id=draft.tariff_id,
         version=version,
-        valid_from=start.astimezone(UTC),
+        valid_from=start,
         time_zone=zone_name,
         zone=_zone(zone_name),
         currency=plan.currency,

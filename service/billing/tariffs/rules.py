@@ -12,6 +12,7 @@ from typing import Literal
 
 import msgspec
 
+from service.billing.instants import LENGTH_HOURS_MAX
 from service.billing.tariffs.gbfs import MINUTE_US, Plan, Segment, TariffError, check_segment, pointer, read_struct
 
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
@@ -175,8 +176,10 @@ def _check_amounts(rules: Rules, at: str) -> None:
     for path, value in named:
         if value is not None and value < 0:
             raise TariffError(path, f"{value} is negative", "give 0 or more")
-        if value is not None and path.endswith(("_minutes", "_time", "_seconds")) and value * MINUTE_US % 60 != 0:
-            raise TariffError(path, f"{value} is too fine", "give at most 6 decimal places")
+        if value is not None and path.endswith(("_minutes", "_time", "_seconds")):
+            if value * MINUTE_US % 60 != 0:
+                raise TariffError(path, f"{value} is too fine", "give at most 6 decimal places")
+            _check_length(value, 1_000_000 if path.endswith("_seconds") else MINUTE_US, path)
     if rules.count == "completed" and rules.grace_seconds:
         problem = "a grace has no meaning where only completed intervals are charged"
         raise TariffError(f"{at}/grace_seconds", problem, "drop grace_seconds or count")
@@ -185,6 +188,11 @@ def _check_amounts(rules: Rules, at: str) -> None:
         raise TariffError(
             f"{at}/fare_min", f"fare_min {least} is above ride_max {most}", "lower one or raise the other"
         )
+
+
+def _check_length(value: Decimal, unit_us: int, path: str) -> None:
+    if value * unit_us > LENGTH_HOURS_MAX * 60 * MINUTE_US:
+        raise TariffError(path, f"{value} is too long", f"give at most {LENGTH_HOURS_MAX * 60 * MINUTE_US // unit_us}")
 
 
 def _check_windows(rules: Rules, plan: Plan, at: str) -> None:
@@ -243,10 +251,10 @@ def _check_lost_end(rules: Rules, plan: Plan, at: str) -> None:
     lost = rules.lost_end
     if lost is None:
         return
+    path = f"{at}/lost_end/after_hours"
     if lost.after_hours <= 0 or lost.after_hours * MINUTE_US * 60 % 1 != 0:
-        raise TariffError(
-            f"{at}/lost_end/after_hours", f"{lost.after_hours} is no length of time", "give hours above 0"
-        )
+        raise TariffError(path, f"{lost.after_hours} is no length of time", "give hours above 0")
+    _check_length(lost.after_hours, 60 * MINUTE_US, path)
     if lost.charge == "ride_max" and rules.ride_max is None and rules.day_cap is None and plan.fare_capping is None:
         problem = "ride_max closes a lost ride as capped, and the tariff has no cap"
         raise TariffError(f"{at}/lost_end/charge", problem, "add ride_max, day_cap or fare_capping, or charge review")

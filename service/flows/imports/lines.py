@@ -14,6 +14,7 @@ import msgspec
 from service.adapters.csv_file import Columns, Line
 from service.billing.adjustments import AMOUNT_MAX, CODE
 from service.billing.agreements.asking import InvalidAskError
+from service.billing.instants import InstantError, read_instant
 from service.billing.money import MoneyError, exponent
 from service.billing.opening import SESSION, OpenDebt
 from service.billing.zones import UnknownZoneError, zone_named
@@ -158,15 +159,10 @@ def _language(cells: Mapping[str, str]) -> str:
 
 
 def _instant(cells: Mapping[str, str], column: str) -> datetime:
-    wanted = "no instant; give it with its offset from UTC, such as 2026-11-22T18:30:00+08:00"
     try:
-        instant = datetime.fromisoformat(cells[column])
-        told = instant.astimezone(UTC)
-    except (ValueError, OverflowError):
-        raise InvalidAskError(column, wanted) from None
-    if instant.tzinfo is None:
-        raise InvalidAskError(column, wanted)
-    return told
+        return read_instant(cells[column])
+    except InstantError as error:
+        raise InvalidAskError(column, f"this is {error}") from None
 
 
 def _past(cells: Mapping[str, str], column: str, now: datetime) -> datetime:

@@ -12,13 +12,17 @@ from service.adapters.kafka import RecordSource
 from service.adapters.postgres.batches import OutRecord
 from service.adapters.postgres.intake import MovedStream, StreamBatch
 from service.adapters.postgres.rides import Rows, rows_of
+from service.adapters.postgres.streams import NOTHING_READ
 from service.billing.announcements import announce
 from service.billing.batch import Advance
 from service.billing.events import Malformed
 from service.billing.facts.quarantine import encode_quarantined
+from service.billing.instants import InstantError
 from service.billing.proofs import batch_no
 from service.billing.rides import Revision
-from service.flows.intake.reading import Work
+from service.billing.sessions import AHEAD_MAX
+from service.flows.clock import BusinessClock
+from service.flows.intake.reading import Tail, Work
 from service.flows.intake.streams import Streams
 from service.flows.knowledge import Knowledge
 from service.telemetry import CHARGED, EVENTS, QUARANTINED, REVISIONS
@@ -48,13 +52,13 @@ def prepare(
     for partition, revisions in own.items():
         tail = work.tails[partition]
         caught_up = source.end_seen(partition) <= tail.next_offset
-        read_through_at = work.fetched_at if caught_up else knowledge.clock.at_ms(tail.timestamp_ms)
+        read_through_at = work.fetched_at if caught_up else _read_through(tail, work.fetched_at, knowledge.clock)
         ordered = sorted(revisions, key=lambda revision: revision.ride.ride_no)
         batch = StreamBatch(
             held[partition],
             tail.next_offset,
             tail.record_digest,
-            min(read_through_at, work.fetched_at),
+            read_through_at,
             [revision.ride.digest for revision in ordered],
             [revision.ride.ride_no for revision in ordered if revision.owing_minor],
             _facts(work, partition, ordered, now),
@@ -64,6 +68,16 @@ def prepare(
     held.update({one.stream.partition: one.stream for one in moved})
     knowledge.fly(revision.ride for revision in decision.revisions)
     return Prepared(work, decision, rows, moved, now, machine_at)
+
+
+def _read_through(tail: Tail, fetched_at: datetime, clock: BusinessClock) -> datetime:
+    """Up to when a partition was read that has more, by the last record's timestamp. That is its producer's: one that
+    nobody can mean, or far ahead of us, says nothing."""
+    try:
+        at = clock.at_ms(tail.timestamp_ms)
+    except (InstantError, OverflowError):
+        return NOTHING_READ
+    return min(at, fetched_at) if at <= fetched_at + AHEAD_MAX else NOTHING_READ
 
 
 def count(work: Work, decision: Advance) -> None:

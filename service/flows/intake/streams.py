@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 
 from service.adapters.kafka import RecordSource
 from service.adapters.postgres.intake import IntakeStore, Stream
 from service.adapters.postgres.streams import NOTHING_READ
+from service.billing.instants import read_instant
 
 EARLIEST = "earliest"
 
@@ -51,7 +51,7 @@ class Streams:
         """The explicit first start: from the earliest record, or from an instant."""
         offsets = firsts
         if self._start_from != EARLIEST:
-            offsets = await self._source.offsets_at(partitions, datetime.fromisoformat(self._start_from))
+            offsets = await self._source.offsets_at(partitions, read_instant(self._start_from))
         for partition in sorted(partitions):
             await store.begin_stream(self.group, self.topic, partition, offsets[partition], self._cluster, NOTHING_READ)
 
