@@ -16,9 +16,6 @@ from proxy import Proxy
 from ride_builders import PLAN, RULES, at, event, whole
 from web_world import WebWorld, web_world
 
-from service.adapters.postgres.intake import IntakeStore, Quarantined
-from service.billing.events import RawRecord
-
 
 @pytest.fixture(scope="module")
 async def it(database_url: str) -> AsyncIterator[WebWorld]:
@@ -334,61 +331,3 @@ async def test_a_rider_is_told_with_debts_and_debits_page_by_page(it: WebWorld) 
     assert found == ["owes-2", "owes-0"]
     newest = (await it.get("/v1/debits?limit=1"))["items"][0]
     assert (await it.get(f"/v1/debits/{newest['debit_id']}"))["transitions"][0]["to_state"] == "new"
-
-
-async def _held(it: WebWorld, offset: int, **fields: object) -> str:
-    record = RawRecord("rides", 0, offset, 1_700_000_000_000, b"s", b"\x00{", (("ce_type", b"\xff"),))
-    held = Quarantined(record, "record", "not JSON", "$", **fields)  # type: ignore[arg-type]  # Operator or source.
-    async with it.database.transaction(IntakeStore) as store:
-        await store.hold_in_quarantine([held], at(0))
-    rows = await it.sql("SELECT quarantine_no FROM quarantine WHERE record_offset = $1", offset)
-    return str(rows[0][0])
-
-
-async def test_a_quarantined_record_is_replayed_once_byte_for_byte(it: WebWorld) -> None:
-    number = await _held(it, 11)
-    told = await it.get(f"/v1/quarantine/{number}")
-    assert (told["state"], told["reason"], told["path"], told["value"]) == ("held", "not JSON", "$", "AHs=")
-    assert told["headers"] == [{"name": "ce_type", "value": "/w=="}]
-    before = len(await it.sent("sessions"))
-    replayed = await it.ask("POST", f"/v1/quarantine/{number}/replay", key="k-replay")
-    assert (replayed.status, replayed.body["state"]) == (200, "replayed")
-    again = await it.ask("POST", f"/v1/quarantine/{number}/replay", key="k-replay")
-    assert again.body == replayed.body
-    late = await it.ask("POST", f"/v1/quarantine/{number}/replay")
-    assert (late.status, late.body["detail"]) == (409, "the record is replayed already")
-    (record,) = (await it.sent("sessions"))[before:]
-    assert (record.key, record.value, [tuple(item) for item in record.headers]) == (
-        b"s",
-        b"\x00{",
-        [("ce_type", b"\xff")],
-    )
-    assert (await it.ask("POST", f"/v1/quarantine/{number}/discard", {"reason": "late"})).status == 409
-
-
-async def test_a_record_is_discarded_for_a_reason(it: WebWorld) -> None:
-    number = await _held(it, 12)
-    for bad in ({}, {"reason": ""}, {"reason": 1}):
-        answer = await it.ask("POST", f"/v1/quarantine/{number}/discard", bad)
-        assert (answer.status, answer.fields) == (422, ["/reason"])
-    done = await it.ask("POST", f"/v1/quarantine/{number}/discard", {"reason": "a producer's test"})
-    assert (done.body["state"], done.body["decision_reason"]) == ("discarded", "a producer's test")
-    held = [item["quarantine_id"] for item in (await it.get("/v1/quarantine?state=held"))["items"]]
-    assert number not in held
-
-
-async def test_a_record_that_nobody_could_read_is_the_default_operators_unless_its_source_is_anothers(
-    it: WebWorld,
-) -> None:
-    theirs = await _held(it, 13, source="urn:theirs")
-    await it.sql(
-        "INSERT INTO operator_source (topic, source, operator_no, created_at) VALUES ('rides', 'urn:theirs', 2, $1)",
-        at(0),
-    )
-    await it.doors.refresh()
-    nobodys = await _held(it, 14)
-    mine = json.dumps(await it.get("/v1/quarantine"))
-    assert f'"{nobodys}"' in mine
-    assert f'"{theirs}"' not in mine
-    assert (await it.ask("GET", f"/v1/quarantine/{theirs}")).status == 404
-    assert (await it.ask("GET", f"/v1/quarantine/{nobodys}", by="other")).status == 404

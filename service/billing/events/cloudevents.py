@@ -21,7 +21,7 @@ from service.billing.instants import InstantError, utc
 
 Said = TypeVar("Said")
 Text = Annotated[str, Meta(min_length=1, max_length=TEXT_LENGTH_MAX)]
-Instant = Annotated[datetime, Meta(tz=True, description="RFC 3339 with an offset, to the microsecond.")]
+Instant = Annotated[datetime, Meta(tz=True, description="RFC 3339 with an offset, to the microsecond; 1970 to 2199.")]
 PACKED_BATCH = b"application/vnd.farebox.packed-batch"
 """The content type of a record that stands for a whole batch of Kafka's which could not be unpacked; its value are the
 batch's bytes."""

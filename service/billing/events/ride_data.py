@@ -104,7 +104,8 @@ class RideData(msgspec.Struct, kw_only=True, gc=False):
         Text | None, Meta(description="bicycle, cargo_bicycle, scooter_standing, moped, car … (MDS).")
     ] = None
     timestamp: Annotated[
-        Int8 | None, Meta(description="Milliseconds since 1970. Read as the time of an MDS event without a `time`.")
+        Int8 | None,
+        Meta(description="Milliseconds since 1970, until 2199. Read as the time of an MDS event without a `time`."),
     ] = None
     location: Location | None = None
     billable: Annotated[bool, Meta(description="false: recorded, never charged; say the purpose.")] = True

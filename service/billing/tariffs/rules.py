@@ -107,7 +107,7 @@ class PerNight(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True
 
 
 class Rules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Everything under `rules` in a tariff document."""
+    """Everything under `rules` in a tariff document; a length of time is at most 366 days."""
 
     free_abort_seconds: Decimal | None = None
     grace_seconds: Decimal | None = None
