@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 
 import msgspec
 import rich_click as click
 
-from service.billing.instants import InstantError, read_instant
+from service.billing.instants import InstantError, read_instant, utc
 from service.billing.linting import lint_document
 from service.billing.linting.changes import changes, fare_changes
 from service.billing.money import MoneyError, format_amount, from_minor, parse_decimal
@@ -155,8 +155,12 @@ def _fare_holds(case: FareCase) -> bool:
     except TariffError as error:
         say(f"FAILED {case.id}: {error}")
         return False
+    try:
+        start = utc(case.started_at if case.started_at.tzinfo else case.started_at.replace(tzinfo=terms.zone))
+    except InstantError as error:
+        say(f"FAILED {case.id}: started_at is {error}")
+        return False
     length, reserved = _microseconds(str(case.duration_s)), case.reserved_s
-    start = case.started_at if case.started_at.tzinfo else case.started_at.replace(tzinfo=terms.zone).astimezone(UTC)
     usage = _usage(start, length, case.distance_m, None if reserved is None else _microseconds(str(reserved)))
     charge = rate(usage, terms)
     if from_minor(charge.total_minor, charge.currency) == case.expected:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Annotated, Literal
 
 import msgspec
@@ -93,9 +93,16 @@ def _event(asked: CorrectionRequest, session_id: str, key: str, now: datetime) -
         distance=asked.distance,
         parking_category=asked.parking_category,
         zone_fees=asked.zone_fees,
-        corrected_start=asked.started_at and asked.started_at.astimezone(UTC),
-        corrected_end=asked.ended_at and asked.ended_at.astimezone(UTC),
+        corrected_start=_utc("/started_at", asked.started_at),
+        corrected_end=_utc("/ended_at", asked.ended_at),
     )
+
+
+def _utc(field: str, at: datetime | None) -> datetime | None:
+    try:
+        return at and utc(at)
+    except InstantError as error:
+        raise invalid(field, f"the instant is {error}") from None
 
 
 def _check(asked: CorrectionRequest, ride: Ride) -> None:
@@ -119,10 +126,6 @@ def _check_times(asked: CorrectionRequest, ride: Ride, now: datetime) -> None:
     would stand beneath each that comes after it. (One that comes as an event is taken, and reviewed.)"""
     given = [(field, at) for field, at in (("/started_at", asked.started_at), ("/ended_at", asked.ended_at)) if at]
     for field, at in given:
-        try:
-            utc(at)
-        except InstantError as error:
-            raise invalid(field, f"the instant is {error}") from None
         if at > now + AHEAD_MAX:
             raise invalid(field, f"{at.isoformat()} is in the future: it is {now.isoformat(timespec='seconds')}")
     told = course(ride.session)

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from service.adapters.postgres.operators import KnownOperator
 from service.adapters.postgres.reading import VersionRow
+from service.billing.instants import InstantError, utc
 from service.billing.linting import lint
 from service.billing.tariffs import TariffDocument, TariffDraft, import_document
 from service.billing.tariffs.gbfs import TariffError
@@ -104,7 +105,10 @@ async def put_tariff(
     if valid_from is not None:
         if valid_from.tzinfo is None:
             raise invalid("query:valid_from", "the time has no offset from UTC")
-        draft = replace(draft, valid_from=valid_from)
+        try:
+            draft = replace(draft, valid_from=utc(valid_from))
+        except InstantError as error:
+            raise invalid("query:valid_from", f"the instant is {error}") from None
 
     async def publish() -> tuple[int, PublishedView]:
         doors = doors_of(request)

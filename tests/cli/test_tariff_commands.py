@@ -52,6 +52,7 @@ def test_a_fare_that_disagrees_shows_its_lines_and_fails(tmp_path: Path) -> None
         {"id": "right", "plan": plan, "duration_s": 0, "distance_m": 0, "expected": "2.00"},
         {"id": "wrong", "plan": plan, "duration_s": 60, "distance_m": 0, "expected": "3.47"},
         {"id": "broken", "plan": {**plan, "price": "x"}, "duration_s": 60, "distance_m": 0, "expected": "3.47"},
+        {"id": "never", "plan": plan, "duration_s": 60, "expected": "3.47", "started_at": "0001-01-01T00:00:00+14:00"},
     ]
     file = tmp_path / "fares.json"
     file.write_text(json.dumps({"fares": fares}))
@@ -60,7 +61,8 @@ def test_a_fare_that_disagrees_shows_its_lines_and_fails(tmp_path: Path) -> None
     assert "FAILED wrong: expected 3.47 EUR, got 3.48" in done.stdout
     assert "/plan/per_min_pricing/0" in done.stdout
     assert "FAILED broken: /plan/price" in done.stdout
-    assert done.stdout.endswith("1 passed, 2 failed\n")
+    assert "FAILED never: started_at is outside the years 1970 to 2199" in done.stdout
+    assert done.stdout.endswith("1 passed, 3 failed\n")
 
 
 def test_a_quote_is_lines_and_a_total_in_minor_units() -> None:

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterator, Sequence
+from datetime import datetime
 from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any, NamedTuple
 
 import msgspec
+
+from service.billing.instants import utc
 
 TOP = Path(__file__).resolve().parents[2]
 EXAMPLES = TOP / "schemas" / "examples"
@@ -61,13 +64,16 @@ def one_of(pairs: Pairs, name: bytes, default: bytes = b"") -> bytes:
 
 
 def storable(told: Any) -> None:
-    """What a door let in can be kept: every text is one that PostgreSQL takes, every number fits its columns."""
+    """What a door let in can be kept: every text is one that PostgreSQL takes, every number fits its columns, every
+    instant is one that anybody can mean."""
     for value in _leaves(told):
         if isinstance(value, str):
             assert "\0" not in value, f"a NUL in {told!r}"
             value.encode()  # A lone surrogate has no UTF-8.
         elif isinstance(value, int) and not isinstance(value, bool):
             assert value in INT8, f"{value} does not fit in {told!r}"
+        elif isinstance(value, datetime):
+            utc(value)  # What is reckoned from it stays in the calendar.
 
 
 def in_words(reason: str) -> None:

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 
 import doors
 import pytest
-from doors_bills import WECHAT, seeds_of_archives
+from doors_answers import seeds_of_sandbox
+from doors_bills import WECHAT, seeds_of_alipay, seeds_of_archives
 from doors_notices import SIGNED, seeds_of_stripe
 from doors_records import KEY
 from event_records import binary
@@ -78,6 +79,20 @@ FOUND: dict[str, tuple[str, Callable[[], bytes]]] = {
         lambda: HELD.replace(b"1790000000", b"-99999999999999"),
     ),
     "a bill's row has a NUL": ("wechatpay-bill", lambda: WECHAT.replace("4200", "42\0").encode()),
+    "a bill's row was paid before the year 1 in UTC": (
+        "wechatpay-bill",
+        lambda: WECHAT.replace("2026-11-21 18", "0001-01-01 00").encode(),
+    ),
+    "a bill's row was paid before the year 1 in UTC, at Alipay": (
+        "alipay-bill",
+        lambda: seeds_of_alipay()[0].replace(b"2026-11-21 18", b"0001-01-01 00"),
+    ),
+    "a hold lasts until after the year 9999 in UTC": (
+        "sandbox-answer",
+        lambda: next(seed for seed in seeds_of_sandbox() if b"expires_at" in seed).replace(
+            b"2026-11-22T10:00:00Z", b"9999-12-31T23:59:59-12:00"
+        ),
+    ),
     "an archive says that its first file begins before it": (
         "alipay-archive",
         lambda: seeds_of_archives()[1].replace(b"PK\x05\x06", b"\x00PK\x05\x06").replace(b"PK\x03\x04", b"PK\x03"),

@@ -30,6 +30,7 @@ from service.billing.debits.state import Debit, State, Terms
 from service.billing.outcomes import Declined, Succeeded
 from service.flows import collection, hold_calls, intake
 from service.flows.collection import calls, disputing
+from service.flows.intake import preparing
 from service.lab.provider.faults import Rates
 
 Plant = Callable[[pytest.MonkeyPatch], None]
@@ -260,6 +261,11 @@ def what_is_above_a_cap_is_forgotten(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(answers, "_cut", lambda *about: replace(right(*about), net_again=False))
 
 
+def every_clock_is_believed(patch: pytest.MonkeyPatch) -> None:
+    """A record's timestamp is its producer's word."""
+    patch.setattr(preparing, "_read_through", lambda tail, at, clock: min(clock.at_ms(tail.timestamp_ms), at))
+
+
 LOSING = Rates(lost=0.3, truncated=0.1, error_after=0.1)
 LAGGING = Rates(lost=0.4, query_lag=0.5)
 CARDS = ("card", "slow card", "chargeback card")
@@ -292,6 +298,7 @@ PLANTS: dict[Plant, Focus] = {
     an_unknown_refund_counts_as_made: Focus(("correct", "void"), ("chargeback card",), Rates(error_before=0.6)),
     a_hold_is_asked_for_twice: Focus((), ("order", "credit order"), LOSING),
     what_is_above_a_cap_is_forgotten: Focus((), CARDS, quiet=True, cap_minor=300),
+    every_clock_is_believed: Focus((), CARDS),
 }
 FIRST: dict[Plant, int] = {
     another_key_while_unknown: 8,
@@ -322,6 +329,7 @@ FIRST: dict[Plant, int] = {
     an_unknown_refund_counts_as_made: 1,
     a_hold_is_asked_for_twice: 1,
     what_is_above_a_cap_is_forgotten: 7,
+    every_clock_is_believed: 1,
 }
 """The first seed at which each shows; all of them anew: `python tests/simulation/simulate.py --plants`."""
 

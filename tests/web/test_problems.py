@@ -50,6 +50,7 @@ INVALID = [
     ("POST", "/v1/agreements", {"agreement_id": "a", "rider_ref": "r", "cap_minor": 2**63}, 422, ["/cap_minor"]),
     ("PUT", "/v1/tariffs/x", b"[1]", 422, ["/"]),
     ("PUT", "/v1/tariffs/x", {"plan_id": "y", "price": 1, "currency": "CNY"}, 422, ["/plan_id"]),
+    ("PUT", "/v1/tariffs/x?valid_from=0001-01-01T00:00:00%2B14:00", {"plan_id": "x"}, 422, ["query:valid_from"]),
     ("PUT", "/v1/tariffs/x?valid_from=soon", {"plan_id": "x"}, 422, ["query:valid_from"]),
 ]
 MISSING = [

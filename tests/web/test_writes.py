@@ -59,6 +59,7 @@ async def test_a_voided_ride_owes_nothing_any_more(it: WebWorld) -> None:
         ({"kind": "corrected", "reason": "r", "started_at": "2026-11-22T09:00:00Z"}, "/started_at"),
         ({"kind": "corrected", "reason": "r", "ended_at": "2026-11-22T03:00:00"}, "/ended_at"),
         ({"kind": "corrected", "reason": "r", "ended_at": "9999-12-31T03:00:00Z"}, "/ended_at"),
+        ({"kind": "corrected", "reason": "r", "started_at": "0001-01-01T00:00:00+14:00"}, "/started_at"),
         ({"kind": "corrected", "reason": "r", "ended_at": at(76).isoformat()}, "/ended_at"),
         ({"kind": "corrected", "reason": "r", "started_at": at(76).isoformat()}, "/started_at"),
         ({"kind": "corrected", "reason": "r", "started_at": "2026-10-01T00:00:00Z"}, "/started_at"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import ssl
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Annotated, TypeVar
 from urllib.parse import urlsplit
 
@@ -15,6 +15,7 @@ import msgspec
 from service.adapters.providers.ceiling import Ceiling, HeldBackError
 from service.adapters.providers.port import MerchantAccount
 from service.adapters.providers.secrets import account_error
+from service.billing.instants import InstantError, utc
 from service.billing.outcomes import Rejected, Throttled, Unknown, Unreachable
 from service.billing.refusals import in_words
 
@@ -146,7 +147,7 @@ def _retry_after(text: str) -> timedelta:
 
 def decoded(body: bytes, shape: msgspec.json.Decoder[T]) -> T | None:
     """The body in its shape, or None: truncated, HTML, nested without end, or something else; and where a text has a
-    NUL or a number more than 64 bits, which no answer needs and PostgreSQL can't keep."""
+    NUL, a number more than 64 bits or an instant lies outside of the calendar, which no answer needs."""
     if b"\\u0000" in body:
         return None
     try:
@@ -157,7 +158,12 @@ def decoded(body: bytes, shape: msgspec.json.Decoder[T]) -> T | None:
 
 
 def _fits(told: object) -> bool:
-    """Whether each whole number fits into PostgreSQL's `bigint`."""
+    """Whether each whole number fits into PostgreSQL's `bigint`, and each instant is one that anybody can mean."""
+    if isinstance(told, datetime):
+        try:
+            utc(told)
+        except InstantError:
+            return False
     if isinstance(told, msgspec.Struct):
         return all(_fits(getattr(told, name)) for name in told.__struct_fields__)
     if isinstance(told, list | tuple):

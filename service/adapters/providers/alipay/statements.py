@@ -9,7 +9,7 @@ import csv
 import io
 import zipfile
 import zlib
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from typing import Literal
 
 from service.adapters.providers.alipay import codes, wire
@@ -17,6 +17,7 @@ from service.adapters.providers.alipay.codes import Problem
 from service.adapters.providers.alipay.gateway import ZONE, Gateway
 from service.adapters.providers.exchange import ANSWER_BYTES_MAX, Reply
 from service.adapters.providers.port import Statement, StatementAnswer, StatementRow
+from service.billing.instants import utc
 from service.billing.outcomes import NotFound, Unknown
 
 COLUMNS = (
@@ -120,7 +121,7 @@ def _row(cells: list[str]) -> StatementRow | None:
     if what is None or taken is None or charged is None or taken * sign <= 0 or any("\0" in cell for cell in cells):
         return None
     try:
-        at = datetime.strptime(done_at, "%Y-%m-%d %H:%M:%S").replace(tzinfo=ZONE).astimezone(UTC)
+        at = utc(datetime.strptime(done_at, "%Y-%m-%d %H:%M:%S").replace(tzinfo=ZONE))
     except ValueError:
         return None
     key = refund if what == "refund" else number

@@ -11,11 +11,13 @@ from typing import Annotated, Generic, TypeVar
 
 import msgspec
 
+from service.billing.instants import LAST
+
 T = TypeVar("T")
 Units = Annotated[int, msgspec.Meta(ge=-(10**15), le=10**15)]
 """An amount in Stripe's units: what is larger is no amount, and adding up stays within 64 bits."""
-Seconds = Annotated[int, msgspec.Meta(ge=0, le=253_402_300_799)]
-"""An instant in seconds since 1970, to the end of the year 9999."""
+Seconds = Annotated[int, msgspec.Meta(ge=0, le=int(LAST.timestamp()))]
+"""An instant in seconds since 1970."""
 
 KEY = "farebox_key"
 """Metadata of a PaymentIntent that is a debit, of a Refund, a SetupIntent, a Customer: our key."""

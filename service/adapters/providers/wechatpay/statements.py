@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from decimal import Decimal
 
 from service.adapters.providers.exchange import Reply
@@ -16,6 +16,7 @@ from service.adapters.providers.port import Statement, StatementAnswer, Statemen
 from service.adapters.providers.wechatpay import codes, wire
 from service.adapters.providers.wechatpay.client import Client
 from service.adapters.providers.wechatpay.codes import Problem
+from service.billing.instants import utc
 from service.billing.money import MoneyError, exponent, parse_decimal
 from service.billing.outcomes import NotFound, Unknown
 
@@ -95,7 +96,7 @@ def _row(cells: list[str]) -> StatementRow | None:
     if any("\0" in cell for cell in cells):
         return None
     try:
-        at = datetime.strptime(done_at, "%Y-%m-%d %H:%M:%S").replace(tzinfo=wire.ZONE).astimezone(UTC)
+        at = utc(datetime.strptime(done_at, "%Y-%m-%d %H:%M:%S").replace(tzinfo=wire.ZONE))
     except ValueError:
         return None
     if given_back:

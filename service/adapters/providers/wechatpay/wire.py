@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -16,6 +16,7 @@ import msgspec
 
 from service.adapters.providers.port import DebitItem
 from service.billing.agreements.standing import AgreementStatus, HoldStatus
+from service.billing.instants import read_instant, utc
 from service.billing.outcomes import (
     Accepted,
     Closed,
@@ -179,11 +180,10 @@ def instant(text: str) -> datetime | None:
     """An instant of WeChat Pay's, in either of the two ways that its documents show; None for anything else."""
     try:
         if _COMPACT.fullmatch(text):
-            return datetime.strptime(text, "%Y%m%d%H%M%S").replace(tzinfo=ZONE).astimezone(UTC)
-        at = datetime.fromisoformat(text)
+            return utc(datetime.strptime(text, "%Y%m%d%H%M%S").replace(tzinfo=ZONE))
+        return read_instant(text)
     except ValueError:
         return None
-    return at.astimezone(UTC) if at.tzinfo is not None else None
 
 
 def content(items: Sequence[DebitItem], total_minor: int, subject: str) -> dict[str, Any]:
