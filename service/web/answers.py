@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Mapping
+from datetime import datetime
 from hashlib import blake2b
 from typing import Annotated, Any, Generic, TypeAlias, TypeVar, cast
 
@@ -14,7 +15,9 @@ from litestar.datastructures import State
 from litestar.params import QueryParameter
 from msgspec import Meta
 
+from service.billing.events.cloudevents import in_calendar
 from service.billing.events.strict_json import MalformedEventError, check_text, decode_json
+from service.billing.instants import utc
 from service.web.problems import FieldProblem, ProblemError, invalid
 
 T = TypeVar("T")
@@ -52,7 +55,10 @@ def read(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
         raise ProblemError(400, "malformed", "the body is empty; give JSON", [FieldProblem("/", "missing")])
     try:
         check_text(body, "$")
-        return cast(T, decode_json(decoder, body, "$"))
+        asked = cast(T, decode_json(decoder, body, "$"))
+        for name in getattr(asked, "__struct_fields__", ()):
+            if isinstance(value := getattr(asked, name), datetime):
+                in_calendar(utc, value, f"$.{name}")
     except MalformedEventError as error:
         pointer = "/" + _STEPS.sub("/", error.path.removeprefix("$")).strip("/")
         if unknown := _UNKNOWN.search(error.reason):
@@ -62,6 +68,7 @@ def read(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
             detail = [FieldProblem(pointer, error.reason)]
             raise ProblemError(400, "malformed", f"the body can't be read: {error.reason}", detail) from None
         raise invalid(pointer, error.reason) from None
+    return asked
 
 
 def answer(

@@ -12,7 +12,7 @@ from msgspec import Meta
 from msgspec.structs import replace
 
 from service.billing.events import Position, RideEvent
-from service.billing.instants import InstantError, utc
+from service.billing.instants import utc
 from service.billing.keys import session_key_bytes
 from service.billing.opening import debt_of
 from service.billing.rides import Ride
@@ -93,16 +93,9 @@ def _event(asked: CorrectionRequest, session_id: str, key: str, now: datetime) -
         distance=asked.distance,
         parking_category=asked.parking_category,
         zone_fees=asked.zone_fees,
-        corrected_start=_utc("/started_at", asked.started_at),
-        corrected_end=_utc("/ended_at", asked.ended_at),
+        corrected_start=asked.started_at and utc(asked.started_at),
+        corrected_end=asked.ended_at and utc(asked.ended_at),
     )
-
-
-def _utc(field: str, at: datetime | None) -> datetime | None:
-    try:
-        return at and utc(at)
-    except InstantError as error:
-        raise invalid(field, f"the instant is {error}") from None
 
 
 def _check(asked: CorrectionRequest, ride: Ride) -> None:

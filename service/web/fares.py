@@ -13,7 +13,7 @@ from msgspec import Meta
 
 from service.billing.balances import Balance, BalanceUse, windows_of
 from service.billing.catalog import Operator
-from service.billing.instants import LENGTH_HOURS_MAX, InstantError, utc
+from service.billing.instants import LENGTH_HOURS_MAX, utc
 from service.billing.rating import rate
 from service.billing.running import running_tariff, running_usage
 from service.billing.sessions import Usage
@@ -113,10 +113,7 @@ async def quote(request: Asked, body: RawBody) -> Response[QuoteView]:
     doors, access = doors_of(request), access_of(request)
     asked = read(_QUOTE, body)
     operator = await doors.operator(access.operator_no)
-    try:
-        at = utc(asked.at or doors.now())
-    except InstantError as error:
-        raise invalid("/at", f"the instant is {error}") from None
+    at = utc(asked.at or doors.now())
     if asked.seconds > operator.ride_hours_max * 3600:
         raise invalid("/seconds", f"a ride lasts at most {operator.ride_hours_max} hours")
     if access.rider_ref is not None and bytes(asked.plan):

@@ -9,6 +9,7 @@ import doors
 import pytest
 from doors_answers import seeds_of_sandbox
 from doors_bills import WECHAT, seeds_of_alipay, seeds_of_archives
+from doors_http import seeds_of_bodies
 from doors_notices import SIGNED, seeds_of_stripe
 from doors_records import KEY
 from event_records import binary
@@ -86,6 +87,20 @@ FOUND: dict[str, tuple[str, Callable[[], bytes]]] = {
     "a bill's row was paid before the year 1 in UTC, at Alipay": (
         "alipay-bill",
         lambda: seeds_of_alipay()[0].replace(b"2026-11-21 18", b"0001-01-01 00"),
+    ),
+    "a notification is for an account with control characters": (
+        "sandbox-notice",
+        lambda: written(
+            [SIGNED], b'{"id":"n","account_id":"c\x7f","about":"hold","data":{"key":"H","ref":"r","state":"open"}}'
+        ),
+    ),
+    "a quote is for the year 1": (
+        "body",
+        lambda: next(
+            seed.replace(b"2026-11-22T18:30:00+08:00", b"0001-01-01T00:00:00+14:00")
+            for seed in seeds_of_bodies()
+            if b'"at":"2026-11-22T18' in seed
+        ),
     ),
     "a hold lasts until after the year 9999 in UTC": (
         "sandbox-answer",

@@ -33,7 +33,7 @@ def read_notice(
     if notice is None:
         return _refused(400, "the body is not a notification")
     if notice.account_id != account_id:
-        return _refused(400, f"the notification is for account {notice.account_id}")
+        return _refused(400, f"the notification is for account {notice.account_id[:64]!r}")
     return _content(notice) or _refused(400, f"a notification about {notice.about[:64]!r} in a shape nobody listed")
 
 

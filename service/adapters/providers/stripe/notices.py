@@ -112,7 +112,7 @@ def _distrust(secrets: Sequence[str], signature: str, body: bytes, now: datetime
 def _read(event: Event, about: str, currency: str) -> Notification | BadNotification:
     told = decoded(bytes(event.data.object), MONEY) if about != "charge.dispute" else None
     if told is not None and told.currency not in (None, currency.lower()):
-        return BadNotification(f"{event.type} in {told.currency}, which is another account's", TAKEN)
+        return BadNotification(f"{event.type} in {told.currency!r}, which is another account's", TAKEN)
     readers: dict[str, Callable[[str, bytes], Notification | str | None]] = {
         "payment_intent": _payment,
         "setup_intent": _agreement,
