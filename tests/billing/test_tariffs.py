@@ -158,6 +158,8 @@ def test_a_wrong_plan_is_refused_at_its_place_in_any_kind_of_document(plan: dict
         ({"lost_end": {"after_hours": 0, "charge": "review"}}, "/rules/lost_end/after_hours", "no length"),
         ({"pause_rate": [{"start": 5, "end": 5, "rate": 1, "interval": 1}]}, "/rules/pause_rate/0/end", "not after"),
         ({"lost_end": {"after_hours": 8785, "charge": "review"}}, "/rules/lost_end/after_hours", "too long"),
+        ({"lost_end": {"after_hours": -1, "charge": "review"}}, "/rules/lost_end/after_hours", "negative"),
+        ({"lost_end": {"after_hours": "0.0000001", "charge": "review"}}, "/rules/lost_end/after_hours", "too fine"),
         ({"default_reserve_time": 527041}, "/rules/default_reserve_time", "too long"),
         ({"free_abort_seconds": 31622401}, "/rules/free_abort_seconds", "too long"),
         ({"per_night": {"rate": 1, "check_out": "noon"}}, "/rules/per_night/check_out", "no time of day"),
@@ -198,6 +200,16 @@ def test_a_wrong_rule_is_refused_at_its_place(rules: dict[str, Any], path: str, 
 )
 def test_what_is_no_tariff_document_is_refused(document: Any, path: str) -> None:
     assert refusal(document).path == path
+
+
+def test_a_fee_is_an_amount_whatever_its_zone_is_called() -> None:
+    document = {
+        "tariff_id": "t",
+        "plan": {"currency": "IDR", "price": 1},
+        "rules": {"zone_fees": {"night_time": 600000}},
+    }
+    (draft,) = import_document(json.dumps(document).encode())
+    assert build(draft, valid_from=NOW, time_zone="Asia/Jakarta").rules.zone_fees == {"night_time": 600000}
 
 
 def test_a_refusal_can_be_printed_whatever_it_quotes() -> None:

@@ -166,20 +166,24 @@ def pause_segments(rules: Rules) -> tuple[Segment, ...]:
 
 def _check_amounts(rules: Rules, at: str) -> None:
     free = rules.free_minutes.minutes if isinstance(rules.free_minutes, FreeMinutes) else rules.free_minutes
-    named: list[tuple[str, Decimal | None]] = [
+    lengths = (
+        ("free_abort_seconds", rules.free_abort_seconds, 1_000_000),
+        ("grace_seconds", rules.grace_seconds, 1_000_000),
+        ("free_minutes", free, MINUTE_US),
+        ("default_reserve_time", rules.default_reserve_time, MINUTE_US),
+    )
+    for name, value, unit_us in lengths:
+        if value is not None:
+            _check_length(value, unit_us, pointer(at, name))
+    amounts = [
         (pointer(at, name), amount_of(getattr(rules, name)))
-        for name in ("free_abort_seconds", "grace_seconds", "fare_min", "ride_max", "day_cap", "month_cap")
+        for name in ("fare_min", "ride_max", "day_cap", "month_cap")
     ]
-    named += [(f"{at}/free_minutes", free), (f"{at}/default_reserve_time", rules.default_reserve_time)]
-    named += [(pointer(at, "zone_fees", code), fee) for code, fee in rules.zone_fees.items()]
-    named += [(pointer(at, "parking_fees", code), fee) for code, fee in rules.parking_fees.items()]
-    for path, value in named:
-        if value is not None and value < 0:
-            raise TariffError(path, f"{value} is negative", "give 0 or more")
-        if value is not None and path.endswith(("_minutes", "_time", "_seconds")):
-            if value * MINUTE_US % 60 != 0:
-                raise TariffError(path, f"{value} is too fine", "give at most 6 decimal places")
-            _check_length(value, 1_000_000 if path.endswith("_seconds") else MINUTE_US, path)
+    amounts += [(pointer(at, "zone_fees", code), fee) for code, fee in rules.zone_fees.items()]
+    amounts += [(pointer(at, "parking_fees", code), fee) for code, fee in rules.parking_fees.items()]
+    for path, amount in amounts:
+        if amount is not None and amount < 0:
+            raise TariffError(path, f"{amount} is negative", "give 0 or more")
     if rules.count == "completed" and rules.grace_seconds:
         problem = "a grace has no meaning where only completed intervals are charged"
         raise TariffError(f"{at}/grace_seconds", problem, "drop grace_seconds or count")
@@ -191,6 +195,10 @@ def _check_amounts(rules: Rules, at: str) -> None:
 
 
 def _check_length(value: Decimal, unit_us: int, path: str) -> None:
+    if value < 0:
+        raise TariffError(path, f"{value} is negative", "give 0 or more")
+    if value * MINUTE_US % 60 != 0:
+        raise TariffError(path, f"{value} is too fine", "give at most 6 decimal places")
     if value * unit_us > LENGTH_HOURS_MAX * 60 * MINUTE_US:
         raise TariffError(path, f"{value} is too long", f"give at most {LENGTH_HOURS_MAX * 60 * MINUTE_US // unit_us}")
 
@@ -252,8 +260,8 @@ def _check_lost_end(rules: Rules, plan: Plan, at: str) -> None:
     if lost is None:
         return
     path = f"{at}/lost_end/after_hours"
-    if lost.after_hours <= 0 or lost.after_hours * MINUTE_US * 60 % 1 != 0:
-        raise TariffError(path, f"{lost.after_hours} is no length of time", "give hours above 0")
+    if lost.after_hours == 0:
+        raise TariffError(path, "0 is no length of time", "give hours above 0")
     _check_length(lost.after_hours, 60 * MINUTE_US, path)
     if lost.charge == "ride_max" and rules.ride_max is None and rules.day_cap is None and plan.fare_capping is None:
         problem = "ride_max closes a lost ride as capped, and the tariff has no cap"
