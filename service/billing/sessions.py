@@ -10,6 +10,7 @@ from typing import Literal
 import msgspec
 
 from service.billing.events import Adjustment, RideEvent, content_digest, same_content
+from service.billing.tariffs.dearest import METERS_MAX
 
 RIDE_HOURS_MAX = 720
 """How long a ride may last before somebody must look at it, unless the operator says otherwise (events.md)."""
@@ -17,7 +18,13 @@ RIDE_HOURS_MAX = 720
 AHEAD_MAX = timedelta(minutes=15)
 """How far ahead of now an event's time may lie: clocks differ, but not by more."""
 
-ReviewReason = Literal["ended_before_start", "negative_distance", "longer_than_ride_hours_max", "time_in_the_future"]
+ReviewReason = Literal[
+    "ended_before_start",
+    "negative_distance",
+    "distance_out_of_range",
+    "longer_than_ride_hours_max",
+    "time_in_the_future",
+]
 LostEndCharge = Literal["ride_max", "last_sign"]
 
 
@@ -233,6 +240,8 @@ def review_reason(
         return "ended_before_start"
     if distance is not None and distance < 0:
         return "negative_distance"
+    if distance is not None and distance > METERS_MAX:
+        return "distance_out_of_range"
     if ended_at - started_at > timedelta(hours=ride_hours_max):
         return "longer_than_ride_hours_max"
     return None

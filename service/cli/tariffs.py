@@ -20,6 +20,7 @@ from service.billing.rating.compiled import depends_on_start
 from service.billing.refusals import printable
 from service.billing.sessions import Usage
 from service.billing.tariffs import Tariff, TariffDraft, TariffError, build, has_balance_rules, too_early
+from service.billing.tariffs.dearest import METERS_MAX
 from service.cli.plain import say
 from service.cli.replay import replay
 from service.cli.tariff_files import BEGINNING, FILE, built, drafts_of, one_tariff, read, refused
@@ -97,6 +98,8 @@ def quote(
     length = _microseconds(seconds)
     if meters < 0:
         raise refused(f"--meters {meters} is negative; give 0 or more")
+    if meters > METERS_MAX:
+        raise refused(f"--meters {meters} is out of range; give at most {METERS_MAX}")
     start = asked_at or terms.valid_from
     early = too_early(terms, start)
     if early is not None:

@@ -17,11 +17,11 @@ from service.billing.keys import session_key_bytes
 from service.billing.opening import debt_of
 from service.billing.rides import Ride
 from service.billing.sessions import AHEAD_MAX, SessionState, course, review_reason
+from service.billing.tariffs.dearest import METERS_MAX
 from service.flows.decisions import decide_rides, taking_in
 from service.web.access import access_of, needs
 from service.web.answers import Asked, Name, Text, read
 from service.web.doors import doors_of
-from service.web.fares import METERS_MAX
 from service.web.idempotency import HEADER, Key, once
 from service.web.problems import conflict, invalid
 from service.web.shapes import SessionView

@@ -18,6 +18,7 @@ from service.billing.rating import rate
 from service.billing.running import running_tariff, running_usage
 from service.billing.sessions import Usage
 from service.billing.tariffs import Tariff, TariffDraft, build, import_document, too_early
+from service.billing.tariffs.dearest import METERS_MAX
 from service.billing.tariffs.gbfs import TariffError
 from service.web.access import Access, access_of, needs
 from service.web.answers import Asked, Name, answer, read
@@ -27,7 +28,6 @@ from service.web.shapes import ChargeView, UsageView
 from service.web.views import charge_view, ride_of, usage_view
 
 SECONDS_MAX = LENGTH_HOURS_MAX * 3600
-METERS_MAX = 2**31 - 1
 Assumed = Literal["charge", "rider", "nothing_used"]
 
 
@@ -59,7 +59,7 @@ class QuoteRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     meters: Annotated[int, Meta(ge=0, le=METERS_MAX)] = 0
     at: Annotated[datetime, Meta(tz=True)] | None = None
     tariff_id: Name | None = None
-    tariff_version: Annotated[int, Meta(ge=1, le=METERS_MAX)] | None = None
+    tariff_version: Annotated[int, Meta(ge=1, le=2**31 - 1)] | None = None
     plan: msgspec.Raw = msgspec.Raw(b"")
     time_zone: Name | None = None
     agreement_id: Name | None = None

@@ -243,6 +243,8 @@ REVIEWS = {
     "a ride of no length": (NOON, None, None),
     "an end before the start": (at(-1), None, "ended_before_start"),
     "a negative distance": (at(20), -1, "negative_distance"),
+    "as far as can be": (at(20), 2**31 - 1, None),
+    "farther than can be": (at(20), 2**31, "distance_out_of_range"),
     "exactly the longest": (NOON + timedelta(hours=720), None, None),
     "a moment longer": (NOON + timedelta(hours=720, microseconds=1), None, "longer_than_ride_hours_max"),
 }

@@ -12,6 +12,9 @@ import pytest
 from tariff_makers import per_min, tariff
 
 from service.billing.catalog import Catalog, TariffVersion
+from service.billing.instants import LENGTH_HOURS_MAX
+from service.billing.rating import rate
+from service.billing.sessions import Usage
 from service.billing.tariffs import (
     Tariff,
     TariffError,
@@ -24,6 +27,7 @@ from service.billing.tariffs import (
     lost_end_rule,
     valid_from_problem,
 )
+from service.billing.tariffs.dearest import KEPT_MAX_MINOR, METERS_MAX, ZONES_MAX
 from service.billing.tariffs.gbfs import text_of
 
 DATA = Path(__file__).parent.parent / "data"
@@ -200,6 +204,44 @@ def test_a_wrong_rule_is_refused_at_its_place(rules: dict[str, Any], path: str, 
 )
 def test_what_is_no_tariff_document_is_refused(document: Any, path: str) -> None:
     assert refusal(document).path == path
+
+
+@pytest.mark.parametrize(
+    ("plan", "rules", "path"),
+    [
+        ({"price": 999_999_999_999}, {}, ""),
+        ({"price": 999_999_999_999, "currency": "KWD"}, {}, "/plan/price"),
+        ({"per_min_pricing": [{"start": 0, "rate": 9_000_000, "interval": 1}]}, {}, ""),
+        ({"per_min_pricing": [{"start": 0, "rate": 10_000_000, "interval": 1}]}, {}, "/plan/per_min_pricing/0"),
+        ({"per_min_pricing": [{"start": 0, "rate": 9_000, "interval": "0.001"}]}, {}, ""),
+        ({"per_min_pricing": [{"start": 0, "rate": 10_000, "interval": "0.001"}]}, {}, "/plan/per_min_pricing/0"),
+        ({"per_min_pricing": [{"start": 0, "rate": 999_999_999_999, "interval": 0}]}, {}, ""),
+        ({"per_min_pricing": [{"start": 0, "rate": -999_999_999_999, "interval": 1}]}, {}, ""),
+        ({"per_km_pricing": [{"start": 0, "rate": 3_000_000, "interval": 1}]}, {}, "/plan/per_km_pricing/0"),
+        ({"reservation_price_per_min": 10_000_000}, {}, "/plan/reservation_price_per_min"),
+        ({}, {"pause_rate": 10_000_000}, "/rules/pause_rate/0"),
+        ({}, {"zone_fees": {"z": 99_999_999_999}}, "/rules/zone_fees"),
+        ({}, {"per_night": {"rate": 99_999_999_999}}, "/rules/per_night/rate"),
+    ],
+)
+def test_a_tariff_by_which_a_ride_costs_more_than_can_be_kept_is_refused(
+    plan: dict[str, Any], rules: dict[str, Any], path: str
+) -> None:
+    document = {"tariff_id": "t", "plan": {"currency": "EUR", "price": 0} | plan, "rules": rules}
+    if path:
+        assert refusal(document).path == path
+        return
+    (draft,) = import_document(json.dumps(document).encode())
+    dear = build(draft, valid_from=NOW, time_zone="Asia/Shanghai")
+    longest = timedelta(hours=LENGTH_HOURS_MAX)
+    used = Usage(
+        started_at=NOW,
+        ended_at=NOW + longest,
+        duration_us=longest // timedelta(microseconds=1),
+        meters=METERS_MAX,
+        zone_fees=("z",) * ZONES_MAX,
+    )
+    assert rate(used, dear).total_minor < KEPT_MAX_MINOR
 
 
 def test_a_fee_is_an_amount_whatever_its_zone_is_called() -> None:

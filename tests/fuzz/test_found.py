@@ -23,7 +23,8 @@ PAID = b'{"mchid":"1900007291","out_trade_no":"K","trade_state":"SUCC\\u0000ESS"
 
 
 def _tariff(part: bytes) -> bytes:
-    return b'{"tariff_id":"t","plan":{"currency":"CNY","price":1,"per_min_pricing":[{"rate":1}]},%b}' % part
+    plan = b'{"currency":"CNY","price":1,"per_km_pricing":[{"start":0,"rate":1,"interval":1}]}'
+    return b'{"tariff_id":"t","plan":%b,%b}' % (plan, part)
 
 
 FOUND: dict[str, tuple[str, Callable[[], bytes]]] = {
@@ -49,6 +50,10 @@ FOUND: dict[str, tuple[str, Callable[[], bytes]]] = {
     "a ride is lost after a hundred thousand years": (
         "tariff",
         lambda: _tariff(b'"rules":{"lost_end":{"after_hours":999999999,"charge":"review"}}'),
+    ),
+    "a long ride costs more than 64 bits hold": (
+        "tariff",
+        lambda: _tariff(b'"rules":{}').replace(b'"rate":1,', b'"rate":1e11,'),
     ),
     "a reservation lasts for two million years": (
         "tariff",

@@ -8,8 +8,10 @@ from typing import Any
 
 import msgspec
 import pytest
+from ride_builders import PLAN
 from web_world import ALL, WebWorld, web_world
 
+DEAR = PLAN | {"price": 10**12 - 1, "currency": "KWD"}
 MEDIA_TYPE = "application/problem+json"
 INVALID = [
     ("GET", "/v1/sessions?limit=0", None, 422, ["query:limit"]),
@@ -42,6 +44,7 @@ INVALID = [
     ("POST", "/v1/quotes", {"seconds": 1, "plan": {"price": 1}}, 422, ["/plan/plan_id"]),
     ("POST", "/v1/quotes", {"seconds": 1, "plan": {"plan_id": "p", "price": 1}}, 422, ["/plan/currency"]),
     ("POST", "/v1/quotes", {"seconds": 1, "plan": 7}, 422, ["/plan"]),
+    ("POST", "/v1/quotes", {"seconds": 1, "plan": DEAR}, 422, ["/plan/price"]),
     ("POST", "/v1/holds", {"session_id": "a", "agreement_id": "none", "tariff_id": "bike"}, 422, ["/agreement_id"]),
     ("POST", "/v1/holds", {"session_id": "a" * 65, "agreement_id": "agr-1", "tariff_id": "bike"}, 422, ["/session_id"]),
     ("POST", "/v1/holds", {"session_id": "a b", "agreement_id": "agr-1", "tariff_id": "bike"}, 422, ["/session_id"]),

@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from service.billing.instants import InstantError, utc
+from service.billing.tariffs.dearest import check_dearest
 from service.billing.tariffs.gbfs import MINUTE_US, Plan, TariffError, pointer, read_plan, read_struct
 from service.billing.tariffs.rules import Rules, read_rules
 from service.billing.zones import UnknownZoneError, zone_named
@@ -129,6 +130,7 @@ def build(
     plan = read_plan(draft.plan, draft.plan_at)
     try:
         rules = read_rules(draft.rules, plan, draft.rules_at)
+        check_dearest(plan, rules)
     except TariffError as error:
         path = error.path.replace("/plan", draft.plan_at, 1) if error.path.startswith("/plan") else error.path
         raise TariffError(path, error.problem, error.remedy) from error
