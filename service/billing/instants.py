@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+import msgspec
+
 YEARS = range(1970, 2200)
 """A clock that was never set says 1970. What is reckoned from an instant of these years stays far from 9999, where
 Python's calendar ends."""
@@ -39,8 +41,8 @@ def of_ms(milliseconds: int) -> datetime:
 def read_instant(text: str) -> datetime:
     """The instant of an RFC 3339 text with its offset, in UTC; raises InstantError."""
     try:
-        instant = datetime.fromisoformat(text)
-    except ValueError:
+        instant = msgspec.convert(text, datetime)
+    except (msgspec.ValidationError, ValueError):
         raise InstantError(f"no instant; give RFC 3339 with its offset from UTC, such as {EXAMPLE}") from None
     if instant.tzinfo is None:
         raise InstantError(f"an instant without its offset from UTC; give it as in {EXAMPLE}")

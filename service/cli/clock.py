@@ -9,10 +9,20 @@ import rich_click as click
 
 from service.billing.instants import InstantError, read_instant
 from service.cli.connections import carry_out, database_of, load_settings
-from service.flows.clock_setting import Change, ClockError, Setting, faster, later, read_clock, set_clock, standing_at
+from service.cli.ranges import Times
+from service.flows.clock_setting import (
+    SPEED_MAX,
+    Change,
+    ClockError,
+    Setting,
+    faster,
+    later,
+    read_clock,
+    set_clock,
+    standing_at,
+)
 from service.settings import Settings
 
-SPEED_MAX = 1_000_000.0
 _STEP = re.compile(r"(?=.)(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s)?")
 
 
@@ -28,7 +38,7 @@ def show() -> None:
 
 
 @clock.command()
-@click.argument("times", type=click.FloatRange(0, SPEED_MAX))
+@click.argument("times", type=Times(0, SPEED_MAX))
 def speed(times: float) -> None:
     """Let the clock run TIMES as fast as the machine's; 0 stops it."""
     _set(faster(times))

@@ -19,6 +19,7 @@ from rich.progress import Progress
 
 from service.billing.money import format_amount
 from service.billing.tariffs import Tariff, too_early
+from service.cli.ranges import Times
 from service.cli.replay_kafka import Delivery, publish_trips
 from service.cli.tariff_files import FILE, built, one_draft, refused, zone_of
 from service.lab.replay import PricedTrip, TripsError, price_trip, read_trips
@@ -34,9 +35,7 @@ UNMEASURED = "unmeasured"
 @click.option("--json-lines", "out", type=FILE, help="Where to write one JSON line per trip.  [default: stdout]")
 @click.option("--kafka", is_flag=True, help="Publish the trips as events for a running intake instead.")
 @click.option("--agreement", "agreement_id", help="Who pays.  [default: sandbox agreements, made if need be]")
-@click.option(
-    "--speed", type=click.FloatRange(min=0, min_open=True), help="× real time.  [default: as fast as possible]"
-)
+@click.option("--speed", type=Times(min=0, min_open=True), help="× real time.  [default: as fast as possible]")
 @click.option("--twice", is_flag=True, help="Deliver every event a second time.")
 @click.option("--shuffle", type=int, metavar="SEED", help="Deliver in another order.")
 def replay(

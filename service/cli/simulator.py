@@ -14,6 +14,8 @@ import uvloop
 
 from service.billing.instants import InstantError, read_instant
 from service.cli.connections import fail
+from service.cli.ranges import Times
+from service.flows.clock_setting import SPEED_MAX
 from service.lab.provider.faults import KINDS, OPS, Rates
 from service.lab.provider.refusals import RefusedError
 from service.lab.provider.rows import Account
@@ -97,7 +99,7 @@ def _tell(context: click.Context, _: click.Parameter, wanted: bool) -> None:
     "--balance", type=click.IntRange(0), default=10_000_000, show_default=True, help="A new wallet, in minor units."
 )
 @click.option("--clock", metavar="RFC3339", help="What the provider's clock shows at first.  [default: the machine's]")
-@click.option("--speed", type=click.FloatRange(0), default=1.0, show_default=True, help="Of a clock that was set.")
+@click.option("--speed", type=Times(0, SPEED_MAX), default=1.0, show_default=True, help="Of a clock that was set.")
 @click.option("--account", "accounts", multiple=True, metavar="JSON", help="A merchant account; repeatable.")
 def provider_simulator(
     port: int,

@@ -59,6 +59,9 @@ def register(group: click.Group) -> None:
     tariff.add_command(import_command)
 
 
+SECONDS_MAX = 100 * 366 * 86_400
+
+
 @click.group()
 def tariff() -> None:
     """Tariffs: check, compare and publish them."""
@@ -226,11 +229,13 @@ def _instant(text: str) -> datetime:
 
 
 def _microseconds(seconds: str) -> int:
-    """Seconds as exact microseconds, 0 or more and less than a hundred years."""
+    """Seconds as exact microseconds, 0 to a hundred years."""
     try:
         length = parse_decimal(seconds) * 1_000_000
     except MoneyError as error:
         raise refused(f"seconds: {error}; give a number of seconds") from error
-    if not 0 <= length <= 100 * 366 * 86_400_000_000 or length % 1:
-        raise refused(f"seconds: {seconds} is out of range; give 0 or more, with at most 6 decimal places")
+    if length % 1:
+        raise refused(f"seconds: {seconds} is too fine; give at most 6 decimal places")
+    if not 0 <= length <= SECONDS_MAX * 1_000_000:
+        raise refused(f"seconds: {seconds} is out of range; give 0 to {SECONDS_MAX}")
     return int(length)

@@ -14,6 +14,9 @@ from service.adapters.postgres.catalog import Installation
 from service.adapters.postgres.clock import ClockStore
 from service.flows.clock import BusinessClock
 
+SPEED_MAX = 1_000_000
+"""How many times as fast as the machine's a clock runs at most."""
+
 
 class ClockError(ValueError):
     """The clock can't be set so; the message says why."""
@@ -62,7 +65,9 @@ async def set_clock(database: Database, change: Change, machine: Clock = machine
 
 
 def faster(speed: float) -> Change:
-    """From now on so many times as fast as the machine's; 0 stops it."""
+    """From now on so many times as fast as the machine's; 0 stops it. Raises ClockError."""
+    if not 0 <= speed <= SPEED_MAX:  # Nor what is not a number.
+        raise ClockError(f"{speed} times as fast can't be: allowed are 0 to {SPEED_MAX}")
     return lambda now: msgspec.structs.replace(now, speed=speed)
 
 

@@ -17,11 +17,12 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
-from service.billing.instants import utc
+from service.billing.instants import InstantError, utc
 from service.billing.money import MoneyError, parse_decimal
 from service.billing.rating import Line, rate
 from service.billing.sessions import RIDE_HOURS_MAX, Usage, review_reason
 from service.billing.tariffs import Tariff
+from service.flows.hold_replies import SESSION_ID_MAX
 
 REQUIRED = ("ride_id", "started_at", "ended_at")
 
@@ -98,10 +99,11 @@ def usage_of(trip: Trip) -> Usage:
 
 
 def _trip(row: dict[str, str], where: str, zone: ZoneInfo) -> Trip:
-    if not row["ride_id"]:
-        raise TripsError(f"{where}: ride_id is empty; each trip needs an id")
+    session_id = row["ride_id"]
+    if not 1 <= len(session_id) <= SESSION_ID_MAX or not session_id.isprintable() or " " in session_id:
+        raise TripsError(f"{where}: ride_id: allowed are 1 to {SESSION_ID_MAX} visible characters")
     return Trip(
-        session_id=row["ride_id"],
+        session_id=session_id,
         started_at=_instant(row["started_at"], f"{where}: started_at", zone),
         ended_at=_instant(row["ended_at"], f"{where}: ended_at", zone),
         meters=_meters(row.get("distance_m", ""), f"{where}: distance_m"),
@@ -113,6 +115,8 @@ def _instant(text: str, where: str, zone: ZoneInfo) -> datetime:
     try:
         local = datetime.fromisoformat(text)
         return utc(local if local.tzinfo is not None else local.replace(tzinfo=zone))
+    except InstantError as error:
+        raise TripsError(f"{where} {text!r} is {error}") from error
     except ValueError as error:
         raise TripsError(f"{where} {text!r} is no time; give 2026-11-22 18:30:00") from error
 

@@ -55,7 +55,15 @@ async def test_the_clock_is_shown_sped_up_advanced_and_set(farebox: Farebox) -> 
 
 @pytest.mark.parametrize(
     "arguments",
-    [("speed", "-1"), ("speed", "fast"), ("advance", "1x"), ("advance", ""), ("virtual", "--at", "2026-11-22T08:00")],
+    [
+        ("speed", "-1"),
+        ("speed", "nan"),
+        ("speed", "inf"),
+        ("speed", "fast"),
+        ("advance", "1x"),
+        ("advance", ""),
+        ("virtual", "--at", "2026-11-22T08:00"),
+    ],
 )
 async def test_what_is_no_pace_step_or_instant_is_refused(farebox: Farebox, arguments: tuple[str, ...]) -> None:
     code, _, err = await farebox("clock", *arguments)

@@ -99,6 +99,7 @@ async def test_it_brings_the_tariff_and_agreements_that_it_needs(
         (["--kafka", "--speed", "2", "--shuffle", "1"], {}, "no --speed with --shuffle"),
         (["--twice"], {}, "add it"),
         (["--kafka", "--speed", "0"], {}, "--speed"),
+        (["--kafka", "--speed", "nan"], {}, "--speed"),
     ],
 )
 async def test_what_it_cannot_do_is_told_in_one_line_and_nothing_is_published(

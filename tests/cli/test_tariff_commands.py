@@ -226,7 +226,9 @@ def test_a_replay_writes_its_file_whole_or_not_at_all(tmp_path: Path) -> None:
     [
         ("R1,2026-03-02 08:00:00", "not as many cells"),
         ("R1,2026-03-02 08:00:00,2026-03-02 09:00:00,1,2", "not as many cells"),
-        (",2026-03-02 08:00:00,2026-03-02 09:00:00,1", "ride_id is empty"),
+        (",2026-03-02 08:00:00,2026-03-02 09:00:00,1", "ride_id: allowed are 1 to 64 visible characters"),
+        ("R1\x1b[1m,2026-03-02 08:00:00,2026-03-02 09:00:00,1", "ride_id: allowed are 1 to 64 visible characters"),
+        ("R1,2026-03-02 08:00:00,9999-12-31 09:00:00,1", "is outside the years 1970 to 2199"),
         ("R1,2026-03-02 08:00:00,,1", "ended_at ''"),
         ("R1,2026-03-02 08:00:00,2026-03-02 09:00:00,far", "distance_m 'far'"),
     ],
@@ -275,6 +277,8 @@ def test_a_diff_says_what_changes() -> None:
         (("quote", "--plan", BIKES, "--plan-id", "bike", "--seconds", "-1"), "out of range"),
         (("quote", "--plan", BIKES, "--plan-id", "bike", "--seconds", "1e99"), "out of range"),
         (("quote", "--plan", BIKES, "--plan-id", "bike", "--seconds", "NaN"), "not a number"),
+        (("quote", "--plan", BIKES, "--plan-id", "bike", "--seconds", "5000000000"), "give 0 to 3162240000"),
+        (("quote", "--plan", BIKES, "--plan-id", "bike", "--seconds", "1", "--meters", "2147483648"), "2147483647"),
         (("quote", "--plan", BIKES, "--plan-id", "bike", "--seconds", "1", "--meters", "-1"), "negative"),
         (("quote", "--plan", BIKES, "--plan-id", "bike", "--seconds", "1", "--at", "noon"), "RFC 3339"),
         (

@@ -195,7 +195,7 @@ async def test_an_old_notification_and_one_for_another_account_are_not_believed(
         settings = {"api_key": API_KEY, "notify_secret": NOTIFY_SECRET}
         other = open_provider(MerchantAccount(2, "other", "sandbox", at.url, settings))
         read = other.parse_notification(headers, body, datetime.now(UTC))
-        assert isinstance(read, BadNotification) and "for account shop" in read.reason
+        assert isinstance(read, BadNotification) and "for account 'shop'" in read.reason
         await other.close()
 
 

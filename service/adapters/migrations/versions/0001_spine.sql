@@ -44,7 +44,7 @@ CREATE TABLE installation (
   clock_mode text NOT NULL DEFAULT 'real' CHECK (clock_mode IN ('real', 'virtual')),
   clock_machine_at timestamptz,
   clock_business_at timestamptz,
-  clock_speed double precision NOT NULL DEFAULT 1 CHECK (clock_speed >= 0),
+  clock_speed double precision NOT NULL DEFAULT 1 CHECK (clock_speed BETWEEN 0 AND 1000000),
   cluster_timeline text,
   restored_at timestamptz,
   created_at timestamptz NOT NULL
