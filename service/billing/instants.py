@@ -10,8 +10,6 @@ YEARS = range(1970, 2200)
 """A clock that was never set says 1970. What is reckoned from an instant of these years stays far from 9999, where
 Python's calendar ends."""
 LAST = datetime(YEARS[-1], 12, 31, 23, 59, 59, 999_999, UTC)
-LENGTH_HOURS_MAX = 366 * 24
-"""No ride is longer, nor a reservation, nor a wait for an end that was lost."""
 EXAMPLE = "2026-11-22T18:30:00+08:00"
 
 

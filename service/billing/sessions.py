@@ -10,7 +10,7 @@ from typing import Literal
 import msgspec
 
 from service.billing.events import Adjustment, RideEvent, content_digest, same_content
-from service.billing.tariffs.dearest import METERS_MAX
+from service.billing.extent import METERS_MAX
 
 RIDE_HOURS_MAX = 720
 """How long a ride may last before somebody must look at it, unless the operator says otherwise (events.md)."""

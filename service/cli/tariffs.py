@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 import rich_click as click
 
+from service.billing.extent import METERS_MAX
 from service.billing.instants import InstantError, read_instant, utc
 from service.billing.linting import lint_document
 from service.billing.linting.changes import changes, fare_changes
@@ -20,7 +21,6 @@ from service.billing.rating.compiled import depends_on_start
 from service.billing.refusals import printable
 from service.billing.sessions import Usage
 from service.billing.tariffs import Tariff, TariffDraft, TariffError, build, has_balance_rules, too_early
-from service.billing.tariffs.dearest import METERS_MAX
 from service.cli.plain import say
 from service.cli.replay import replay
 from service.cli.tariff_files import BEGINNING, FILE, built, drafts_of, one_tariff, read, refused

@@ -16,7 +16,7 @@ from service.adapters.postgres.operators import KnownOperator, NewOperator, Oper
 from service.billing import bounds
 from service.billing.agreements.holds import HoldPolicy
 from service.billing.debits.dunning import NOTICE_DAYS_MIN, REPORT_AFTER_DAYS, Calendar
-from service.billing.instants import LENGTH_HOURS_MAX
+from service.billing.extent import LENGTH_HOURS_MAX
 from service.billing.money import MoneyError, exponent
 from service.billing.refusals import in_words
 from service.billing.zones import UnknownZoneError, zone_named

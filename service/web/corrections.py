@@ -12,12 +12,12 @@ from msgspec import Meta
 from msgspec.structs import replace
 
 from service.billing.events import Position, RideEvent
+from service.billing.extent import METERS_MAX
 from service.billing.instants import utc
 from service.billing.keys import session_key_bytes
 from service.billing.opening import debt_of
 from service.billing.rides import Ride
 from service.billing.sessions import AHEAD_MAX, SessionState, course, review_reason
-from service.billing.tariffs.dearest import METERS_MAX
 from service.flows.decisions import decide_rides, taking_in
 from service.web.access import access_of, needs
 from service.web.answers import Asked, Name, Text, read

@@ -13,12 +13,12 @@ from msgspec import Meta
 
 from service.billing.balances import Balance, BalanceUse, windows_of
 from service.billing.catalog import Operator
-from service.billing.instants import LENGTH_HOURS_MAX, utc
+from service.billing.extent import LENGTH_HOURS_MAX, METERS_MAX
+from service.billing.instants import utc
 from service.billing.rating import rate
 from service.billing.running import running_tariff, running_usage
 from service.billing.sessions import Usage
 from service.billing.tariffs import Tariff, TariffDraft, build, import_document, too_early
-from service.billing.tariffs.dearest import METERS_MAX
 from service.billing.tariffs.gbfs import TariffError
 from service.web.access import Access, access_of, needs
 from service.web.answers import Asked, Name, answer, read

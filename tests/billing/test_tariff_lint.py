@@ -101,6 +101,14 @@ def test_a_negative_rate_that_never_makes_a_fare_fall_is_no_finding() -> None:
     assert [f.code for f in lint(tariff({"per_min_pricing": segments})) if f.code == "fare_falls"] == []
 
 
+@pytest.mark.parametrize(("start", "found"), [(43_100, ["fare_falls"]), (43_300, [])])
+def test_where_a_fare_falls_is_sought_within_the_longest_ride_that_is_not_reviewed(
+    start: int, found: list[str]
+) -> None:
+    segments = [{"start": 0, "rate": 1, "interval": 0}, {"start": start, "rate": "-0.1", "interval": 60}]
+    assert [f.code for f in lint(tariff({"per_min_pricing": segments})) if f.code == "fare_falls"] == found
+
+
 def test_a_diff_names_fields_and_what_rides_cost() -> None:
     before = load((DATA / "tariff_bike.json").read_bytes(), 1)
     after = load((DATA / "tariff_bike_dearer.json").read_bytes(), 2)

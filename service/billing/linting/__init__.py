@@ -13,6 +13,7 @@ from typing import Literal
 
 import msgspec
 
+from service.billing.extent import METERS_MAX
 from service.billing.linting.prose import read_prose
 from service.billing.money import format_amount, to_minor
 from service.billing.rating import rate
@@ -194,9 +195,10 @@ def _falls(tariff: Tariff) -> Iterator[Finding]:
     for meter in meters_of(tariff.plan, tariff.rules):
         if meter.rate >= 0 or meter.clock == "pause":
             continue
+        longest = RIDE_HOURS_MAX * 60 * MINUTE_US if meter.clock == "ride" else METERS_MAX * 1000
         for number in range(FALLS_SOUGHT_MAX if meter.interval else 1):
             at = meter.start + number * meter.interval
-            if meter.end is not None and at >= meter.end:
+            if at > longest or (meter.end is not None and at >= meter.end):
                 break
             before, after = _total(tariff, meter, at), _total(tariff, meter, at + 1)
             if after < before:

@@ -12,7 +12,7 @@ from typing import Literal
 
 import msgspec
 
-from service.billing.instants import LENGTH_HOURS_MAX
+from service.billing.extent import LENGTH_HOURS_MAX
 from service.billing.tariffs.gbfs import MINUTE_US, Plan, Segment, TariffError, check_segment, pointer, read_struct
 
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
