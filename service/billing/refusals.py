@@ -74,6 +74,11 @@ def _inside(kind: inspect.Type, name: str) -> Iterable[inspect.Type]:
     return [kind.item_type] if isinstance(kind, inspect.CollectionType) else []
 
 
+def is_id(text: str, length_max: int) -> bool:
+    """Whether a text is 1 to so many visible characters."""
+    return 1 <= len(text) <= length_max and text.isprintable() and " " not in text
+
+
 def printable(words: str) -> str:
     """The words with what PostgreSQL won't keep, or a terminal would act on, written out: control characters as
     `\\x1b`, those that hide letters or turn their direction as `\\u202e`."""

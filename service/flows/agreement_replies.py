@@ -14,6 +14,7 @@ from service.billing.facts.data import AgreementActive, AgreementExpired, Agreem
 from service.billing.keys import provider_key, session_key_bytes
 from service.billing.money import MoneyError, exponent
 from service.billing.outcomes import RiderAction
+from service.billing.refusals import is_id
 from service.billing.zones import UnknownZoneError, zone_named
 
 ID_MAX = 64
@@ -95,7 +96,7 @@ def check(new: NewAgreement, setting: AgreementSetting | None) -> AgreementSetti
         raise UnknownAskError("operator", "there is no such operator")
     for field in ("agreement_id", "rider_ref"):
         text = getattr(new, field)
-        if not 1 <= len(text) <= ID_MAX or not text.isprintable() or " " in text:
+        if not is_id(text, ID_MAX):
             raise InvalidAskError(field, f"allowed are 1 to {ID_MAX} visible characters")
     if setting.account is None and new.account_id is not None:
         raise UnknownAskError("account_id", f"the operator has no merchant account {new.account_id}")

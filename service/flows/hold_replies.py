@@ -12,12 +12,13 @@ from service.adapters.postgres.holds import HoldRow, Setting, SignedAgreement
 from service.adapters.providers.titles import title_given
 from service.billing.agreements.asking import ConflictingAskError, InvalidAskError, UnknownAskError
 from service.billing.agreements.holds import Hold, HoldState
+from service.billing.extent import SESSION_ID_MAX
 from service.billing.facts.data import Fact, HoldOpened, HoldRefused, HoldReleased
 from service.billing.keys import provider_key, session_key, slot_of
 from service.billing.outcomes import RiderAction
+from service.billing.refusals import is_id
 from service.billing.words import spoken, title_of
 
-SESSION_ID_MAX = 64
 Status: TypeAlias = Literal["allowed", "refused", "rider_action", "pending", "ended"]
 
 
@@ -88,8 +89,7 @@ def check(ask: HoldAsk, setting: Setting | None) -> tuple[Setting, SignedAgreeme
     """What the ask names is there and can be used; raises AskError."""
     if setting is None:
         raise UnknownAskError("operator", f"there is no operator number {ask.operator_no}")
-    visible = ask.session_id.isprintable() and " " not in ask.session_id
-    if not visible or not 1 <= len(ask.session_id) <= SESSION_ID_MAX:
+    if not is_id(ask.session_id, SESSION_ID_MAX):
         raise InvalidAskError("session_id", f"allowed are 1 to {SESSION_ID_MAX} visible characters")
     if setting.agreement is None:
         raise UnknownAskError("agreement_id", f"there is no agreement {ask.agreement_id}")

@@ -17,12 +17,13 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
+from service.billing.extent import SESSION_ID_MAX
 from service.billing.instants import InstantError, utc
 from service.billing.money import MoneyError, parse_decimal
 from service.billing.rating import Line, rate
+from service.billing.refusals import is_id
 from service.billing.sessions import RIDE_HOURS_MAX, Usage, review_reason
 from service.billing.tariffs import Tariff
-from service.flows.hold_replies import SESSION_ID_MAX
 
 REQUIRED = ("ride_id", "started_at", "ended_at")
 
@@ -100,7 +101,7 @@ def usage_of(trip: Trip) -> Usage:
 
 def _trip(row: dict[str, str], where: str, zone: ZoneInfo) -> Trip:
     session_id = row["ride_id"]
-    if not 1 <= len(session_id) <= SESSION_ID_MAX or not session_id.isprintable() or " " in session_id:
+    if not is_id(session_id, SESSION_ID_MAX):
         raise TripsError(f"{where}: ride_id: allowed are 1 to {SESSION_ID_MAX} visible characters")
     return Trip(
         session_id=session_id,

@@ -12,7 +12,7 @@ import pytest
 from tariff_makers import per_min, tariff
 
 from service.billing.catalog import Catalog, TariffVersion
-from service.billing.extent import LENGTH_HOURS_MAX, METERS_MAX
+from service.billing.extent import LENGTH_HOURS_MAX, METERS_MAX, ZONES_MAX
 from service.billing.rating import rate
 from service.billing.sessions import Usage
 from service.billing.tariffs import (
@@ -27,7 +27,7 @@ from service.billing.tariffs import (
     lost_end_rule,
     valid_from_problem,
 )
-from service.billing.tariffs.dearest import KEPT_MAX_MINOR, ZONES_MAX
+from service.billing.tariffs.dearest import KEPT_MAX_MINOR
 from service.billing.tariffs.gbfs import text_of
 
 DATA = Path(__file__).parent.parent / "data"

@@ -22,7 +22,9 @@ from service.billing.events.ride_data import (
     RideData,
 )
 from service.billing.events.strict_json import MalformedEventError, decode_json
+from service.billing.extent import SESSION_ID_MAX
 from service.billing.instants import of_ms, utc
+from service.billing.refusals import is_id
 
 __all__ = [
     "EVENT_TYPES",
@@ -179,7 +181,7 @@ def _ride_event(record: RawRecord, envelope: Envelope) -> RideEvent:
     session_id = data.session_id
     if session_id is None or data.trip_id is not None or data.trip_ids is not None:
         session_id = _session_id(data)
-    if not session_id.isprintable() or " " in session_id:
+    if not is_id(session_id, SESSION_ID_MAX):
         raise MalformedEventError("a session id is 1 to 64 visible characters", "$.data.session_id")
     _check_same_session(session_id, record.key, envelope)
     event = (

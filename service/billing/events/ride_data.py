@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Meta
 
 from service.billing.events.cloudevents import Instant, Text
+from service.billing.extent import SESSION_ID_MAX, ZONES_MAX
 from service.billing.words import Label
 
 Kind: TypeAlias = Literal[
@@ -33,7 +34,7 @@ SessionId = Annotated[
     str,
     Meta(
         min_length=1,
-        max_length=64,
+        max_length=SESSION_ID_MAX,
         description="The ride's id, a UUID as a rule. Equal to the Kafka key, to `subject` and to `partitionkey`.",
         extra_json_schema={"pattern": r"^[^\s\p{C}\p{Z}]{1,64}$"},
     ),
@@ -41,10 +42,12 @@ SessionId = Annotated[
 ParkingCategory = Annotated[
     Literal["corral", "curb", "rack", "other_valid", "invalid"], Meta(description="How the vehicle was parked (MDS).")
 ]
-Distance = Annotated[Int8, Meta(description="Metres ridden. A negative distance sends the ride to review.")]
+Distance = Annotated[
+    Int8, Meta(description="Metres ridden. Less than 0, or more than 2147483647, sends the ride to review.")
+]
 ZoneFees = Annotated[
     tuple[Text, ...],
-    Meta(max_length=64, description="Codes of the zone and parking fees due, as the tariff names them."),
+    Meta(max_length=ZONES_MAX, description="Codes of the zone and parking fees due, as the tariff names them."),
 ]
 Reason = Annotated[str, Meta(max_length=1000, description="Why, in words, for the trail.")]
 

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from decimal import ROUND_CEILING, Decimal, localcontext
 
-from service.billing.extent import LENGTH_HOURS_MAX, METERS_MAX
+from service.billing.extent import LENGTH_HOURS_MAX, METERS_MAX, ZONES_MAX
 from service.billing.money import exponent
 from service.billing.tariffs.gbfs import Plan, Segment, TariffError
 from service.billing.tariffs.rules import Rules, amount_of, pause_segments
 
 KEPT_MAX_MINOR = 10**15
 """No ride costs as much, in minor units: sums of many stay within 64 bits."""
-ZONES_MAX = 64
-"""How many zones' fees an event names at most."""
 
 _MINUTES = Decimal(60 * LENGTH_HOURS_MAX)
 _NIGHTS = Decimal(2 * (LENGTH_HOURS_MAX // 24 + 1))

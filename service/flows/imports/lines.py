@@ -17,6 +17,7 @@ from service.billing.agreements.asking import InvalidAskError
 from service.billing.instants import InstantError, read_instant
 from service.billing.money import MoneyError, exponent
 from service.billing.opening import SESSION, OpenDebt
+from service.billing.refusals import is_id
 from service.billing.zones import UnknownZoneError, zone_named
 from service.flows.agreement_replies import ID_MAX, LANGUAGES, NewAgreement
 
@@ -115,7 +116,7 @@ def _whole(line: Line) -> Mapping[str, str]:
 
 def _id(cells: Mapping[str, str], column: str, length_max: int) -> str:
     text = cells[column]
-    if not 1 <= len(text) <= length_max or not text.isprintable() or " " in text:
+    if not is_id(text, length_max):
         raise InvalidAskError(column, f"allowed are 1 to {length_max} visible characters")
     return text
 
