@@ -25,6 +25,7 @@ from service.adapters.providers.port import Provider
 from service.billing.agreements import refusal
 from service.billing.agreements.asking import ConflictingAskError, UnknownAskError
 from service.billing.agreements.holds import (
+    OVER,
     Hold,
     HoldState,
     RideSeen,
@@ -99,7 +100,8 @@ class Holds:
 
         A hold that was refused is decided anew; before one is refused because the agreement waits for its rider, its
         provider is asked whether he has signed. Raises AskError naming the field: UnknownAskError for an agreement or
-        tariff that is not there, ConflictingAskError when the session's hold is for something else.
+        tariff that is not there, ConflictingAskError when the session's hold is for something else, or its ride is over
+        and none was opened for it.
         """
         begun = await self._intend(ask)
         if isinstance(begun, _Unsigned):
@@ -109,8 +111,7 @@ class Holds:
         assert not isinstance(begun, _Unsigned)
         row, first = begun
         if row is None:
-            async with self._database.reading(HoldStore) as store:
-                return reply(await self._find(store, ask.operator_no, ask.session_id))
+            return await self.get(ask.operator_no, ask.session_id)
         if row.lease_until is None:
             return reply(row)
         provider = self._providers.of(merchant_account(row.account))
@@ -123,7 +124,8 @@ class Holds:
     async def get(self, operator_no: int, session_id: str) -> HoldReply:
         """The session's hold as it is known. Raises UnknownAskError."""
         async with self._database.reading(HoldStore) as store:
-            return reply(await self._find(store, operator_no, session_id))
+            row = await self._find(store, operator_no, session_id)
+            return reply(row, (await store.rides_of_holds([row.hold.session_key]))[row.hold.session_key].state)
 
     async def release(self, operator_no: int, session_id: str, reason: str = "released by the app") -> HoldReply:
         """Gives up a hold whose ride has not started. Raises UnknownAskError, or ConflictingAskError once it has."""
@@ -157,7 +159,7 @@ class Holds:
     # -------------------------------------------------------------- before the call
 
     async def _intend(self, ask: HoldAsk, *, asked: bool = False) -> tuple[HoldRow | None, bool] | _Unsigned:
-        """The hold as it is to be, written; whether its provider was never asked. No row: somebody was faster.
+        """The hold as it is to be, written; whether its provider was never asked. No row: it stands as it is.
 
         A row with a lease is this caller's to ask the provider about. Nothing is written while it depends on an
         agreement that waits for its rider, unless that was `asked` about.
@@ -169,9 +171,14 @@ class Holds:
             known = None if setting.known is None else setting.known.hold
             if setting.known is not None:
                 same_content(ask, agreement, setting.known.hold)
+                if setting.known.hold.state is not HoldState.REFUSED and setting.ride_state in OVER:
+                    return None, False
                 if setting.known.hold.state is not HoldState.REFUSED:
                     row = named_row(ask, setting, agreement, setting.known.hold, setting.known.lease_until)
                     return await self._take_up(store, row), False
+            if setting.ride_state in OVER:
+                said = f"the ride of {ask.session_id} is {setting.ride_state}: another one has a session of its own"
+                raise ConflictingAskError("session_id", said)
             if agreement.state == "pending" and not asked:
                 return _Unsigned(setting.policy.answer_within)
             row = await self._decide(store, requested_row(ask, setting, agreement, self._now(), known), setting)

@@ -27,9 +27,10 @@ class HoldRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @post("/v1/holds", status_code=200, opt=needs("billing:write") | {"body": HoldRequest}, tags=["holds"])
 async def ask_hold(request: Asked, body: RawBody, idempotency_key: Key) -> Response[HoldReply]:
-    """Open the provider's order for a session: allowed, refused, rider_action, or pending; ended, where the session had
-    one that is over: another ride has a session of its own. Go by `unlock`. Where the agreement waits
-    for its rider, its provider is asked first whether he has signed. Only `allowed` is kept under the key."""
+    """Open the provider's order for a session: allowed, refused, rider_action, or pending; ended, where its ride or its
+    hold is over, and 409 where the ride is over and had none: another ride has a session of its own. Go by `unlock`.
+    Where the agreement waits for its rider, its provider is asked first whether he has signed. Only `allowed` is kept
+    under the key."""
     asked = read(_HOLD, body)
 
     async def ask() -> tuple[int, HoldReply]:

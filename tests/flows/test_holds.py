@@ -211,6 +211,30 @@ async def test_a_lost_answer_to_finishing_is_asked_again(it: World) -> None:
         assert (held.state, held.status, held.unlock) == ("completed", "ended", False)
 
 
+async def test_no_vehicle_is_unlocked_for_a_session_whose_ride_is_over(it: World) -> None:
+    await it.ride("never-asked", "closed", 500)
+    await it.sandbox.script("refuse", on="rider", op="hold.open", code="SCORE_TOO_LOW")
+    await it.ask("refused")
+    await it.ride("refused", "not_billable")
+    for session_id in ("never-asked", "refused"):
+        with pytest.raises(ConflictingAskError, match="another one has a session of its own") as told:
+            await it.ask(session_id)
+        assert told.value.field == "session_id"
+    assert (await it.sandbox.books())["holds"] == {"refused": 1}
+
+
+async def test_a_hold_that_waits_for_the_money_of_its_ride_unlocks_nothing(it: World) -> None:
+    await it.policy(unlock_while_pending=True)
+    await it.ask("open")
+    await it.sandbox.script("drop", on="rider", op="hold.open")
+    await it.ask("pending")
+    for session_id, state in (("open", "open"), ("pending", "requested")):
+        await it.debit(session_id, await it.ride(session_id, "closed", 500), "new", 500, 0)
+        for held in (await it.ask(session_id), await it.holds.get(it.operator_no, session_id)):
+            assert (held.state, held.status, held.unlock) == (state, "ended", False)
+            assert held.reason == "the ride is closed"
+
+
 async def test_the_app_gives_a_hold_up_only_before_the_ride(it: World) -> None:
     await it.ask("s1")
     assert (await it.holds.release(it.operator_no, "s1")).state == "released"

@@ -135,13 +135,13 @@ async def matrix(database_url: str) -> AsyncIterator[Matrix]:
         await it.token("marked", [READ], "default", f"{MARK}-anna")
         for name in ("agr", "gone"):
             await it.agree(f"{MARK}-{name}", f"{MARK}-anna")
-        await it.take(*whole(MARK, agreement_id=f"{MARK}-agr"))
-        await it.collect()
         tariff = {**PLAN, "plan_id": MARK}
         assert (await it.ask("PUT", f"/v1/tariffs/{MARK}", tariff)).status == 201
         for session in (MARK, f"{MARK}-free"):
             asked = {"session_id": session, "agreement_id": f"{MARK}-agr", "tariff_id": "bike"}
             assert (await it.ask("POST", "/v1/holds", asked)).status == 200
+        await it.take(*whole(MARK, agreement_id=f"{MARK}-agr"))
+        await it.collect()
         (debit,) = (await it.get(f"/v1/sessions/{MARK}"))["debits"]
         matrix.places = {"debit": debit["debit_id"]}
         await _hold_records(it, matrix)

@@ -49,7 +49,7 @@ class Setting(msgspec.Struct, frozen=True):
     """What a hold is decided against; `agreement` is None where there is none of that id.
 
     `tariff` is (tariff number, version) of the version in force, None where there is none; `debts` are the rider's,
-    `known` is the hold that the session has already, with its lease.
+    `known` is the hold that the session has already, with its lease, `ride_state` its ride's (None: it has no ride).
     """
 
     operator_id: str
@@ -60,6 +60,7 @@ class Setting(msgspec.Struct, frozen=True):
     agreement: SignedAgreement | None
     debts: Sequence[Debt]
     known: KnownHold | None
+    ride_state: str | None
 
 
 class HoldRow(msgspec.Struct, frozen=True):
@@ -108,7 +109,8 @@ class HoldStore(AgreementStore):
         tariff = None if row["tariff_no"] is None else (row["tariff_no"], row["version"])
         known = None if row["hold"] is None else _known_hold(row["hold"])
         debts = () if row["debts"] is None else _DEBTS.decode(row["debts"])
-        return Setting(row["operator_id"], row["mode"], exposure_max, policy, tariff, agreement, debts, known)
+        operator_id, mode, ride_state = row["operator_id"], row["mode"], row["ride_state"]
+        return Setting(operator_id, mode, exposure_max, policy, tariff, agreement, debts, known, ride_state)
 
     async def tariff_document(self, tariff_no: int, version: int) -> bytes:
         """A version's document."""

@@ -1,12 +1,14 @@
 -- name: hold_setting
 -- What a hold is decided against, in one read: operator, agreement, rider and what he owes, account, the tariff's version
--- in force at $4, the hold that the session ($5, in slot $6) has already.
+-- in force at $4, the hold that the session ($5, in slot $6) has already, and where its ride stands.
 SELECT o.operator_id, o.mode, o.currency AS operator_currency, o.exposure_max_minor, o.hold_policy,
        a.agreement_no, a.state AS agreement_state, a.cap_minor, a.currency, a.provider_key AS agreement_key,
        a.provider_ref AS agreement_ref, a.valid_until, a.time_zone, a.language, a.rider_no, r.rider_ref,
        m.account_no, m.account_id, m.provider, m.base_url, m.settings,
        t.tariff_no, t.version, CASE WHEN h.session_key IS NOT NULL THEN to_json(h) END AS hold,
-       (SELECT json_agg(owed) FROM rider_debt owed WHERE owed.rider_no = a.rider_no) AS debts
+       (SELECT json_agg(owed) FROM rider_debt owed WHERE owed.rider_no = a.rider_no) AS debts,
+       (SELECT r.state FROM session_key k JOIN ride_revision r ON r.ride_no = k.ride_no AND r.slot = k.slot
+        WHERE k.session_key = $5::uuid AND k.slot = $6 ORDER BY r.revision DESC LIMIT 1) AS ride_state
 FROM operator o
 LEFT JOIN hold h ON h.session_key = $5::uuid AND h.slot = $6
 LEFT JOIN LATERAL (SELECT v.tariff_no, v.version FROM tariff n JOIN tariff_version v ON v.tariff_no = n.tariff_no
