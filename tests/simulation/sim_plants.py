@@ -28,7 +28,7 @@ from service.billing.debits import (
 from service.billing.debits.events import DisputeOpened, Due, LeaseOver, OwedChanged
 from service.billing.debits.state import Debit, State, Terms
 from service.billing.outcomes import Declined, Succeeded
-from service.flows import collection, hold_calls, intake
+from service.flows import collection, hold_calls, hold_replies, holds, intake
 from service.flows.collection import calls, disputing
 from service.flows.intake import preparing
 from service.lab.provider.faults import Rates
@@ -266,6 +266,11 @@ def every_clock_is_believed(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(preparing, "_read_through", lambda tail, at, clock: min(clock.at_ms(tail.timestamp_ms), at))
 
 
+def a_hold_unlocks_until_it_is_paid(patch: pytest.MonkeyPatch) -> None:
+    for place in (holds, hold_replies):
+        patch.setattr(place, "OVER", frozenset())
+
+
 LOSING = Rates(lost=0.3, truncated=0.1, error_after=0.1)
 LAGGING = Rates(lost=0.4, query_lag=0.5)
 CARDS = ("card", "slow card", "chargeback card")
@@ -299,37 +304,39 @@ PLANTS: dict[Plant, Focus] = {
     a_hold_is_asked_for_twice: Focus((), ("order", "credit order"), LOSING),
     what_is_above_a_cap_is_forgotten: Focus((), CARDS, quiet=True, cap_minor=300),
     every_clock_is_believed: Focus((), CARDS),
+    a_hold_unlocks_until_it_is_paid: Focus((), ("order", "credit order")),
 }
 FIRST: dict[Plant, int] = {
     another_key_while_unknown: 8,
-    a_key_for_each_call: 1,
-    an_unknown_outcome_counts_as_declined: 8,
-    not_found_once_counts_as_declined: 3,
+    a_key_for_each_call: 2,
+    an_unknown_outcome_counts_as_declined: 15,
+    not_found_once_counts_as_declined: 16,
     notifications_are_believed_unsigned: 3,
-    what_was_paid_twice_is_kept: 11,
-    news_of_money_counts_each_time: 1,
+    what_was_paid_twice_is_kept: 4,
+    news_of_money_counts_each_time: 2,
     refunds_are_not_booked: 1,
     a_batch_that_owes_is_skipped: 1,
-    leases_are_not_looked_at: 22,
-    an_end_that_comes_first_is_ignored: 1,
-    an_offset_is_committed_before_the_rows: 8,
-    the_fence_does_not_compare: 8,
-    a_duplicate_is_known_for_an_hour: 9,
-    goodwill_is_given_twice: 11,
+    leases_are_not_looked_at: 5,
+    an_end_that_comes_first_is_ignored: 4,
+    an_offset_is_committed_before_the_rows: 3,
+    the_fence_does_not_compare: 18,
+    a_duplicate_is_known_for_an_hour: 3,
+    goodwill_is_given_twice: 5,
     a_correction_downward_is_not_netted: 1,
     what_is_owed_is_rounded: 1,
-    refunds_under_way_are_forgotten: 22,
-    what_is_pending_covers_nothing: 1,
-    a_chargeback_that_is_won_is_not_booked: 7,
-    a_chargeback_is_booked_each_time_it_is_told: 7,
+    refunds_under_way_are_forgotten: 16,
+    what_is_pending_covers_nothing: 5,
+    a_chargeback_that_is_won_is_not_booked: 3,
+    a_chargeback_is_booked_each_time_it_is_told: 3,
     another_amount_is_believed: 1,
     what_is_unknown_is_never_asked: 4,
     what_was_asked_is_booked_not_what_came: 1,
-    less_owed_of_what_is_pending_is_forgotten: 4,
+    less_owed_of_what_is_pending_is_forgotten: 1,
     an_unknown_refund_counts_as_made: 1,
-    a_hold_is_asked_for_twice: 1,
+    a_hold_is_asked_for_twice: 19,
     what_is_above_a_cap_is_forgotten: 7,
-    every_clock_is_believed: 1,
+    every_clock_is_believed: 7,
+    a_hold_unlocks_until_it_is_paid: 1,
 }
 """The first seed at which each shows; all of them anew: `python tests/simulation/simulate.py --plants`."""
 

@@ -9,10 +9,12 @@ from sim_faces import follow
 from sim_intake import record
 from sim_lives import Life
 from sim_people import People, Ride, Said
-from sim_world import BEGINNING, World
+from sim_world import BEGINNING, World, WorldError
 
+from service.adapters.postgres.holds import HoldStore
 from service.billing.adjustments import AdjustmentError
 from service.billing.events import Adjustment, AdjustmentKind, Kind, Position, RideEvent
+from service.billing.keys import session_key
 from service.flows.hold_replies import HoldAsk
 from service.lab.provider import holds as provider_holds
 
@@ -21,9 +23,12 @@ AFTERMATH = (
 )  # fmt: skip
 REASON = "as it was"
 LOST_AFTER = timedelta(hours=24)
+AFTER_IT = timedelta(minutes=2)
 LATE_S = (1, 30, 3600)
 AGAIN_S = (1, 30, 3600, 5 * 86_400)
 """How much later an app sends an event, and how much later it sends it again."""
+AT_ONCE = (1, 1, 1, 5)
+"""How often it sends it then: more than an intake may take in one go."""
 
 
 class Rides(People):
@@ -51,7 +56,7 @@ class Rides(People):
         if profile.capabilities.hold_confirmed_by_rider and random.random() < 0.25:
             self._confirms_later(ended_at)
         elif profile.capabilities.hold_needed or random.random() < 0.3:
-            self._holds(ride)
+            self._holds(ride, ended_at)
         lost = "" if self.focus.aftermath else random.choice(("", "", "", "", "", "started", "ended", "late"))
         if lost != "started":
             self._event(ride, "started", f"s{number}", began_at)
@@ -68,8 +73,13 @@ class Rides(People):
                 self._keep(began_at + LOST_AFTER + timedelta(hours=hours))
         self._aftermath(ride, ended_at)
 
-    def _holds(self, ride: Ride) -> None:
+    def _holds(self, ride: Ride, ended_at: datetime) -> None:
+        """Its app asks for a hold before it begins, twice, and once more when it is over, of which it may not know."""
+        key = session_key(self.operator.operator_id, ride.session_id)
+
         async def hold(life: Life) -> None:
+            async with life.database.reading(HoldStore) as store:
+                over = (await store.rides_of_holds([key]))[key].state in ("closed", "voided")
             asked = HoldAsk(
                 operator_no=self.operator.operator_no,
                 session_id=ride.session_id,
@@ -77,10 +87,11 @@ class Rides(People):
                 tariff_id="bike",
                 vehicle_id="v",
             )
-            await life.holds.ask(asked)
+            if (await life.holds.ask(asked)).unlock and over:
+                raise WorldError(f"{ride.session_id} is over, and its hold unlocks")
 
-        for before_s in (60, 40):
-            self._human(ride.began_at - timedelta(seconds=before_s), f"hold {ride.session_id}", hold)
+        for when in (*(ride.began_at - timedelta(seconds=before_s) for before_s in (60, 40)), ended_at + AFTER_IT):
+            self._human(when, f"hold {ride.session_id}", hold)
         self._outside(ride.began_at - timedelta(seconds=5), "confirm holds", lambda _: self._confirm_holds())
         self._outside(ride.began_at + timedelta(seconds=50), "confirm holds", lambda _: self._confirm_holds())
         for after_s in (-5, 50):
@@ -125,16 +136,18 @@ class Rides(People):
         when: datetime | None = None,
         **data: Any,
     ) -> None:
-        """An event of a ride, sent late, and now and then once more."""
+        """An event of a ride, sent late, now and then many times at once, and once more later."""
         event_id = f"{self.world.seed}-{event_id}"
         if kind in ("started", "ended"):
             data |= {"agreement_id": ride.agreement_id, "tariff_id": "bike"}
         value, headers = record(kind, event_id, time, ride.session_id, **data)
+        times = self.random.choice(AT_ONCE)
 
         def send(world: World) -> None:
             ride.said.append(Said(event_id, kind, minutes))
             at_ms = int(world.now().timestamp() * 1000)
-            world.fleet.topic.append(ride.session_id.encode(), value, headers, at_ms)
+            for _ in range(times):
+                world.fleet.topic.append(ride.session_id.encode(), value, headers, at_ms)
 
         for late_s in (LATE_S, AGAIN_S)[: self.random.choice((1, 1, 2))]:
             late = timedelta(seconds=self.random.choice(late_s))

@@ -46,10 +46,11 @@ class Topic:
     def append(self, key: bytes, value: bytes, headers: Mapping[str, str], timestamp_ms: int) -> None:
         """A producer's record, to the partition of its key. One in eight has a wild clock."""
         partition = crc32(key) % PARTITIONS
-        wild = crc32(value) % (8 * len(WILD_MS))
+        offset = self.end(partition)
+        wild = crc32(b"%d of %b" % (offset, key)) % (8 * len(WILD_MS))
         timestamp_ms = WILD_MS[wild] if wild < len(WILD_MS) else timestamp_ms
         encoded = tuple((name, text.encode()) for name, text in headers.items())
-        record = Record(TOPIC, partition, self.end(partition), timestamp_ms, key, value, encoded)
+        record = Record(TOPIC, partition, offset, timestamp_ms, key, value, encoded)
         self.records[partition].append(record)
 
     def end(self, partition: int) -> int:
