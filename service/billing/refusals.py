@@ -34,6 +34,8 @@ TYPES = {
     "null": "nothing",
     "duration": "a duration, such as PT6H or P1D",
 }
+BRIEF_MAX = 2000
+"""Characters: the longest list of what is allowed has half as many."""
 _MATCHING = re.compile(r"`?str(?: \| null)?`? matching regex ('.*?'|\".*?\")(?= - at |$)")
 _SHOWN = {repr(pattern): words for pattern, words in WORDS.items()}
 _STEP = re.compile(r"\[[^\]]*\]|[^.\[\]]+")
@@ -87,6 +89,14 @@ def printable(words: str) -> str:
     return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in words)
 
 
+def brief(words: str) -> str:
+    """The words as they can be shown, the middle left out of what nobody would read to its end."""
+    if len(words) > BRIEF_MAX:
+        half = BRIEF_MAX // 2
+        words = f"{words[:half]} ... {words[-half:]}"
+    return printable(words)
+
+
 def pattern_in_words(message: str) -> str:
     """The message, a pattern that was not matched told in words."""
     return _MATCHING.sub(lambda found: _SHOWN.get(found[1], found[0]), message)
@@ -95,7 +105,7 @@ def pattern_in_words(message: str) -> str:
 def in_words(message: str, shape: Any) -> str:
     """The message with the value's name first: "due_days: expected a whole number, got a text". What the shape knows at
     that place is told where it is a choice."""
-    reason, _, place = pattern_in_words(printable(message)).partition(" - at `$")
+    reason, _, place = pattern_in_words(brief(message)).partition(" - at `$")
     if reason.startswith(("Invalid enum value", "Object contains unknown field")):
         reason += f"; {allowed_at(shape, place.rstrip('`'))}"
     told = reason[:1].lower() + reason[1:]

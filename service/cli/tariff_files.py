@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo
 
 import rich_click as click
 
+from service.billing.refusals import brief
 from service.billing.tariffs import Tariff, TariffDraft, TariffError, build, import_document
 from service.billing.zones import UnknownZoneError, zone_named
 from service.cli.plain import say
@@ -21,7 +22,7 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 
 def refused(message: str) -> SystemExit:
     """Says on standard error, in one line, what input can't be used; raise what it returns (exit 2)."""
-    say(f"farebox: {' '.join(message.split())}", err=True)
+    say(f"farebox: {brief(' '.join(message.split()))}", err=True)
     return SystemExit(2)
 
 

@@ -7,9 +7,11 @@ from collections import Counter
 from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 import rich_click as click
+from msgspec import Meta
 
 from service.billing.extent import METERS_MAX
 from service.billing.instants import InstantError, read_instant, utc
@@ -18,7 +20,7 @@ from service.billing.linting.changes import changes, fare_changes
 from service.billing.money import MoneyError, format_amount, from_minor, parse_decimal
 from service.billing.rating import Charge, rate
 from service.billing.rating.compiled import depends_on_start
-from service.billing.refusals import printable
+from service.billing.refusals import in_words, printable
 from service.billing.sessions import Usage
 from service.billing.tariffs import Tariff, TariffDraft, TariffError, build, has_balance_rules, too_early
 from service.cli.plain import say
@@ -30,18 +32,22 @@ from service.cli.told import instant as instant_there
 from service.web.views import charge_view
 
 
-class FareCase(msgspec.Struct, frozen=True):
-    """A worked fare: plan and rules, what was used, and what it must come to in major units."""
+class FareCase(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A worked fare: plan and rules, what was used, and what it must come to in major units; `basis`, `source` and
+    `note` are for people."""
 
     id: str
     plan: msgspec.Raw
     expected: Decimal
     duration_s: Decimal
-    distance_m: int = 0
+    distance_m: Annotated[int, Meta(ge=0, le=METERS_MAX)] = 0
     rules: msgspec.Raw = msgspec.Raw(b"{}")
     started_at: datetime = BEGINNING
     time_zone: str = "UTC"
     reserved_s: Decimal | None = None
+    basis: str = ""
+    source: str = ""
+    note: str = ""
 
 
 class FareCases(msgspec.Struct, frozen=True):
@@ -73,13 +79,22 @@ def fares(file: Path) -> None:
     """Check worked fares: each case of FILE is rated and compared; exit 1 when one disagrees.
 
     FILE is JSON: {"fares": [{"id": "an hour", "plan": {...}, "duration_s": 3600, "expected": "6.90"}]}, with a GBFS
-    plan, and where a case needs them distance_m, rules, started_at (RFC 3339), time_zone and reserved_s.
+    plan, and where a case needs them distance_m, rules, started_at (RFC 3339), time_zone and reserved_s; basis, source
+    and note say where it is from.
     """
     try:
         cases = msgspec.json.decode(read(file), type=FareCases).fares
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise refused(f'{file}: {error}; give {{"fares": [...]}} with id, plan, duration_s, expected') from error
-    failed = sum(not _fare_holds(case) for case in cases)
+        told = in_words(str(error), FareCases)
+        raise refused(f'{file}: {told}; give {{"fares": [...]}} with id, plan, duration_s, expected') from error
+    failed = 0
+    for case in cases:
+        wrong, charge = _judged(case)
+        if wrong is not None:
+            failed += 1
+            say(f"FAILED {case.id}: {wrong}")
+        if charge is not None:
+            click.echo(_receipt(charge))
     click.echo(f"{len(cases) - failed} passed, {failed} failed")
     sys.exit(1 if failed else 0)
 
@@ -98,7 +113,10 @@ def quote(
     """What a ride costs, line by line, for a rider without earlier rides, passes or coupons."""
     asked_at = None if at is None else _instant(at)
     terms = one_tariff(file, plan_id, time_zone, asked_at or BEGINNING)
-    length = _microseconds(seconds)
+    try:
+        length = _microseconds(seconds, "--seconds")
+    except _LengthError as error:
+        raise refused(str(error)) from error
     if meters < 0:
         raise refused(f"--meters {meters} is negative; give 0 or more")
     if meters > METERS_MAX:
@@ -153,28 +171,26 @@ def diff(file: Path, other: Path) -> None:
             _print_changes(before[tariff_id], after[tariff_id])
 
 
-def _fare_holds(case: FareCase) -> bool:
-    """Rates a worked fare; says what is wrong with it when it disagrees."""
+def _judged(case: FareCase) -> tuple[str | None, Charge | None]:
+    """What is wrong with a worked fare, or with its price, and then what it comes to."""
     draft = TariffDraft(tariff_id=case.id, plan=bytes(case.plan), rules=bytes(case.rules))
     try:
         terms = build(draft, valid_from=BEGINNING, time_zone=case.time_zone)
-    except TariffError as error:
-        say(f"FAILED {case.id}: {error}")
-        return False
-    try:
+        length, reserved = _microseconds(case.duration_s, "duration_s"), case.reserved_s
+        reserved_us = None if reserved is None else _microseconds(reserved, "reserved_s")
         start = utc(case.started_at if case.started_at.tzinfo else case.started_at.replace(tzinfo=terms.zone))
+        expected = parse_decimal(case.expected)
     except InstantError as error:
-        say(f"FAILED {case.id}: started_at is {error}")
-        return False
-    length, reserved = _microseconds(str(case.duration_s)), case.reserved_s
-    usage = _usage(start, length, case.distance_m, None if reserved is None else _microseconds(str(reserved)))
-    charge = rate(usage, terms)
-    if from_minor(charge.total_minor, charge.currency) == case.expected:
-        return True
+        return f"started_at is {error}", None
+    except MoneyError as error:
+        return f"expected: {error}; give an amount such as 6.90", None
+    except (TariffError, _LengthError) as error:
+        return str(error), None
+    charge = rate(_usage(start, length, case.distance_m, reserved_us), terms)
+    if from_minor(charge.total_minor, charge.currency) == expected:
+        return None, None
     got = format_amount(charge.total_minor, charge.currency)
-    say(f"FAILED {case.id}: expected {case.expected} {charge.currency}, got {got}")
-    click.echo(_receipt(charge))
-    return False
+    return f"expected {expected} {charge.currency}, got {got}", charge
 
 
 def _usage(start: datetime, length_us: int, meters: int, reserved_us: int | None = None) -> Usage:
@@ -228,14 +244,18 @@ def _instant(text: str) -> datetime:
         raise refused(f"--at {text!r} is {error}") from error
 
 
-def _microseconds(seconds: str) -> int:
-    """Seconds as exact microseconds, 0 to a hundred years."""
+class _LengthError(ValueError):
+    """No length of time, or one that nothing lasts; the message names it."""
+
+
+def _microseconds(seconds: str | Decimal, name: str) -> int:
+    """Seconds as exact microseconds, 0 to a hundred years; raises _LengthError."""
     try:
         length = parse_decimal(seconds) * 1_000_000
     except MoneyError as error:
-        raise refused(f"seconds: {error}; give a number of seconds") from error
+        raise _LengthError(f"{name}: {error}; give a number of seconds") from error
     if length % 1:
-        raise refused(f"seconds: {seconds} is too fine; give at most 6 decimal places")
+        raise _LengthError(f"{name}: {seconds} is too fine; give at most 6 decimal places")
     if not 0 <= length <= SECONDS_MAX * 1_000_000:
-        raise refused(f"seconds: {seconds} is out of range; give 0 to {SECONDS_MAX}")
+        raise _LengthError(f"{name}: {seconds} is out of range; give 0 to {SECONDS_MAX}")
     return int(length)

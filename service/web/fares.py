@@ -28,6 +28,7 @@ from service.web.shapes import ChargeView, UsageView
 from service.web.views import charge_view, ride_of, usage_view
 
 SECONDS_MAX = LENGTH_HOURS_MAX * 3600
+SECONDS_AT_ONCE_MAX = 86_400
 Assumed = Literal["charge", "rider", "nothing_used"]
 
 
@@ -132,8 +133,9 @@ async def quote(request: Asked, body: RawBody) -> Response[QuoteView]:
     rider_no = await _rider_no(doors, access, asked)
     balance = await _balance(doors, access, rider_no, used, tariff)
     assumed: Assumed = "nothing_used" if rider_no is None else "rider"
-    # A plan from outside may be laborious: others are served meanwhile.
-    charge = rate(used, tariff, balance) if version else await asyncio.to_thread(rate, used, tariff, balance)
+    # A plan from outside may be laborious, and so may a long ride: others are served meanwhile.
+    laborious = version is None or asked.seconds > SECONDS_AT_ONCE_MAX
+    charge = await asyncio.to_thread(rate, used, tariff, balance) if laborious else rate(used, tariff, balance)
     fare = charge_view(charge)
     return answer(request, QuoteView(tariff.tariff_id, version, assumed, usage_view(used), fare))
 

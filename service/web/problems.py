@@ -19,7 +19,7 @@ from litestar.params import ParameterKwarg, QueryParameter
 from service.adapters.postgres import RACES, UNAVAILABLE
 from service.adapters.providers.secrets import AccountSettingsError
 from service.billing.agreements.asking import AskError, ConflictingAskError, UnknownAskError
-from service.billing.refusals import allowed_at, pattern_in_words
+from service.billing.refusals import allowed_at, brief, pattern_in_words
 from service.billing.tariffs.gbfs import TariffError
 from service.flows.collection.hearing import NoAnswerError
 from service.telemetry import Repeated, logger
@@ -131,9 +131,9 @@ def respond(request: Request[Any, Any, Any], problem: ProblemError) -> Response[
         type=f"urn:farebox:problem:{problem.kind}",
         title=HTTPStatus(problem.status).phrase,
         status=problem.status,
-        detail=problem.detail,
+        detail=brief(problem.detail),
         instance=request.scope["path"],
-        errors=problem.errors,
+        errors=tuple(FieldProblem(brief(one.field), brief(one.detail)) for one in problem.errors),
     )
     headers = {"Cache-Control": "no-store", **problem.headers}
     return Response(msgspec.json.encode(body), status_code=problem.status, media_type=MEDIA_TYPE, headers=headers)

@@ -63,6 +63,15 @@ def test_a_refusal_names_the_value_and_says_what_is_expected(given: object, told
     assert in_words(str(refused.value), Asked) == told
 
 
+def test_a_refusal_of_a_megabyte_is_brief() -> None:
+    with pytest.raises(msgspec.ValidationError) as refused:
+        msgspec.convert({"place": {"x\n" * 500_000: 1}}, Asked)
+    told = in_words(str(refused.value), Asked)
+    assert told.startswith("place: object contains unknown field `x\\nx\\n")
+    assert told.endswith("x\\n`; allowed are kind, since")
+    assert len(told) < 5_000
+
+
 def test_every_pattern_that_a_value_is_held_against_is_told_in_words() -> None:
     patterns: set[str] = set()
     for file in SERVICE.rglob("*.py"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections import Counter
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -107,6 +109,25 @@ def test_where_a_fare_falls_is_sought_within_the_longest_ride_that_is_not_review
 ) -> None:
     segments = [{"start": 0, "rate": 1, "interval": 0}, {"start": start, "rate": "-0.1", "interval": 60}]
     assert [f.code for f in lint(tariff({"per_min_pricing": segments})) if f.code == "fare_falls"] == found
+
+
+@pytest.mark.parametrize(("segments", "start"), [(1, 40_000), (50, 1)])
+def test_a_laborious_tariff_is_looked_through_in_so_many_steps(segments: int, start: int) -> None:
+    """Each of its negative rates was rated 400 times, over weeks in pieces of minutes: for longer than an hour."""
+    plan = {
+        "per_min_pricing": [{"start": start + at, "rate": "-0.1", "interval": 1} for at in range(segments)],
+        "fare_capping": {"duration": 10, "price": 30},
+        "description": "9" * 100_000,
+    }
+    hours = [{"segment": "/plan/price", "from": f"{at % 24:02}:{at:02}", "to": f"{at % 24:02}:59"} for at in range(50)]
+    laborious = tariff(plan, {"day_cap": 100, "month_cap": 1000, "windows": hours})
+    steps = Counter[str]()
+    sys.setprofile(lambda _, event, __: steps.update((event,)))
+    try:
+        lint(laborious)
+    finally:
+        sys.setprofile(None)
+    assert steps["call"] < 1_000_000, steps
 
 
 def test_a_diff_names_fields_and_what_rides_cost() -> None:

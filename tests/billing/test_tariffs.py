@@ -115,7 +115,9 @@ SEGMENT = {"start": 0, "rate": 1, "interval": 1}
         ({"per_min_pricing": [{**SEGMENT, "start": "1e-9"}]}, "/per_min_pricing/0/start"),
         ({"per_min_pricing": [{**SEGMENT, "rate": "1__0"}]}, "/per_min_pricing/0/rate"),
         ({"reservation_price_per_min": 1, "reservation_price_flat_rate": 1}, "/reservation_price_flat_rate"),
-        ({"fare_capping": {"duration": 0, "price": 1}}, "/fare_capping/duration"),
+        ({"per_min_pricing": [SEGMENT] * 51}, "/per_min_pricing"),
+        ({"per_km_pricing": [SEGMENT] * 51}, "/per_km_pricing"),
+        ({"fare_capping": {"duration": "9.9", "price": 1}}, "/fare_capping/duration"),
         ({"fare_capping": {"duration": 60, "price": -1}}, "/fare_capping/price"),
     ],
 )
@@ -168,6 +170,11 @@ def test_a_wrong_plan_is_refused_at_its_place_in_any_kind_of_document(plan: dict
         ({"free_abort_seconds": 31622401}, "/rules/free_abort_seconds", "too long"),
         ({"per_night": {"rate": 1, "check_out": "noon"}}, "/rules/per_night/check_out", "no time of day"),
         ({"per_night": {"rate": -1}}, "/rules/per_night/rate", "negative"),
+        ({"windows": [{"segment": "/plan/price"}] * 51}, "/rules/windows", "length <= 50"),
+        ({"windows": [{"segment": "/plan/price", "days": ["mon"] * 8}]}, "/rules/windows/0/days", "length <= 7"),
+        ({"discounts": [{"code": "x", "share": 1}] * 51}, "/rules/discounts", "length <= 50"),
+        ({"discounts": [{"code": "x", "share": 1, "hours": [{}] * 51}]}, "/rules/discounts/0/hours", "length <= 50"),
+        ({"pause_rate": [SEGMENT] * 51}, "/rules/pause_rate", "length <= 50"),
     ],
 )
 def test_a_wrong_rule_is_refused_at_its_place(rules: dict[str, Any], path: str, words: str) -> None:

@@ -65,6 +65,46 @@ def test_a_fare_that_disagrees_shows_its_lines_and_fails(tmp_path: Path) -> None
     assert done.stdout.endswith("1 passed, 3 failed\n")
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"duration_s": "1e-7"}, "duration_s: 1E-7 is too fine"),
+        ({"duration_s": -1}, "duration_s: -1 is out of range"),
+        ({"reserved_s": "NaN"}, "reserved_s: 'NaN' is not a number"),
+        ({"expected": "NaN"}, "expected: 'NaN' is not a number; give an amount such as 6.90"),
+        ({"time_zone": "Mars"}, "/time_zone"),
+    ],
+)
+def test_a_fare_that_cannot_be_rated_fails_by_name_and_the_others_are_looked_at(
+    tmp_path: Path, change: dict[str, object], said: str
+) -> None:
+    right = {"id": "right", "plan": {"currency": "EUR", "price": "2.00"}, "duration_s": 0, "expected": "2"}
+    file = tmp_path / "fares.json"
+    file.write_text(json.dumps({"fares": [{**right, "id": "wrong", **change}, right]}))
+    done = farebox("fares", str(file))
+    assert (done.returncode, done.stderr) == (1, "")
+    assert done.stdout.startswith(f"FAILED wrong: {said}")
+    assert done.stdout.endswith("1 passed, 1 failed\n")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"distance_m": -1}, "fares[0].distance_m: expected a whole number >= 0"),
+        ({"disance_m": 1}, "fares[0]: object contains unknown field `disance_m`; allowed are id, plan"),
+    ],
+)
+def test_a_file_of_fares_with_a_field_that_is_none_is_refused(
+    tmp_path: Path, change: dict[str, object], said: str
+) -> None:
+    fare = {"id": "one", "plan": {"currency": "EUR", "price": "2.00"}, "duration_s": 0, "expected": "2"}
+    file = tmp_path / "fares.json"
+    file.write_text(json.dumps({"fares": [fare | change]}))
+    done = farebox("fares", str(file))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"farebox: {file}: {said}")
+
+
 def test_a_quote_is_lines_and_a_total_in_minor_units() -> None:
     done = farebox("quote", "--plan", BIKES, "--plan-id", "ebike", "--seconds", "61", "--json")
     told = json.loads(done.stdout)

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 import msgspec
 
-from service.billing.refusals import allowed_at, pattern_in_words, printable
+from service.billing.refusals import allowed_at, brief, pattern_in_words
 
 RECORD_BYTES_MAX = 1_000_000
 """A larger value is refused unread: no ride event needs it, and Kafka itself refuses it unless told otherwise."""
@@ -18,11 +18,11 @@ TEXT_LENGTH_MAX = 256
 
 class MalformedEventError(Exception):
     """A record that cannot be an event: `reason` in words, without any of its values, and the `path` of the culprit;
-    both printable."""
+    both brief."""
 
     def __init__(self, reason: str, path: str) -> None:
-        self.reason = printable(reason)
-        self.path = printable(path)
+        self.reason = brief(reason)
+        self.path = brief(path)
         super().__init__(f"{self.path}: {self.reason}")
 
 
@@ -72,7 +72,7 @@ def _path_of_nul(value: Any, at: str) -> str | None:
 
 def _refuse_value(message: str, at: str, shape: Any) -> NoReturn:
     """Refuse with the decoder's words, its path moved below `at`, and without the value it may quote."""
-    reason, _, place = message.partition(" - at `$")
+    reason, _, place = brief(message).partition(" - at `$")
     place = place.removesuffix("`")
     path = at + place
     if missing := _MISSING.fullmatch(reason):

@@ -13,7 +13,7 @@ from typing import Literal
 
 import msgspec
 
-from service.billing.extent import METERS_MAX
+from service.billing.extent import CAP_MINUTES_MIN, METERS_MAX
 from service.billing.linting.prose import read_prose
 from service.billing.money import format_amount, to_minor
 from service.billing.rating import rate
@@ -29,6 +29,8 @@ BEYOND_DEBIT_MAX = frozenset({"no_maximum", "maximum_above_debit"})
 """The codes of what is said only where it is known how much may be debited for a ride."""
 FALLS_SOUGHT_MAX = 200
 """How many charges of a negative rate are looked at for a fare that falls."""
+FALLS_WORK_MAX = 25_000
+"""How much is done to find one, in parts of rides that are rated; between all negative rates."""
 
 
 class Finding(msgspec.Struct, frozen=True, gc=False):
@@ -191,14 +193,20 @@ def _numbers(tariff: Tariff) -> tuple[set[Decimal], set[Decimal], set[Decimal]]:
 
 
 def _falls(tariff: Tariff) -> Iterator[Finding]:
-    """The first place, if any, where a ride that goes on costs less."""
-    for meter in meters_of(tariff.plan, tariff.rules):
-        if meter.rate >= 0 or meter.clock == "pause":
-            continue
+    """The first place, if any, where a ride that goes on costs less: of each negative rate the first charges are tried,
+    as many as all of them together leave the work for."""
+    meters = meters_of(tariff.plan, tariff.rules)
+    negative = [meter for meter in meters if meter.rate < 0 and meter.clock != "pause"]
+    for meter in negative:
         longest = RIDE_HOURS_MAX * 60 * MINUTE_US if meter.clock == "ride" else METERS_MAX * 1000
+        work = FALLS_WORK_MAX // len(negative)
         for number in range(FALLS_SOUGHT_MAX if meter.interval else 1):
             at = meter.start + number * meter.interval
             if at > longest or (meter.end is not None and at >= meter.end):
+                break
+            parts = 1 + (at // (CAP_MINUTES_MIN * MINUTE_US) if meter.clock == "ride" else 0)
+            work -= 2 * parts * len(meters)
+            if work < 0:
                 break
             before, after = _total(tariff, meter, at), _total(tariff, meter, at + 1)
             if after < before:

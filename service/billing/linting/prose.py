@@ -28,7 +28,10 @@ SYMBOLS: dict[str, tuple[str, ...]] = {
     "USD": ("$",),
 }
 
-_NUMBER = r"(\d+(?:[.,]\d+)?)"
+LETTERS_MAX = 10_000
+"""So much of a text is read."""
+_NUMBER = r"(?<!\d)(\d{1,12}+(?:[.,]\d{1,12}+)?)(?!\d)"
+"""Possessive, and never begun within digits: a text of digits alone is read once, and not once from each of them."""
 _UNITS = (
     (r"min(?:ut[a-zé]*)?\b|分钟|分鐘", Decimal(1)),
     (r"(?:std|stunden?|h|hrs?|hours?|heures?|timer?|timme|tim)\b|小时|小時", Decimal(60)),
@@ -64,8 +67,7 @@ class Prose(msgspec.Struct, frozen=True):
 
 def read_prose(plan: Plan) -> Prose:
     """What the plan's name and description say, in whatever language."""
-    texts = (*texts_of(plan.name), *texts_of(plan.description))
-    text = "\n".join(texts)
+    text = "\n".join((*texts_of(plan.name), *texts_of(plan.description)))[:LETTERS_MAX]
     rates = [size for unit, size in _UNITS if re.search(_PER + f"(?:{unit})", text, re.IGNORECASE)]
     return Prose(
         amounts=frozenset(_amounts(text, plan.currency)),
@@ -83,7 +85,7 @@ def _time_of_day(plan: Plan) -> tuple[str, str] | None:
         ("plan_id", (plan.plan_id or "",)),
     )
     for field, texts in fields:
-        found = _TIME_OF_DAY.search("\n".join(texts))
+        found = _TIME_OF_DAY.search("\n".join(texts)[:LETTERS_MAX])
         if found is not None:
             return field, found.group(0)
     return None

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import re
 from decimal import Decimal
-from typing import Any, Literal, TypeVar, cast
+from typing import Annotated, Any, Literal, TypeVar, cast
 
 import msgspec
+from msgspec import Meta
 
+from service.billing.extent import CAP_MINUTES_MIN, SEGMENTS_MAX
 from service.billing.money import MoneyError, exponent, parse_decimal
-from service.billing.refusals import printable
+from service.billing.refusals import brief
 
 MINUTE_US = 60_000_000
 KM_MM = 1_000_000
@@ -25,11 +27,11 @@ _TEXTS = msgspec.json.Decoder(float_hook=str)
 
 class TariffError(ValueError):
     """A tariff document that can't be used: what is wrong, where (a JSON pointer), and what to do about it; all of it
-    printable."""
+    brief."""
 
     def __init__(self, path: str, problem: str, remedy: str) -> None:
-        self.path = printable(path)
-        self.problem = printable(problem)
+        self.path = brief(path)
+        self.problem = brief(problem)
         super().__init__(f"{self.path or '/'}: {self.problem}; {remedy}")
         self.remedy = remedy
 
@@ -54,8 +56,11 @@ class Segment(msgspec.Struct, frozen=True, gc=False):
     end: Decimal | None = None
 
 
+Segments = Annotated[tuple[Segment, ...], Meta(max_length=SEGMENTS_MAX)]
+
+
 class FareCapping(msgspec.Struct, frozen=True, gc=False):
-    """At most `price` in each `duration` minutes from the ride's start (v3.1)."""
+    """At most `price` in each `duration` minutes (10 or more) from the ride's start (v3.1)."""
 
     duration: Decimal
     price: Decimal
@@ -71,8 +76,8 @@ class Plan(msgspec.Struct, frozen=True):
     description: Prose | None = None
     url: str | None = None
     is_taxable: bool | Literal[0, 1] = False
-    per_km_pricing: tuple[Segment, ...] | None = None
-    per_min_pricing: tuple[Segment, ...] | None = None
+    per_km_pricing: Segments | None = None
+    per_min_pricing: Segments | None = None
     surge_pricing: bool | Literal[0, 1] | None = None
     reservation_price_per_min: Decimal | None = None
     reservation_price_flat_rate: Decimal | None = None
@@ -166,9 +171,9 @@ def _check_capping(plan: Plan, at: str) -> None:
     capping = plan.fare_capping
     if capping is None:
         return
-    if capping.duration < 1 or capping.duration * MINUTE_US % 1 != 0:
-        problem = f"duration {capping.duration} is shorter than a minute, or finer than a microsecond"
-        raise TariffError(f"{at}/fare_capping/duration", problem, "give whole minutes, 1 or more")
+    if capping.duration < CAP_MINUTES_MIN or capping.duration * MINUTE_US % 1 != 0:
+        problem = f"duration {capping.duration} is shorter than {CAP_MINUTES_MIN} minutes, or finer than a microsecond"
+        raise TariffError(f"{at}/fare_capping/duration", problem, f"give whole minutes, {CAP_MINUTES_MIN} or more")
     if capping.price < 0:
         raise TariffError(f"{at}/fare_capping/price", f"price {capping.price} is negative", "give 0 or more")
 
@@ -196,5 +201,5 @@ def _named(error: msgspec.ValidationError, at: str) -> TariffError:
     problem, _, where = str(error).partition(" - at `$")
     place = re.sub(r"\[\.\.\.\].*", "", where.rstrip("`"))
     path = at + re.sub(r"\.|\[", "/", place).replace("]", "")
-    remedy = "compare with the tariff schema" if "field" in problem else "give the type it expects"
+    remedy = "compare with the tariff schema" if "field" in problem else "give what it expects"
     return TariffError(path, problem[0].lower() + problem[1:], remedy)

@@ -8,12 +8,22 @@ from __future__ import annotations
 
 import re
 from decimal import Decimal
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
+from msgspec import Meta
 
-from service.billing.extent import LENGTH_HOURS_MAX
-from service.billing.tariffs.gbfs import MINUTE_US, Plan, Segment, TariffError, check_segment, pointer, read_struct
+from service.billing.extent import LENGTH_HOURS_MAX, SEGMENTS_MAX
+from service.billing.tariffs.gbfs import (
+    MINUTE_US,
+    Plan,
+    Segment,
+    Segments,
+    TariffError,
+    check_segment,
+    pointer,
+    read_struct,
+)
 
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 DAYS: tuple[Day, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
@@ -46,7 +56,7 @@ class Hours(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
 
     from_: str = msgspec.field(name="from", default="00:00")
     to: str = "24:00"
-    days: tuple[Day, ...] = DAYS
+    days: Annotated[tuple[Day, ...], Meta(max_length=7)] = DAYS
 
 
 class SegmentWindow(Hours, frozen=True, gc=False, forbid_unknown_fields=True, kw_only=True):
@@ -84,7 +94,7 @@ class Discount(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True
     share: Decimal | None = None
     vehicle_types: tuple[str, ...] = ()
     parking_categories: tuple[str, ...] = ()
-    hours: tuple[Hours, ...] = ()
+    hours: Annotated[tuple[Hours, ...], Meta(max_length=SEGMENTS_MAX)] = ()
 
 
 class LostEndRule(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
@@ -117,12 +127,12 @@ class Rules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     day_cap: Decimal | Price | None = None
     month_cap: Decimal | Price | None = None
     free_minutes: Decimal | FreeMinutes | None = None
-    windows: tuple[SegmentWindow, ...] = ()
-    pause_rate: Decimal | tuple[Segment, ...] | None = None
+    windows: Annotated[tuple[SegmentWindow, ...], Meta(max_length=SEGMENTS_MAX)] = ()
+    pause_rate: Decimal | Segments | None = None
     zone_fees: dict[str, Decimal] = {}
     parking_fees: dict[str, Decimal] = {}
     tax: Tax | None = None
-    discounts: tuple[Discount, ...] = ()
+    discounts: Annotated[tuple[Discount, ...], Meta(max_length=SEGMENTS_MAX)] = ()
     lost_end: LostEndRule | None = None
     per_night: PerNight | None = None
     default_reserve_time: Decimal | None = None

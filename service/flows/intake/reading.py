@@ -15,7 +15,7 @@ from service.billing.events import Malformed, RawRecord, RideEvent, decode
 from service.billing.events.header_names import as_text
 from service.billing.facts.quarantine import RECORD_BYTES_MAX, record_bytes
 from service.billing.keys import session_key_bytes
-from service.billing.refusals import printable
+from service.billing.refusals import brief
 from service.billing.rides import Ride
 from service.flows.knowledge import Knowledge
 
@@ -59,7 +59,7 @@ def read(records: dict[int, list[Any]], knowledge: Knowledge, fetched_at: dateti
 def condemn(records: dict[int, list[Any]], reason: str, fetched_at: datetime) -> Work:
     """One record that this service can't take although it reads well: our fault, kept whole."""
     (partition, (record,)) = next(iter(records.items()))
-    held = Quarantined(_kept(raw_record(record)), "service", printable(reason), "$")  # It may quote the record.
+    held = Quarantined(_kept(raw_record(record)), "service", brief(reason), "$")  # It may quote the record.
     tail = Tail(record.offset + 1, record_digest(record), record.timestamp)
     return Work(records, fetched_at, {partition: tail}, [], [held], 0, {})
 
