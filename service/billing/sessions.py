@@ -10,7 +10,7 @@ from typing import Literal
 import msgspec
 
 from service.billing.events import Adjustment, RideEvent, content_digest, same_content
-from service.billing.extent import METERS_MAX
+from service.billing.extent import EVENTS_MAX, EVENTS_SPARE, METERS_MAX
 
 RIDE_HOURS_MAX = 720
 """How long a ride may last before somebody must look at it, unless the operator says otherwise (events.md)."""
@@ -22,6 +22,7 @@ ReviewReason = Literal[
     "ended_before_start",
     "negative_distance",
     "distance_out_of_range",
+    "too_many_events",
     "longer_than_ride_hours_max",
     "time_in_the_future",
 ]
@@ -135,6 +136,14 @@ def first(session: Session, kind: str) -> RideEvent | None:
         if event.kind == kind and (found is None or _rank(event) < _rank(found)):
             found = event
     return found
+
+
+def is_excess(session: Session, event: RideEvent) -> bool:
+    """Whether the session has so many events that this one, which says something new, is one too many."""
+    size, pause = len(session.counted) + len(session.conflicts), event.kind in ("paused", "resumed")
+    if size < EVENTS_MAX + (0 if pause else EVENTS_SPARE):
+        return False
+    return take(session, event)[1] != "duplicate"
 
 
 class Course(msgspec.Struct, frozen=True, gc=False):

@@ -9,6 +9,7 @@ import msgspec
 
 from service.billing.catalog import AgreementRef, Catalog, Operator, TariffVersion
 from service.billing.events import RideEvent
+from service.billing.extent import EVENTS_MAX
 from service.billing.sessions import (
     AHEAD_MAX,
     Course,
@@ -134,6 +135,8 @@ def _with_start(
         ended_at = last_sign(session) if rule.charge == "last_sign" else told.started_at + rule.after
         lost_end = rule.charge
     reason = review_reason(told.started_at, ended_at, told.meters, operator.ride_hours_max)
+    if reason is None and len(session.counted) >= EVENTS_MAX and told.correction is None:
+        reason = "too_many_events"
     if reason is not None:
         return Verdict(SessionState.REVIEW, reason, terms)
     used = usage(session, told, ended_at, lost_end)

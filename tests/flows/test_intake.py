@@ -11,6 +11,7 @@ from intake_world import NOON, World, world_on
 
 from service.adapters.kafka_access import Brokers
 from service.adapters.postgres.intake import FenceLostError
+from service.billing.extent import EVENTS_MAX
 from service.flows.intake import SAME_RACES_MAX
 from service.flows.intake.streams import TopicChangedError
 from service.lab.kafka import create_topics, delete_topics
@@ -108,6 +109,36 @@ async def test_an_unusable_record_is_held_raw_and_the_stream_goes_on(world: Worl
     ((held, found, state),) = await world.rows("SELECT record_value, path, state FROM quarantine")
     assert (held, state) == (value, "held")
     assert found.startswith(path)
+
+
+async def test_a_ride_that_never_stops_saying_something_is_for_people_and_holds_up_nobody(world: World) -> None:
+    """Each of its events cost as much as it had: a day of a lock that flaps was minutes of work."""
+    intake = await world.intake()
+    await world.publish("started", "flapping", NOON)
+    flaps = (("paused", "resumed")[number % 2] for number in range(1, EVENTS_MAX))
+    times = (NOON + timedelta(seconds=number) for number in range(1, EVENTS_MAX))
+    await asyncio.gather(
+        *(world.publish(kind, "flapping", at, nth=f"{at}") for kind, at in zip(flaps, times, strict=True))
+    )
+    await world.drain(intake, EVENTS_MAX)
+    again = NOON + timedelta(seconds=2)
+    await world.publish("paused", "flapping", again, nth=f"{again}")
+    await world.publish("paused", "flapping", NOON + timedelta(minutes=18), nth="one too many")
+    await world.publish("ended", "flapping", NOON + timedelta(minutes=20))
+    await world.ride("quiet", 20)
+    await world.drain(intake, EVENTS_MAX + 5)
+    assert await world.charges() == {"flapping": ("review", None), "quiet": ("closed", 250)}
+    ((operator_no, fault, reason, headers),) = await world.rows(
+        "SELECT operator_no, fault, reason, record_headers FROM quarantine"
+    )
+    assert (operator_no, fault) == (1, "record")
+    assert "1000 events and more" in reason
+    assert b"one too many" in headers
+    await world.publish(
+        "corrected", "flapping", NOON, ended_at=NOON + timedelta(minutes=20), reason="the lock is broken"
+    )
+    await world.drain(intake, EVENTS_MAX + 6)
+    assert (await world.charges())["flapping"] == ("closed", 250)
 
 
 async def test_a_record_that_the_database_refuses_is_found_among_many_and_held_as_our_fault(world: World) -> None:

@@ -25,7 +25,7 @@ from service.billing.batch import Advance, advance
 from service.billing.catalog import BalanceBook, BalanceKey
 from service.flows.clock import elapsed
 from service.flows.intake.preparing import Prepared, count, prepare
-from service.flows.intake.reading import Work, condemn, halves, read
+from service.flows.intake.reading import Work, condemn, halves, hold_excess, read
 from service.flows.intake.streams import Streams
 from service.flows.knowledge import Knowledge
 from service.telemetry import BATCH_FAILURES, BATCH_SECONDS, TRACER, logger
@@ -164,6 +164,7 @@ class Intake:
         work.known, unknown = knowledge.recall(keys)
         if unknown:
             work.known |= await reader.find_rides(unknown, knowledge.operators)
+        hold_excess(work)
         agreements: set[tuple[int, str]] = set()  # A correction names none: those that its ride names are meant.
         for ride in work.known.values():
             number = ride.operator.operator_no

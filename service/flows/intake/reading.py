@@ -13,11 +13,15 @@ from service.adapters.postgres.intake import Quarantined
 from service.billing.batch import Arrival
 from service.billing.events import Malformed, RawRecord, RideEvent, decode
 from service.billing.events.header_names import as_text
+from service.billing.extent import EVENTS_MAX
 from service.billing.facts.quarantine import RECORD_BYTES_MAX, record_bytes
 from service.billing.keys import session_key_bytes
 from service.billing.refusals import brief
 from service.billing.rides import Ride
+from service.billing.sessions import is_excess
 from service.flows.knowledge import Knowledge
+
+TOO_MANY = f"its ride has {EVENTS_MAX} events and more: a device or an app repeats itself"
 
 
 class Tail(msgspec.Struct, frozen=True):
@@ -54,6 +58,25 @@ def read(records: dict[int, list[Any]], knowledge: Knowledge, fetched_at: dateti
         last = fetched[-1]
         work.tails[partition] = Tail(last.offset + 1, record_digest(last), last.timestamp)
     return work
+
+
+def hold_excess(work: Work) -> None:
+    """Sets aside what is said of rides that have too many events already; `known` must be there."""
+    full = {
+        key for key, ride in work.known.items() if len(ride.session.counted) + len(ride.session.conflicts) >= EVENTS_MAX
+    }
+    if not full:
+        return
+    arrivals, work.arrivals = work.arrivals, []
+    for arrival in arrivals:
+        event = arrival.event
+        if arrival.key not in full or not is_excess(work.known[arrival.key].session, event):
+            work.arrivals.append(arrival)
+            continue
+        fetched = work.records[event.position.partition]
+        record = next(record for record in fetched if record.offset == event.position.offset)
+        held = _kept(raw_record(record))
+        work.quarantined.append(Quarantined(held, "record", TOO_MANY, "$", arrival.operator.operator_no, event.source))
 
 
 def condemn(records: dict[int, list[Any]], reason: str, fetched_at: datetime) -> Work:
