@@ -16,7 +16,7 @@ from litestar.params import QueryParameter
 from msgspec import Meta
 
 from service.billing.events.cloudevents import in_calendar
-from service.billing.events.strict_json import MalformedEventError, check_text, decode_json
+from service.billing.events.strict_json import MalformedEventError, check_names, check_text, decode_json
 from service.billing.instants import utc
 from service.web.problems import FieldProblem, ProblemError, invalid
 
@@ -56,6 +56,7 @@ def read(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
     try:
         check_text(body, "$")
         asked = cast(T, decode_json(decoder, body, "$"))
+        check_names(body, "$")
         for name in getattr(asked, "__struct_fields__", ()):
             if isinstance(value := getattr(asked, name), datetime):
                 in_calendar(utc, value, f"$.{name}")

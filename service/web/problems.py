@@ -107,7 +107,8 @@ def refused_tariff(error: TariffError, at: str = "") -> ProblemError:
 
 
 async def refuse_unknown_parameters(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
-    """The guard of every route that needs a token: a parameter that nobody knows would widen the answer in silence.
+    """The guard of every route that needs a token: a parameter that nobody knows would widen the answer in silence, and
+    of one that is given twice nobody would know which one counts.
 
     Routes that anybody may use take any: a provider may add to the address that it was given.
     """
@@ -123,6 +124,10 @@ async def refuse_unknown_parameters(connection: ASGIConnection[Any, Any, Any, An
         detail = f"there is no such parameter; {allowed}"
         errors = [FieldProblem(f"query:{name}", detail) for name in unknown]
         raise ProblemError(422, "invalid", f"{', '.join(error.field for error in errors)}: {detail}", errors)
+    names = [name for name, _ in connection.query_params.multi_items()]
+    twice = next((name for name in known if names.count(name) > 1), None)
+    if twice is not None:
+        raise invalid(f"query:{twice}", "given more than once; give it once")
 
 
 def respond(request: Request[Any, Any, Any], problem: ProblemError) -> Response[bytes]:

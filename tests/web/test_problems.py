@@ -136,6 +136,27 @@ async def test_a_parameter_that_a_route_does_not_know_is_refused_with_those_that
     assert asked > 30
 
 
+async def test_what_is_said_twice_is_refused_and_not_taken_as_the_last_of_the_two(it: WebWorld) -> None:
+    answer = await it.ask("GET", "/v1/sessions?state=open&state=closed")
+    assert (answer.status, answer.fields) == (422, ["query:state"])
+    twice = {
+        "seconds": b'{"seconds": 60, "seconds": 60, "tariff_id": "bike"}',
+        "price": b'{"seconds": 60, "plan": {"plan_id": "a", "currency": "CNY", "price": 1, "price": 2}}',
+    }
+    for name, body in twice.items():
+        answer = await it.ask("POST", "/v1/quotes", body)
+        assert (answer.status, answer.fields) == (422, ["/"]), answer.body
+        assert answer.body["detail"] == f"/: the field {name} stands there twice"
+
+
+async def test_a_refusal_is_brief(it: WebWorld) -> None:
+    zone = await it.ask("POST", "/v1/quotes", {"seconds": 60, "plan": PLAN, "time_zone": "x/" * 60})
+    assert (zone.status, zone.fields) == (422, ["/time_zone"])
+    field = await it.ask("POST", "/v1/holds", {"x" * 100_000: 1})
+    assert field.status == 422
+    assert int(field.headers["content-length"]) < 10_000
+
+
 async def test_who_may_not_ask_is_told_so_before_what_he_asks_wrongly(it: WebWorld) -> None:
     assert (await it.ask("GET", "/v1/sessions?rider=x", by=None)).status == 401
     assert (await it.ask("GET", "/v1/quarantine?rider=x", by="anna")).status == 403

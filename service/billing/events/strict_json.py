@@ -3,7 +3,9 @@
 What parsers let through and storage does not (NUL in strings, bad UTF-8 in fields nobody reads, size) is refused here.
 """
 
+import json
 import re
+from functools import partial
 from typing import Any, NoReturn
 
 import msgspec
@@ -53,6 +55,24 @@ def check_text(text: bytes, at: str) -> None:
         path = _path_of_nul(decode_json(_ANY, text, at), at)
         if path is not None:
             raise MalformedEventError("contains NUL", path)
+
+
+def check_names(text: bytes, at: str) -> None:
+    """Refuse JSON at path `at` in an object of which a name stands twice: parsers differ in which of the two counts."""
+    try:
+        json.loads(text.decode(), object_pairs_hook=partial(_once, at), parse_int=str, parse_float=str)
+    except RecursionError:
+        raise MalformedEventError("nested too deeply", at) from None
+    except ValueError as error:  # Where msgspec only passes over a value.
+        raise MalformedEventError(f"not JSON: {error}", at) from None
+
+
+def _once(at: str, pairs: list[tuple[str, Any]]) -> None:
+    seen: set[str] = set()
+    for name, _ in pairs:
+        if name in seen:
+            raise MalformedEventError(f"the field {name[:TEXT_LENGTH_MAX]} stands there twice", at)
+        seen.add(name)
 
 
 def _path_of_nul(value: Any, at: str) -> str | None:
