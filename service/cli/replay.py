@@ -44,8 +44,8 @@ def replay(
     """Price a trips export offline, or publish its trips as events with --kafka.
 
     FILE is CSV in UTF-8 with a first line of names: ride_id, started_at and ended_at (2026-11-22 18:30:00, in
-    --time-zone where they have no offset), and if it has them distance_m (metres) and rideable_type; other columns, as
-    Citi Bike's exports have them, are not looked at.
+    --time-zone where they have no offset: of a time that comes twice as clocks are put back the first is meant), and if
+    it has them distance_m (metres) and rideable_type; other columns, as Citi Bike's exports have them, are not read.
 
     A row that can't be read stops it before anything is written or published. The events of the same file have the
     same ids: publishing it again is a second delivery.

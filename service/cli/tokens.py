@@ -122,6 +122,9 @@ def _run(work: Callable[[Database], Awaitable[T]]) -> T:
 def _instant(text: str) -> datetime:
     """The instant of --expires, or a refusal."""
     try:
-        return read_instant(text)
+        ends_at = read_instant(text)
     except InstantError as error:
         fail(f"--expires {text!r} is {error}")
+    if ends_at <= machine_now():
+        fail(f"--expires {text!r} is over: such a token would open nothing")
+    return ends_at

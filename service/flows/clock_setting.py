@@ -58,7 +58,8 @@ async def set_clock(database: Database, change: Change, machine: Clock = machine
         earlier = min(before.business_at, after.business_at)
         months = (after.business_at - earlier) // timedelta(days=28) + PARTITION_MONTHS
         if months > MONTHS_MAX:
-            raise ClockError(f"{after.business_at.isoformat()} is too far ahead: {MONTHS_MAX} months at once at most")
+            most = (MONTHS_MAX - PARTITION_MONTHS) * 28
+            raise ClockError(f"{after.business_at.isoformat()} is too far ahead: {most} days at once at most")
         await store.make_partitions(earlier, months)
         await store.set(before.machine_at, after.business_at, after.speed)
     return msgspec.structs.replace(after, mode="virtual")
@@ -82,7 +83,7 @@ def standing_at(instant: datetime) -> Change:
 
 
 MONTHS_MAX = 120
-"""How far ahead one jump goes."""
+"""Of 28 days: so many are made ready by one jump, those that lie ahead of where it ends among them."""
 
 
 def _now(row: Installation, machine_at: datetime) -> Setting:

@@ -19,6 +19,7 @@ from litestar.params import ParameterKwarg, QueryParameter
 from service.adapters.postgres import RACES, UNAVAILABLE
 from service.adapters.providers.secrets import AccountSettingsError
 from service.billing.agreements.asking import AskError, ConflictingAskError, UnknownAskError
+from service.billing.instants import EXAMPLE
 from service.billing.refusals import allowed_at, brief, pattern_in_words
 from service.billing.tariffs.gbfs import TariffError
 from service.flows.collection.hearing import NoAnswerError
@@ -246,6 +247,8 @@ def _allowed(request: Request[Any, Any, Any], key: str, message: str) -> str:
 
 
 def _words(message: str) -> str:
+    if message.startswith("Invalid RFC3339"):
+        return f"not an RFC 3339 time, such as {EXAMPLE}; in an address + is written %2B"
     return pattern_in_words(message).split(" - ", maxsplit=1)[0].replace("`", "").replace("Expected", "expected")
 
 

@@ -62,6 +62,8 @@ async def test_the_clock_is_shown_sped_up_advanced_and_set(farebox: Farebox) -> 
         ("speed", "fast"),
         ("advance", "1x"),
         ("advance", ""),
+        ("advance", "\u0663d"),
+        ("advance", "4000d"),
         ("virtual", "--at", "2026-11-22T08:00"),
     ],
 )

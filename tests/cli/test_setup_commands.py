@@ -135,3 +135,11 @@ async def test_a_database_that_is_away_is_told_in_one_line(farebox: Farebox) -> 
     assert code == 2
     assert err.startswith("farebox: a server can't be reached: ")
     assert err.count("\n") == 1
+
+
+async def test_a_token_that_has_ended_is_not_made(farebox: Farebox) -> None:
+    code, out, err = await farebox(
+        "token", "create", "--scope", "status:read", "--expires", "2026-11-01T00:00:00+08:00"
+    )
+    assert (code, out) == (2, "")
+    assert "is over: such a token would open nothing" in err

@@ -149,6 +149,12 @@ async def test_what_is_said_twice_is_refused_and_not_taken_as_the_last_of_the_tw
         assert answer.body["detail"] == f"/: the field {name} stands there twice"
 
 
+async def test_a_time_whose_plus_became_a_space_is_refused_with_how_to_write_it(it: WebWorld) -> None:
+    answer = await it.ask("PUT", "/v1/tariffs/x?valid_from=2026-11-22T18:30:00+08:00", {"plan_id": "x"})
+    assert (answer.status, answer.fields) == (422, ["query:valid_from"])
+    assert answer.body["detail"].endswith("in an address + is written %2B")
+
+
 async def test_a_refusal_is_brief(it: WebWorld) -> None:
     zone = await it.ask("POST", "/v1/quotes", {"seconds": 60, "plan": PLAN, "time_zone": "x/" * 60})
     assert (zone.status, zone.fields) == (422, ["/time_zone"])

@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 import msgspec
 
+from service.billing.instants import EXAMPLE
 from service.billing.refusals import allowed_at, brief, pattern_in_words
 
 RECORD_BYTES_MAX = 1_000_000
@@ -102,7 +103,7 @@ def _refuse_value(message: str, at: str, shape: Any) -> NoReturn:
     elif reason.startswith("Object contains unknown field"):
         reason += f"; {allowed_at(shape, place)}"
     elif reason.startswith("Invalid RFC3339"):
-        reason = "not an RFC 3339 time (leap seconds are not read)"
+        reason = f"not an RFC 3339 time, such as {EXAMPLE}; leap seconds are not read"
     elif reason.startswith("Expected `datetime` with a timezone"):
         reason = "the time has no offset from UTC"
     raise MalformedEventError(pattern_in_words(reason).replace("`", "").replace("Expected", "expected"), path)
