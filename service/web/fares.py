@@ -155,6 +155,8 @@ async def _tariff(doors: Doors, operator: Operator, asked: QuoteRequest, at: dat
             raise invalid("/at", f"{early}; give an instant from then on")
         return given, None
     assert asked.tariff_id is not None
+    if asked.time_zone is not None:
+        raise invalid("/time_zone", "a published tariff has its own; it is for a `plan` that names none")
     catalog = doors.knowledge.catalog
     if not catalog.knows_tariff(operator.operator_no, asked.tariff_id):
         await doors.refresh()
