@@ -11,7 +11,7 @@ SEGMENTS_MAX = 50
 """A tariff has as many segments of a kind at most, and windows, discounts, and hours of one."""
 CAP_MINUTES_MIN = 10
 """`fare_capping` caps no shorter time."""
-EVENTS_MAX = 1000
+EVENTS_MAX = 5000
 """A ride that has as many events is for people, and takes no more pauses: a lock that flaps, an app in a loop."""
 EVENTS_SPARE = 100
 """How many of other kinds it takes all the same: its end, a correction."""

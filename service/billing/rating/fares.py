@@ -18,7 +18,7 @@ from service.billing.rating.caps import cap_days, cap_ride, cap_windows, raise_t
 from service.billing.rating.charges import ONE, ZERO, Line
 from service.billing.rating.compiled import Fare
 from service.billing.rating.meters import Meter, begun, due
-from service.billing.rating.timeline import Span, civil_instant, cuts, elapsed, local_at, paused_before, pauses_of
+from service.billing.rating.timeline import Pauses, Span, civil_instant, cuts, elapsed, local_at
 from service.billing.sessions import Usage
 from service.billing.tariffs.gbfs import MINUTE_US
 from service.billing.tariffs.rules import minutes_of_day
@@ -60,12 +60,13 @@ class _Placement:
             if self.held_us > self.free_us:
                 self.free_us, self.free_minutes = self.held_us, held.free_minutes
                 self.free_path = f"pass:{held.pass_id}"
-        self.pauses = pauses_of(usage) if fare.tariff.rules.pause_rate is not None else ()
+        rated = usage.pauses and fare.tariff.rules.pause_rate is not None
+        self.pauses = Pauses(usage) if rated else None
         self.starts = cuts(usage, self.zone, fare.cut_minutes, fare.cap_us)
         self.ends = [*self.starts[1:], usage.duration_us]
         civil = fare.cut_minutes or fare.by_day
         self.locals: list[datetime] = [local_at(usage, at, self.zone) for at in self.starts] if civil else []
-        self.riding_us = usage.duration_us - paused_before(self.pauses, usage.duration_us)
+        self.riding_us = usage.duration_us - self.paused_before(usage.duration_us)
 
     def within_free(self) -> bool:
         """Whether the ride lies within its free minutes."""
@@ -92,10 +93,14 @@ class _Placement:
         """The bucket of an instant of the ride."""
         return max(0, bisect_right(self.starts, at) - 1)
 
+    def paused_before(self, at: int) -> int:
+        """How long the ride had been paused, `at` microseconds into it; 0 where pauses are no matter."""
+        return 0 if self.pauses is None else self.pauses.before(at)
+
     def _clock(self, meter: Meter, at: int) -> int:
         if meter.clock == "distance":
             return self.usage.meters * 1000
-        paused = paused_before(self.pauses, at) if self.pauses else 0
+        paused = self.paused_before(at)
         return paused if meter.clock == "pause" else max(0, at - paused - self.free_us)
 
     def _begun(self, meter: Meter, at: int) -> int:
@@ -104,7 +109,7 @@ class _Placement:
             return begun(meter, self._clock(meter, at))
         if not self.riding_us:
             return begun(meter, self.usage.meters * 1000)
-        ridden = at - paused_before(self.pauses, at)
+        ridden = at - self.paused_before(at)
         return begun(meter, -(-self.usage.meters * 1000 * ridden // self.riding_us))
 
 

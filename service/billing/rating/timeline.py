@@ -6,8 +6,10 @@ one cap window, one civil day, and inside or outside of each set of hours as a w
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime, time, timedelta
+from itertools import accumulate
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -105,11 +107,18 @@ def clock_changes(start: datetime, end: datetime, zone: ZoneInfo) -> Iterator[da
         start = step
 
 
-def pauses_of(usage: Usage) -> tuple[tuple[int, int], ...]:
-    """The ride's pauses in elapsed microseconds."""
-    return tuple((elapsed(usage, start), elapsed(usage, end)) for start, end in usage.pauses)
+class Pauses:
+    """The pauses of a ride, in microseconds since its start; however many there are, a question is a short search."""
 
+    __slots__ = ("_before", "_ends", "_starts")
 
-def paused_before(pauses: Sequence[tuple[int, int]], at: int) -> int:
-    """How long the ride had been paused, `at` microseconds into it."""
-    return sum(min(end, at) - start for start, end in pauses if start < at)
+    def __init__(self, usage: Usage) -> None:
+        self._starts = [elapsed(usage, start) for start, _ in usage.pauses]
+        self._ends = [elapsed(usage, end) for _, end in usage.pauses]
+        lengths = (end - start for start, end in zip(self._starts, self._ends, strict=True))
+        self._before = list(accumulate(lengths, initial=0))
+
+    def before(self, at: int) -> int:
+        """How long the ride had been paused, `at` microseconds into it."""
+        begun = bisect_left(self._starts, at)
+        return self._before[begun - 1] + min(self._ends[begun - 1], at) - self._starts[begun - 1] if begun else 0
