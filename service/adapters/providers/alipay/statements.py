@@ -5,6 +5,7 @@ Sources: alipay-sdk-java-all, AlipayDataDataserviceBillDownloadurlQueryModel; co
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import io
 import zipfile
@@ -48,7 +49,9 @@ async def read_statement(gateway: Gateway, day: date) -> StatementAnswer:
     file = await gateway.download(answer.bill_download_url)
     if not isinstance(file, Reply):
         return codes.of_query(file)
-    return unpacked(day, file.body) if file.status == 200 else Unknown(f"HTTP {file.status}")
+    if file.status != 200:
+        return Unknown(f"HTTP {file.status}")
+    return await asyncio.to_thread(unpacked, day, file.body)  # A large one takes seconds: the loop goes on meanwhile.
 
 
 def unpacked(day: date, body: bytes) -> Statement | Unknown:
