@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from datetime import datetime, timedelta
 from typing import Any
@@ -43,6 +43,8 @@ DOORS = "doors"
 """Who misses PostgreSQL, of a serving process."""
 RIDES_REMEMBERED_MAX = 100_000
 ACQUIRE_SECONDS = 5.0
+UNKNOWN_EVERY = timedelta(seconds=1)
+"""How often an unknown name makes the doors read again what they know."""
 
 
 class DoorSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,6 +67,25 @@ class DoorSettings(msgspec.Struct, frozen=True, kw_only=True):
     rate: float = 0.0
     rider_rate: float = 0.0
     request_seconds: float = 60.0
+
+
+class LookAgain:
+    """Reads again for a name that nobody knows, no more than once in UNKNOWN_EVERY of the machine's clock: who may ask
+    for one may ask for a thousand. Who asks meanwhile waits for it; who asks soon after it goes by what it found.
+    Only such questions count, so that what was just added is found by the first one. A look that failed was none."""
+
+    def __init__(self, read: Callable[[], Awaitable[None]], machine: Clock) -> None:
+        self._read = read
+        self._machine = machine
+        self._looked_at: datetime | None = None
+        self._looking = asyncio.Lock()
+
+    async def __call__(self) -> None:
+        async with self._looking:
+            # A clock that was set back by more than that keeps nobody from looking.
+            if self._looked_at is None or abs(self._machine() - self._looked_at) >= UNKNOWN_EVERY:
+                await self._read()
+                self._looked_at = self._machine()
 
 
 class Doors:
@@ -91,6 +112,9 @@ class Doors:
         self.agreements: Agreements
         self.collection: Collection
         self.accounts: Sequence[OwnedAccount] = ()
+        self.look_again = LookAgain(self.refresh, machine)
+        """For a tariff that nobody knows, in place of `refresh`."""
+        self._look_for_account = LookAgain(self.refresh_accounts, machine)
         self._named: dict[tuple[str, str], MerchantAccount] = {}
         self._left: set[asyncio.Task[Any]] = set()
         self._ride_nos: dict[bytes, int] = {}
@@ -156,7 +180,7 @@ class Doors:
         """The provider of the account `<operator>.<account id>`; None when there is none. An operator's id has no dot,
         so that a name is one account's. Raises AccountSettingsError for one that can't be used."""
         if not self.has_account(provider, name):
-            await self.refresh_accounts()
+            await self._look_for_account()
         account = self._named.get((provider, name))
         return None if account is None else self.providers.of(account)
 

@@ -20,7 +20,8 @@ from service.web.views import debit_view
 
 
 class RiderView(msgspec.Struct, frozen=True):
-    """A rider with what is not settled: at most 100 debits, newest first, and 100 holds under way.
+    """A rider: at most 100 agreements and, of what is not settled, 100 debits, both newest first, and at most 100 holds
+    under way.
 
     `debts` is the exposure: by currency, what is ridden and not paid over all agreements, and of that what is overdue;
     `exposure_max_minor` is what the operator allows of it before a ride begins (None: any amount). With anything
@@ -39,7 +40,8 @@ class RiderView(msgspec.Struct, frozen=True):
 
 @get("/v1/riders/{rider_ref:str}", opt=needs("status:read", riders=True), tags=["riders"])
 async def get_rider(request: Asked, rider_ref: FromPath[str]) -> Response[RiderView]:
-    """A rider's agreements, debts and holds."""
+    """A rider's agreements, debts and holds: of agreements and of debits that are not settled the newest 100, of holds
+    under way at most 100."""
     doors, access = doors_of(request), access_of(request)
     access.must_see(rider_ref, "rider")
     async with doors.reading.transaction(ReadingStore, snapshot=True) as store:

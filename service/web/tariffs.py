@@ -11,6 +11,7 @@ from litestar import Response, get, put
 from litestar.params import FromPath, QueryParameter, RawBody
 from msgspec.structs import replace
 
+from service.adapters.postgres.holds import HoldStore
 from service.adapters.postgres.operators import KnownOperator
 from service.adapters.postgres.reading import VersionRow
 from service.billing.instants import InstantError, utc
@@ -82,12 +83,12 @@ async def get_tariff(
     """A tariff: its newest version, or the one asked for."""
     async with doors_of(request).asking() as store:
         rows = await store.tariffs(access_of(request).operator_no, tariff_id, None, VERSIONS_MAX)
-    found = [row for row in rows if version in (None, row.version)]
-    if not found:
-        raise not_found("tariff version" if rows else "tariff")
-    row = found[0]
-    document = msgspec.Raw(row.document.encode())
-    view = TariffView(row.tariff_id, row.version, row.valid_from, document, [_summary(other) for other in rows])
+        row = next((row for row in rows if version in (None, row.version)), None)
+        if row is None:
+            raise not_found("tariff version" if rows else "tariff")
+        document = await HoldStore(store.connection).tariff_document(row.tariff_no, row.version)
+    versions = [_summary(other) for other in rows]
+    view = TariffView(row.tariff_id, row.version, row.valid_from, msgspec.Raw(document), versions)
     return answer(request, view, etag=True)
 
 

@@ -211,8 +211,8 @@ class HoldOfRider(msgspec.Struct, frozen=True):
 
 
 class RiderRows(msgspec.Struct, frozen=True):
-    """A rider: agreements, what is not settled of at most 100 debits, at most 100 holds under way, his operator's limit
-    on what is ridden and not paid (None: none)."""
+    """A rider: at most 100 agreements, what is not settled of at most 100 debits, at most 100 holds under way, his
+    operator's limit on what is ridden and not paid (None: none)."""
 
     rider_no: int
     exposure_max_minor: int | None
@@ -223,12 +223,12 @@ class RiderRows(msgspec.Struct, frozen=True):
 
 
 class VersionRow(msgspec.Struct, frozen=True):
-    """A version of a tariff, its document whole."""
+    """A version of a tariff without its document."""
 
+    tariff_no: int
     tariff_id: str
     version: int
     valid_from: datetime
-    document: str
     digest: bytes
     created_at: datetime
 

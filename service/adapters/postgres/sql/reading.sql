@@ -171,15 +171,15 @@ SELECT (SELECT count(*) FROM rides) AS scanned, (SELECT min(ride_no) || '-0' FRO
     ORDER BY ride_no DESC, ordinal DESC LIMIT $6) d) AS debits;
 
 -- name: rider_status
--- A rider's agreements, what he owes on any of them, and the holds under way, in one statement.
+-- A rider's agreements, what he owes on any of them, and the holds under way, in one statement; at most 100 of each.
 SELECT json_build_object(
   'rider_no', rider_no,
   'exposure_max_minor', (SELECT exposure_max_minor FROM operator WHERE operator_no = $1),
   'exposure_currency', (SELECT currency FROM operator WHERE operator_no = $1),
   'agreements', (
-    SELECT json_agg(a ORDER BY a.agreement_id) FROM (
-      SELECT agreement_id, state, currency, cap_minor, time_zone, language, valid_until, reason
-      FROM agreement WHERE agreement.rider_no = rider.rider_no) a),
+    SELECT json_agg(a ORDER BY a.agreement_no DESC) FROM (
+      SELECT agreement_no, agreement_id, state, currency, cap_minor, time_zone, language, valid_until, reason
+      FROM agreement WHERE agreement.rider_no = rider.rider_no ORDER BY agreement_no DESC LIMIT 100) a),
   'debits', (
     SELECT json_agg(d ORDER BY d.ride_no DESC, d.ordinal) FROM (
       SELECT ride_no, ordinal, debit.operator_no, session_id, agreement_id, debit.currency, amount_minor, paid_minor,
@@ -200,9 +200,10 @@ SELECT json_build_object(
 FROM rider WHERE operator_no = $1 AND rider_ref = $2;
 
 -- name: tariff_versions
--- Every version of one tariff, or the newest of each where no id is given, by id from $3 on.
-SELECT tariff_id, version, valid_from, document, digest, created_at FROM (
-  SELECT t.tariff_id, v.version, v.valid_from, v.document, v.digest, v.created_at,
+-- Every version of one tariff, or the newest of each where no id is given, by id from $3 on. Without the documents: a
+-- thousand large ones would be a gigabyte.
+SELECT tariff_no, tariff_id, version, valid_from, digest, created_at FROM (
+  SELECT t.tariff_no, t.tariff_id, v.version, v.valid_from, v.digest, v.created_at,
          row_number() OVER (PARTITION BY t.tariff_no ORDER BY v.version DESC) AS age
   FROM tariff t JOIN tariff_version v USING (tariff_no)
   WHERE t.operator_no = $1 AND ($2::text IS NULL OR t.tariff_id = $2) AND ($3::text IS NULL OR t.tariff_id > $3)
