@@ -12,6 +12,7 @@ from typing import Literal
 
 from service.billing.charged import UNCHARGED, StoredCharge, adjusted_charge, owed_minor, taken_back
 from service.billing.events import Adjustment, Position, RideEvent
+from service.billing.extent import DECISIONS_MAX
 from service.billing.rides import Revision, Ride, compose
 from service.billing.sessions import SessionState, take
 from service.billing.verdicts import Verdict
@@ -30,6 +31,7 @@ Refusal = Literal[
     "wrong_currency",
     "more_than_owed",
     "id_reused",
+    "too_many",
 ]
 
 
@@ -52,6 +54,8 @@ def adjust(ride: Ride, adjustment: Adjustment, now: datetime) -> Revision | None
             raise AdjustmentError("id_reused", "the ride was adjusted under this id with other content")
         return None
     check_adjustment(adjustment)
+    if sum(event.kind == "adjusted" for event in ride.session.counted) >= DECISIONS_MAX:
+        raise AdjustmentError("too_many", f"the ride was adjusted {DECISIONS_MAX} times: it takes no more")
     before = _adjustable(ride, adjustment)
     event = RideEvent(
         kind="adjusted",

@@ -15,10 +15,14 @@ from service.billing.balances import EMPTY, Balance, BalanceUse, windows_of
 from service.billing.catalog import BalanceBook, Catalog, Operator
 from service.billing.charged import UNCHARGED, StoredCharge, adjusted_charge, taken_back
 from service.billing.events import RideEvent
+from service.billing.extent import CONFLICTS_MAX, DECISIONS_MAX
 from service.billing.rating import rate
 from service.billing.rides import CapUse, Revision, Ride, compose
-from service.billing.sessions import FINAL, Session, SessionState, Usage, first, take
+from service.billing.sessions import FINAL, Session, SessionState, Usage, first, is_excess, take
 from service.billing.verdicts import Occasion, Terms, Verdict, deadline, judge
+
+CROWDED = min(CONFLICTS_MAX, DECISIONS_MAX)
+"""A ride of fewer events has too many of no kind."""
 
 
 class Arrival(msgspec.Struct, frozen=True, gc=False):
@@ -30,21 +34,38 @@ class Arrival(msgspec.Struct, frozen=True, gc=False):
 
 
 class Advance(msgspec.Struct):
-    """What to append, and how many events said nothing new."""
+    """What to append, how many events said nothing new, and which were more than their rides take."""
 
     revisions: list[Revision]
     duplicates: int = 0
+    excess: Sequence[Arrival] = ()
 
 
 class _Folding:
     """A ride of the batch while its events are folded in."""
 
-    __slots__ = ("fresh", "ride", "session")
+    __slots__ = ("_ids", "fresh", "ride", "session")
 
     def __init__(self, ride: Ride) -> None:
         self.ride = ride
         self.session: Session = ride.session
         self.fresh: list[RideEvent] = []
+        self._ids: set[tuple[str, str]] | None = None
+
+    @property
+    def crowded(self) -> bool:
+        """Whether the ride has more events than any that goes well."""
+        return len(self.session.counted) + len(self.session.conflicts) >= CROWDED
+
+    def is_excess(self, event: RideEvent) -> bool:
+        """Whether the event is more than the ride takes; one that is not is taken next."""
+        if self._ids is None:
+            self._ids = {(one.source, one.id) for one in self.session.events()}
+        identity = (event.source, event.id)
+        excess = is_excess(self.session, event, identity in self._ids)
+        if not excess:
+            self._ids.add(identity)
+        return excess
 
 
 def advance(
@@ -62,11 +83,15 @@ def advance(
     """
     foldings: dict[bytes, _Folding] = {}
     duplicates = 0
+    excess: list[Arrival] = []
     for arrival in arrivals:
         key = arrival.key
         folding = foldings.get(key)
         if folding is None:
             folding = foldings[key] = _Folding(_ride(known.get(key), arrival, mint))
+        if folding.crowded and folding.is_excess(arrival.event):
+            excess.append(arrival)
+            continue
         folding.session, taken = take(folding.session, arrival.event)
         if taken == "duplicate":
             duplicates += 1
@@ -79,6 +104,7 @@ def advance(
             if folding.fresh
         ],
         duplicates,
+        excess,
     )
 
 

@@ -10,7 +10,7 @@ from typing import Literal
 import msgspec
 
 from service.billing.events import Adjustment, RideEvent, content_digest, same_content
-from service.billing.extent import EVENTS_MAX, EVENTS_SPARE, METERS_MAX
+from service.billing.extent import CONFLICTS_MAX, DECISIONS_MAX, EVENTS_MAX, EVENTS_SPARE, METERS_MAX
 
 RIDE_HOURS_MAX = 720
 """How long a ride may last before somebody must look at it, unless the operator says otherwise (events.md)."""
@@ -84,7 +84,9 @@ class Session(msgspec.Struct, frozen=True, gc=False):
     def events(self) -> Iterable[RideEvent]:
         """Every event that was recorded; one that counts and contradicts comes once."""
         yield from self.counted
-        yield from (event for event in self.conflicts if event not in self.counted)
+        if self.conflicts:
+            counted = {id(event) for event in self.counted}  # What `take` adds to both is one object.
+            yield from (event for event in self.conflicts if id(event) not in counted)
 
 
 Taken = Literal["counted", "conflict", "duplicate"]
@@ -138,12 +140,17 @@ def first(session: Session, kind: str) -> RideEvent | None:
     return found
 
 
-def is_excess(session: Session, event: RideEvent) -> bool:
-    """Whether the session has so many events that this one, which says something new, is one too many."""
-    size, pause = len(session.counted) + len(session.conflicts), event.kind in ("paused", "resumed")
-    if size < EVENTS_MAX + (0 if pause else EVENTS_SPARE):
+def is_excess(session: Session, event: RideEvent, known: bool) -> bool:
+    """Whether the session has so many events that this one, if it says something new, is one too many. `known`: it has
+    one of the same source and id."""
+    if event.kind in ("corrected", "adjusted") and not known:
+        return sum(one.kind == event.kind for one in session.counted) >= DECISIONS_MAX
+    if len(session.conflicts) >= CONFLICTS_MAX:
+        return take(session, event)[1] == "conflict"
+    spare = 0 if event.kind in ("paused", "resumed") else EVENTS_SPARE
+    if known or event.kind in _BY_PEOPLE or len(session.counted) < EVENTS_MAX + spare:
         return False
-    return take(session, event)[1] != "duplicate"
+    return event.kind not in _ONCE or take(session, event)[1] != "duplicate"
 
 
 class Course(msgspec.Struct, frozen=True, gc=False):

@@ -19,6 +19,7 @@ from service.billing.adjustments import AdjustmentError, adjust, check_adjustmen
 from service.billing.batch import Arrival, advance
 from service.billing.catalog import BalanceBook, Catalog, Operator
 from service.billing.events import Adjustment, RideEvent
+from service.billing.extent import DECISIONS_MAX
 from service.billing.keys import session_key_bytes, slot_of
 from service.billing.rides import Revision, Ride
 from service.flows.knowledge import Knowledge
@@ -29,6 +30,10 @@ RACES_MAX = 10
 
 Decide = Callable[[Ride, Catalog, BalanceBook, datetime], Revision | None]
 """What to append about a ride, or None. Pure: it is asked again with locked balances, or on newer knowledge."""
+
+
+class CrowdedError(ValueError):
+    """A ride has so many decisions that it takes no more; the message says so."""
 
 
 class Decision(msgspec.Struct, frozen=True):
@@ -44,11 +49,19 @@ class Decision(msgspec.Struct, frozen=True):
 
 
 def taking_in(event: RideEvent) -> Decide:
-    """The decision that an operator's own event (`corrected`, `voided`) asks for; taken in already, it says nothing."""
+    """The decision that an operator's own event (`corrected`, `voided`) asks for; taken in already, it says nothing.
+
+    It raises CrowdedError where the ride takes no more of them.
+    """
 
     def decide(ride: Ride, catalog: Catalog, book: BalanceBook, now: datetime) -> Revision | None:
         arrivals = [Arrival(ride.key, ride.operator, event)]
-        return next(iter(advance({ride.key: ride}, arrivals, catalog, book, now, _no_new_ride).revisions), None)
+        decision = advance({ride.key: ride}, arrivals, catalog, book, now, _no_new_ride)
+        if decision.excess:
+            raise CrowdedError(
+                f"the ride was corrected {DECISIONS_MAX} times, or contradicted as often: it takes no more"
+            )
+        return next(iter(decision.revisions), None)
 
     return decide
 

@@ -11,7 +11,7 @@ import msgspec
 from service.adapters.postgres.holds import HoldRow, Setting, SignedAgreement
 from service.adapters.providers.titles import title_given
 from service.billing.agreements.asking import ConflictingAskError, InvalidAskError, UnknownAskError
-from service.billing.agreements.holds import OVER, Hold, HoldState
+from service.billing.agreements.holds import BEFORE_ITS_END, Hold, HoldState
 from service.billing.extent import SESSION_ID_MAX
 from service.billing.facts.data import Fact, HoldOpened, HoldRefused, HoldReleased
 from service.billing.keys import provider_key, session_key, slot_of
@@ -35,8 +35,8 @@ class HoldAsk(msgspec.Struct, frozen=True, kw_only=True):
 class HoldReply(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the rider may ride: `unlock` is the answer to go by. Amounts are minor units, instants business time.
 
-    `refused`: there is no hold; `ended`: its ride is over, or did not begin (`state` says how the hold stands: it may
-    be open for as long as the ride is not paid). Neither ever unlocks.
+    `refused`: there is no hold; `ended`: its ride is over, in review or parked, or did not begin (`state` says how the
+    hold stands: it may be open for as long as the ride is not paid). Neither ever unlocks.
     """
 
     session_id: str
@@ -60,7 +60,7 @@ def reply(row: HoldRow, ride_state: str | None = None) -> HoldReply:
     hold = row.hold
     status: Status = "refused"
     reason = hold.reason
-    if hold.state in (HoldState.OPEN, HoldState.REQUESTED) and ride_state in OVER:
+    if hold.state in (HoldState.OPEN, HoldState.REQUESTED) and ride_state not in BEFORE_ITS_END:
         status = "ended"
         reason = f"the ride is {ride_state}"
     elif hold.state is HoldState.OPEN:

@@ -25,7 +25,7 @@ from service.adapters.providers.port import Provider
 from service.billing.agreements import refusal
 from service.billing.agreements.asking import ConflictingAskError, UnknownAskError
 from service.billing.agreements.holds import (
-    OVER,
+    BEFORE_ITS_END,
     Hold,
     HoldState,
     RideSeen,
@@ -171,12 +171,12 @@ class Holds:
             known = None if setting.known is None else setting.known.hold
             if setting.known is not None:
                 same_content(ask, agreement, setting.known.hold)
-                if setting.known.hold.state is not HoldState.REFUSED and setting.ride_state in OVER:
+                if setting.known.hold.state is not HoldState.REFUSED and setting.ride_state not in BEFORE_ITS_END:
                     return None, False
                 if setting.known.hold.state is not HoldState.REFUSED:
                     row = named_row(ask, setting, agreement, setting.known.hold, setting.known.lease_until)
                     return await self._take_up(store, row), False
-            if setting.ride_state in OVER:
+            if setting.ride_state not in BEFORE_ITS_END:
                 said = f"the ride of {ask.session_id} is {setting.ride_state}: another one has a session of its own"
                 raise ConflictingAskError("session_id", said)
             if agreement.state == "pending" and not asked:

@@ -18,7 +18,7 @@ from service.billing.keys import session_key_bytes
 from service.billing.opening import debt_of
 from service.billing.rides import Ride
 from service.billing.sessions import AHEAD_MAX, SessionState, course, review_reason
-from service.flows.decisions import decide_rides, taking_in
+from service.flows.decisions import CrowdedError, decide_rides, taking_in
 from service.web.access import access_of, needs
 from service.web.answers import Asked, Name, Text, read
 from service.web.doors import doors_of
@@ -73,7 +73,10 @@ async def correct(
             _check(asked, ride)
             _check_times(asked, ride, doors.now())
             key = session_key_bytes(access.operator_id, session_id)
-            await decide_rides(doors.working, doors.knowledge, taking_in(event), keys=[key], role="operator")
+            try:
+                await decide_rides(doors.working, doors.knowledge, taking_in(event), keys=[key], role="operator")
+            except CrowdedError as error:
+                raise conflict(str(error)) from None
         return 200, session_view(await doors.ride(access, session_id), operator)
 
     return await once(request, "POST corrections", idempotency_key, (session_id, asked), decide)

@@ -109,11 +109,17 @@ def refused_tariff(error: TariffError, at: str = "") -> ProblemError:
 
 async def refuse_unknown_parameters(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
     """The guard of every route that needs a token: a parameter that nobody knows would widen the answer in silence, and
-    of one that is given twice nobody would know which one counts.
+    of one that is given twice, as of a header, nobody would know which one counts.
 
     Routes that anybody may use take any: a provider may add to the address that it was given.
     """
-    if handler.opt.get("scope") is None or not connection.query_params:
+    if handler.opt.get("scope") is None:
+        return
+    headers = [name for name, _ in connection.scope["headers"]]
+    for name in (b"idempotency-key", b"authorization"):
+        if headers.count(name) > 1:
+            raise invalid(f"header:{name.decode().title()}", "given more than once; give it once")
+    if not connection.query_params:
         return
     parameters = handler.parsed_fn_signature.parameters
     known = [

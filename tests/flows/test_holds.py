@@ -216,7 +216,9 @@ async def test_no_vehicle_is_unlocked_for_a_session_whose_ride_is_over(it: World
     await it.sandbox.script("refuse", on="rider", op="hold.open", code="SCORE_TOO_LOW")
     await it.ask("refused")
     await it.ride("refused", "not_billable")
-    for session_id in ("never-asked", "refused"):
+    for state in ("parked", "review", "incomplete"):
+        await it.ride(state, state)
+    for session_id in ("never-asked", "refused", "parked", "review", "incomplete"):
         with pytest.raises(ConflictingAskError, match="another one has a session of its own") as told:
             await it.ask(session_id)
         assert told.value.field == "session_id"

@@ -132,7 +132,7 @@ async def test_a_ride_that_never_stops_saying_something_is_for_people_and_holds_
         "SELECT operator_no, fault, reason, record_headers FROM quarantine"
     )
     assert (operator_no, fault) == (1, "record")
-    assert f"{EVENTS_MAX} events and more" in reason
+    assert f"its ride has {EVENTS_MAX} events" in reason
     assert b"one too many" in headers
     await world.publish(
         "corrected", "flapping", NOON, ended_at=NOON + timedelta(minutes=20), reason="the lock is broken"

@@ -37,6 +37,12 @@ HOSTILE: dict[str, bytes] = {
     "1 MB of fields": b"{%b}" % b",".join(b'"f%d":1' % number for number in range(80_000)),
     "1 MB of one field": b"{%b}" % b",".join([b'"id":"x"'] * 100_000),
     "a field that stands twice": b'{"id":"a","id":"b","session_id":"s","session_id":"t","code":"1","code":"2"}',
+    "NUL at the bottom of lists": b"[" * 900 + b'"\\u0000"' + b"]" * 900,
+    "NUL after much else, far down": b'{"%b":' % (b"n" * 256) * 300
+    + b"["
+    + b"1," * 200_000
+    + b'"\\u0000"]'
+    + b"}" * 300,
     "NUL": b'{"id":"\\u0000","session_id":"\\u0000","code":"a\\u0000b"}',
     "a lone surrogate": b'{"id":"\\ud800","session_id":"\\udfff\\ud800","\\ud800":1}',
     "bad UTF-8": b'{"id":"\xff\xfe","x":"\xc3"}',

@@ -268,7 +268,7 @@ def every_clock_is_believed(patch: pytest.MonkeyPatch) -> None:
 
 def a_hold_unlocks_until_it_is_paid(patch: pytest.MonkeyPatch) -> None:
     for place in (holds, hold_replies):
-        patch.setattr(place, "OVER", frozenset())
+        patch.setattr(place, "BEFORE_ITS_END", frozenset({None, "open", "closed", "voided"}))
 
 
 LOSING = Rates(lost=0.3, truncated=0.1, error_after=0.1)

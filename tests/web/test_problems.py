@@ -150,6 +150,16 @@ async def test_what_is_said_twice_is_refused_and_not_taken_as_the_last_of_the_tw
         assert answer.body["detail"] == f"/: the field {name} stands there twice"
 
 
+async def test_a_header_that_is_given_twice_is_refused(it: WebWorld) -> None:
+    """Of two keys the first counted: the same write again under the second was done again."""
+    url = f"{it.url}/v1/quotes"
+    for name, values in (("Idempotency-Key", ("a", "b")), ("Authorization", (f"Bearer {ALL}", "Bearer x"))):
+        headers = [("Authorization", f"Bearer {ALL}"), *((name, value) for value in values)]
+        async with it.session.post(url, json={"seconds": 1}, headers=headers) as response:
+            told = await response.json()
+        assert (response.status, [error["field"] for error in told["errors"]]) == (422, [f"header:{name}"])
+
+
 async def test_a_time_whose_plus_became_a_space_is_refused_with_how_to_write_it(it: WebWorld) -> None:
     answer = await it.ask("PUT", "/v1/tariffs/x?valid_from=2026-11-22T18:30:00+08:00", {"plan_id": "x"})
     assert (answer.status, answer.fields) == (422, ["query:valid_from"])

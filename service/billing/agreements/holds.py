@@ -124,6 +124,8 @@ class RideSeen(msgspec.Struct, frozen=True):
 Step = Literal["ask", "release", "finish", "wait"]
 
 OVER = frozenset({"closed", "cancelled", "voided", "not_billable"})
+BEFORE_ITS_END = frozenset({None, "reserved", "open"})
+"""Where a session's ride stands while a vehicle may be unlocked for it: elsewhere it has ended, or nobody can say."""
 
 
 def answered(hold: Hold, answer: HoldAnswer, now: datetime, policy: HoldPolicy) -> Hold:

@@ -5,6 +5,7 @@ What parsers let through and storage does not (NUL in strings, bad UTF-8 in fiel
 
 import json
 import re
+from collections.abc import Iterator
 from functools import partial
 from typing import Any, NoReturn
 
@@ -77,18 +78,31 @@ def _once(at: str, pairs: list[tuple[str, Any]]) -> None:
 
 
 def _path_of_nul(value: Any, at: str) -> str | None:
-    """Where in a JSON value the first string with a NUL is. (The decoder's own limit on nesting holds here too.)"""
-    if isinstance(value, str):
-        return at if "\0" in value else None
-    if isinstance(value, list):
-        pairs = [(f"{at}[{index}]", child) for index, child in enumerate(value)]
-    elif isinstance(value, dict):
-        if any("\0" in name for name in value):
-            return at
-        pairs = [(f"{at}.{name[:TEXT_LENGTH_MAX]}", child) for name, child in value.items()]
-    else:
-        return None
-    return next((path for where, child in pairs if (path := _path_of_nul(child, where)) is not None), None)
+    """Where in a JSON value the first string with a NUL is, however deep it lies; what is kept meanwhile is one way."""
+    way: list[str] = []
+    rooms = [iter((("", value),))]
+    while rooms:
+        found = next(rooms[-1], None)
+        if found is None:
+            rooms.pop()
+            del way[-1:]
+            continue
+        step, child = found
+        if (isinstance(child, str) and "\0" in child) or (
+            isinstance(child, dict) and any("\0" in name for name in child)
+        ):
+            return at + "".join([*way, step])
+        if isinstance(child, dict | list):
+            way.append(step)
+            rooms.append(_inside(child))
+    return None
+
+
+def _inside(room: dict[str, Any] | list[Any]) -> Iterator[tuple[str, Any]]:
+    """What stands in an object or a list, each with the step to it."""
+    if isinstance(room, dict):
+        return ((f".{name[:TEXT_LENGTH_MAX]}", child) for name, child in room.items())
+    return ((f"[{index}]", child) for index, child in enumerate(room))
 
 
 def _refuse_value(message: str, at: str, shape: Any) -> NoReturn:

@@ -3,7 +3,7 @@
 The id derives from what the fact is about (operator, name, key, ordinal): written again after a restore it is the same.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from hashlib import blake2b
 from typing import NamedTuple
@@ -30,6 +30,10 @@ class EncodedFact(NamedTuple):
     key: bytes
     headers: list[tuple[str, bytes]]
     value: bytes
+
+
+SOURCES_MAX = 200
+"""A fact names as many events at most."""
 
 
 def encode_fact(fact: Fact, *, ordinal: int | str, at: datetime) -> EncodedFact:
@@ -60,8 +64,11 @@ def encode_lines(lines: Sequence[msgspec.Struct]) -> msgspec.Raw:
     return msgspec.Raw(_ENCODER.encode(lines))
 
 
-def sources_of(events: Iterable[RideEvent]) -> tuple[SourceEvent, ...]:
-    """The ids and Kafka positions of the events that a fact rests on, in their order."""
+def sources_of(events: Sequence[RideEvent]) -> tuple[SourceEvent, ...]:
+    """The ids and Kafka positions of the events that a fact rests on, in their order; of more than SOURCES_MAX no
+    pauses, so that Kafka takes the fact."""
+    if len(events) > SOURCES_MAX:
+        events = [event for event in events if event.kind not in ("paused", "resumed")][:SOURCES_MAX]
     return tuple(
         SourceEvent(event.kind, event.source, event.id, place.topic, place.partition, place.offset)
         for event in events

@@ -37,7 +37,7 @@ class _Charge(RideFact, frozen=True, kw_only=True):
     amount_minor: Annotated[int, Meta(description="The total, in minor units.")]
     tax_minor: Annotated[int, Meta(description="The part of the total that is tax.")] = 0
     lines: Lines
-    sources: Annotated[Sources, Meta(description="The events the charge rests on.")]
+    sources: Annotated[Sources, Meta(description="The events the charge rests on; of more than 200 not the pauses.")]
     started_at: datetime | None = None
     ended_at: datetime | None = None
     meters: int = 0

@@ -25,7 +25,7 @@ from service.billing.batch import Advance, advance
 from service.billing.catalog import BalanceBook, BalanceKey
 from service.flows.clock import elapsed
 from service.flows.intake.preparing import Prepared, count, prepare
-from service.flows.intake.reading import Work, condemn, halves, hold_excess, read
+from service.flows.intake.reading import Work, condemn, halves, read
 from service.flows.intake.streams import Streams
 from service.flows.knowledge import Knowledge
 from service.telemetry import BATCH_FAILURES, BATCH_SECONDS, TRACER, logger
@@ -164,7 +164,6 @@ class Intake:
         work.known, unknown = knowledge.recall(keys)
         if unknown:
             work.known |= await reader.find_rides(unknown, knowledge.operators)
-        hold_excess(work)
         agreements: set[tuple[int, str]] = set()  # A correction names none: those that its ride names are meant.
         for ride in work.known.values():
             number = ride.operator.operator_no
@@ -226,10 +225,10 @@ class Intake:
         """One transaction: the decisions, the quarantine, the batches, and last the fence. Returns the offsets."""
         decision, work = prepared.decision, prepared.work
         await writer.append_rows(prepared.rows, decision.revisions)
-        await writer.hold_in_quarantine(work.quarantined, prepared.now)
+        await writer.hold_in_quarantine(prepared.quarantined, prepared.now)
         streams = self._streams
         await writer.move(streams.group, streams.topic, prepared.moved, prepared.now, prepared.machine_at)
-        count(work, decision)
+        count(prepared)
         return {partition: tail.next_offset for partition, tail in work.tails.items()}
 
     async def _take_apart(self, records: dict[int, list[Any]]) -> None:

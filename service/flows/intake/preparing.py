@@ -10,7 +10,7 @@ import msgspec
 from service.adapters.clock import machine_now
 from service.adapters.kafka import RecordSource
 from service.adapters.postgres.batches import OutRecord
-from service.adapters.postgres.intake import MovedStream, StreamBatch
+from service.adapters.postgres.intake import MovedStream, Quarantined, StreamBatch
 from service.adapters.postgres.rides import Rows, rows_of
 from service.adapters.postgres.streams import NOTHING_READ
 from service.billing.announcements import announce
@@ -22,7 +22,7 @@ from service.billing.proofs import batch_no
 from service.billing.rides import Revision
 from service.billing.sessions import AHEAD_MAX
 from service.flows.clock import BusinessClock
-from service.flows.intake.reading import Tail, Work
+from service.flows.intake.reading import Tail, Work, held_excess
 from service.flows.intake.streams import Streams
 from service.flows.knowledge import Knowledge
 from service.telemetry import CHARGED, EVENTS, QUARANTINED, REVISIONS
@@ -33,6 +33,7 @@ class Prepared(msgspec.Struct):
 
     work: Work
     decision: Advance
+    quarantined: Sequence[Quarantined]
     rows: Sequence[Rows]
     moved: Sequence[MovedStream]
     now: datetime
@@ -48,6 +49,7 @@ def prepare(
     own: dict[int, list[Revision]] = {partition: [] for partition in sorted(work.tails)}
     for revision in decision.revisions:
         own[revision.events[0].position.partition].append(revision)
+    quarantined = [*work.quarantined, *held_excess(work, decision.excess)]
     moved = []
     for partition, revisions in own.items():
         tail = work.tails[partition]
@@ -61,13 +63,13 @@ def prepare(
             read_through_at,
             [revision.ride.digest for revision in ordered],
             [revision.ride.ride_no for revision in ordered if revision.owing_minor],
-            _facts(work, partition, ordered, now),
+            _facts([item for item in quarantined if item.record.partition == partition], ordered, now),
         )
         moved.append(batch.moved(now, machine_at))
     rows = rows_of(decision.revisions, lambda revision: numbers[revision.events[0].position.partition])
     held.update({one.stream.partition: one.stream for one in moved})
     knowledge.fly(revision.ride for revision in decision.revisions)
-    return Prepared(work, decision, rows, moved, now, machine_at)
+    return Prepared(work, decision, quarantined, rows, moved, now, machine_at)
 
 
 def _read_through(tail: Tail, fetched_at: datetime, clock: BusinessClock) -> datetime:
@@ -80,13 +82,14 @@ def _read_through(tail: Tail, fetched_at: datetime, clock: BusinessClock) -> dat
     return min(at, fetched_at) if at <= fetched_at + AHEAD_MAX else NOTHING_READ
 
 
-def count(work: Work, decision: Advance) -> None:
+def count(prepared: Prepared) -> None:
     """Counts what a batch brought."""
-    EVENTS.labels("taken").inc(len(work.arrivals) - decision.duplicates)
+    work, decision = prepared.work, prepared.decision
+    EVENTS.labels("taken").inc(len(work.arrivals) - decision.duplicates - len(decision.excess))
     EVENTS.labels("duplicate").inc(decision.duplicates)
     EVENTS.labels("skipped").inc(work.skipped)
-    EVENTS.labels("quarantined").inc(len(work.quarantined))
-    for item in work.quarantined:
+    EVENTS.labels("quarantined").inc(len(prepared.quarantined))
+    for item in prepared.quarantined:
         QUARANTINED.labels(item.fault).inc()
     for revision in decision.revisions:
         REVISIONS.labels(revision.ride.state).inc()
@@ -94,12 +97,11 @@ def count(work: Work, decision: Advance) -> None:
             CHARGED.labels(revision.charge.charge.currency).inc(revision.charge.charge.total_minor)
 
 
-def _facts(work: Work, partition: int, revisions: Sequence[Revision], now: datetime) -> list[OutRecord]:
+def _facts(quarantined: Sequence[Quarantined], revisions: Sequence[Revision], now: datetime) -> list[OutRecord]:
     """What one partition's batch tells the world: its decisions, then the records it could not take."""
     facts = [OutRecord("billing", *fact) for revision in revisions for fact in announce(revision, now)]
     facts += [
         OutRecord("quarantine", *encode_quarantined(item.record, Malformed(item.reason, item.path)))
-        for item in work.quarantined
-        if item.record.partition == partition
+        for item in quarantined
     ]
     return facts

@@ -13,15 +13,17 @@ from service.adapters.postgres.intake import Quarantined
 from service.billing.batch import Arrival
 from service.billing.events import Malformed, RawRecord, RideEvent, decode
 from service.billing.events.header_names import as_text
-from service.billing.extent import EVENTS_MAX
+from service.billing.extent import CONFLICTS_MAX, DECISIONS_MAX, EVENTS_MAX
 from service.billing.facts.quarantine import RECORD_BYTES_MAX, record_bytes
 from service.billing.keys import session_key_bytes
 from service.billing.refusals import brief
 from service.billing.rides import Ride
-from service.billing.sessions import is_excess
 from service.flows.knowledge import Knowledge
 
-TOO_MANY = f"its ride has {EVENTS_MAX} events and more: a device or an app repeats itself"
+TOO_MANY = (
+    f"its ride has {EVENTS_MAX} events, or {CONFLICTS_MAX} that contradict others, or {DECISIONS_MAX} corrections:"
+    " a device or an app repeats itself"
+)
 
 
 class Tail(msgspec.Struct, frozen=True):
@@ -60,23 +62,22 @@ def read(records: dict[int, list[Any]], knowledge: Knowledge, fetched_at: dateti
     return work
 
 
-def hold_excess(work: Work) -> None:
-    """Sets aside what is said of rides that have too many events already; `known` must be there."""
-    full = {
-        key for key, ride in work.known.items() if len(ride.session.counted) + len(ride.session.conflicts) >= EVENTS_MAX
-    }
-    if not full:
-        return
-    arrivals, work.arrivals = work.arrivals, []
-    for arrival in arrivals:
-        event = arrival.event
-        if arrival.key not in full or not is_excess(work.known[arrival.key].session, event):
-            work.arrivals.append(arrival)
-            continue
-        fetched = work.records[event.position.partition]
-        record = next(record for record in fetched if record.offset == event.position.offset)
-        held = _kept(raw_record(record))
-        work.quarantined.append(Quarantined(held, "record", TOO_MANY, "$", arrival.operator.operator_no, event.source))
+def held_excess(work: Work, excess: Sequence[Arrival]) -> list[Quarantined]:
+    """What is more than its ride takes, as it is held."""
+    if not excess:
+        return []
+    records = {(record.partition, record.offset): record for fetched in work.records.values() for record in fetched}
+    return [
+        Quarantined(
+            _kept(raw_record(records[arrival.event.position.partition, arrival.event.position.offset])),
+            "record",
+            TOO_MANY,
+            "$",
+            arrival.operator.operator_no,
+            arrival.event.source,
+        )
+        for arrival in excess
+    ]
 
 
 def condemn(records: dict[int, list[Any]], reason: str, fetched_at: datetime) -> Work:
