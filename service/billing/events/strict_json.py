@@ -3,16 +3,15 @@
 What parsers let through and storage does not (NUL in strings, bad UTF-8 in fields nobody reads, size) is refused here.
 """
 
-import json
 import re
 from collections.abc import Iterator
-from functools import partial
 from typing import Any, NoReturn
 
 import msgspec
 
 from service.billing.instants import EXAMPLE
 from service.billing.refusals import allowed_at, brief, pattern_in_words
+from service.billing.repeated import name_twice
 
 RECORD_BYTES_MAX = 1_000_000
 """A larger value is refused unread: no ride event needs it, and Kafka itself refuses it unless told otherwise."""
@@ -60,21 +59,15 @@ def check_text(text: bytes, at: str) -> None:
 
 
 def check_names(text: bytes, at: str) -> None:
-    """Refuse JSON at path `at` in an object of which a name stands twice: parsers differ in which of the two counts."""
+    """Refuse JSON at path `at` in an object of which a name stands twice."""
     try:
-        json.loads(text.decode(), object_pairs_hook=partial(_once, at), parse_int=str, parse_float=str)
+        twice = name_twice(text)
     except RecursionError:
         raise MalformedEventError("nested too deeply", at) from None
     except ValueError as error:  # Where msgspec only passes over a value.
         raise MalformedEventError(f"not JSON: {error}", at) from None
-
-
-def _once(at: str, pairs: list[tuple[str, Any]]) -> None:
-    seen: set[str] = set()
-    for name, _ in pairs:
-        if name in seen:
-            raise MalformedEventError(f"the field {name[:TEXT_LENGTH_MAX]} stands there twice", at)
-        seen.add(name)
+    if twice is not None:
+        raise MalformedEventError(f"the field {twice[:TEXT_LENGTH_MAX]} stands there twice", at)
 
 
 def _path_of_nul(value: Any, at: str) -> str | None:
