@@ -15,7 +15,7 @@ from service.billing.balances import Balance, BalanceUse, windows_of
 from service.billing.catalog import Operator
 from service.billing.extent import LENGTH_HOURS_MAX, METERS_MAX
 from service.billing.instants import utc
-from service.billing.rating import rate
+from service.billing.rating import Charge, rate, rate_once
 from service.billing.running import running_tariff, running_usage
 from service.billing.sessions import Usage
 from service.billing.tariffs import Tariff, TariffDraft, build, import_document, too_early
@@ -103,7 +103,7 @@ async def get_fare(request: Asked, session_id: FromPath[str]) -> Response[FareVi
         return answer(request, FareView(*about, False, reason, named, tariff.version, "nothing_used", None, None))
     rider_no = rows.agreement.rider_no if rows.agreement else None
     balance = await _balance(doors, access, rider_no, used, tariff.tariff)
-    fare = charge_view(rate(used, tariff.tariff, balance))
+    fare = charge_view(await _rated(used, tariff.tariff, balance))
     assumed: Assumed = "nothing_used" if rider_no is None else "rider"
     return answer(request, FareView(*about, False, None, named, tariff.version, assumed, usage_view(used), fare))
 
@@ -133,11 +133,17 @@ async def quote(request: Asked, body: RawBody) -> Response[QuoteView]:
     rider_no = await _rider_no(doors, access, asked)
     balance = await _balance(doors, access, rider_no, used, tariff)
     assumed: Assumed = "nothing_used" if rider_no is None else "rider"
-    # A plan from outside may be laborious, and so may a long ride: others are served meanwhile.
-    laborious = version is None or asked.seconds > SECONDS_AT_ONCE_MAX
-    charge = await asyncio.to_thread(rate, used, tariff, balance) if laborious else rate(used, tariff, balance)
-    fare = charge_view(charge)
+    fare = charge_view(await _rated(used, tariff, balance, published=version is not None))
     return answer(request, QuoteView(tariff.tariff_id, version, assumed, usage_view(used), fare))
+
+
+async def _rated(used: Usage, tariff: Tariff, balance: Balance, *, published: bool = True) -> Charge:
+    """The charge. A long ride may be laborious, and so may a plan from outside: others are served meanwhile."""
+    if not published:
+        return await asyncio.to_thread(rate_once, used, tariff, balance)
+    if used.duration_us > SECONDS_AT_ONCE_MAX * 1_000_000:
+        return await asyncio.to_thread(rate, used, tariff, balance)
+    return rate(used, tariff, balance)
 
 
 async def _tariff(doors: Doors, operator: Operator, asked: QuoteRequest, at: datetime) -> tuple[Tariff, int | None]:

@@ -11,8 +11,9 @@ import pytest
 from tariff_makers import START, amounts, per_min, ride, tariff
 
 from service.billing.balances import Balance, BalanceUse
-from service.billing.rating import rate
+from service.billing.rating import rate, rate_once
 from service.billing.rating.charges import Charge
+from service.billing.rating.compiled import compiled
 
 
 def total(plan: dict[str, Any], rules: dict[str, Any], **ridden: Any) -> int:
@@ -93,6 +94,33 @@ def test_a_cap_holds_in_each_window_and_places_distance_at_uniform_speed() -> No
     charge = rate(ride(90, 9000), tariff(plan))
     assert amounts(charge) == {"per_min": "9", "per_km": "9", "fare_capping cap:0": "-5"}
     assert charge.total_minor == 1300
+
+
+@pytest.mark.parametrize(
+    ("windows", "rest"),
+    [(100, {}), (101, {"cap:100": "-1"}), (102, {"cap:100-101": "-2"}), (4320, {"cap:100-4319": "-4220"})],
+)
+def test_after_a_hundred_windows_one_line_tells_what_the_cap_takes_in_the_others(
+    windows: int, rest: dict[str, str]
+) -> None:
+    terms = tariff({**per_min(1), "fare_capping": {"duration": 10, "price": 9}})
+    charge = rate(ride(10 * windows), terms)
+    each = {f"fare_capping cap:{number}": "-1" for number in range(100)}
+    assert amounts(charge) == {
+        "per_min": str(10 * windows),
+        **each,
+        **{f"fare_capping {window}": amount for window, amount in rest.items()},
+    }
+    assert charge.total_minor == 900 * windows
+    assert not compiled(terms).memo, "a charge of so many lines is not kept"
+    rate(ride(11), terms)
+    assert len(compiled(terms).memo) == 1
+
+
+def test_of_a_plan_that_is_tried_out_nothing_is_kept() -> None:
+    before = compiled.cache_info()
+    charge = rate_once(ride(40), tariff(BLOCKS))
+    assert (charge.total_minor, compiled.cache_info()) == (350, before)
 
 
 def test_the_price_belongs_to_the_first_window() -> None:

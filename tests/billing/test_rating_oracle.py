@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.billing.balances import Balance, BalanceUse, windows_of
-from service.billing.rating import Charge, rate
+from service.billing.rating import Charge, rate, rate_once
 from service.billing.sessions import Usage
 from service.billing.tariffs import Tariff, TariffDraft, build
 
@@ -252,6 +252,28 @@ def test_lines_sum_exactly_to_the_total_and_each_is_quantity_times_price(case: C
     assert sum((line.amount for line in charge.lines), Decimal(0)) * 100 == charge.total_minor
     assert all(line.amount == line.quantity * line.unit_price for line in charge.lines)
     assert charge == rated(case)
+
+
+@given(cases(), st.sampled_from([10, 12, 15]), st.integers(86_400, 3 * 86_400), st.integers(0, 5))
+@settings(max_examples=60, deadline=None)
+def test_a_cap_of_short_windows_is_told_in_101_lines_at_most_and_takes_what_it_takes_from_each(
+    case: Case, duration: int, seconds: int, price: int
+) -> None:
+    case.seconds = max(case.seconds, seconds)
+    case.plan["fare_capping"] = {"duration": duration, "price": price}
+    case.plan["per_min_pricing"].append({"start": 0, "interval": 1, "rate": "0.475"})
+    charge = rated(case)
+    net, _ = oracle(case)
+    assert sum((Fraction(line.amount) for line in charge.lines if line.code != "rounding"), Fraction(0)) == net
+    assert sum((line.amount for line in charge.lines), Decimal(0)) * 100 == charge.total_minor
+    assert sum(line.code == "fare_capping" for line in charge.lines) <= 101
+
+
+@given(cases())
+@settings(max_examples=100, deadline=None)
+def test_a_plan_that_is_tried_out_gives_the_same_charge(case: Case) -> None:
+    usage, tariff = case.usage(), case.tariff()
+    assert rate_once(usage, tariff) == rate(usage, tariff)
 
 
 @given(cases(), st.integers(0, 86400))

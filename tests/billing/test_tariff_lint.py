@@ -117,7 +117,7 @@ def test_a_laborious_tariff_is_looked_through_in_so_many_steps(segments: int, st
     plan = {
         "per_min_pricing": [{"start": start + at, "rate": "-0.1", "interval": 1} for at in range(segments)],
         "fare_capping": {"duration": 10, "price": 30},
-        "description": "9" * 100_000,
+        "description": "9" * 50_000,
     }
     hours = [{"segment": "/plan/price", "from": f"{at % 24:02}:{at:02}", "to": f"{at % 24:02}:59"} for at in range(50)]
     laborious = tariff(plan, {"day_cap": 100, "month_cap": 1000, "windows": hours})

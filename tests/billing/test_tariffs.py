@@ -12,7 +12,7 @@ import pytest
 from tariff_makers import per_min, tariff
 
 from service.billing.catalog import Catalog, TariffVersion
-from service.billing.extent import LENGTH_HOURS_MAX, METERS_MAX, ZONES_MAX
+from service.billing.extent import LENGTH_HOURS_MAX, METERS_MAX, TARIFF_BYTES_MAX, ZONES_MAX
 from service.billing.rating import rate
 from service.billing.sessions import Usage
 from service.billing.tariffs import (
@@ -92,6 +92,8 @@ def test_a_name_in_several_languages_is_read() -> None:
 
 
 SEGMENT = {"start": 0, "rate": 1, "interval": 1}
+FEES = {f"z{number}": 1 for number in range(1001)}
+NAMES = [f"n{number}" for number in range(101)]
 
 
 @pytest.mark.parametrize(
@@ -175,6 +177,18 @@ def test_a_wrong_plan_is_refused_at_its_place_in_any_kind_of_document(plan: dict
         ({"discounts": [{"code": "x", "share": 1}] * 51}, "/rules/discounts", "length <= 50"),
         ({"discounts": [{"code": "x", "share": 1, "hours": [{}] * 51}]}, "/rules/discounts/0/hours", "length <= 50"),
         ({"pause_rate": [SEGMENT] * 51}, "/rules/pause_rate", "length <= 50"),
+        ({"zone_fees": FEES}, "/rules/zone_fees", "length <= 1000"),
+        ({"parking_fees": FEES}, "/rules/parking_fees", "length <= 1000"),
+        (
+            {"discounts": [{"code": "x", "share": 1, "vehicle_types": NAMES}]},
+            "/rules/discounts/0/vehicle_types",
+            "length <= 100",
+        ),
+        (
+            {"discounts": [{"code": "x", "share": 1, "parking_categories": NAMES}]},
+            "/rules/discounts/0/parking_categories",
+            "length <= 100",
+        ),
     ],
 )
 def test_a_wrong_rule_is_refused_at_its_place(rules: dict[str, Any], path: str, words: str) -> None:
@@ -182,6 +196,26 @@ def test_a_wrong_rule_is_refused_at_its_place(rules: dict[str, Any], path: str, 
     assert error.path == path
     assert words in error.problem
     assert error.remedy
+
+
+def test_a_tariff_is_at_most_64_kib_as_it_is_stored_and_a_feed_of_many_may_be_longer() -> None:
+    plan = {"plan_id": "p", "currency": "EUR", "price": 1, "name": ""}
+    (draft,) = import_document(json.dumps(plan).encode())
+    spare = TARIFF_BYTES_MAX - len(build(draft, valid_from=NOW, time_zone="Asia/Shanghai").document)
+    longest, longer = ({**plan, "name": "n" * length} for length in (spare, spare + 1))
+    (draft,) = import_document(json.dumps(longest).encode())
+    stored = build(draft, valid_from=NOW, time_zone="Asia/Shanghai").document
+    assert len(stored) == TARIFF_BYTES_MAX
+    assert load(stored, 1).document == stored
+    for document, path in (
+        (longer, ""),
+        ({"tariff_id": "p", "plan": plan, "rules": {"zone_fees": {"z" * 70_000: 1}}}, ""),
+        ({"data": {"plans": [longest, {**longer, "plan_id": "q"}]}}, "/data/plans/1"),
+    ):
+        error = refusal(document)
+        assert error.path == path
+        assert error.problem.startswith("the tariff has ")
+        assert error.remedy == "give a tariff of at most 65536 bytes"
 
 
 @pytest.mark.parametrize(

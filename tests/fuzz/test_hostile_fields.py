@@ -15,14 +15,24 @@ import pytest
 from fuzz_parts import Door
 
 LETTERS = 200_000
-TEXTS = {
-    "digits": "9" * LETTERS,
-    "spaces": "1" + " " * LETTERS + "1",
-    "what our own refusals are made of": "str matching regex '" * (LETTERS // 20),
-    "commas and dots": "1,1." * (LETTERS // 4),
-    "the beginnings of lengths and prices": "per 1 EUR pro / je " * (LETTERS // 20),
-}
 TIMES = 20_000
+LETTERS_KEPT = 50_000
+TIMES_KEPT = 600
+"""So much a tariff has room for: what is longer is refused for its length, before anything of it is read."""
+
+
+def texts(letters: int) -> dict[str, str]:
+    """Texts of about as many letters."""
+    return {
+        "digits": "9" * letters,
+        "spaces": "1" + " " * letters + "1",
+        "what our own refusals are made of": "str matching regex '" * (letters // 20),
+        "commas and dots": "1,1." * (letters // 4),
+        "the beginnings of lengths and prices": "per 1 EUR pro / je " * (letters // 20),
+    }
+
+
+TEXTS = texts(LETTERS)
 Place = tuple[str | int, ...]
 
 
@@ -44,18 +54,19 @@ def replaced(value: Any, at: Place, new: Any) -> Any:
     return changed
 
 
-def spoiled(document: Any) -> Iterator[tuple[str, Any]]:
+def spoiled(document: Any, letters: int = LETTERS, times: int = TIMES) -> Iterator[tuple[str, Any]]:
     """The document with each field in turn too long, too full, or of too many."""
+    long = texts(letters)
     for at, value in places(document):
         if isinstance(value, str | int | float) and not isinstance(value, bool):
-            yield from ((f"{what} at {at}", replaced(document, at, text)) for what, text in TEXTS.items())
+            yield from ((f"{what} at {at}", replaced(document, at, text)) for what, text in long.items())
         elif isinstance(value, list) and value:
-            yield f"many at {at}", replaced(document, at, value[:1] * TIMES)
+            yield f"many at {at}", replaced(document, at, value[:1] * times)
         elif isinstance(value, dict):
             child = next(iter(value.values()), 1)
             yield (
                 f"many fields at {at}",
-                replaced(document, at, value | {f"f{number}": child for number in range(TIMES)}),
+                replaced(document, at, value | {f"f{number}": child for number in range(times)}),
             )
 
 
@@ -102,3 +113,11 @@ def test_no_door_is_exhausted_by_one_field(door: Door) -> None:
                 seen.add(what)
                 print(what)  # Shown where it fails.
                 door.enter(data)
+
+
+def test_a_tariff_is_not_exhausted_by_a_field_that_it_has_room_for() -> None:
+    (door,) = (door for door in doors.DOORS if door.name == "tariff")
+    for seed in door.seeds():
+        for what, document in spoiled(msgspec.json.decode(seed), LETTERS_KEPT, TIMES_KEPT):
+            print(what)  # Shown where it fails.
+            door.enter(msgspec.json.encode(document))

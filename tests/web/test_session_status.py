@@ -71,6 +71,8 @@ async def test_a_ride_under_way_has_no_charge_and_a_running_fare(it: WebWorld) -
     assert (fare["fare"]["amount_minor"], instant(fare["as_of"])) == (150, at(40))
     await it.clock(35 + 16)
     assert (await it.get("/v1/sessions/running/fare"))["fare"]["amount_minor"] == 250
+    await it.clock(35 + 3 * 24 * 60)  # So long a ride is rated in a thread.
+    assert (await it.get("/v1/sessions/running/fare"))["fare"]["amount_minor"] == 3000
 
 
 async def test_the_decision_that_closes_a_ride_shows_the_version_that_its_start_froze(it: WebWorld) -> None:

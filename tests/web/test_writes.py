@@ -16,6 +16,8 @@ from proxy import Proxy
 from ride_builders import PLAN, RULES, at, event, whole
 from web_world import WebWorld, web_world
 
+from service.billing.rating.compiled import compiled
+
 
 @pytest.fixture(scope="module")
 async def it(database_url: str) -> AsyncIterator[WebWorld]:
@@ -226,7 +228,9 @@ async def test_a_bare_plan_is_kept_verbatim_and_quoted(it: WebWorld) -> None:
     raw = await it.sql("SELECT document FROM tariff_version JOIN tariff USING (tariff_no) WHERE tariff_id = 'bare'")
     assert plan.decode() in raw[0][0]
     quoted = await it.ask("POST", "/v1/quotes", {"seconds": 0, "tariff_id": "bare"})
+    kept = compiled.cache_info().currsize
     inline = await it.ask("POST", "/v1/quotes", b'{"seconds": 0, "plan": ' + plan + b"}")
+    assert compiled.cache_info().currsize == kept, "a plan that is tried out crowds out none"
     assert quoted.body["fare"]["amount_minor"] == inline.body["fare"]["amount_minor"] == 10
     assert (quoted.body["tariff_version"], inline.body["tariff_version"]) == (1, None)
     assert quoted.body["balance_assumed"] == "nothing_used"

@@ -25,18 +25,19 @@ from service.billing.balances import (
 )
 from service.billing.money import EXACT
 from service.billing.rating.charges import ONE, ZERO, Charge, Line, settle
-from service.billing.rating.compiled import Fare, compiled
+from service.billing.rating.compiled import Fare, compile_tariff, compiled
 from service.billing.rating.fares import RideFare, ride_fare
 from service.billing.rating.meters import due
-from service.billing.rating.timeline import span_of
 from service.billing.sessions import Usage
 from service.billing.tariffs import Tariff, longest_reservation
 from service.billing.tariffs.gbfs import MINUTE_US, pointer
 
-__all__ = ["Charge", "Line", "rate"]
+__all__ = ["Charge", "Line", "rate", "rate_once"]
 
 MEMO_MAX = 1024
 """How many charges a tariff keeps ready; it starts anew when it is full."""
+MEMO_LINES_MAX = 100
+"""A charge of as many lines is not kept: such rides are rare, and a thousand of them are much."""
 
 
 def rate(usage: Usage, tariff: Tariff, balance: Balance = EMPTY, benefits: Benefits = NO_BENEFITS) -> Charge:
@@ -52,10 +53,17 @@ def rate(usage: Usage, tariff: Tariff, balance: Balance = EMPTY, benefits: Benef
     charge = fare.memo.get(key)
     if charge is None:
         charge = _rate(usage, fare, balance, benefits)
-        if len(fare.memo) >= MEMO_MAX:
-            fare.memo.clear()
-        fare.memo[key] = charge
+        if len(charge.lines) < MEMO_LINES_MAX:
+            if len(fare.memo) >= MEMO_MAX:
+                fare.memo.clear()
+            fare.memo[key] = charge
     return cast(Charge, charge)
+
+
+def rate_once(usage: Usage, tariff: Tariff, balance: Balance = EMPTY) -> Charge:
+    """The same charge, by a tariff that nobody asks about again: nothing is kept of it, so that plans that somebody
+    tries out do not crowd out those in use."""
+    return _rate(usage, compile_tariff(tariff), balance, NO_BENEFITS)
 
 
 def _is_plain(usage: Usage, fare: Fare, balance: Balance, benefits: Benefits) -> bool:
@@ -192,7 +200,7 @@ def _discounted(usage: Usage, fare: Fare, lines: list[Line]) -> list[Line]:
         holds = (
             (not discount.vehicle_types or usage.vehicle_type in discount.vehicle_types)
             and (not discount.parking_categories or usage.parking_category in discount.parking_categories)
-            and (not discount.hours or any(span_of(hours).holds(started) for hours in discount.hours))
+            and (not discount.hours or any(span.holds(started) for span in fare.discount_spans[index]))
         )
         if holds:
             owed = sum((line.amount for line in lines), ZERO)

@@ -2,6 +2,8 @@
 
 `amounts` are what falls due in each bucket of the ride; each function appends its lines and returns what is left.
 A cap takes away what falls due after it is reached, so that the days and months after it are charged less.
+A month's ride has thousands of windows of ten minutes: its first `CAP_LINES_MAX` that are cut have a line each, what is
+cut in all after them is one, so that a charge stays small whatever the ride and the tariff.
 """
 
 from __future__ import annotations
@@ -18,6 +20,9 @@ from service.billing.tariffs.rules import amount_of
 
 Key = TypeVar("Key", bound=Hashable)
 
+CAP_LINES_MAX = 100
+"""So many windows of `fare_capping` have a line of their own."""
+
 
 def raise_to_minimum(fare: Fare, amounts: list[Decimal], lines: list[Line]) -> None:
     """Adds what the ride's start must cost more for the ride to reach `fare_min`."""
@@ -29,14 +34,23 @@ def raise_to_minimum(fare: Fare, amounts: list[Decimal], lines: list[Line]) -> N
 
 
 def cap_windows(fare: Fare, starts: Sequence[int], amounts: list[Decimal], lines: list[Line]) -> list[Decimal]:
-    """`fare_capping`: at most its price in each window of its duration from the ride's start (GBFS v3.1)."""
+    """`fare_capping`: at most its price in each window of its duration from the ride's start (GBFS v3.1).
+
+    A line for each window that is cut, `cap:<number>`; beyond `CAP_LINES_MAX` of them one for the rest, which names the
+    first and the last of it, `cap:100-4319`, and is exactly their sum.
+    """
     capping, cap_us = fare.tariff.plan.fare_capping, fare.cap_us
     if capping is None or cap_us is None:
         return amounts
     price = capping.price
     left, over = clip(amounts, [start // cap_us for start in starts], lambda _: price)
-    for number, cut in over:
+    for number, cut in over[:CAP_LINES_MAX]:
         lines.append(fare.line("fare_capping", ONE, "window", cut, "/plan/fare_capping", f"cap:{number}"))
+    if rest := over[CAP_LINES_MAX:]:
+        first, last = rest[0][0], rest[-1][0]
+        name = f"cap:{first}" if first == last else f"cap:{first}-{last}"
+        cut = sum((cut for _, cut in rest), ZERO)
+        lines.append(fare.line("fare_capping", ONE, "window", cut, "/plan/fare_capping", name))
     return left
 
 

@@ -23,7 +23,8 @@ class Fare(msgspec.Struct, frozen=True, eq=False, weakref=True, kw_only=True):
     """A tariff compiled for rating.
 
     `plain` says that a ride's charge depends on nothing but its meters' counts; `memo` then keeps the charge for each
-    set of counts (a charge is a value, so that sharing it changes nothing but the time it takes).
+    set of counts (a charge is a value, so that sharing it changes nothing but the time it takes). `discount_spans` are
+    the hours of each discount, in the order of the document.
     """
 
     tariff: Tariff
@@ -39,6 +40,7 @@ class Fare(msgspec.Struct, frozen=True, eq=False, weakref=True, kw_only=True):
     completed: bool
     cap_us: int | None
     cut_minutes: tuple[int, ...]
+    discount_spans: tuple[tuple[Span, ...], ...]
     by_day: bool
     plain: bool
     memo: dict[Hashable, object]
@@ -62,6 +64,11 @@ class Fare(msgspec.Struct, frozen=True, eq=False, weakref=True, kw_only=True):
 @lru_cache(maxsize=TARIFFS_MAX)
 def compiled(tariff: Tariff) -> Fare:
     """The tariff, compiled once."""
+    return compile_tariff(tariff)
+
+
+def compile_tariff(tariff: Tariff) -> Fare:
+    """The tariff, compiled anew."""
     plan, rules = tariff.plan, tariff.rules
     meters = meters_of(plan, rules)
     capping = plan.fare_capping
@@ -88,6 +95,7 @@ def compiled(tariff: Tariff) -> Fare:
         completed=rules.count == "completed",
         cap_us=None if capping is None else int(capping.duration * MINUTE_US),
         cut_minutes=tuple(sorted(minutes)),
+        discount_spans=tuple(tuple(map(span_of, discount.hours)) for discount in rules.discounts),
         by_day=by_day,
         plain=not special,
         memo={},

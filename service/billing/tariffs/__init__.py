@@ -8,6 +8,7 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
+from service.billing.extent import TARIFF_BYTES_MAX
 from service.billing.instants import InstantError, utc
 from service.billing.tariffs.dearest import check_dearest
 from service.billing.tariffs.gbfs import MINUTE_US, Plan, TariffError, pointer, read_plan, read_struct
@@ -124,6 +125,7 @@ def build(
         start = utc(start)
     except InstantError as error:
         raise TariffError("/valid_from", f"the instant is {error}", "say from when the tariff holds") from None
+    document = _document(draft, start, zone_name)
     for raw, at in ((draft.plan, draft.plan_at), (draft.rules, draft.rules_at)):
         if b"\\u0000" in raw:  # A code of it would stand on charges and debits, where PostgreSQL can't keep it.
             raise TariffError(at, "a text has a NUL character (\\u0000)", "remove it")
@@ -134,13 +136,6 @@ def build(
     except TariffError as error:
         path = error.path.replace("/plan", draft.plan_at, 1) if error.path.startswith("/plan") else error.path
         raise TariffError(path, error.problem, error.remedy) from error
-    document = TariffDocument(
-        tariff_id=draft.tariff_id,
-        plan=msgspec.Raw(draft.plan),
-        valid_from=start,
-        time_zone=zone_name,
-        rules=msgspec.Raw(draft.rules),
-    )
     return Tariff(
         tariff_id=draft.tariff_id,
         version=version,
@@ -150,7 +145,7 @@ def build(
         currency=plan.currency,
         plan=plan,
         rules=rules,
-        document=msgspec.json.encode(document),
+        document=document,
     )
 
 
@@ -198,6 +193,22 @@ def longest_reservation(tariff: Tariff) -> timedelta:
     """How long a vehicle stays reserved and is charged for: `default_reserve_time`, 24 h where it is missing."""
     minutes = tariff.rules.default_reserve_time
     return timedelta(hours=RESERVATION_HOURS) if minutes is None else timedelta(microseconds=int(minutes * MINUTE_US))
+
+
+def _document(draft: TariffDraft, start: datetime, zone_name: str) -> bytes:
+    """The whole tariff as JSON, not read yet; refused where it is too long."""
+    whole = TariffDocument(
+        tariff_id=draft.tariff_id,
+        plan=msgspec.Raw(draft.plan),
+        valid_from=start,
+        time_zone=zone_name,
+        rules=msgspec.Raw(draft.rules),
+    )
+    document = msgspec.json.encode(whole)
+    if len(document) > TARIFF_BYTES_MAX:
+        remedy = f"give a tariff of at most {TARIFF_BYTES_MAX} bytes"
+        raise TariffError(draft.plan_at.removesuffix("/plan"), f"the tariff has {len(document)} bytes", remedy)
+    return document
 
 
 def _check_text(data: bytes) -> None:

@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from service.billing.extent import LENGTH_HOURS_MAX, SEGMENTS_MAX
+from service.billing.extent import FEES_MAX, KINDS_MAX, LENGTH_HOURS_MAX, SEGMENTS_MAX
 from service.billing.tariffs.gbfs import (
     MINUTE_US,
     Plan,
@@ -92,8 +92,8 @@ class Discount(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True
     code: str
     amount: Decimal | None = None
     share: Decimal | None = None
-    vehicle_types: tuple[str, ...] = ()
-    parking_categories: tuple[str, ...] = ()
+    vehicle_types: Annotated[tuple[str, ...], Meta(max_length=KINDS_MAX)] = ()
+    parking_categories: Annotated[tuple[str, ...], Meta(max_length=KINDS_MAX)] = ()
     hours: Annotated[tuple[Hours, ...], Meta(max_length=SEGMENTS_MAX)] = ()
 
 
@@ -129,8 +129,8 @@ class Rules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     free_minutes: Decimal | FreeMinutes | None = None
     windows: Annotated[tuple[SegmentWindow, ...], Meta(max_length=SEGMENTS_MAX)] = ()
     pause_rate: Decimal | Segments | None = None
-    zone_fees: dict[str, Decimal] = {}
-    parking_fees: dict[str, Decimal] = {}
+    zone_fees: Annotated[dict[str, Decimal], Meta(max_length=FEES_MAX)] = {}
+    parking_fees: Annotated[dict[str, Decimal], Meta(max_length=FEES_MAX)] = {}
     tax: Tax | None = None
     discounts: Annotated[tuple[Discount, ...], Meta(max_length=SEGMENTS_MAX)] = ()
     lost_end: LostEndRule | None = None
