@@ -35,6 +35,7 @@ from service.web.limits import TimeLimit
 from service.web.measuring import Measuring
 from service.web.openapi import document_of, page_of, serve_document
 from service.web.problems import HANDLERS, refuse_unknown_parameters
+from service.web.slashes import App, put_slashes_back
 
 ROUTES: tuple[HTTPRouteHandler, ...] = (
     sessions.list_sessions,
@@ -83,9 +84,9 @@ ROUTES: tuple[HTTPRouteHandler, ...] = (
 def create_app(doors: Doors) -> Litestar:
     """The application over these doors."""
     document = openapi_document()
-    return Litestar(
+    return App(
         route_handlers=[*ROUTES, *serve_document(document, page_of(document))],
-        guards=[authorize, refuse_unknown_parameters],
+        guards=[put_slashes_back, authorize, refuse_unknown_parameters],
         middleware=[Measuring(), Leaving(doors.health), TimeLimit(doors.settings.request_seconds)],
         exception_handlers=HANDLERS,
         openapi_config=None,

@@ -24,6 +24,7 @@ from service.billing.refusals import allowed_at, brief, pattern_in_words
 from service.billing.tariffs.gbfs import TariffError
 from service.flows.collection.hearing import NoAnswerError
 from service.telemetry import Repeated, logger
+from service.web.slashes import with_slashes
 
 REPEATED = Repeated()
 LOG = logger("web")
@@ -144,7 +145,7 @@ def respond(request: Request[Any, Any, Any], problem: ProblemError) -> Response[
         title=HTTPStatus(problem.status).phrase,
         status=problem.status,
         detail=brief(problem.detail),
-        instance=request.scope["path"],
+        instance=with_slashes(request.scope["path"]),
         errors=tuple(FieldProblem(brief(one.field), brief(one.detail)) for one in problem.errors),
     )
     headers = {"Cache-Control": "no-store", **problem.headers}

@@ -7,14 +7,15 @@ import json
 import re
 from collections.abc import AsyncIterator
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import asyncpg
 import pytest
 from command_line import command
 from proxy import Proxy
 from ride_builders import PLAN, RULES, at, event, whole
-from web_world import WebWorld, web_world
+from web_world import ALL, WebWorld, web_world
+from yarl import URL
 
 from service.billing.rating.compiled import compiled
 
@@ -279,6 +280,24 @@ async def test_a_hold_is_asked_for_looked_at_and_given_up(it: WebWorld) -> None:
     late = await it.ask("POST", "/v1/holds/used/release")
     assert (late.status, late.body["type"]) == (409, "urn:farebox:problem:conflict")
     assert (await it.get("/v1/sessions/used"))["hold"]["state"] == "open"
+
+
+@pytest.mark.parametrize("session", ["a/b", "/", "a%2Fb", "//x?y#z", "..", "a/../b", "%", "Fahrt/7+ü"])
+async def test_a_ride_is_reached_by_whatever_id_it_has(it: WebWorld, session: str) -> None:
+    """One whose id has a slash was charged, and could be neither read nor corrected."""
+    await it.clock(60)
+    escaped = quote(session, safe="")
+    headers = {"Authorization": f"Bearer {ALL}", "Idempotency-Key": f"key-of-{escaped}"}
+    hold = {"session_id": session, "agreement_id": "agr-1", "tariff_id": "bike"}
+    assert (await it.ask("POST", "/v1/holds", hold)).body["status"] == "allowed"
+    await it.take(*whole(session))
+    for path in ("holds", "sessions"):
+        place = URL(f"{it.url}/v1/{path}/{escaped}", encoded=True)
+        async with it.session.get(place, headers=headers) as answer:
+            assert (answer.status, (await answer.json())["session_id"]) == (200, session)
+    place = URL(f"{it.url}/v1/sessions/{escaped}/corrections", encoded=True)
+    async with it.session.post(place, json={"kind": "voided", "reason": "nobody rode"}, headers=headers) as answer:
+        assert (answer.status, (await answer.json())["state"]) == (200, "voided")
 
 
 async def test_a_refused_hold_asked_for_with_the_same_key_is_as_it_stands_then(it: WebWorld) -> None:
