@@ -12,6 +12,7 @@ from msgspec import Meta
 from msgspec.structs import replace
 
 from service.billing.events import Position, RideEvent
+from service.billing.events.ride_data import ParkingCategory
 from service.billing.extent import METERS_MAX
 from service.billing.instants import utc
 from service.billing.keys import session_key_bytes
@@ -43,7 +44,7 @@ class CorrectionRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
     started_at: Instant | None = None
     ended_at: Instant | None = None
     distance: Annotated[int, Meta(ge=0, le=METERS_MAX, description="Metres.")] | None = None
-    parking_category: Literal["corral", "curb", "rack", "other_valid", "invalid"] | None = None
+    parking_category: ParkingCategory | None = None
     zone_fees: Annotated[tuple[Name, ...], Meta(max_length=32)] = ()
 
 

@@ -13,6 +13,7 @@ from msgspec import Meta
 
 from service.billing.balances import Balance, BalanceUse, windows_of
 from service.billing.catalog import Operator
+from service.billing.events.ride_data import ParkingCategory
 from service.billing.extent import LENGTH_HOURS_MAX, METERS_MAX
 from service.billing.instants import utc
 from service.billing.rating import Charge, rate, rate_once
@@ -66,7 +67,7 @@ class QuoteRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     agreement_id: Name | None = None
     rider_ref: Name | None = None
     vehicle_type: Name | None = None
-    parking_category: Name | None = None
+    parking_category: ParkingCategory | None = None
     zone_fees: Annotated[list[Name], Meta(max_length=32)] = []
     reserved_seconds: Annotated[int, Meta(ge=0, le=SECONDS_MAX)] | None = None
 
@@ -165,7 +166,7 @@ async def _tariff(doors: Doors, operator: Operator, asked: QuoteRequest, at: dat
         raise invalid("/time_zone", "a published tariff has its own; it is for a `plan` that names none")
     catalog = doors.knowledge.catalog
     if not catalog.knows_tariff(operator.operator_no, asked.tariff_id):
-        await doors.refresh()
+        await doors.look_again()
     if asked.tariff_version is None:
         version = catalog.tariff_at(operator.operator_no, asked.tariff_id, at)
     else:

@@ -231,6 +231,8 @@ def test_a_tariff_is_at_most_64_kib_as_it_is_stored_and_a_feed_of_many_may_be_lo
         ({"data": {"plans": [{"plan_id": "p", "currency": "EUR", "price": 1}] * 2}}, "/data/plans/1/plan_id"),
         ({"tariff_id": "", "plan": {}}, "/tariff_id"),
         ({"tariff_id": "a\u0000", "plan": {}}, "/tariff_id"),
+        ({"tariff_id": "a b", "plan": {}}, "/tariff_id"),
+        (b'{"plan_id": "p", "currency": "EUR", "price": 6.90, "price": 0.90}', ""),
         ({"tariff_id": "t", "plan": {"currency": "EUR", "price": 1}, "time_zone": "Mars/Olympus"}, "/time_zone"),
         (
             {"tariff_id": "t", "plan": {"currency": "EUR", "price": 1}, "valid_from": "2026-11-01T00:00:00"},

@@ -44,6 +44,7 @@ INVALID = [
     ("POST", "/v1/quotes", {"seconds": 1, "plan": {"price": 1}}, 422, ["/plan/plan_id"]),
     ("POST", "/v1/quotes", {"seconds": 1, "plan": {"plan_id": "p", "price": 1}}, 422, ["/plan/currency"]),
     ("POST", "/v1/quotes", {"seconds": 1, "plan": 7}, 422, ["/plan"]),
+    ("POST", "/v1/quotes", {"seconds": 1, "tariff_id": "bike", "parking_category": "kurb"}, 422, ["/parking_category"]),
     ("POST", "/v1/quotes", {"seconds": 1, "tariff_id": "bike", "time_zone": "Europe/Oslo"}, 422, ["/time_zone"]),
     ("POST", "/v1/quotes", {"seconds": 1, "plan": DEAR}, 422, ["/plan/price"]),
     ("POST", "/v1/holds", {"session_id": "a", "agreement_id": "none", "tariff_id": "bike"}, 422, ["/agreement_id"]),

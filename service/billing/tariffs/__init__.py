@@ -10,6 +10,8 @@ import msgspec
 
 from service.billing.extent import TARIFF_BYTES_MAX
 from service.billing.instants import InstantError, utc
+from service.billing.refusals import is_id
+from service.billing.repeated import name_twice
 from service.billing.tariffs.dearest import check_dearest
 from service.billing.tariffs.gbfs import MINUTE_US, Plan, TariffError, pointer, read_plan, read_struct
 from service.billing.tariffs.rules import Rules, read_rules
@@ -99,6 +101,7 @@ def import_document(data: bytes) -> list[TariffDraft]:
     """
     _check_text(data)
     document = _decode(data, dict[str, msgspec.Raw], "")
+    _check_names(data)
     if "data" in document:
         return _feed(bytes(document["data"]))
     if "plan" in document:
@@ -219,6 +222,15 @@ def _check_text(data: bytes) -> None:
         raise TariffError("", f"not UTF-8 at byte {error.start}", "save the document as UTF-8") from error
 
 
+def _check_names(data: bytes) -> None:
+    try:
+        twice = name_twice(data)
+    except (ValueError, RecursionError) as error:
+        raise TariffError("", f"not JSON ({error})", "give a JSON document in UTF-8") from error
+    if twice is not None:
+        raise TariffError("", f"the field {twice} stands twice in one object", "keep the one that is meant")
+
+
 def _feed(raw: bytes) -> list[TariffDraft]:
     members = _decode(raw, dict[str, msgspec.Raw], "/data")
     if "plans" not in members:
@@ -254,8 +266,8 @@ def _single(data: bytes) -> TariffDraft:
 
 
 def _checked_id(tariff_id: str, at: str) -> str:
-    if not tariff_id or len(tariff_id) > ID_CHARACTERS_MAX or not tariff_id.isprintable():
-        remedy = f"give 1 to {ID_CHARACTERS_MAX} visible characters"
+    if not is_id(tariff_id, ID_CHARACTERS_MAX):
+        remedy = f"give 1 to {ID_CHARACTERS_MAX} visible characters without spaces"
         raise TariffError(at, f"{tariff_id[:40]!r} is no usable id", remedy)
     return tariff_id
 
