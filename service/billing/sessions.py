@@ -10,6 +10,7 @@ from typing import Literal
 import msgspec
 
 from service.billing.events import Adjustment, RideEvent, content_digest, same_content
+from service.billing.events.ride_data import PAUSING
 from service.billing.extent import CONFLICTS_MAX, DECISIONS_MAX, EVENTS_MAX, EVENTS_SPARE, METERS_MAX
 
 RIDE_HOURS_MAX = 720
@@ -147,7 +148,7 @@ def is_excess(session: Session, event: RideEvent, known: bool) -> bool:
         return sum(one.kind == event.kind for one in session.counted) >= DECISIONS_MAX
     if len(session.conflicts) >= CONFLICTS_MAX:
         return take(session, event)[1] == "conflict"
-    spare = 0 if event.kind in ("paused", "resumed") else EVENTS_SPARE
+    spare = 0 if event.kind in PAUSING else EVENTS_SPARE
     if known or event.kind in _BY_PEOPLE or len(session.counted) < EVENTS_MAX + spare:
         return False
     return event.kind not in _ONCE or take(session, event)[1] != "duplicate"
@@ -335,7 +336,7 @@ def _reserved_us(told: Course, started_at: datetime) -> int:
 
 def _pauses(session: Session, started_at: datetime, ended_at: datetime) -> tuple[tuple[datetime, datetime], ...]:
     """The pauses inside the ride; one that was never resumed lasts to the end."""
-    marks = sorted((event.time, event.kind == "resumed") for event in session.counted if event.kind in _PAUSING)
+    marks = sorted((event.time, event.kind == "resumed") for event in session.counted if event.kind in PAUSING)
     pauses: list[tuple[datetime, datetime]] = []
     since: datetime | None = None
     for at, resumed in [*marks, (ended_at, True)]:
@@ -347,6 +348,3 @@ def _pauses(session: Session, started_at: datetime, ended_at: datetime) -> tuple
                 pauses.append((since, instant))
             since = None
     return tuple(pauses)
-
-
-_PAUSING = frozenset({"paused", "resumed"})

@@ -169,14 +169,15 @@ class Holds:
             setting = await store.hold_setting(ask.operator_no, ask.agreement_id, ask.tariff_id, self._now(), key)
             setting, agreement = check(ask, setting)
             known = None if setting.known is None else setting.known.hold
+            over = setting.ride_state not in BEFORE_ITS_END
             if setting.known is not None:
                 same_content(ask, agreement, setting.known.hold)
-                if setting.known.hold.state is not HoldState.REFUSED and setting.ride_state not in BEFORE_ITS_END:
-                    return None, False
                 if setting.known.hold.state is not HoldState.REFUSED:
+                    if over:
+                        return None, False
                     row = named_row(ask, setting, agreement, setting.known.hold, setting.known.lease_until)
                     return await self._take_up(store, row), False
-            if setting.ride_state not in BEFORE_ITS_END:
+            if over:
                 said = f"the ride of {ask.session_id} is {setting.ride_state}: another one has a session of its own"
                 raise ConflictingAskError("session_id", said)
             if agreement.state == "pending" and not asked:

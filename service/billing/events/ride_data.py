@@ -39,6 +39,8 @@ SessionId = Annotated[
         extra_json_schema={"pattern": r"^[^\s\p{C}\p{Z}]{1,64}$"},
     ),
 ]
+PAUSING: frozenset[Kind] = frozenset({"paused", "resumed"})
+"""Of these a ride may have many."""
 ParkingCategory = Annotated[
     Literal["corral", "curb", "rack", "other_valid", "invalid"], Meta(description="How the vehicle was parked (MDS).")
 ]

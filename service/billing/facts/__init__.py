@@ -11,6 +11,7 @@ from typing import NamedTuple
 import msgspec
 
 from service.billing.events import RideEvent
+from service.billing.events.ride_data import PAUSING
 from service.billing.facts.data import (
     FACT_TYPES,
     AgreementActive,
@@ -68,7 +69,7 @@ def sources_of(events: Sequence[RideEvent]) -> tuple[SourceEvent, ...]:
     """The ids and Kafka positions of the events that a fact rests on, in their order; of more than SOURCES_MAX no
     pauses, so that Kafka takes the fact."""
     if len(events) > SOURCES_MAX:
-        events = [event for event in events if event.kind not in ("paused", "resumed")][:SOURCES_MAX]
+        events = [event for event in events if event.kind not in PAUSING][:SOURCES_MAX]
     return tuple(
         SourceEvent(event.kind, event.source, event.id, place.topic, place.partition, place.offset)
         for event in events
