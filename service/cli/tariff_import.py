@@ -11,7 +11,7 @@ import rich_click as click
 from service.adapters.postgres import Database
 from service.adapters.postgres.operators import KnownOperator, OperatorStore
 from service.billing.instants import InstantError, read_instant
-from service.billing.linting import BEYOND_DEBIT_MAX, lint
+from service.billing.linting import BEYOND_DEBIT_MAX, OTHER_CURRENCY, lint_at
 from service.billing.tariffs import Tariff, TariffDraft, TariffError
 from service.cli.connections import business_now, carry_out, database_of, load_settings
 from service.cli.plain import say
@@ -42,7 +42,8 @@ def import_command(
 
     Where a ride can cost more than a hold is for, at an operator whose rides are debited through holds, that is said.
     A first version may begin in the past; a later one only ahead of now, so that every process knows it by then. A
-    tariff that the newest version says already, in whatever order and however its numbers are written, changes nothing.
+    tariff that the newest version says already, or the one that begins when it does, in whatever order and however its
+    numbers are written, changes nothing.
     """
     settings = load_settings()
     drafts = _chosen(file, plan_id, tariff_id, valid_from)
@@ -67,22 +68,19 @@ def import_command(
         tariff = item.tariff
         begins = instant(tariff.valid_from, tariff.zone)
         say(f"{tariff.tariff_id}: version {tariff.version} {found}, {tariff.currency}, from {begins}")
-        if tariff.currency != operator.currency:
-            say(
-                f"{tariff.tariff_id}: the operator's currency is {operator.currency}; rides on agreements that are not"
-                f" in {tariff.currency} go to review",
-                err=True,
-            )
-        elif item.created:
-            _say_beyond(tariff, cap_minor)
+        if item.created:
+            _say_odd(tariff, operator.currency, cap_minor)
 
 
-def _say_beyond(tariff: Tariff, cap_minor: int | None) -> None:
-    """Where a ride can cost more than a hold is for: the rest is the rider's to pay, which few mean."""
-    for finding in () if cap_minor is None else lint(tariff, cap_minor):
+def _say_odd(tariff: Tariff, currency: str, cap_minor: int | None) -> None:
+    """What few mean: another currency than the operator's, or that a ride can cost more than a hold is for, and the
+    rest is the rider's to pay. The rest of what is odd is `farebox tariff lint`'s to say."""
+    for finding in lint_at(tariff, currency, cap_minor):
         if finding.code in BEYOND_DEBIT_MAX:
             way = "or have holds ask for more, as far as the provider's contract goes: `farebox operator hold-policy`"
             say(f"{tariff.tariff_id}: {finding.path}: {finding.message}, {way}", err=True)
+        elif finding.code == OTHER_CURRENCY:
+            say(f"{tariff.tariff_id}: {finding.path}: {finding.message}", err=True)
 
 
 async def _operator(database: Database, operator_id: str | None) -> KnownOperator:

@@ -9,7 +9,7 @@ import msgspec
 
 from service.adapters.postgres import Database
 from service.adapters.postgres.operators import KnownOperator
-from service.adapters.postgres.tariffs import NewestVersion, TariffStore
+from service.adapters.postgres.tariffs import KeptVersion, TariffStore
 from service.billing.linting.changes import Change, changes
 from service.billing.proofs import fingerprint
 from service.billing.tariffs import Tariff, TariffDraft, TariffError, build, load, valid_from_problem
@@ -19,7 +19,7 @@ CHANGES_TOLD = 5
 
 
 class PublishedTariff(msgspec.Struct, frozen=True):
-    """The version that holds a document; `created` is False when it was the newest already."""
+    """The version that holds a document; `created` is False when it was there already."""
 
     tariff_no: int
     tariff: Tariff
@@ -43,8 +43,9 @@ async def publish_tariff(
 
     A draft without a zone is in `time_zone`, or the operator's. One without a start is compared with the newest version
     as if it began with that; a first version begins at `first_valid_from` then, which may be in the past. A later one
-    must say when it begins, after now + `lead`: every process knows it by then. Raises TariffError with the path in the
-    draft's document.
+    must say when it begins, after now + `lead`: every process knows it by then. One that says the same as the version
+    that begins when it does is that one: who publishes all of a tariff's files again changes nothing. Raises
+    TariffError with the path in the draft's document.
     """
     async with database.transaction(TariffStore) as store:
         await store.order_changes()
@@ -86,6 +87,9 @@ async def _publish(
         tariff, differences = _beside(newest, draft, zone)
         if not differences:
             return PublishedTariff(tariff_no, tariff, newest.digest, created=False)
+        kept = await store.beginning(tariff_no, tariff.valid_from)
+        if kept is not None and not changes(there := load(kept.document, kept.version), tariff):
+            return PublishedTariff(tariff_no, there, kept.digest, created=False)
     problem = valid_from_problem(tariff.valid_from, now, lead, first=newest is None)
     if problem is not None:
         remedy = "a ride's tariff is frozen at its start, so that only a first version may begin in the past"
@@ -95,7 +99,7 @@ async def _publish(
     return PublishedTariff(tariff_no, tariff, digest, created=True)
 
 
-def _beside(newest: NewestVersion, draft: TariffDraft, zone: str) -> tuple[Tariff, list[Change]]:
+def _beside(newest: KeptVersion, draft: TariffDraft, zone: str) -> tuple[Tariff, list[Change]]:
     """The version after the newest, and where it differs from that; the newest itself where it says the same. Raises
     TariffError for a draft that can't be used, and one that differs and does not say when it begins."""
     before = load(newest.document, newest.version)

@@ -15,9 +15,10 @@ from service.adapters.postgres.holds import HoldStore
 from service.adapters.postgres.operators import KnownOperator
 from service.adapters.postgres.reading import VersionRow
 from service.billing.instants import InstantError, utc
-from service.billing.linting import lint
+from service.billing.linting import lint_at
 from service.billing.tariffs import TariffDocument, TariffDraft, import_document
 from service.billing.tariffs.gbfs import TariffError
+from service.flows.accounts import hold_cap_minor
 from service.flows.tariffs import publish_tariff
 from service.web.access import access_of, needs
 from service.web.answers import Asked, Cursor, Limit, Page, answer, read, read_text_cursor, write_cursor
@@ -29,7 +30,8 @@ VERSIONS_MAX = 1000
 
 
 class FindingView(msgspec.Struct, frozen=True):
-    """Something odd that lint saw in a tariff that can be used; `path` is a JSON pointer into its document."""
+    """Something odd about a tariff that can be used, of itself or at this operator; `path` is a JSON pointer into its
+    document."""
 
     code: str
     path: str
@@ -101,8 +103,9 @@ async def put_tariff(
     idempotency_key: OptionalKey = None,
 ) -> Response[PublishedView]:
     """Publish a new version: a tariff document, or a bare GBFS plan. The same again changes nothing (200, not 201), in
-    whatever order its members come and however its numbers are written. What differs must begin later than now: it is
-    refused with the paths at which it differs from the newest version."""
+    whatever order its members come and however its numbers are written. What differs must begin later than now, or say
+    what the version that begins when it does says: else it is refused with the paths at which it differs from the
+    newest version."""
     draft = _draft(bytes(body), tariff_id)
     if valid_from is not None:
         if valid_from.tzinfo is None:
@@ -123,7 +126,9 @@ async def put_tariff(
             raise refused_tariff(error) from None
         await doors.refresh()
         tariff = published.tariff
-        findings = await asyncio.to_thread(lint, tariff)  # It rates many rides: others are served meanwhile.
+        cap_minor = await hold_cap_minor(doors.working, operator.operator_id)
+        # It rates many rides: others are served meanwhile.
+        findings = await asyncio.to_thread(lint_at, tariff, operator.currency, cap_minor)
         warnings = [FindingView(finding.code, finding.path, finding.message) for finding in findings]
         told = PublishedView(tariff_id, tariff.version, tariff.valid_from, published.created, warnings)
         return 201 if published.created else 200, told

@@ -134,6 +134,25 @@ async def test_the_same_document_again_makes_no_version(database: Database, oper
     assert first.tariff.time_zone == "Asia/Shanghai"  # The operator's.
 
 
+async def test_all_of_a_tariffs_files_again_make_no_version(database: Database, operator: KnownOperator) -> None:
+    """What a repository of tariffs does at each deployment."""
+    starts = {"2020-01-01T00:00:00Z": "1.50", "2026-12-01T00:00:00Z": "2.00", "2026-12-24T00:00:00Z": "3.00"}
+    files = [draft("all", start, price) for start, price in starts.items()]
+
+    async def told(item: TariffDraft, now: datetime) -> tuple[int, bool]:
+        published = await publish_tariff(database, operator, item, now=now, lead=LEAD)
+        return published.tariff.version, published.created
+
+    assert [await told(item, NOW) for item in files] == [(1, True), (2, True), (3, True)]
+    for now in (NOW, NOW + timedelta(days=9), NOW + timedelta(days=99)):
+        assert [await told(item, now) for item in files] == [(1, False), (2, False), (3, False)]
+    for start, price in (("2020-01-01T00:00:00Z", "9.00"), ("2020-01-02T00:00:00Z", "1.50")):
+        with pytest.raises(TariffError, match=r"too soon: .* differs from version 3 at"):
+            await told(draft("all", start, price), NOW)
+    assert await told(draft("all", "2026-12-01T00:00:00Z", "2.50"), NOW) == (4, True)
+    assert await told(files[1], NOW) == (5, True)  # Its price is another one's by now.
+
+
 @pytest.mark.parametrize(
     "written",
     [

@@ -222,6 +222,31 @@ async def test_a_tariff_is_published_version_by_version_and_the_same_again_chang
     assert (await it.get("/v1/tariffs/new?version=1"))["document"]["rules"]["ride_max"] == "30.00"
 
 
+async def test_who_publishes_a_tariff_hears_what_is_odd_about_it_at_his_operator(it: WebWorld) -> None:
+    await it.clock(0)
+
+    async def codes(tariff_id: str, currency: str, ride_max: str) -> list[str]:
+        plan = {**PLAN, "plan_id": tariff_id, "currency": currency}
+        document = {"tariff_id": tariff_id, "plan": plan, "rules": {**RULES, "ride_max": ride_max}}
+        published = await it.ask("PUT", f"/v1/tariffs/{tariff_id}", document)
+        assert published.status == 201, published.body
+        return [warning["code"] for warning in published.body["warnings"]]
+
+    assert await codes("usual", "CNY", "100.00") == []
+    assert await codes("foreign", "EUR", "100.00") == ["other_currency"]
+    assert await codes("dear", "CNY", "1000.01") == []  # No account debits through holds.
+    settings = '{"api_key": "k", "capabilities": {"hold_needed": true}}'
+    await it.sql(
+        "INSERT INTO merchant_account (operator_no, account_id, provider, base_url, settings, created_at)"
+        " VALUES (1, 'holding', 'sandbox', 'http://127.0.0.1:1', $1, now())",
+        settings,
+    )
+    try:
+        assert await codes("dearer", "CNY", "1000.01") == ["maximum_above_debit"]
+    finally:
+        await it.sql("DELETE FROM merchant_account WHERE account_id = 'holding'")
+
+
 async def test_a_bare_plan_is_kept_verbatim_and_quoted(it: WebWorld) -> None:
     await it.clock(0)
     plan = b'{"plan_id": "bare", "currency": "CNY", "price": 0.10,  "name": "\xe5\x8d\x95\xe8\xbd\xa6"}'

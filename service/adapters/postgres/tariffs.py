@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from datetime import datetime
 
+import asyncpg
 import msgspec
 
 from service.adapters.postgres import Store
 
 
-class NewestVersion(msgspec.Struct, frozen=True):
-    """The last version of a tariff: its whole document, and that document's digest."""
+class KeptVersion(msgspec.Struct, frozen=True):
+    """A version of a tariff: its whole document, and that document's digest."""
 
     version: int
     valid_from: datetime
@@ -25,16 +26,19 @@ class TariffStore(Store):
         """Waits for other publications; from here to the commit there is no other."""
         await self.run("order_tariff_changes")
 
-    async def newest(self, operator_no: int, tariff_id: str) -> tuple[int | None, NewestVersion | None]:
+    async def newest(self, operator_no: int, tariff_id: str) -> tuple[int | None, KeptVersion | None]:
         """The tariff's number and its last version; None for what is not there yet."""
         row = await self.one("newest_tariff_version", operator_no, tariff_id)
         if row is None:
             return None, None
         if row["version"] is None:
             return row["tariff_no"], None
-        return row["tariff_no"], NewestVersion(
-            row["version"], row["valid_from"], row["document"].encode(), row["digest"]
-        )
+        return row["tariff_no"], _kept(row)
+
+    async def beginning(self, tariff_no: int, valid_from: datetime) -> KeptVersion | None:
+        """The version that begins at an instant, the last of several; None where none does."""
+        row = await self.one("tariff_version_from", tariff_no, valid_from)
+        return None if row is None else _kept(row)
 
     async def ensure(self, operator_no: int, tariff_id: str) -> None:
         """Makes the tariff of an id, without a version."""
@@ -45,3 +49,7 @@ class TariffStore(Store):
     ) -> None:
         """Appends a version."""
         await self.run("append_tariff_version", tariff_no, version, valid_from, document.decode(), digest, now)
+
+
+def _kept(row: asyncpg.Record) -> KeptVersion:
+    return KeptVersion(row["version"], row["valid_from"], row["document"].encode(), row["digest"])

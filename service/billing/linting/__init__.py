@@ -27,6 +27,8 @@ ASSUMED_START = datetime(2026, 1, 1, tzinfo=UTC)
 ASSUMED_ZONE = "UTC"
 BEYOND_DEBIT_MAX = frozenset({"no_maximum", "maximum_above_debit"})
 """The codes of what is said only where it is known how much may be debited for a ride."""
+OTHER_CURRENCY = "other_currency"
+"""The code of what is said where an operator's tariff is not in his currency."""
 FALLS_SOUGHT_MAX = 200
 """How many charges of a negative rate are looked at for a fare that falls."""
 FALLS_WORK_MAX = 25_000
@@ -76,6 +78,16 @@ def lint(tariff: Tariff, debit_max_minor: int | None = None) -> list[Finding]:
         *_maximum(tariff, debit_max_minor),
         *_reservation(tariff),
     ]
+
+
+def lint_at(tariff: Tariff, currency: str, debit_max_minor: int | None) -> list[Finding]:
+    """`lint`, and what is odd about the tariff at an operator of this currency, which is that of `debit_max_minor`."""
+    if tariff.currency == currency:
+        return lint(tariff, debit_max_minor)
+    problem = (
+        f"the operator's currency is {currency}; rides on agreements that are not in {tariff.currency} go to review"
+    )
+    return [*lint(tariff), Finding("warning", OTHER_CURRENCY, "/plan/currency", problem, tariff.tariff_id)]
 
 
 def _segments(tariff: Tariff) -> Iterator[Finding]:

@@ -201,5 +201,4 @@ def _named(error: msgspec.ValidationError, at: str) -> TariffError:
     problem, _, where = str(error).partition(" - at `$")
     place = re.sub(r"\[\.\.\.\].*", "", where.rstrip("`"))
     path = at + re.sub(r"\.|\[", "/", place).replace("]", "")
-    remedy = "compare with the tariff schema" if "field" in problem else "give what it expects"
-    return TariffError(path, problem[0].lower() + problem[1:], remedy)
+    return TariffError(path, problem[0].lower() + problem[1:], "compare with the tariff schema")

@@ -13,6 +13,11 @@ SELECT t.tariff_no, v.version, v.valid_from, v.document, v.digest
 FROM tariff t LEFT JOIN tariff_version v USING (tariff_no)
 WHERE t.operator_no = $1 AND t.tariff_id = $2 ORDER BY v.version DESC NULLS LAST LIMIT 1;
 
+-- name: tariff_version_from
+-- The last of the tariff's versions that begin at an instant.
+SELECT version, valid_from, document, digest FROM tariff_version
+WHERE tariff_no = $1 AND valid_from = $2 ORDER BY version DESC LIMIT 1;
+
 -- name: append_tariff_version
 -- A version is never changed afterwards; its tariff counts it, so that one that is taken away is missed.
 WITH counted AS (UPDATE tariff SET versions = $2 WHERE tariff_no = $1)
