@@ -13,7 +13,8 @@ from typing import BinaryIO
 
 import msgspec
 
-LINE_BYTES_MAX = 64 * 1024
+RECORD_BYTES_MAX = 64 * 1024
+"""The longest line of a file, and the longest record where quotes carry one over several lines."""
 LINES_MAX = 1_000_000
 _MARKS = {
     codecs.BOM_UTF32_LE: "UTF-32",
@@ -49,46 +50,86 @@ class Line(msgspec.Struct, frozen=True):
     torn: str | None = None
 
 
+class Seen:
+    """Values that must stand in a file once, by 8 bytes each."""
+
+    def __init__(self) -> None:
+        self._lines: dict[int, int] = {}
+
+    def before(self, column: str, value: str, line: int) -> int | None:
+        """The line on which the column had this value before; None where this is the first."""
+        first = self._lines.setdefault(hash((column, value)), line)
+        return None if first == line else first
+
+
 def read_lines(path: Path, columns: Columns) -> Iterator[Line]:
     """The file's lines of data in order; empty lines are passed over.
 
     UTF-8, with or without a byte order mark; commas, quotes as RFC 4180 has them. Raises CsvFileError, OSError.
     """
     with path.open("rb") as file:
-        rows = csv.reader(_decoded(file, path), strict=True)
-        try:
-            header = next((row for row in rows if row), [])
-            _check_header(header, columns, path)
-            blank = dict.fromkeys(columns.optional, "")
-            number = rows.line_num + 1
-            for row in rows:
-                if rows.line_num > LINES_MAX:
-                    raise CsvFileError(f"{path}: more than {LINES_MAX} lines; split the file")
-                if len(row) == len(header):
-                    yield Line(number, blank | dict(zip(header, row, strict=True)))
-                elif row:
-                    wanted = f"{len(row)} cells under {len(header)} columns; look for stray commas or quotes"
-                    yield Line(number, torn=wanted)
-                number = rows.line_num + 1
-        except csv.Error as error:
-            raise CsvFileError(f"{path}:{rows.line_num}: {error}; give a CSV file with commas") from error
+        rows = read_rows(file, path)
+        header = next(((row for _, row in rows if row)), [])
+        _check_header(header, columns, path)
+        blank = dict.fromkeys(columns.optional, "")
+        for number, row in rows:
+            if number > LINES_MAX:
+                raise CsvFileError(f"{path}: more than {LINES_MAX} lines; split the file")
+            if len(row) == len(header):
+                yield Line(number, blank | dict(zip(header, row, strict=True)))
+            elif row:
+                wanted = f"{len(row)} cells under {len(header)} columns; look for stray commas or quotes"
+                yield Line(number, torn=wanted)
 
 
-def _decoded(file: BinaryIO, path: Path) -> Iterator[str]:
+def read_rows(file: BinaryIO, path: Path) -> Iterator[tuple[int, list[str]]]:
+    """The file's records in order, the empty ones too, each with the number of its first line; raises CsvFileError."""
+    text = _Text(file, path)
+    rows = csv.reader(text, strict=True)
+    number = 1
+    try:
+        for row in rows:
+            yield number, row
+            number = text.begin()
+    except csv.Error as error:
+        raise CsvFileError(f"{path}:{rows.line_num}: {error}; give a CSV file with commas") from error
+
+
+class _Text(Iterator[str]):
     """The file's lines as text. A line feed is a line feed in UTF-8, whatever stands around it."""
-    for number, raw in enumerate(iter(lambda: file.readline(LINE_BYTES_MAX + 1), b""), 1):
-        if len(raw) > LINE_BYTES_MAX:
-            raise CsvFileError(f"{path}:{number}: longer than {LINE_BYTES_MAX} bytes; give a CSV file")
-        if number == 1:
-            named = next((name for mark, name in _MARKS.items() if raw.startswith(mark)), None)
-            if named is not None:
-                raise CsvFileError(f"{path}: the file is {named}; {_SAVE}")
+
+    def __init__(self, file: BinaryIO, path: Path) -> None:
+        self._file = file
+        self._path = path
+        self._number = 0
+        self._record_bytes = 0
+
+    def begin(self) -> int:
+        """A record is read; returns the number of the line at which the next begins."""
+        self._record_bytes = 0
+        return self._number + 1
+
+    def __next__(self) -> str:
+        raw = self._file.readline(RECORD_BYTES_MAX + 1)
+        if not raw:
+            raise StopIteration
+        self._number += 1
+        self._record_bytes += len(raw)
+        where = f"{self._path}:{self._number}"
+        if self._record_bytes > RECORD_BYTES_MAX:
+            raise CsvFileError(
+                f"{where}: longer than {RECORD_BYTES_MAX} bytes; look for a stray quote, give a CSV file"
+            )
+        first = self._number == 1
+        named = first and next((name for mark, name in _MARKS.items() if raw.startswith(mark)), None)
+        if named:
+            raise CsvFileError(f"{self._path}: the file is {named}; {_SAVE}")
         if b"\0" in raw:
-            raise CsvFileError(f"{path}:{number}: a NUL byte, as UTF-16 has them; {_SAVE}")
+            raise CsvFileError(f"{where}: a NUL byte, as UTF-16 has them; {_SAVE}")
         try:
-            yield raw.decode("utf-8-sig" if number == 1 else "utf-8")
+            return raw.decode("utf-8-sig" if first else "utf-8")
         except UnicodeDecodeError as error:
-            raise CsvFileError(f"{path}:{number}: not UTF-8, but perhaps {_guess(raw)}; {_SAVE}") from error
+            raise CsvFileError(f"{where}: not UTF-8, but perhaps {_guess(raw)}; {_SAVE}") from error
 
 
 def _guess(raw: bytes) -> str:

@@ -87,6 +87,8 @@ def fares(file: Path) -> None:
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         told = in_words(str(error), FareCases)
         raise refused(f'{file}: {told}; give {{"fares": [...]}} with id, plan, duration_s, expected') from error
+    if not cases:
+        raise refused(f"{file}: there is no case in it; give one fare and more")
     failed = 0
     for case in cases:
         wrong, charge = _judged(case)

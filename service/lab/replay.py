@@ -8,7 +8,6 @@ from before (fold 0, PEP 495).
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from decimal import ROUND_HALF_UP
@@ -17,6 +16,7 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
+from service.adapters.csv_file import CsvFileError, Seen, read_rows
 from service.billing.extent import SESSION_ID_MAX
 from service.billing.instants import InstantError, utc
 from service.billing.money import MoneyError, parse_decimal
@@ -61,20 +61,11 @@ class PricedTrip(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
 
 def read_trips(path: Path, zone: ZoneInfo) -> Iterator[Trip]:
     """The file's trips in order. Raises TripsError at the first row that can't be read, OSError for the file."""
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = csv.DictReader(file, strict=True)
+    with path.open("rb") as file:
         try:
-            missing = [column for column in REQUIRED if column not in (rows.fieldnames or ())]
-            if missing:
-                raise TripsError(f"{path}: no column {missing[0]}; the first line must name {', '.join(REQUIRED)}")
-            for row in rows:
-                if None in row or None in row.values():
-                    raise TripsError(f"{path}:{rows.line_num}: not as many cells as columns; check for stray commas")
-                yield _trip(row, f"{path}:{rows.line_num}", zone)
-        except csv.Error as error:
-            raise TripsError(f"{path}:{rows.line_num}: {error}; give a CSV file") from error
-        except UnicodeDecodeError as error:
-            raise TripsError(f"{path}: not UTF-8 after line {rows.line_num}; save the file as UTF-8") from error
+            yield from _trips(read_rows(file, path), path, zone)
+        except CsvFileError as error:
+            raise TripsError(str(error)) from error
 
 
 def price_trip(trip: Trip, tariff: Tariff, ride_hours_max: int = RIDE_HOURS_MAX) -> PricedTrip:
@@ -97,6 +88,27 @@ def usage_of(trip: Trip) -> Usage:
         meters=trip.meters,
         vehicle_type=trip.row.get("rideable_type") or None,
     )
+
+
+def _trips(rows: Iterator[tuple[int, list[str]]], path: Path, zone: ZoneInfo) -> Iterator[Trip]:
+    header = next(((row for _, row in rows if row)), [])
+    missing = [column for column in REQUIRED if column not in header]
+    if missing:
+        raise TripsError(f"{path}: no column {missing[0]}; the first line must name {', '.join(REQUIRED)}")
+    if len(set(header)) < len(header):
+        raise TripsError(f"{path}: a column stands twice in the first line; remove one")
+    seen = Seen()
+    for number, row in rows:
+        if not row:
+            continue
+        where = f"{path}:{number}"
+        if len(row) != len(header):
+            raise TripsError(f"{where}: not as many cells as columns; check for stray commas")
+        trip = _trip(dict(zip(header, row, strict=True)), where, zone)
+        first = seen.before("ride_id", trip.session_id, number)
+        if first is not None:
+            raise TripsError(f"{where}: ride_id: the same as on line {first}; keep one")
+        yield trip
 
 
 def _trip(row: dict[str, str], where: str, zone: ZoneInfo) -> Trip:

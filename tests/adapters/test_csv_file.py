@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from service.adapters.csv_file import LINE_BYTES_MAX, Columns, CsvFileError, Line, read_lines
+from service.adapters.csv_file import RECORD_BYTES_MAX, Columns, CsvFileError, Line, read_lines
 
 COLUMNS = Columns(required=("id", "amount"), optional=("note",))
 
@@ -62,7 +62,9 @@ def test_a_line_of_another_width_is_told_and_the_rest_is_read(path: Path) -> Non
         (b"id,amount\n\xff\xff,2\n", ":2: not UTF-8, but perhaps Windows-1252 or another 8-bit encoding"),
         (b'id,amount\n"a,1\n', ":2: unexpected end of data"),
         (b'id,amount\n"a"b,1\n', ":2: ',' expected after '\"'"),
-        (b"id,amount\n" + b"a" * LINE_BYTES_MAX + b",1\n", f":2: longer than {LINE_BYTES_MAX} bytes"),
+        (b"id,amount\n" + b"a" * RECORD_BYTES_MAX + b",1\n", f":2: longer than {RECORD_BYTES_MAX} bytes"),
+        # Quotes hold each line break: a record of short lines that would be kept whole until its file ends.
+        (b'id,amount\n"a",1\n' + b'"\n",' * RECORD_BYTES_MAX, f":{RECORD_BYTES_MAX // 4 + 3}: longer than"),
     ],
 )
 def test_a_file_that_is_none_is_refused_by_what_it_is(path: Path, data: bytes, said: str) -> None:

@@ -140,6 +140,16 @@ async def test_debts_beside_a_refused_line_are_not_said_to_be_imported(
     assert (code, "debt-M-1" in err) == (2, True)
 
 
+async def test_refused_lines_are_told_in_their_order(farebox: Farebox, operator: str, tmp_path: Path) -> None:
+    file = tmp_path / "debts.csv"
+    rows = ["R-1,nobody,ride,100,CNY", "R-2,nobody,ride,0,CNY", "R-3,nobody,ride,100,CNY", "R-4,nobody"]
+    text = [f"{row},2026-10-03T21:05:00+08:00" for row in rows]
+    file.write_text("\n".join(("reference,agreement_id,code,amount_minor,currency,due_since", *text)))
+    _, _, err = await farebox("import", "debts", file, *OWNER)
+    told = [line.split(" ")[0] for line in err.splitlines()]
+    assert told == [f"{file}:{number}:" for number in (2, 3, 4, 5)], err
+
+
 async def test_many_refusals_are_counted(farebox: Farebox, operator: str, tmp_path: Path) -> None:
     file, count = tmp_path / "agreements.csv", SAID_MAX + 7
     file.write_text("agreement_id,rider_ref,provider_key\n" + "a b,r,K\n" * count)

@@ -305,6 +305,27 @@ def test_a_diff_says_what_changes() -> None:
     assert other.stdout == "bike: removed\nebike: removed\ncar: added\n"
 
 
+def test_a_file_without_a_worked_fare_proves_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "fares.json"
+    file.write_text('{"fares": []}')
+    assert farebox("fares", str(file)) == (2, "", f"farebox: {file}: there is no case in it; give one fare and more\n")
+
+
+@pytest.mark.parametrize(
+    ("header", "rows", "said"),
+    [
+        ("ride_id,started_at,ended_at,ride_id", ["1,{0},{0},2"], ": a column stands twice in the first line"),
+        ("ride_id,started_at,ended_at", ["1,{0},{0}", "2,{0},{0}", "1,{0},{0}"], ":4: ride_id: the same as on line 2"),
+    ],
+)
+def test_trips_that_say_something_twice_are_refused(tmp_path: Path, header: str, rows: list[str], said: str) -> None:
+    file = tmp_path / "trips.csv"
+    file.write_text("\n".join([header, *rows]).format("2026-11-22 18:30:00"))
+    done = farebox("replay", str(file), "--plan", BIKES, "--plan-id", "bike", "--time-zone", "UTC")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"{file}{said}" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

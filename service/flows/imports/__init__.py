@@ -7,6 +7,7 @@ changes nothing, a line that says something else is refused, and what was cut sh
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import islice
 from typing import TypeVar
 
@@ -48,6 +49,18 @@ class Desk:
         self.tally = Tally()
         self._say = say
 
+    @contextmanager
+    def in_order(self) -> Iterator[None]:
+        """What is said meanwhile is passed on in the end, by line."""
+        say, problems = self._say, list[Problem]()
+        self._say = problems.append
+        try:
+            yield
+        finally:
+            self._say = say
+            for problem in sorted(problems, key=lambda problem: problem.line):
+                say(problem)
+
     def refuse(self, line: int, error: AskError) -> None:
         """A line that is not taken."""
         self.tally.refused += 1
@@ -56,18 +69,6 @@ class Desk:
     def note(self, line: int, column: str, said: str) -> None:
         """A line that is taken otherwise than it says."""
         self._say(Problem(line, column, said, note=True))
-
-
-class Seen:
-    """Values that must stand in a file once, by 8 bytes each."""
-
-    def __init__(self) -> None:
-        self._lines: dict[int, int] = {}
-
-    def before(self, column: str, value: str, line: int) -> int | None:
-        """The line on which the column had this value before; None where this is the first."""
-        first = self._lines.setdefault(hash((column, value)), line)
-        return None if first == line else first
 
 
 def in_chunks(items: Iterator[T], size: int) -> Iterator[list[T]]:

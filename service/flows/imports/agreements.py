@@ -14,7 +14,7 @@ from datetime import timedelta
 from msgspec.structs import replace
 
 from service.adapters.clock import Clock
-from service.adapters.csv_file import Line
+from service.adapters.csv_file import Line, Seen
 from service.adapters.postgres import Database
 from service.adapters.postgres.agreements import AgreementRow, AgreementSetting
 from service.adapters.postgres.batches import OutRecord, writer_name
@@ -28,7 +28,7 @@ from service.billing.keys import session_key_bytes, slot_of
 from service.billing.outcomes import Postponed, Unknown
 from service.flows.account_checks import in_words, silent
 from service.flows.agreement_replies import NewAgreement, check, fact_of, intended
-from service.flows.imports import Desk, ImportFileError, Seen, in_chunks
+from service.flows.imports import Desk, ImportFileError, in_chunks
 from service.flows.imports.lines import AgreementLine, agreement_line
 from service.flows.imports.told import Known, ends_otherwise, in_force, numbers
 
@@ -86,8 +86,8 @@ class AgreementImport:
         seen, count = Seen(), 0
         for chunk in in_chunks(lines(), CHUNK):
             count += len(chunk)
-            once = [line for line in self._read(chunk) if self._stands_once(line, seen)]
-            await self._place(once)
+            with self._desk.in_order():
+                await self._place([line for line in self._read(chunk) if self._stands_once(line, seen)])
         return count
 
     async def knock(self) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import msgspec
 
 from service.adapters.clock import Clock
-from service.adapters.csv_file import Line
+from service.adapters.csv_file import Line, Seen
 from service.adapters.postgres import RACES, Database
 from service.adapters.postgres.batches import writer_name
 from service.adapters.postgres.imports import DebtImportStore, Debtor
@@ -22,7 +22,7 @@ from service.billing.keys import slot_of
 from service.billing.opening import brought_over, debt_of
 from service.billing.rides import Revision
 from service.billing.verdicts import Terms
-from service.flows.imports import Desk, ImportFileError, Seen, Tally, in_chunks
+from service.flows.imports import Desk, ImportFileError, Tally, in_chunks
 from service.flows.imports.lines import DebtLine, debt_line
 
 CHUNK = 500
@@ -60,8 +60,9 @@ class DebtImport:
         seen, found = Seen(), Found()
         for chunk in in_chunks(lines(), CHUNK):
             found.lines += len(chunk)
-            once = [line for line in self._read(chunk) if self._stands_once(line, seen)]
-            new, there = await self._place(once)
+            with self._desk.in_order():
+                once = [line for line in self._read(chunk) if self._stands_once(line, seen)]
+                new, there = await self._place(once)
             found.currencies |= {line.debt.currency for line, _ in new}
             self._desk.tally.there += there
             self._desk.tally.imported += len(new)
