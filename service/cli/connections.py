@@ -14,7 +14,7 @@ import asyncpg
 import msgspec
 import rich_click as click
 
-from service.adapters.kafka_access import KAFKA_UNAVAILABLE, KafkaAccessError
+from service.adapters.kafka_access import KAFKA_UNAVAILABLE, KafkaAccessError, server_of
 from service.adapters.migrate import SchemaVersionError, check_version
 from service.adapters.postgres import UNAVAILABLE, Database, connect
 from service.adapters.postgres.access import DatabaseAccessError
@@ -26,6 +26,7 @@ from service.settings import Settings, SettingsError, read_settings
 Answer = TypeVar("Answer")
 AWAY = (*UNAVAILABLE, *KAFKA_UNAVAILABLE)
 """What it looks like when a server is away."""
+SETTINGS = {"PostgreSQL": "FAREBOX_DATABASE_URL", "Kafka": "FAREBOX_KAFKA_BOOTSTRAP"}
 REASON = click.option("--reason", required=True, help="Why.")
 BY = click.option("--by", default="command line", show_default=True, help="Who decides, for the trail.")
 
@@ -67,9 +68,11 @@ def carry_out(work: Coroutine[Any, Any, Answer], *refusals: type[Exception]) -> 
 
 
 def away(error: BaseException) -> str:
-    """A server that is away, in words."""
+    """A server that is away, in words, with the setting that says where it is."""
     said = str(error).removeprefix(f"{type(error).__name__}: ").replace(", <AddressFamily.AF_INET: 2>", "")
-    return f"a server can't be reached: {type(error).__name__}: {said}".rstrip(": ")
+    server = server_of(error)
+    told = f"{server} can't be reached: {type(error).__name__}: {said}".rstrip(": ")
+    return f"{told}; see {SETTINGS[server]}"
 
 
 @asynccontextmanager

@@ -163,6 +163,8 @@ def _http(request: Request[Any, Any, Any], error: HTTPException) -> Response[byt
         return _bug(request, error)
     kind = HTTPStatus(status).phrase.lower().replace(" ", "-")
     detail = {404: "there is nothing at this address", 405: f"{request.method} is not possible here"}
+    if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+        detail[status] = f"the body is larger than {request.route_handler.resolve_request_max_body_size()} bytes"
     told = ProblemError(status, kind, detail.get(status, error.detail), headers=error.headers)
     return respond(request, told)
 

@@ -133,7 +133,8 @@ async def test_what_cannot_be_done_is_told_without_a_traceback(
 async def test_a_database_that_is_away_is_told_in_one_line(farebox: Farebox) -> None:
     code, _, err = await farebox("operator", "list", FAREBOX_DATABASE_URL="postgresql://nobody@127.0.0.1:1/none")
     assert code == 2
-    assert err.startswith("farebox: a server can't be reached: ")
+    assert err.startswith("farebox: PostgreSQL can't be reached: ")
+    assert err.endswith("; see FAREBOX_DATABASE_URL\n")
     assert err.count("\n") == 1
 
 

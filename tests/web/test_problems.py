@@ -227,6 +227,7 @@ async def test_a_method_that_is_not_possible_is_a_405(it: WebWorld, method: str)
 async def test_a_body_that_is_too_large_is_refused(it: WebWorld) -> None:
     answer = await it.ask("POST", "/v1/quotes", b" " * 1_000_001)
     assert (answer.status, answer.headers["content-type"]) == (413, MEDIA_TYPE)
+    assert "larger than 1000000 bytes" in answer.body["detail"]
     assert answer.headers["connection"] == "close", "what was not read stands between it and the next request"
 
 
