@@ -16,6 +16,8 @@ EVERY_SECONDS = 5.0
 """How often the chores are seen to, by the machine's clock."""
 PRUNED_MAX = 500
 RELEASED_MAX = 500
+RELEASED_BYTES_MAX = 16 * 1024 * 1024
+"""How much of what was held goes back in one batch: it is in memory whole, here and where it is published."""
 ANSWERS_KEPT = timedelta(days=7)
 """How long the answer to a write is kept for whoever sends it again; machine time."""
 NOTIFICATIONS_KEPT = timedelta(days=30)
@@ -30,18 +32,20 @@ class Chores:
         self._database = database
         self._machine = machine
         self._next_at: datetime | None = None
+        self._left = 0
 
     async def round(self, now: datetime) -> int:
         """Sees to the chores when it is time; returns how much is left to do at once."""
         machine_at = self._machine()
-        if self._next_at is not None and machine_at < self._next_at:
-            return 0
-        await self._make_partitions(now)
-        await self._set_gauges(now)
-        left = await self._prune(machine_at) + await self._release(now, machine_at)
-        if not left:
+        due = self._next_at is None or machine_at >= self._next_at
+        if due:
             self._next_at = machine_at + timedelta(seconds=EVERY_SECONDS)
-        return left
+            await self._make_partitions(now)
+            await self._set_gauges(now)
+        elif not self._left:
+            return 0
+        self._left = await self._prune(machine_at) + await self._release(now, machine_at)
+        return self._left
 
     async def _make_partitions(self, now: datetime) -> None:
         """This month's and the next three's, by the business clock."""
@@ -75,7 +79,7 @@ class Chores:
     async def _release(self, now: datetime, machine_at: datetime) -> int:
         """Sends held records whose source is mapped now back to the stream; returns how many."""
         async with self._database.transaction(HousekeepingStore) as store:
-            held = await store.held_for_a_mapped_source(RELEASED_MAX)
+            held = await store.held_for_a_mapped_source(RELEASED_MAX, RELEASED_BYTES_MAX)
             if not held:
                 return 0
             await store.release_held(held, "the source was mapped", now)

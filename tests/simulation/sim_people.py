@@ -221,8 +221,8 @@ class People:
         return bool(rows[0]["some"])
 
     async def _paid_unheard(self) -> bool:
-        """Whether a rider has paid what nobody wants of him any more (written off, then perhaps voided), and that is asked
-        about, but not since."""
+        """Whether a rider has paid what nobody wants of him any more (written off, then perhaps voided), and that is
+        asked about, but not since."""
         asked = "SELECT account_no, provider_key, paid_minor FROM debit WHERE operator_no = $1 AND due_at IS NOT NULL"
         for row in await self.world.rows(asked, self.operator.operator_no):
             there = self.world.books.debits.get((self._account_id(row["account_no"]), row["provider_key"]))

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, get_args
 
 import asyncpg
 import msgspec
 
 from service.adapters.postgres.batches import BatchStore
 from service.billing.agreements import Debt
-from service.billing.agreements.signing import Agreement, UnderWay
+from service.billing.agreements.signing import Agreement, State, UnderWay
 from service.billing.outcomes import RiderAction
 
 _ACTION = msgspec.json.Decoder(RiderAction)
@@ -149,7 +149,11 @@ class AgreementStore(BatchStore):
         self, operator_no: int, after: int, rider_ref: str | None, state: str | None, limit: int
     ) -> Sequence[AgreementRow]:
         """A page of agreements by number."""
-        rows = await self.all("list_agreements", operator_no, after, rider_ref, state, limit)
+        states = get_args(State) if state is None else (state,)
+        if rider_ref is None:
+            rows = await self.all("list_agreements", operator_no, after, states, limit)
+        else:
+            rows = await self.all("list_agreements_of_rider", operator_no, after, states, limit, rider_ref)
         return [agreement_row(row) for row in rows]
 
     async def claim(

@@ -120,9 +120,9 @@ class HousekeepingStore(BatchStore):
         """Drops notifications that last came before an instant of the machine's clock; returns how many."""
         return await self.run("prune_notifications", before, rows_max)
 
-    async def held_for_a_mapped_source(self, records_max: int) -> list[HeldRaw]:
+    async def held_for_a_mapped_source(self, records_max: int, bytes_max: int) -> list[HeldRaw]:
         """Records whose source was not mapped when they came, and is now; locked until commit."""
-        return [HeldRaw(**dict(row)) for row in await self.all("held_for_a_mapped_source", records_max)]
+        return [HeldRaw(**dict(row)) for row in await self.all("held_for_a_mapped_source", records_max, bytes_max)]
 
     async def release_held(self, records: Iterable[HeldRaw], reason: str, now: datetime) -> None:
         """They were sent back to the stream."""

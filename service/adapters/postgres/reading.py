@@ -274,7 +274,10 @@ class ReadingStore(Store):
 
     async def agreement_numbers(self, operator_no: int, agreement_id: str | None, rider_ref: str | None) -> list[int]:
         """An operator's agreements by id, by rider, or both."""
-        rows = await self.all("agreement_numbers", operator_no, agreement_id, rider_ref)
+        if agreement_id is None:
+            rows = await self.all("agreement_numbers_of_rider", operator_no, rider_ref)
+        else:
+            rows = await self.all("agreement_numbers", operator_no, agreement_id, rider_ref)
         return [row["agreement_no"] for row in rows]
 
     async def agreement(self, operator_no: int, agreement_id: str) -> AgreementRow | None:

@@ -107,7 +107,8 @@ CREATE TABLE agreement (
   updated_at timestamptz NOT NULL,
   UNIQUE (operator_no, agreement_id)
 );
-CREATE INDEX agreement_by_rider ON agreement (rider_no);
+CREATE INDEX agreement_by_rider ON agreement (rider_no, agreement_no);
+CREATE INDEX agreement_of_operator ON agreement (operator_no, state, agreement_no);
 CREATE INDEX agreement_by_provider_key ON agreement (provider_key);
 CREATE INDEX agreement_by_provider_parts ON agreement USING gin (string_to_array(provider_ref, ':'))
   WHERE provider_ref LIKE '%:%';
@@ -361,7 +362,10 @@ CREATE TABLE quarantine (
   decided_at timestamptz,
   UNIQUE (topic, partition, record_offset, record_timestamp_ms)
 );
-CREATE INDEX quarantine_held ON quarantine (operator_no, quarantine_no) WHERE state = 'held';
+CREATE INDEX quarantine_of_operator ON quarantine (coalesce(operator_no, 0), state, quarantine_no);
+CREATE INDEX quarantine_unmapped ON quarantine (quarantine_no) WHERE state = 'held' AND fault = 'unmapped_source';
+CREATE INDEX quarantine_of_source ON quarantine (topic, source, quarantine_no)
+  WHERE state = 'held' AND fault = 'unmapped_source';
 
 ------------------------------------------------------------------------------ money
 

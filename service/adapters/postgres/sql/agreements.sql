@@ -87,15 +87,33 @@ JOIN operator o ON o.operator_no = a.operator_no
 JOIN merchant_account m ON m.account_no = a.account_no;
 
 -- name: list_agreements
--- A page of an operator's agreements after $2 (agreement number), all or those of a rider or in a state.
+-- A page of an operator's agreements after $2 (agreement number) in any of the states $3: each state's first are looked
+-- up. The comparison of rows keeps to the index that leads to them, where a plan for any LIMIT walks past all others'.
 SELECT a.*, r.rider_ref, o.operator_id, m.account_id, m.provider, m.base_url, m.settings
 FROM agreement a
 JOIN rider r ON r.rider_no = a.rider_no
 JOIN operator o ON o.operator_no = a.operator_no
 JOIN merchant_account m ON m.account_no = a.account_no
-WHERE a.operator_no = $1 AND a.agreement_no > $2 AND ($3::text IS NULL OR r.rider_ref = $3)
-  AND ($4::text IS NULL OR a.state = $4)
-ORDER BY a.agreement_no LIMIT $5;
+WHERE a.agreement_no = ANY(ARRAY(
+  SELECT p.agreement_no FROM unnest($3::text[]) s CROSS JOIN LATERAL (
+    SELECT f.agreement_no FROM agreement f
+    WHERE (f.operator_no, f.state, f.agreement_no) > ($1, s, $2) AND (f.operator_no, f.state) <= ($1, s)
+    ORDER BY f.operator_no, f.state, f.agreement_no LIMIT $4
+  ) p ORDER BY p.agreement_no LIMIT $4
+)) ORDER BY a.agreement_no;
+
+-- name: list_agreements_of_rider
+-- The same for those of one rider.
+SELECT a.*, r.rider_ref, o.operator_id, m.account_id, m.provider, m.base_url, m.settings
+FROM agreement a
+JOIN rider r ON r.rider_no = a.rider_no
+JOIN operator o ON o.operator_no = a.operator_no
+JOIN merchant_account m ON m.account_no = a.account_no
+WHERE a.agreement_no = ANY(ARRAY(
+  SELECT f.agreement_no FROM agreement f
+  WHERE f.rider_no = (SELECT rider_no FROM rider WHERE operator_no = $1 AND rider_ref = $5)
+    AND f.state = ANY($3::text[]) AND f.agreement_no > $2 ORDER BY f.agreement_no LIMIT $4
+)) ORDER BY a.agreement_no;
 
 -- name: claim_agreements
 -- Agreements of account $1 that are due at $2 (business) and that nobody holds at $3 (machine).

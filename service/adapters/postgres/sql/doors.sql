@@ -27,13 +27,21 @@ DELETE FROM idempotency WHERE operator_no = $1 AND route = $2 AND idempotency_ke
 
 -- name: held_records
 -- A page of quarantined records without their bytes, newest first. Records whose operator nobody could tell are the
--- default operator's; headers are asked for the source, and too many of them (no list in MessagePack) name none.
+-- default operator's; headers are asked for the source, and too many of them (no list in MessagePack) name none. Each state's
+-- newest are looked up, as in list_agreements; no operator is 0.
 SELECT quarantine_no, q.operator_no, topic, partition, record_offset, record_timestamp_ms,
        CASE WHEN octet_length(record_headers) <= 65536 THEN record_headers ELSE '\x90' END AS record_headers,
        fault, reason, path, source, state, decision_reason, created_at, decided_at
-FROM quarantine q
-WHERE (q.operator_no = $1 OR (q.operator_no IS NULL AND $2)) AND quarantine_no < $3
-  AND ($4::text IS NULL OR state = $4) ORDER BY quarantine_no DESC LIMIT $5;
+FROM quarantine q WHERE quarantine_no = ANY(ARRAY(
+  SELECT p.quarantine_no FROM unnest(CASE WHEN $2 THEN ARRAY[$1, 0] ELSE ARRAY[$1] END::integer[]) o
+  CROSS JOIN unnest(CASE WHEN $4::text IS NULL THEN ARRAY['held', 'replayed', 'discarded'] ELSE ARRAY[$4] END) s
+  CROSS JOIN LATERAL (
+    SELECT h.quarantine_no FROM quarantine h
+    WHERE (coalesce(h.operator_no, 0), h.state, h.quarantine_no) < (o, s, $3)
+      AND (coalesce(h.operator_no, 0), h.state) >= (o, s)
+    ORDER BY coalesce(h.operator_no, 0) DESC, h.state DESC, h.quarantine_no DESC LIMIT $5
+  ) p ORDER BY p.quarantine_no DESC LIMIT $5
+)) ORDER BY quarantine_no DESC;
 
 -- name: held_record
 -- One of them.

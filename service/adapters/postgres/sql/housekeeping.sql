@@ -81,12 +81,26 @@ DELETE FROM notification WHERE (account_no, notification_id) IN (
 );
 
 -- name: held_for_a_mapped_source
--- Records that waited for their source to be mapped, in the order they were held.
-SELECT quarantine_no, record_key, record_headers, record_value FROM quarantine q
-WHERE q.state = 'held' AND q.fault = 'unmapped_source' AND (
-  EXISTS (SELECT FROM operator_source s WHERE s.topic = q.topic AND s.source = q.source)
-  OR (SELECT default_operator_no FROM installation) IS NOT NULL
-) ORDER BY quarantine_no LIMIT $1 FOR UPDATE;
+-- Records that waited for their source to be mapped, in the order they were held: up to $2 bytes of them, and one always.
+SELECT quarantine_no, record_key, record_headers, record_value FROM quarantine
+WHERE state = 'held' AND quarantine_no = ANY(ARRAY(
+  SELECT sized.quarantine_no FROM (
+    SELECT q.quarantine_no, octet_length(q.record_headers) + coalesce(octet_length(q.record_value), 0) AS bytes,
+           sum(octet_length(q.record_headers) + coalesce(octet_length(q.record_value), 0)) OVER (ORDER BY q.quarantine_no)
+             AS bytes_so_far
+    FROM quarantine q WHERE q.quarantine_no = ANY(ARRAY(
+      SELECT w.quarantine_no FROM operator_source s CROSS JOIN LATERAL (
+        SELECT h.quarantine_no FROM quarantine h WHERE h.topic = s.topic AND h.source = s.source
+          AND h.state = 'held' AND h.fault = 'unmapped_source' ORDER BY h.quarantine_no LIMIT $1
+      ) w
+      UNION
+      (SELECT h.quarantine_no FROM quarantine h
+       WHERE (SELECT default_operator_no FROM installation) IS NOT NULL
+         AND h.state = 'held' AND h.fault = 'unmapped_source' ORDER BY h.quarantine_no LIMIT $1)
+      ORDER BY 1 LIMIT $1
+    ))
+  ) sized WHERE sized.bytes_so_far - sized.bytes < $2
+)) ORDER BY quarantine_no FOR UPDATE;
 
 -- name: release_held
 -- They go back to the stream.

@@ -76,10 +76,12 @@ SELECT (SELECT count(*) FROM scanned) AS scanned, (SELECT min(ride_no) FROM scan
   ORDER BY ride_no DESC LIMIT $4) AS ride_nos;
 
 -- name: newest_sessions_of_agreements
--- The same for the rides of some agreements.
+-- The same for the rides of some agreements: of each no more are looked up than of all.
 WITH scanned AS MATERIALIZED (
-  SELECT DISTINCT ride_no FROM ride_revision
-  WHERE agreement_no = ANY($1::bigint[]) AND ride_no < $2 ORDER BY ride_no DESC LIMIT $5
+  SELECT DISTINCT r.ride_no FROM unnest($1::bigint[]) AS asked(agreement_no) CROSS JOIN LATERAL (
+    SELECT DISTINCT ride_no FROM ride_revision
+    WHERE agreement_no = asked.agreement_no AND ride_no < $2 ORDER BY ride_no DESC LIMIT $5
+  ) r ORDER BY r.ride_no DESC LIMIT $5
 )
 SELECT (SELECT count(*) FROM scanned) AS scanned, (SELECT min(ride_no) FROM scanned) AS through_no, ARRAY(
   SELECT ride_no FROM scanned
@@ -117,9 +119,14 @@ SELECT json_agg(s ORDER BY s.ride_no DESC)::text FROM (
 ) s;
 
 -- name: agreement_numbers
--- An operator's agreements by id, by rider, or both.
-SELECT agreement_no FROM agreement JOIN rider USING (rider_no)
-WHERE agreement.operator_no = $1 AND ($2::text IS NULL OR agreement_id = $2) AND ($3::text IS NULL OR rider_ref = $3);
+-- An operator's agreement by id, where a rider is given too only his.
+SELECT agreement_no FROM agreement WHERE operator_no = $1 AND agreement_id = $2
+  AND ($3::text IS NULL OR rider_no = (SELECT rider_no FROM rider WHERE operator_no = $1 AND rider_ref = $3));
+
+-- name: agreement_numbers_of_rider
+-- All of a rider's.
+SELECT agreement_no FROM agreement
+WHERE rider_no = (SELECT rider_no FROM rider WHERE operator_no = $1 AND rider_ref = $2);
 
 -- name: rider_number
 -- A rider by the operator's reference.
@@ -155,8 +162,10 @@ SELECT (SELECT count(*) FROM scanned) AS scanned,
 -- name: newest_debits_of_agreements
 -- The same for the debits of some agreements: by their rides, since a debit that is settled stands in no index but its key.
 WITH rides AS MATERIALIZED (
-  SELECT DISTINCT ride_no FROM ride_revision
-  WHERE agreement_no = ANY($1::bigint[]) AND ride_no <= $2 ORDER BY ride_no DESC LIMIT $7
+  SELECT DISTINCT r.ride_no FROM unnest($1::bigint[]) AS asked(agreement_no) CROSS JOIN LATERAL (
+    SELECT DISTINCT ride_no FROM ride_revision
+    WHERE agreement_no = asked.agreement_no AND ride_no <= $2 ORDER BY ride_no DESC LIMIT $7
+  ) r ORDER BY r.ride_no DESC LIMIT $7
 )
 SELECT (SELECT count(*) FROM rides) AS scanned, (SELECT min(ride_no) || '-0' FROM rides) AS through,
   (SELECT json_agg(d)::text FROM (
