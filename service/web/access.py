@@ -68,34 +68,39 @@ class Gate:
 
     async def enter(self, authorization: str | None) -> Access:
         """The access of an `Authorization` header; raises a 401 problem, or a 429 where it comes too often."""
-        access = await self._known_or_found(authorization)
-        assert authorization is not None
-        (self._pace if access.rider_ref is None else self._rider_pace).take(authorization)
+        secret = _secret(authorization)  # The word before it may be written in many ways: it is one caller.
+        access = await self._known_or_found(secret)
+        (self._pace if access.rider_ref is None else self._rider_pace).take(secret)
         return access
 
-    async def _known_or_found(self, authorization: str | None) -> Access:
-        """Whose the header is.
+    async def _known_or_found(self, secret: str) -> Access:
+        """Whose the token is.
 
         A token is looked up by the hash of its secret, so that no comparison can be timed. One that was revoked is
         refused as soon as what is remembered of it is over.
         """
-        if authorization is None:
-            raise _unauthorized("this needs a token: Authorization: Bearer <token>")
-        known = self._known.get(authorization)
+        known = self._known.get(secret)
         now = time.monotonic()
         if known is not None and known[0] > now:
             return known[1]
-        kind, _, secret = authorization.partition(" ")
-        if kind.lower() != "bearer" or not 0 < len(secret) <= SECRET_CHARACTERS_MAX or not secret.isascii():
-            raise _unauthorized("the Authorization header is not `Bearer <token>`")
         token = await self._find(token_hash(secret))
         if token is None or (token.expires_at is not None and token.expires_at <= self._machine()):
             raise _unauthorized("the token is not known, was revoked or has expired")
         access = Access(token.operator_no, token.operator_id, frozenset(token.scopes), token.rider_ref)
         if len(self._known) >= TOKENS_MAX:
             self._known.clear()
-        self._known[authorization] = (now + self._remember_seconds, access)
+        self._known[secret] = (now + self._remember_seconds, access)
         return access
+
+
+def _secret(authorization: str | None) -> str:
+    """The token of an `Authorization` header; raises a 401 problem."""
+    if authorization is None:
+        raise _unauthorized("this needs a token: Authorization: Bearer <token>")
+    kind, _, secret = authorization.partition(" ")
+    if kind.lower() != "bearer" or not 0 < len(secret) <= SECRET_CHARACTERS_MAX or not secret.isascii():
+        raise _unauthorized("the Authorization header is not `Bearer <token>`")
+    return secret
 
 
 async def authorize(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:

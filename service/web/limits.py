@@ -28,13 +28,15 @@ class Pace:
     """So many requests a second for each caller, and a second's worth of them at once; `rate` 0 lets everybody go on.
 
     One number per caller: the instant until which his requests are paid for (the generic cell rate algorithm, ITU-T
-    I.371). Where more than `TOKENS_MAX` are known, those who have not asked lately are forgotten.
+    I.371). Where more than `TOKENS_MAX` are known, those who have not asked lately are forgotten; where most have, as
+    they may at less than one request a minute, they are looked through again when they are twice as many.
     """
 
     def __init__(self, rate: float, machine: Callable[[], float] = time.monotonic) -> None:
         self._rate = rate
         self._machine = machine
         self._paid_until: dict[str, float] = {}
+        self._known_max = TOKENS_MAX
 
     def take(self, who: str) -> None:
         """Counts a request; raises a 429 problem with the seconds to wait when it is one too many."""
@@ -47,8 +49,9 @@ class Pace:
             wait = max(1, math.ceil(ahead))
             detail = f"more than {self._rate:g} requests a second with this token; try again in {wait} s"
             raise ProblemError(429, "too-many-requests", detail, headers={"Retry-After": str(wait)})
-        if len(self._paid_until) >= TOKENS_MAX:
+        if len(self._paid_until) >= self._known_max:
             self._paid_until = {name: until for name, until in self._paid_until.items() if until > now}
+            self._known_max = max(TOKENS_MAX, 2 * len(self._paid_until))
         self._paid_until[who] = paid_until + step
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import multiprocessing
+import resource
 import signal
 import socket
 import sys
@@ -29,6 +30,9 @@ from service.wiring import AWAY, REFUSALS, STOPS, Process
 from service.wiring.accounts import AccountWatch
 
 LOG = logger("serving")
+CONNECTIONS_MAX = 16_384
+FILES_KEPT = 256
+"""Open files that are no connections of callers: the pools', the providers', our own."""
 DRAIN_SECONDS = 25
 """How long a process that is told to stop may go on, leaving included; then it ends all the same."""
 
@@ -112,6 +116,7 @@ async def listening(app: Litestar, host: str, port: int, drain_seconds: float = 
         http1_settings=HTTP1Settings(header_read_timeout=30_000),
         websockets=False,
         backlog=1024,
+        backpressure=_connections_max(),
         log_enabled=False,
     )
     logging.getLogger("_granian").setLevel(logging.ERROR)
@@ -123,6 +128,18 @@ async def listening(app: Litestar, host: str, port: int, drain_seconds: float = 
         server.stop()  # type: ignore[no-untyped-call]  # Granian says no types here.
         with suppress(TimeoutError):
             await asyncio.wait_for(serving, drain_seconds)
+
+
+def _connections_max() -> int:
+    """How many connections may be open at once: as many as there may be files, once we have asked for as many as we are
+    allowed. An idle one, or one whose head does not end, is closed after 30 s, and keeps others out until then only
+    where all are taken."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = CONNECTIONS_MAX + FILES_KEPT
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return CONNECTIONS_MAX if soft == resource.RLIM_INFINITY else max(1, min(CONNECTIONS_MAX, soft - FILES_KEPT))
 
 
 def check_port(host: str, port: int) -> None:

@@ -73,6 +73,21 @@ def test_a_token_has_a_second_of_requests_at_once_and_then_its_rate(rate: float,
     assert allowed(pace, "a", at_once + 5) == at_once  # What was not used is not saved up.
 
 
+def test_callers_who_may_ask_seldom_are_looked_through_seldom(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of them were looked through at each request, half a millisecond for twenty thousand of once an hour."""
+    monkeypatch.setattr("service.web.limits.TOKENS_MAX", 10)
+    hands = Hands()
+    pace = Pace(1 / 3600, hands)
+    for number in range(1000):
+        assert allowed(pace, f"rider-{number}", 2) == 1
+        assert pace._known_max <= 2 * max(10, number)
+    assert len(pace._paid_until) == 1000
+    hands.at += 3601
+    for number in range(1000, 2000):
+        pace.take(f"rider-{number}")
+    assert len(pace._paid_until) == 1000, "those who asked an hour ago are forgotten"
+
+
 def test_a_rate_of_nought_is_no_limit() -> None:
     assert allowed(Pace(0.0), "a", 5000) == 5000
 
@@ -95,7 +110,9 @@ async def test_an_operators_token_has_a_rate_of_its_own(it: WebWorld, database_u
     async with web_world(database_url, founded=True, rate=0.001) as world:
         await world.token("operators", ["status:read"], "default")
         asked = [(await world.ask("GET", "/v1/sessions", by="operators")).status for _ in range(3)]
-    assert asked == [200, 429, 429]
+        words = [{"Authorization": f"{word} operators"} for word in ("bearer", "BEARER", "bEARER")]
+        asked += [(await world.ask("GET", "/v1/sessions", by=None, headers=header)).status for header in words]
+    assert asked == [200, 429, 429, 429, 429, 429], "however he writes it, he is one caller"
 
 
 def concrete(path: str) -> str:

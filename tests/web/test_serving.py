@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import signal
+import socket
 import subprocess
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from urllib.parse import urlsplit, urlunsplit
 
 import aiohttp
@@ -121,6 +123,21 @@ async def answering(url: str) -> None:
             except aiohttp.ClientConnectionError:
                 pass
             await asyncio.sleep(0.02)
+
+
+async def test_who_asks_nothing_on_many_connections_keeps_nobody_out(database_url: str) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(4096, hard)), hard))  # Ours: 1,024 in many places.
+    (port,) = free_ports(1)
+    with serving(environment(database_url, port)), ExitStack() as held:
+        url = f"http://127.0.0.1:{port}"
+        await answering(url)
+        for number in range(1500):
+            silent = held.enter_context(socket.create_connection(("127.0.0.1", port)))
+            silent.sendall(b"GET /livez HTTP/1.1\r\n" if number % 2 else b"")
+        async with asyncio.timeout(10), aiohttp.ClientSession() as session, session.get(f"{url}/livez") as answer:
+            assert answer.status == 200
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
