@@ -57,6 +57,19 @@ async def test_a_ride_that_cannot_be_netted_holds_up_no_other_and_is_netted_once
     await assert_books_agree(bench)
 
 
+async def test_what_has_piled_up_is_netted_in_rounds_of_some_rides(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A round that took all there was would meet the time limit of its transaction, each time anew."""
+    monkeypatch.setattr("service.flows.collection.planning.PLANNED_MAX", 2)
+    parties = [await bench.party() for _ in range(5)]
+    rides = [await bench.unplanned(party, 500) for party in parties]
+    netted = []
+    while await bench.collection.plan_round():
+        netted.append(sum([len(await bench.debits(ride)) for ride in rides]))
+    assert netted == [2, 4, 5]
+
+
 async def test_a_debit_whose_rule_trips_holds_up_no_other_of_its_account(bench: Bench) -> None:
     broken, whole = await bench.ride(await bench.party(), 500), await bench.ride(await bench.party(), 700)
     await sent(bench, broken)

@@ -110,9 +110,11 @@ class CollectionStore(BatchStore, StopStore):
         await self.run("ensure_collection_cursors")
         return {row["writer_no"]: row["seq"] for row in await self.all("lock_collection_cursors")}
 
-    async def batches_owing(self, cursors: Mapping[int, int], batches_max: int) -> Sequence[asyncpg.Record]:
-        """(writer_no, seq, owing) of the next batches of each writer."""
-        return await self.all("batches_owing", list(cursors), list(cursors.values()), batches_max)
+    async def batches_owing(
+        self, cursors: Mapping[int, int], batches_max: int, rides_max: int
+    ) -> Sequence[asyncpg.Record]:
+        """(writer_no, seq, owing) of the next batches of each writer; a batch is taken whole."""
+        return await self.all("batches_owing", list(cursors), list(cursors.values()), batches_max, rides_max)
 
     async def move_cursors(self, before: Mapping[int, int], after: Mapping[int, int]) -> bool:
         """Moves the cursors in `after`; False when one was not where `before` says."""

@@ -17,6 +17,9 @@ from service.telemetry import ASIDE
 
 BATCHES_MAX = 32
 """Batches of each writer that one plan round reads."""
+PLANNED_MAX = 4000
+"""With so many rides a plan round takes no further batch: its transaction is over long before its time limit, whatever
+has piled up."""
 RIDES_MAX = 100
 """Rides set aside that one round takes up."""
 SAME_RACES_MAX = 10
@@ -63,7 +66,7 @@ class Planning(Dunning):
     async def _plan(self, *, apart: bool) -> int:
         async with self._database.transaction(CollectionStore) as store:
             before = await store.lock_cursors()
-            batches = await store.batches_owing(before, BATCHES_MAX) if before else ()
+            batches = await store.batches_owing(before, BATCHES_MAX, PLANNED_MAX) if before else ()
             if not batches:
                 return 0
             rides = sorted({ride_no for batch in batches for ride_no in batch["owing"]})

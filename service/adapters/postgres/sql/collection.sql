@@ -11,13 +11,18 @@ ON CONFLICT DO NOTHING;
 SELECT writer_no, seq FROM batch_reader WHERE reader = 'collection' ORDER BY writer_no FOR UPDATE SKIP LOCKED;
 
 -- name: batches_owing
--- The next batches of each writer ($1) after its cursor ($2), at most $3 of each.
-SELECT cursors.writer_no, next.seq, next.owing
-FROM unnest($1::integer[], $2::bigint[]) AS cursors (writer_no, seq)
-CROSS JOIN LATERAL (
-  SELECT b.seq, b.owing FROM batch b WHERE b.writer_no = cursors.writer_no AND b.seq > cursors.seq ORDER BY b.seq LIMIT $3
-) next
-ORDER BY cursors.writer_no, next.seq;
+-- The next batches of each writer ($1) after its cursor ($2), at most $3 of each, the first of all writers first; one more
+-- as long as those before it owe for fewer than $4 rides.
+SELECT writer_no, seq, owing FROM (
+  SELECT cursors.writer_no, next.seq, next.owing,
+    sum(cardinality(next.owing)) OVER (ORDER BY next.place, cursors.writer_no) - cardinality(next.owing) AS rides_before
+  FROM unnest($1::integer[], $2::bigint[]) AS cursors (writer_no, seq)
+  CROSS JOIN LATERAL (
+    SELECT b.seq, b.owing, row_number() OVER (ORDER BY b.seq) AS place
+    FROM batch b WHERE b.writer_no = cursors.writer_no AND b.seq > cursors.seq ORDER BY b.seq LIMIT $3
+  ) next
+) waiting
+WHERE rides_before < $4 ORDER BY writer_no, seq;
 
 -- name: move_collection_cursors
 -- By compare-and-set: from $2 to $3.
