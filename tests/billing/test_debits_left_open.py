@@ -21,6 +21,7 @@ from service.billing.debits.events import (
     OperatorDecided,
     OwedChanged,
     PaidElsewhere,
+    PaymentWanted,
     Queried,
     StartRefund,
 )
@@ -120,6 +121,20 @@ def test_what_was_written_off_and_is_owed_no_longer_is_closed_where_it_can_be() 
     assert after(doubted, Due(), NOW, terms())[1] == (Call("query"),)
     paid, _ = after(doubted, Queried(KEY, Succeeded(1000)), NOW, terms())
     assert (paid.state, paid.refunding_minor, paid.due_at) == (State.SETTLED_TWICE, 1000, None)
+
+
+def test_what_was_written_off_while_it_was_pending_is_paid_under_its_number_and_no_other() -> None:
+    """Of less than it was asked for, too: another number beside it could be paid, and its provider collects both."""
+    pending = debit(State.WRITTEN_OFF, attempts=1, due_at=NOW + WRITTEN_OFF_POLL)
+    less, _ = after(pending, OwedChanged(700), NOW, terms(CARD))
+    wanted, _ = after(less, PaymentWanted(), NOW, terms(CARD))
+    assert (wanted.provider_key, wanted.given, wanted.asked_minor) == (KEY, True, 1000)
+    paid, effects = after(wanted, Notified(KEY, Succeeded(1000)), NOW, terms(CARD))
+    assert (paid.paid_minor, paid.refunding_minor) == (1000, 300)
+    assert any(isinstance(effect, StartRefund) for effect in effects), "what he does not owe goes back"
+    declined = replace(less, due_at=None)
+    renewed, _ = after(declined, PaymentWanted(), NOW, terms(CARD))
+    assert (renewed.provider_key != KEY, renewed.asked_minor) == (True, 700)
 
 
 def test_what_comes_to_be_owed_while_the_debit_is_lowered_waits_no_longer_than_for_that_answer() -> None:

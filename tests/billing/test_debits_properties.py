@@ -198,6 +198,9 @@ def check_keys(before: Debit, made: Debit, event: DebitEvent) -> None:
         assert isinstance(event, Due | LeaseOver | PaymentWanted)
         assert before.state in (State.RETRY_WAIT, State.NEEDS_RIDER, State.WRITTEN_OFF)
         assert not may_be_given(before), "the rider could pay both"
+        assert before.state is not State.WRITTEN_OFF or before.due_at is None, (
+            "the provider could collect the other one"
+        )
     if before.state in (State.SUBMITTING, State.UNKNOWN) and made.state is State.RETRY_WAIT:
         assert isinstance(event, Submitted | Queried)
         assert isinstance(event.outcome, DEFINITE)

@@ -170,6 +170,8 @@ def _numbered(debit: Debit, now: datetime, terms: Terms) -> Debit:
         return debit
     if not able.new_key_after_decline:
         return replace(debit, asked_minor=asked)
+    if debit.state is State.WRITTEN_OFF and debit.due_at is not None:
+        return debit  # Its number was pending when it was written off: beside it, another one could be paid too.
     key = provider_key(debit.session_key.bytes, "debit", debit.ordinal, debit.attempts)
     asked = debit.amount_minor - debit.paid_minor
     numbered = replace(debit, provider_key=key, attempts=debit.attempts + 1, asked_minor=asked)
