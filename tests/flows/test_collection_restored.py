@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import cast
 
+import asyncpg
 import pytest
 from builders import Ride
 from collecting_bench import Bench, assert_books_agree, open_bench
@@ -61,6 +63,28 @@ async def restore(bench: Bench) -> None:
     """The database is the one of an earlier instant from now on."""
     await bench.connection.execute("UPDATE installation SET cluster_timeline = 'another/00000001'")
     assert await ask_after_restore(bench.database, bench.now)
+
+
+async def test_all_is_marked_in_portions_before_it_is_remembered_that_it_was(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In one transaction half a million debits and agreements met its time limit, and nobody collected any more."""
+    monkeypatch.setattr("service.flows.collection.restored.PORTION", 2)
+    rides = [(await declined(bench)).ride_no for _ in range(5)]
+    marked = "SELECT count(*) FROM debit WHERE verify = 'present' AND ride_no = ANY($1)"
+    due = "SELECT count(*) FROM agreement a JOIN debit USING (agreement_no) WHERE ride_no = ANY($1) AND a.due_at = $2"
+    await bench.connection.execute("UPDATE installation SET cluster_timeline = 'another/00000001'")
+    await bench.connection.execute(
+        "CREATE FUNCTION cut() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'cut'; END $$;"
+        " CREATE TRIGGER cut BEFORE UPDATE ON agreement FOR EACH STATEMENT EXECUTE FUNCTION cut()"
+    )
+    with pytest.raises(asyncpg.RaiseError, match="cut"):
+        await ask_after_restore(bench.database, bench.now)
+    assert await bench.connection.fetchval(marked, rides) == 5, "what was marked stays"
+    await bench.connection.execute("DROP TRIGGER cut ON agreement; DROP FUNCTION cut()")
+    assert await asyncio.gather(*(ask_after_restore(bench.database, bench.now) for _ in range(3))) == [True] * 3
+    assert await bench.connection.fetchval(due, rides, bench.now) == 5
+    assert not await ask_after_restore(bench.database, bench.now)
 
 
 @pytest.mark.parametrize("state", WAITING)

@@ -163,9 +163,15 @@ class AgreementStore(BatchStore):
         rows = await self.all("claim_agreements", account_no, now, machine_at, lease_until, limit)
         return [agreement_row(row) for row in rows]
 
-    async def ask_all_again(self, now: datetime) -> int:
-        """Has every provider asked about each agreement that is not over; how many those are."""
-        return await self.run("ask_agreements_again", now)
+    async def through(self, after: int, agreements_max: int) -> int | None:
+        """The last of the next agreements after one; None where there is none."""
+        number: int | None = await self.value("agreements_through", after, agreements_max)
+        return number
+
+    async def ask_all_again(self, now: datetime, after: int, through: int) -> int:
+        """Has the providers asked about each agreement after one and up to another that is not over; how many those
+        are."""
+        return await self.run("ask_agreements_again", now, after, through)
 
     async def doubt(self, agreement_nos: Collection[int], now: datetime) -> None:
         """Has the provider asked about agreements of which one of his answers says that they may be over."""

@@ -218,10 +218,11 @@ class CollectionStore(BatchStore, StopStore):
         """Keeps what it is, and when it was found to be another one."""
         await self.run("keep_cluster_timeline", found, restored_at)
 
-    async def verify_all(self, now: datetime) -> int:
-        """Whatever is not sent is asked about first; returns how many debits and refunds those are."""
-        debits = await self.run("verify_debits", now, WRITTEN_OFF_POLLS)
-        return debits + await self.run("verify_refunds", now)
+    async def verify_all(self, now: datetime, after: int, through: int) -> int:
+        """Whatever is not sent of the rides after one and up to another is asked about first; returns how many debits
+        and refunds those are."""
+        debits = await self.run("verify_debits", now, WRITTEN_OFF_POLLS, after, through)
+        return debits + await self.run("verify_refunds", now, after, through)
 
     async def refunds_by_provider_key(self, provider_key: str, account_no: int) -> dict[RefundKey, bool]:
         """The refunds that news about a key concern (one, or none), and whether it is over."""

@@ -132,10 +132,15 @@ JOIN operator o ON o.operator_no = a.operator_no
 JOIN merchant_account m ON m.account_no = a.account_no
 ORDER BY a.agreement_no;
 
+-- name: agreements_through
+-- The last of the next $2 agreements after $1.
+SELECT max(agreement_no) FROM (SELECT agreement_no FROM agreement WHERE agreement_no > $1 ORDER BY agreement_no LIMIT $2) next;
+
 -- name: ask_agreements_again
--- Every agreement that is not over is due at $1: its rider may have ended it meanwhile.
+-- Every agreement after $2 and up to $3 that is not over is due at $1: its rider may have ended it meanwhile.
 UPDATE agreement SET due_at = $1, asks = 0, version = version + 1
-WHERE state IN ('pending', 'active', 'suspended') AND (due_at IS NULL OR due_at > $1);
+WHERE agreement_no > $2 AND agreement_no <= $3
+  AND state IN ('pending', 'active', 'suspended') AND (due_at IS NULL OR due_at > $1);
 
 -- name: doubt_agreements
 -- Of the agreements $1 those that are in force are due at $2: an answer of their provider's says that they may be over.

@@ -307,18 +307,20 @@ FROM installation FOR UPDATE;
 UPDATE installation SET cluster_timeline = $1, restored_at = coalesce($2, restored_at);
 
 -- name: verify_debits
--- Every debit that could have been submitted in the time that was lost, or paid by its rider, is asked about before more
--- is done: at $1 what waits for him, and what was written off (once where its number was not open: $2 is a last poll).
+-- Every debit of the rides after $3 and up to $4 that could have been submitted in the time that was lost, or paid by its
+-- rider, is asked about before more is done: at $1 what waits for him, and what was written off (once where its number was
+-- not open: $2 is a last poll).
 UPDATE debit SET verify = 'present',
   due_at = CASE WHEN state = 'written_off' OR (state = 'needs_rider' AND NOT suspended) THEN least(due_at, $1)
     ELSE due_at END,
   queries = CASE WHEN state = 'written_off' AND due_at IS NULL THEN $2 ELSE queries END
-WHERE state NOT IN ('settled', 'settled_elsewhere', 'settled_twice', 'waived', 'cancelled');
+WHERE ride_no > $3 AND ride_no <= $4
+  AND state NOT IN ('settled', 'settled_elsewhere', 'settled_twice', 'waived', 'cancelled');
 
 -- name: verify_refunds
 -- The same of refunds: their keys never change, so they are asked about like any of which the outcome is unknown.
 UPDATE refund SET state = 'unknown', code = 'asked about after a restore', due_at = $1, queries = 0, not_found_at = NULL
-WHERE state IN ('new', 'submitting');
+WHERE ride_no > $2 AND ride_no <= $3 AND state IN ('new', 'submitting');
 
 -- name: refunds_by_provider_key
 -- Which refunds a provider's news is about, and whether they are over: then it changes nothing.
