@@ -15,7 +15,7 @@ from service.billing.events import RideEvent, decode_events, encode_events
 from service.billing.keys import slot_of
 from service.billing.ledger import Transfer
 from service.billing.proofs import revision_digest
-from service.billing.sessions import Session, SessionState, decided, take
+from service.billing.sessions import Session, SessionState, decided, take_all
 from service.billing.verdicts import Verdict
 
 
@@ -196,8 +196,7 @@ def restore(
     session, tariff = Session(), None
     charge: StoredCharge | None = None
     for stored in revisions:
-        for event in decode_events(stored.events.encode()):
-            session, _ = take(session, event)
+        session = take_all(session, decode_events(stored.events.encode()))
         state = SessionState(stored.state)
         if stored.tariff_no is not None and stored.tariff_version is not None:
             tariff = (stored.tariff_no, stored.tariff_version)

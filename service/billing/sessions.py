@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Literal
@@ -117,6 +117,38 @@ def take(session: Session, event: RideEvent) -> tuple[Session, Taken]:
     if not session.final and not session.conflicts:
         return Session(counted), "counted"
     return msgspec.structs.replace(session, counted=counted), "counted"
+
+
+def take_all(session: Session, events: Iterable[RideEvent]) -> Session:
+    """The session after these events, each as by `take`.
+
+    That looks at all that is known for each event. A run of events that can't but count (of an id that is not known, a
+    kind that may come often, and no contract but the one that is named) is laid behind what is known in one go: the
+    thousands of a crowded ride cost what they are, not their square.
+    """
+    known = {(event.source, event.id) for event in session.events()}
+    agreements = {event.agreement_id for event in session.counted if event.agreement_id}
+    tariffs = {event.tariff_id for event in session.counted if event.tariff_id}
+    run: list[RideEvent] = []
+    for event in events:
+        named = event.source, event.id
+        open_yet = not session.final and not session.conflicts
+        same = (not event.agreement_id or agreements <= {event.agreement_id}) and (
+            not event.tariff_id or tariffs <= {event.tariff_id}
+        )
+        if open_yet and event.kind not in _ONCE and named not in known and same:
+            run.append(event)
+        else:
+            session, _ = take(_laid_behind(session, run), event)
+            run = []
+        known.add(named)
+        agreements |= {event.agreement_id} if event.agreement_id else set()
+        tariffs |= {event.tariff_id} if event.tariff_id else set()
+    return _laid_behind(session, run)
+
+
+def _laid_behind(session: Session, run: Sequence[RideEvent]) -> Session:
+    return Session((*session.counted, *run)) if run else session
 
 
 def decided(session: Session, state: SessionState, charged: Usage | None) -> Session:

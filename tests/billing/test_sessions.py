@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from ride_builders import NOON, at, event
 
 from service.billing.events import RideEvent
@@ -23,6 +24,7 @@ from service.billing.sessions import (
     reservation_usage,
     review_reason,
     take,
+    take_all,
     usage,
 )
 
@@ -154,6 +156,24 @@ def test_a_decided_session_takes_nothing_twice(events: list[RideEvent], state: S
     session = decided(fold(*events[:4]), state, None)
     once = fold(*events, session=session)
     assert fold(*events, session=once) == once
+
+
+named = st.builds(
+    lambda item, agreement_id, tariff_id: replace(item, agreement_id=agreement_id, tariff_id=tariff_id),
+    some_events.filter(bool).map(lambda events: events[0]),
+    st.sampled_from([None, "agr-1", "agr-2"]),
+    st.sampled_from([None, "city"]),
+)
+
+
+@given(st.lists(named, max_size=12), st.lists(named, max_size=6), st.sampled_from([None, *SessionState]))
+def test_many_events_at_once_are_what_they_are_one_by_one(
+    before: list[RideEvent], events: list[RideEvent], state: SessionState | None
+) -> None:
+    session = take_all(Session(), before)
+    assert session == fold(*before)
+    session = session if state is None else decided(session, state, None)
+    assert take_all(session, events) == fold(*events, session=session)
 
 
 @given(st.permutations([START, END, event("paused", 3), event("resumed", 8), event("reservation_started", -5)]))
