@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import zlib
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
 from decimal import Decimal
+from functools import lru_cache
 
 import msgspec
 
-from service.billing.tariffs import Tariff
+from service.billing.tariffs import Tariff, load, lost_end_rule
+
+READY_MAX = 1000
+"""So many versions of tariffs are kept ready to rate with."""
 
 
 class Operator(msgspec.Struct, frozen=True, gc=False):
@@ -54,17 +59,36 @@ class UnreadVersion(msgspec.Struct, frozen=True, gc=False):
     valid_from: datetime
 
 
+class _Packed(msgspec.Struct, frozen=True, gc=False):
+    """A version until it is asked for: versions are never forgotten, and most of them are of the past."""
+
+    tariff_no: int
+    version: int
+    valid_from: datetime
+    document: bytes  # Deflated (RFC 1950).
+
+
 class Catalog:
-    """The agreements and tariffs known to this process, by operator number and id."""
+    """The agreements and tariffs known to this process, by operator number and id.
+
+    Of the tariffs it keeps what was asked for lately ready to rate with, and the others as their documents, deflated:
+    a kilobyte each, a tenth or less of what they are when they are read.
+    """
 
     def __init__(self) -> None:
         self.agreements: dict[tuple[int, str], AgreementRef] = {}
-        self._versions: dict[tuple[int, str], tuple[TariffVersion | UnreadVersion, ...]] = {}
+        self.lost_after: timedelta | None = None
+        """The least time after which any of the tariffs takes the end of a ride to be lost; None without a tariff."""
+        self._versions: dict[tuple[int, str], tuple[_Packed | UnreadVersion, ...]] = {}
 
     def add_tariffs(self, versions: Mapping[tuple[int, str], Sequence[TariffVersion | UnreadVersion]]) -> None:
         """Takes in more versions; order does not matter."""
         for key, more in versions.items():
-            merged = {version.version: version for version in (*self._versions.get(key, ()), *more)}
+            for version in more:
+                if isinstance(version, TariffVersion):
+                    after = lost_end_rule(version.tariff).after
+                    self.lost_after = after if self.lost_after is None else min(after, self.lost_after)
+            merged = {version.version: version for version in (*self._versions.get(key, ()), *map(_packed, more))}
             self._versions[key] = tuple(
                 sorted(merged.values(), key=lambda version: (version.valid_from, version.version))
             )
@@ -72,11 +96,6 @@ class Catalog:
     def knows_tariff(self, operator_no: int, tariff_id: str) -> bool:
         """Whether any version of the tariff is known."""
         return (operator_no, tariff_id) in self._versions
-
-    def tariffs(self) -> Iterator[Tariff]:
-        """Every version of every tariff that is known."""
-        known = (version for versions in self._versions.values() for version in versions)
-        return (version.tariff for version in known if isinstance(version, TariffVersion))
 
     def tariff_at(self, operator_no: int, tariff_id: str, at: datetime) -> TariffVersion | None:
         """The version in force at an instant, or None."""
@@ -92,8 +111,21 @@ class Catalog:
         return _read(found)
 
 
-def _read(version: TariffVersion | UnreadVersion | None) -> TariffVersion | None:
-    return version if isinstance(version, TariffVersion) else None
+def _packed(version: TariffVersion | UnreadVersion) -> _Packed | UnreadVersion:
+    if isinstance(version, UnreadVersion):
+        return version
+    document = zlib.compress(version.tariff.document)
+    return _Packed(version.tariff_no, version.version, version.valid_from, document)
+
+
+def _read(version: _Packed | UnreadVersion | None) -> TariffVersion | None:
+    return _unpacked(version) if isinstance(version, _Packed) else None
+
+
+@lru_cache(maxsize=READY_MAX)
+def _unpacked(packed: _Packed) -> TariffVersion:
+    tariff = load(zlib.decompress(packed.document), packed.version)
+    return TariffVersion(packed.tariff_no, packed.version, packed.valid_from, tariff)
 
 
 BalanceKey = tuple[int, int, str]

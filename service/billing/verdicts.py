@@ -76,7 +76,7 @@ def judge(session: Session, operator: Operator, catalog: Catalog, now: datetime,
 
 def shortest_wait(catalog: Catalog) -> timedelta:
     """The least time after which a ride that is still open may be a lost one, by any tariff that is known."""
-    return min((lost_end_rule(tariff).after for tariff in catalog.tariffs()), default=LOST_END_DEFAULT)
+    return LOST_END_DEFAULT if catalog.lost_after is None else catalog.lost_after
 
 
 def deadline(session: Session, operator: Operator, catalog: Catalog) -> datetime | None:

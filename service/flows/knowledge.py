@@ -14,6 +14,8 @@ from service.flows.clock import BusinessClock
 from service.telemetry import CACHED_RIDES
 
 AGREEMENTS_MAX = 500_000
+VERSIONS_MAX = 100
+"""So many versions of tariffs are read at once; nothing else goes on in the process meanwhile."""
 
 
 class Knowledge:
@@ -40,9 +42,12 @@ class Knowledge:
         await self.refresh_tariffs(store)
 
     async def refresh_tariffs(self, store: CatalogStore) -> None:
-        """Reads the tariff versions that are new."""
-        self._change_no, versions = await store.tariffs_since(self._change_no)
-        self.catalog.add_tariffs(versions)
+        """Reads the tariff versions that are new, some at a time: a process that begins has all of them to read."""
+        before = None
+        while self._change_no != before:
+            before = self._change_no
+            self._change_no, versions = await store.tariffs_since(self._change_no, VERSIONS_MAX)
+            self.catalog.add_tariffs(versions)
 
     def operator_of(self, topic: str, source: str) -> Operator | None:
         """Whose event it is, or None while nobody has mapped the source."""

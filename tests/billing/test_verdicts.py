@@ -98,7 +98,9 @@ def test_versions_are_found_in_whatever_order_they_were_read() -> None:
         known.add_tariffs({(1, "bike"): [version]})
     found = [known.tariff_at(1, "bike", at(60 * number)) for number in range(6)]
     assert [version.version if version else None for version in found] == [1, 1, 2, 3, 4, 4]
-    assert known.tariff_version(1, "bike", 3) == versions[2]
+    third = known.tariff_version(1, "bike", 3)
+    assert third is not None
+    assert (third.key, third.tariff.document) == ((1, 3), versions[2].tariff.document)
     assert known.tariff_version(2, "bike", 3) is None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 
 import asyncpg
 import msgspec
@@ -18,7 +19,10 @@ from service.adapters.postgres.catalog import CatalogStore
 from service.adapters.postgres.intake import IntakeStore
 from service.adapters.postgres.operators import KnownOperator, NewOperator, OperatorStore
 from service.adapters.postgres.streams import NOTHING_READ, StreamStore
-from service.billing.tariffs import TariffDraft, TariffError, import_document
+from service.billing.tariffs import TariffDraft, TariffError, build, import_document
+from service.billing.verdicts import LOST_END_DEFAULT, shortest_wait
+from service.flows.clock import BusinessClock
+from service.flows.knowledge import Knowledge
 from service.flows.operators import OperatorError, add_operator, map_source, operator_of, set_default_operator
 from service.flows.restart import Begin, RestartError, restart_stream
 from service.flows.tariffs import PublishedTariff, publish_tariff, publish_tariffs
@@ -232,7 +236,7 @@ async def test_a_document_is_published_whole_or_not_at_all(database: Database, o
     with pytest.raises(TariffError, match=r"^/plan/price: "):
         await publish_tariffs(database, operator, [good, bad], now=NOW, lead=LEAD)
     async with database.reading(CatalogStore) as store:
-        _, known = await store.tariffs_since(0)
+        _, known = await store.tariffs_since(0, 1000)
     assert (operator.operator_no, "whole") not in known
 
 
@@ -240,13 +244,35 @@ async def test_tariffs_published_at_once_are_numbered_without_gaps_and_all_of_th
     database: Database, operator: KnownOperator
 ) -> None:
     async with database.reading(CatalogStore) as store:
-        seen, _ = await store.tariffs_since(0)
+        seen, _ = await store.tariffs_since(0, 1000)
     drafts = [draft("rush", f"2027-01-{day:02}T00:00:00Z", price=str(day)) for day in range(1, 9)]
     told = await asyncio.gather(*(publish_tariff(database, operator, one, now=NOW, lead=LEAD) for one in drafts))
     assert sorted(item.tariff.version for item in told) == list(range(1, 9))
     async with database.reading(CatalogStore) as store:
-        _, known = await store.tariffs_since(seen)
+        _, known = await store.tariffs_since(seen, 1000)
     assert sorted(version.version for version in known[operator.operator_no, "rush"]) == list(range(1, 9))
+
+
+async def test_versions_are_read_some_at_a_time_and_ready_when_they_are_asked_for(
+    database: Database, operator: KnownOperator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of them, as they are when read, were hundreds of megabytes for thousands of versions."""
+    monkeypatch.setattr("service.flows.knowledge.VERSIONS_MAX", 3)
+    drafts = [draft("kept", f"2028-01-{day:02}T00:00:00Z", price=str(day)) for day in range(1, 11)]
+    for one in drafts:
+        await publish_tariff(database, operator, one, now=NOW, lead=LEAD)
+    knowledge = Knowledge(BusinessClock(), 0)
+    async with database.reading(CatalogStore) as store:
+        await knowledge.refresh(store)
+    catalog, number = knowledge.catalog, operator.operator_no
+    for day in range(1, 11):
+        found = catalog.tariff_at(number, "kept", datetime(2028, 1, day, tzinfo=UTC))
+        assert found is not None
+        assert (found.version, found.tariff.plan.price, found.key[1]) == (day, Decimal(day), day)
+        assert found.tariff.document == build(drafts[day - 1], version=day, time_zone=operator.time_zone).document
+        assert catalog.tariff_version(number, "kept", day) is found, "rated with the one that is compiled already"
+    assert catalog.tariff_at(number, "kept", datetime(2027, 12, 31, tzinfo=UTC)) is None
+    assert shortest_wait(catalog) == LOST_END_DEFAULT
 
 
 @pytest.fixture(scope="module")

@@ -134,12 +134,13 @@ async def read_again(url: str) -> int:
     knowledge = Knowledge(BusinessClock(), 0)
     async with database.reading(CatalogStore) as store:
         await knowledge.refresh(store)
-        _, versions = await store.tariffs_since(0)
+        _, versions = await store.tariffs_since(0, 1000)
     async with database.reading(OperatorStore) as store:
         operator = await store.default()
     assert operator is not None
     await database.close()
     assert knowledge.catalog.tariff_version(operator.operator_no, "bike", 2) is None
     assert knowledge.catalog.tariff_at(operator.operator_no, "bike", NOON + timedelta(hours=2)) is None
-    assert [tariff.version for tariff in knowledge.catalog.tariffs() if tariff.tariff_id == "bike"] == [1]
+    first = knowledge.catalog.tariff_version(operator.operator_no, "bike", 1)
+    assert first is not None and first.tariff.tariff_id == "bike"
     return len(versions[operator.operator_no, "bike"])

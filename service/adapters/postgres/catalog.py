@@ -56,11 +56,12 @@ class CatalogStore(Store):
         return {(row["topic"], row["source"]): row["operator_no"] for row in await self.all("operator_sources")}
 
     async def tariffs_since(
-        self, change_no: int
+        self, change_no: int, versions_max: int
     ) -> tuple[int, dict[tuple[int, str], list[TariffVersion | UnreadVersion]]]:
-        """The tariff versions after a change number, by (operator number, tariff id), and the newest change number."""
+        """The next tariff versions after a change number, by (operator number, tariff id), and the change number of the
+        last."""
         found: dict[tuple[int, str], list[TariffVersion | UnreadVersion]] = {}
-        for row in await self.all("tariffs_since", change_no):
+        for row in await self.all("tariffs_since", change_no, versions_max):
             found.setdefault((row["operator_no"], row["tariff_id"]), []).append(_version(row))
             change_no = row["change_no"]
         return change_no, found

@@ -31,10 +31,10 @@ SELECT topic, source, operator_no FROM operator_source;
 SELECT default_operator_no, clock_mode, clock_machine_at, clock_business_at, clock_speed FROM installation;
 
 -- name: tariffs_since
--- Tariff versions that this process has not read yet.
+-- The next tariff versions that this process has not read yet.
 SELECT t.operator_no, t.tariff_id, v.tariff_no, v.version, v.change_no, v.valid_from, v.document
 FROM tariff_version v JOIN tariff t USING (tariff_no)
-WHERE v.change_no > $1 ORDER BY v.change_no;
+WHERE v.change_no > $1 ORDER BY v.change_no LIMIT $2;
 
 -- name: make_balances
 -- The rows that are about to be locked exist.
