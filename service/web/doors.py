@@ -42,7 +42,9 @@ LOG = logger("web")
 DOORS = "doors"
 """Who misses PostgreSQL, of a serving process."""
 RIDES_REMEMBERED_MAX = 100_000
-ACQUIRE_SECONDS = 5.0
+CONNECT_SECONDS = 5.0
+ACQUIRE_SECONDS = 10.0
+"""So long a request waits for a connection of the pool; then it gets a 503, and those behind it are heard."""
 UNKNOWN_EVERY = timedelta(seconds=1)
 """How often an unknown name makes the doors read again what they know."""
 
@@ -247,7 +249,7 @@ async def _pool(settings: DoorSettings, name: str, size_max: int) -> Database:
         min_size=0,
         max_size=size_max,
         command_timeout=10,
-        timeout=ACQUIRE_SECONDS,
+        timeout=CONNECT_SECONDS,
         server_settings=session_settings(name, settings.database_url) | {"plan_cache_mode": "force_generic_plan"},
     )
-    return Database(pool)
+    return Database(pool, ACQUIRE_SECONDS)

@@ -378,5 +378,6 @@ async def test_a_rider_is_told_with_debts_and_debits_page_by_page(it: WebWorld) 
         found += [item["session_id"] for item in page["items"]]
         cursor = page["next_cursor"]
     assert found == ["owes-2", "owes-0"]
-    newest = (await it.get("/v1/debits?limit=1"))["items"][0]
+    newest = (await it.get("/v1/debits?rider_ref=owes&limit=1"))["items"][0]
+    assert newest["session_id"] == "owes-2"
     assert (await it.get(f"/v1/debits/{newest['debit_id']}"))["transitions"][0]["to_state"] == "new"

@@ -123,10 +123,14 @@ def let_go_in_silence(connection: Connection) -> Iterator[None]:
 
 
 class Database:
-    """A pool of connections; each transaction gets a Store bound to one of them."""
+    """A pool of connections; each transaction gets a Store bound to one of them.
 
-    def __init__(self, pool: asyncpg.Pool[asyncpg.Record]) -> None:
+    Where all are taken, one is waited for; with `within_seconds` no longer than that: then TimeoutError.
+    """
+
+    def __init__(self, pool: asyncpg.Pool[asyncpg.Record], within_seconds: float | None = None) -> None:
         self._pool = pool
+        self._within_seconds = within_seconds
 
     @classmethod
     async def open(cls, url: str, *, name: str, size_max: int = 10, hot: bool = False) -> Self:
@@ -146,7 +150,7 @@ class Database:
     @asynccontextmanager
     async def transaction(self, store: type[StoreT], *, snapshot: bool = False) -> AsyncIterator[StoreT]:
         """A transaction: READ COMMITTED, or one read-only snapshot (REPEATABLE READ) for a status."""
-        async with self._pool.acquire() as connection:
+        async with self._pool.acquire(timeout=self._within_seconds) as connection:
             options: dict[str, Any] = {"isolation": "repeatable_read", "readonly": True} if snapshot else {}
             bound = store(connection)
             async with bound.transaction(**options):
@@ -155,7 +159,7 @@ class Database:
     @asynccontextmanager
     async def reading(self, store: type[StoreT]) -> AsyncIterator[StoreT]:
         """A connection without a transaction: each statement is one of its own."""
-        async with self._pool.acquire() as connection:
+        async with self._pool.acquire(timeout=self._within_seconds) as connection:
             with let_go_in_silence(connection):
                 yield store(connection)
 
