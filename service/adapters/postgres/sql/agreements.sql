@@ -54,22 +54,28 @@ INSERT INTO agreement (operator_no, agreement_id, rider_no, account_no, state, c
 VALUES ($1, $2, $3, $4, 'pending', $5, $6, $6, $7, $8, $9, $10, $11, $10, $10)
 ON CONFLICT (operator_no, agreement_id) DO NOTHING RETURNING agreement_no;
 
--- name: agreement_by_id
--- An agreement with its rider, its operator and its account.
-SELECT a.*, r.rider_ref, o.operator_id, m.account_id, m.provider, m.base_url, m.settings
-FROM agreement a
+-- part: agreement_columns
+-- An agreement `a`, and the names that calls and facts about it need.
+a.*, r.rider_ref, o.operator_id, m.account_id, m.provider, m.base_url, m.settings;
+
+-- part: agreement_joins
+-- Where those names stand.
 JOIN rider r ON r.rider_no = a.rider_no
 JOIN operator o ON o.operator_no = a.operator_no
-JOIN merchant_account m ON m.account_no = a.account_no
+JOIN merchant_account m ON m.account_no = a.account_no;
+
+-- name: agreement_by_id
+-- An agreement with its rider, its operator and its account.
+SELECT {agreement_columns}
+FROM agreement a
+{agreement_joins}
 WHERE a.operator_no = $1 AND a.agreement_id = $2;
 
 -- name: agreement_by_provider_key
 -- The agreement a provider's notification is about.
-SELECT a.*, r.rider_ref, o.operator_id, m.account_id, m.provider, m.base_url, m.settings
+SELECT {agreement_columns}
 FROM agreement a
-JOIN rider r ON r.rider_no = a.rider_no
-JOIN operator o ON o.operator_no = a.operator_no
-JOIN merchant_account m ON m.account_no = a.account_no
+{agreement_joins}
 WHERE a.account_no = $1 AND a.provider_key = $2;
 
 -- name: agreement_by_provider_ref
@@ -79,21 +85,17 @@ WITH named AS MATERIALIZED (
   SELECT agreement_no FROM agreement
   WHERE account_no = $1 AND provider_ref LIKE '%:%' AND string_to_array(provider_ref, ':') @> ARRAY[$2::text]
 )
-SELECT a.*, r.rider_ref, o.operator_id, m.account_id, m.provider, m.base_url, m.settings
+SELECT {agreement_columns}
 FROM (SELECT max(agreement_no) AS agreement_no FROM named) newest
 JOIN agreement a ON a.agreement_no = newest.agreement_no
-JOIN rider r ON r.rider_no = a.rider_no
-JOIN operator o ON o.operator_no = a.operator_no
-JOIN merchant_account m ON m.account_no = a.account_no;
+{agreement_joins};
 
 -- name: list_agreements
 -- A page of an operator's agreements after $2 (agreement number) in any of the states $3: each state's first are looked
 -- up. The comparison of rows keeps to the index that leads to them, where a plan for any LIMIT walks past all others'.
-SELECT a.*, r.rider_ref, o.operator_id, m.account_id, m.provider, m.base_url, m.settings
+SELECT {agreement_columns}
 FROM agreement a
-JOIN rider r ON r.rider_no = a.rider_no
-JOIN operator o ON o.operator_no = a.operator_no
-JOIN merchant_account m ON m.account_no = a.account_no
+{agreement_joins}
 WHERE a.agreement_no = ANY(ARRAY(
   SELECT p.agreement_no FROM unnest($3::text[]) s CROSS JOIN LATERAL (
     SELECT f.agreement_no FROM agreement f
@@ -104,11 +106,9 @@ WHERE a.agreement_no = ANY(ARRAY(
 
 -- name: list_agreements_of_rider
 -- The same for those of one rider.
-SELECT a.*, r.rider_ref, o.operator_id, m.account_id, m.provider, m.base_url, m.settings
+SELECT {agreement_columns}
 FROM agreement a
-JOIN rider r ON r.rider_no = a.rider_no
-JOIN operator o ON o.operator_no = a.operator_no
-JOIN merchant_account m ON m.account_no = a.account_no
+{agreement_joins}
 WHERE a.agreement_no = ANY(ARRAY(
   SELECT f.agreement_no FROM agreement f
   WHERE f.rider_no = (SELECT rider_no FROM rider WHERE operator_no = $1 AND rider_ref = $5)
@@ -125,11 +125,9 @@ WITH due AS (
   UPDATE agreement a SET lease_until = $4, version = version + 1 FROM due WHERE a.agreement_no = due.agreement_no
   RETURNING a.*
 )
-SELECT a.*, r.rider_ref, o.operator_id, m.account_id, m.provider, m.base_url, m.settings
+SELECT {agreement_columns}
 FROM claimed a
-JOIN rider r ON r.rider_no = a.rider_no
-JOIN operator o ON o.operator_no = a.operator_no
-JOIN merchant_account m ON m.account_no = a.account_no
+{agreement_joins}
 ORDER BY a.agreement_no;
 
 -- name: agreements_through
