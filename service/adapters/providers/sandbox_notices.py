@@ -14,6 +14,7 @@ from service.adapters.providers.port import Ack, BadNotification, Notification
 from service.billing.outcomes import Unknown
 
 CLOCK_OFFSET_MAX_S = 300
+SIGNATURE_CHARACTERS_MAX = 4096
 _AGREEMENT = msgspec.json.Decoder(wire.AgreementView)
 _HOLD = msgspec.json.Decoder(wire.HoldView)
 _DEBIT = msgspec.json.Decoder(wire.DebitView)
@@ -58,7 +59,7 @@ def _distrust(secret: str | None, signature: str, body: bytes, now: datetime) ->
     """Why a signature is not believed, or None."""
     if secret is None:
         return "the account has no notify_secret"
-    parts = dict(part.partition("=")[::2] for part in signature.split(","))
+    parts = dict(part.partition("=")[::2] for part in signature[:SIGNATURE_CHARACTERS_MAX].split(","))
     seconds = parts.get("t", "")
     if not (seconds.isascii() and seconds.isdigit()) or len(seconds) > 12:
         return "the signature has no time"

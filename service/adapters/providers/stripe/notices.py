@@ -37,6 +37,8 @@ from service.billing.outcomes import Unknown
 CLOCK_OFFSET_MAX_S = 300
 """Stripe's libraries allow a signature to be this old; we allow one from the future no more than that either."""
 SIGNATURES_MAX = 16
+SIGNATURE_CHARACTERS_MAX = 4096
+"""So much of the header is read, of which the longest that Stripe sends has some hundreds: anybody may send one."""
 TAKEN = Ack(200, "text/plain", b"")
 
 ABOUT = {
@@ -90,7 +92,7 @@ def signed(secrets: Sequence[str], signature: str, body: bytes) -> bool:
 
 
 def _parts(signature: str) -> tuple[str, list[str]]:
-    pairs = [part.strip().partition("=")[::2] for part in signature.split(",")]
+    pairs = [part.strip().partition("=")[::2] for part in signature[:SIGNATURE_CHARACTERS_MAX].split(",")]
     seconds = next((value for name, value in pairs if name == "t"), "")
     return seconds, [value for name, value in pairs if name == "v1"][:SIGNATURES_MAX]
 
