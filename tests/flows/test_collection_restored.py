@@ -82,7 +82,8 @@ async def test_all_is_marked_in_portions_before_it_is_remembered_that_it_was(
         await ask_after_restore(bench.database, bench.now)
     assert await bench.connection.fetchval(marked, rides) == 5, "what was marked stays"
     await bench.connection.execute("DROP TRIGGER cut ON agreement; DROP FUNCTION cut()")
-    assert await asyncio.gather(*(ask_after_restore(bench.database, bench.now) for _ in range(3))) == [True] * 3
+    told = await asyncio.gather(*(ask_after_restore(bench.database, bench.now) for _ in range(3)))
+    assert any(told), "who comes when all is marked finds nothing to do"
     assert await bench.connection.fetchval(due, rides, bench.now) == 5
     assert not await ask_after_restore(bench.database, bench.now)
 
