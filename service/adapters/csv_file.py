@@ -82,6 +82,12 @@ def read_lines(path: Path, columns: Columns) -> Iterator[Line]:
                 yield Line(number, torn=wanted)
 
 
+def twice(header: Sequence[str]) -> str:
+    """Which column's name stands more than once, and what to do."""
+    name = next(name for index, name in enumerate(header) if name in header[:index])
+    return f"the column {name[:64]!r} stands twice in the first line; remove one"
+
+
 def read_rows(file: BinaryIO, path: Path) -> Iterator[tuple[int, list[str]]]:
     """The file's records in order, the empty ones too, each with the number of its first line; raises CsvFileError."""
     text = _Text(file, path)
@@ -92,7 +98,8 @@ def read_rows(file: BinaryIO, path: Path) -> Iterator[tuple[int, list[str]]]:
             yield number, row
             number = text.begin()
     except csv.Error as error:
-        raise CsvFileError(f"{path}:{rows.line_num}: {error}; give a CSV file with commas") from error
+        why = "a quote is opened and never closed" if str(error) == "unexpected end of data" else str(error)
+        raise CsvFileError(f"{path}:{number}: {why}; give a CSV file with commas") from error
 
 
 class _Text(Iterator[str]):
@@ -153,4 +160,4 @@ def _check_header(header: Sequence[str], columns: Columns, path: Path) -> None:
         more = f"allowed are {', '.join(columns.known)}; names, phone and identity numbers have no place here"
         raise CsvFileError(f"{path}: unknown column {unknown[0][:64]!r}; {more}: remove it")
     if len(set(header)) < len(header):
-        raise CsvFileError(f"{path}: a column stands twice in the first line; remove one")
+        raise CsvFileError(f"{path}: {twice(header)}")

@@ -88,7 +88,7 @@ def fares(file: Path) -> None:
         told = in_words(str(error), FareCases)
         raise refused(f'{file}: {told}; give {{"fares": [...]}} with id, plan, duration_s, expected') from error
     if not cases:
-        raise refused(f"{file}: there is no case in it; give one fare and more")
+        raise refused(f"{file}: there is no case in it; give at least one fare")
     failed = 0
     for case in cases:
         wrong, charge = _judged(case)

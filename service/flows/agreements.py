@@ -138,7 +138,7 @@ class Agreements:
     ) -> Sequence[AgreementView]:
         """Agreements as they are known, by number; `after` is the last number of the page before."""
         async with self._database.reading(AgreementStore) as store:
-            rows = await store.page(operator_no, after, rider_ref, state, min(limit, PAGE_MAX))
+            rows = await store.page(operator_no, after, rider_ref, state, limit)
         return [view(row) for row in rows]
 
     async def revoke(self, operator_no: int, agreement_id: str) -> AgreementView:

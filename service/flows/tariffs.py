@@ -88,12 +88,16 @@ async def _publish(
         if not differences:
             return PublishedTariff(tariff_no, tariff, newest.digest, created=False)
         kept = await store.beginning(tariff_no, tariff.valid_from)
-        if kept is not None and not changes(there := load(kept.document, kept.version), tariff):
-            return PublishedTariff(tariff_no, there, kept.digest, created=False)
+        if kept is not None:
+            newest, there = kept, load(kept.document, kept.version)
+            differences = changes(there, tariff)
+            if not differences:
+                return PublishedTariff(tariff_no, there, kept.digest, created=False)
     problem = valid_from_problem(tariff.valid_from, now, lead, first=newest is None)
     if problem is not None:
+        assert newest is not None, "a first version may begin at any time"
         remedy = "a ride's tariff is frozen at its start, so that only a first version may begin in the past"
-        raise TariffError("/valid_from", problem, f"{_told(tariff.version - 1, draft, differences)}; {remedy}")
+        raise TariffError("/valid_from", problem, f"{_told(newest.version, draft, differences)}; {remedy}")
     digest = fingerprint(tariff.document)
     await store.append(tariff_no, tariff.version, tariff.valid_from, tariff.document, digest, now)
     return PublishedTariff(tariff_no, tariff, digest, created=True)

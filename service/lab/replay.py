@@ -16,7 +16,7 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
-from service.adapters.csv_file import CsvFileError, Seen, read_rows
+from service.adapters.csv_file import CsvFileError, Seen, read_rows, twice
 from service.billing.extent import SESSION_ID_MAX
 from service.billing.instants import InstantError, utc
 from service.billing.money import MoneyError, parse_decimal
@@ -96,7 +96,7 @@ def _trips(rows: Iterator[tuple[int, list[str]]], path: Path, zone: ZoneInfo) ->
     if missing:
         raise TripsError(f"{path}: no column {missing[0]}; the first line must name {', '.join(REQUIRED)}")
     if len(set(header)) < len(header):
-        raise TripsError(f"{path}: a column stands twice in the first line; remove one")
+        raise TripsError(f"{path}: {twice(header)}")
     seen = Seen()
     for number, row in rows:
         if not row:

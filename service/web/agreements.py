@@ -87,10 +87,10 @@ async def list_agreements(
         after=after,
         rider_ref=rider_ref or access.rider_ref,
         state=agreement_state,
-        limit=limit,
+        limit=limit + 1,
     )
-    following = write_cursor("a", found[-1].agreement_no) if len(found) == limit else None
-    return answer(request, Page([_told(view) for view in found], following))
+    following = write_cursor("a", found[limit - 1].agreement_no) if len(found) > limit else None
+    return answer(request, Page([_told(view) for view in found[:limit]], following))
 
 
 @post("/v1/agreements", opt=needs("billing:write") | {"body": AgreementRequest}, tags=["agreements"])

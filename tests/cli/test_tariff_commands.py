@@ -308,13 +308,17 @@ def test_a_diff_says_what_changes() -> None:
 def test_a_file_without_a_worked_fare_proves_nothing(tmp_path: Path) -> None:
     file = tmp_path / "fares.json"
     file.write_text('{"fares": []}')
-    assert farebox("fares", str(file)) == (2, "", f"farebox: {file}: there is no case in it; give one fare and more\n")
+    assert farebox("fares", str(file)) == (2, "", f"farebox: {file}: there is no case in it; give at least one fare\n")
 
 
 @pytest.mark.parametrize(
     ("header", "rows", "said"),
     [
-        ("ride_id,started_at,ended_at,ride_id", ["1,{0},{0},2"], ": a column stands twice in the first line"),
+        (
+            "ride_id,started_at,ended_at,ride_id",
+            ["1,{0},{0},2"],
+            ": the column 'ride_id' stands twice in the first line",
+        ),
         ("ride_id,started_at,ended_at", ["1,{0},{0}", "2,{0},{0}", "1,{0},{0}"], ":4: ride_id: the same as on line 2"),
     ],
 )

@@ -150,8 +150,11 @@ async def test_all_of_a_tariffs_files_again_make_no_version(database: Database, 
     assert [await told(item, NOW) for item in files] == [(1, True), (2, True), (3, True)]
     for now in (NOW, NOW + timedelta(days=9), NOW + timedelta(days=99)):
         assert [await told(item, now) for item in files] == [(1, False), (2, False), (3, False)]
-    for start, price in (("2020-01-01T00:00:00Z", "9.00"), ("2020-01-02T00:00:00Z", "1.50")):
-        with pytest.raises(TariffError, match=r"too soon: .* differs from version 3 at"):
+    for start, price, other in (
+        ("2020-01-01T00:00:00Z", "9.00", "version 1 at /plan/price;"),
+        ("2020-01-02T00:00:00Z", "1.50", "version 3 at /valid_from, /plan/price;"),
+    ):
+        with pytest.raises(TariffError, match=f"too soon: .* differs from {other}"):
             await told(draft("all", start, price), NOW)
     assert await told(draft("all", "2026-12-01T00:00:00Z", "2.50"), NOW) == (4, True)
     assert await told(files[1], NOW) == (5, True)  # Its price is another one's by now.

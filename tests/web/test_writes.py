@@ -351,6 +351,7 @@ async def test_an_agreement_is_signed_found_and_revoked(it: WebWorld) -> None:
     assert (await it.ask("POST", "/v1/agreements/agr-life/revoke")).body["state"] == "revoked"
     refused = (await it.ask("POST", "/v1/eligibility", {"agreement_id": "agr-life", "tariff_id": "bike"})).body
     assert (refused["eligible"], refused["reason"]) == (False, "agreement_revoked")
+    assert (await it.get("/v1/agreements?rider_ref=life&limit=1"))["next_cursor"] is None, "there is no other page"
     names = [item["agreement_id"] for item in (await it.get("/v1/agreements?limit=1"))["items"]]
     cursor = (await it.get("/v1/agreements?limit=1"))["next_cursor"]
     rest = await it.get(f"/v1/agreements?limit=200&cursor={cursor}")
