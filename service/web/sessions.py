@@ -17,6 +17,8 @@ from service.web.problems import invalid
 from service.web.shapes import SessionSummary, SessionView
 from service.web.views import for_rider, rider_of, session_view, summary_of
 
+AT_ONCE = 50
+"""So many rides of a page are in memory with all that is known of them, and others are served in between."""
 Filter = Annotated[str | None, QueryParameter(min_length=1, max_length=128)]
 
 
@@ -49,6 +51,7 @@ async def list_sessions(
         if not access.sees(rider_ref or access.rider_ref):
             return answer(request, Page[SessionSummary]([], None))
         rider_ref = access.rider_ref
+    operator = await doors.operator(access.operator_no)
     async with doors.asking() as store:
         if session_id is not None:
             number = await store.ride_no(session_key_bytes(access.operator_id, session_id))
@@ -56,8 +59,9 @@ async def list_sessions(
         else:
             filters = {"state": session_state, "agreement_id": agreement_id, "rider_ref": rider_ref}
             numbers = await store.newest_sessions(access.operator_no, before, limit, **filters)
-        rows = await store.rides(numbers.ride_nos)
-    operator = await doors.operator(access.operator_no)
-    items = [summary_of(ride, operator) for ride in rows if access.sees(rider_of(ride))]
+        items = list[SessionSummary]()
+        for first in range(0, len(numbers.ride_nos), AT_ONCE):
+            rows = await store.rides(numbers.ride_nos[first : first + AT_ONCE])
+            items += [summary_of(ride, operator) for ride in rows if access.sees(rider_of(ride))]
     following = None if numbers.through_no is None else write_cursor("s", numbers.through_no)
     return answer(request, Page(items, following))

@@ -147,7 +147,8 @@ async def test_an_unchanged_ride_need_not_be_sent_again(it: WebWorld) -> None:
     assert changed.headers["etag"] != tag
 
 
-async def test_a_list_goes_on_where_its_page_ends(it: WebWorld) -> None:
+async def test_a_list_goes_on_where_its_page_ends(it: WebWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.web.sessions.AT_ONCE", 3)
     await it.clock(30)
     await it.agree("agr-many", "many")
     names = [f"many-{number}" for number in range(5)]
