@@ -81,6 +81,7 @@ async def _publish(
     tariff_no, newest = await store.newest(operator.operator_no, draft.tariff_id)
     assert tariff_no is not None
     zone, differences = time_zone or operator.time_zone, list[Change]()
+    compared = newest
     if newest is None:
         tariff = build(draft, valid_from=first_valid_from, time_zone=zone)
     else:
@@ -89,15 +90,15 @@ async def _publish(
             return PublishedTariff(tariff_no, tariff, newest.digest, created=False)
         kept = await store.beginning(tariff_no, tariff.valid_from)
         if kept is not None:
-            newest, there = kept, load(kept.document, kept.version)
+            compared, there = kept, load(kept.document, kept.version)
             differences = changes(there, tariff)
             if not differences:
                 return PublishedTariff(tariff_no, there, kept.digest, created=False)
     problem = valid_from_problem(tariff.valid_from, now, lead, first=newest is None)
     if problem is not None:
-        assert newest is not None, "a first version may begin at any time"
+        assert compared is not None, "a first version may begin at any time"
         remedy = "a ride's tariff is frozen at its start, so that only a first version may begin in the past"
-        raise TariffError("/valid_from", problem, f"{_told(newest.version, draft, differences)}; {remedy}")
+        raise TariffError("/valid_from", problem, f"{_told(compared.version, draft, differences)}; {remedy}")
     digest = fingerprint(tariff.document)
     await store.append(tariff_no, tariff.version, tariff.valid_from, tariff.document, digest, now)
     return PublishedTariff(tariff_no, tariff, digest, created=True)

@@ -56,6 +56,11 @@ def asked_about(debit: Debit, terms: Terms) -> bool:
     return same_key or may_be_given(debit)
 
 
+def collected_yet(debit: Debit) -> bool:
+    """Whether a debt that was written off has a number that may still be paid at the provider: it is asked about."""
+    return debit.state is State.WRITTEN_OFF and debit.due_at is not None
+
+
 def may_be_given(debit: Debit) -> bool:
     """Whether the rider was given the present number to pay it, or may have been in the time that a restored database
     has lost."""

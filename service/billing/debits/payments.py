@@ -12,7 +12,7 @@ from datetime import datetime
 from msgspec.structs import replace
 
 from service.billing.debits import dunning, holding
-from service.billing.debits.answers import asked_about, may_be_given, needs_rider, unknown
+from service.billing.debits.answers import asked_about, collected_yet, may_be_given, needs_rider, unknown
 from service.billing.debits.events import (
     Call,
     CloseAnswered,
@@ -170,7 +170,7 @@ def _numbered(debit: Debit, now: datetime, terms: Terms) -> Debit:
         return debit
     if not able.new_key_after_decline:
         return replace(debit, asked_minor=asked)
-    if debit.state is State.WRITTEN_OFF and debit.due_at is not None:
+    if collected_yet(debit):
         return debit  # Its number was pending when it was written off: beside it, another one could be paid too.
     key = provider_key(debit.session_key.bytes, "debit", debit.ordinal, debit.attempts)
     asked = debit.amount_minor - debit.paid_minor

@@ -7,7 +7,7 @@ from datetime import datetime
 from msgspec.structs import replace
 
 from service.billing.debits import dunning
-from service.billing.debits.answers import asked_about
+from service.billing.debits.answers import asked_about, collected_yet
 from service.billing.debits.disputes import disputed, goes_on_at, to_be_noticed_again
 from service.billing.debits.events import (
     ImpossibleEventError,
@@ -153,7 +153,7 @@ def _less_forgone(debit: Debit, event: OwedChanged, now: datetime, terms: Terms)
         return debit, ()
     less = replace(debit, amount_minor=debit.amount_minor - back, forgone_minor=debit.forgone_minor - back)
     if debit.state is State.WRITTEN_OFF and not less.forgone_minor:
-        open_there = debit.due_at is not None
+        open_there = collected_yet(debit)
         less = replace(less, state=State.SETTLED if less.paid_minor else State.CANCELLED, given=open_there)
         if open_there and _closed_on_wish(debit, terms):
             less = replace(less, lowering_to=less.paid_minor, queries=0, due_at=now)

@@ -85,9 +85,9 @@ DELETE FROM notification WHERE (account_no, notification_id) IN (
 SELECT quarantine_no, record_key, record_headers, record_value FROM quarantine
 WHERE state = 'held' AND quarantine_no = ANY(ARRAY(
   SELECT sized.quarantine_no FROM (
-    SELECT q.quarantine_no, octet_length(q.record_headers) + coalesce(octet_length(q.record_value), 0) AS bytes,
-           sum(octet_length(q.record_headers) + coalesce(octet_length(q.record_value), 0)) OVER (ORDER BY q.quarantine_no)
-             AS bytes_so_far
+    SELECT q.quarantine_no,
+           sum(octet_length(q.record_headers) + coalesce(octet_length(q.record_value), 0))
+             OVER (ORDER BY q.quarantine_no ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS bytes_before
     FROM quarantine q WHERE q.quarantine_no = ANY(ARRAY(
       SELECT w.quarantine_no FROM operator_source s CROSS JOIN LATERAL (
         SELECT h.quarantine_no FROM quarantine h WHERE h.topic = s.topic AND h.source = s.source
@@ -99,7 +99,7 @@ WHERE state = 'held' AND quarantine_no = ANY(ARRAY(
          AND h.state = 'held' AND h.fault = 'unmapped_source' ORDER BY h.quarantine_no LIMIT $1)
       ORDER BY 1 LIMIT $1
     ))
-  ) sized WHERE sized.bytes_so_far - sized.bytes < $2
+  ) sized WHERE coalesce(sized.bytes_before, 0) < $2
 )) ORDER BY quarantine_no FOR UPDATE;
 
 -- name: release_held
