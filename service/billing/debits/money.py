@@ -123,24 +123,24 @@ def close_confirmed(debit: Debit) -> Debit:
 
 def _receipts(receipts: tuple[Receipt, ...], key: str, told: Succeeded, more_minor: int) -> tuple[Receipt, ...]:
     """The receipts with `more_minor` more under a key: each payment's own, as far as payments are told."""
+    by_payment = {(receipt.key, receipt.provider_ref): receipt for receipt in receipts}
     for part in told.parts:
-        known = next((one for one in receipts if (one.key, one.provider_ref) == (key, part.provider_ref)), None)
-        added = min(more_minor, part.amount_minor - (known.amount_minor if known else 0))
+        payment = (key, part.provider_ref)
+        told_yet = by_payment.get(payment) or Receipt(key, 0, part.provider_ref)
+        added = min(more_minor, part.amount_minor - told_yet.amount_minor)
         if added > 0:
-            raised = known or Receipt(key, 0, part.provider_ref)
-            receipts = _raised(receipts, known, replace(raised, amount_minor=raised.amount_minor + added))
+            by_payment.pop(payment, None)  # the newest stands last
+            by_payment[payment] = replace(told_yet, amount_minor=told_yet.amount_minor + added)
             more_minor -= added
+    receipts = tuple(by_payment.values())
     if not more_minor:
         return receipts
     known = receipt_of(receipts, key, told.provider_ref)
     raised = known or Receipt(key, 0)
     named = told.provider_ref is not None and sum(receipt.key == key for receipt in receipts) <= 1
     ref = told.provider_ref if named else raised.provider_ref
-    return _raised(receipts, known, replace(raised, amount_minor=raised.amount_minor + more_minor, provider_ref=ref))
-
-
-def _raised(receipts: tuple[Receipt, ...], known: Receipt | None, raised: Receipt) -> tuple[Receipt, ...]:
-    return (*(receipt for receipt in receipts if receipt is not known), raised)
+    more = replace(raised, amount_minor=raised.amount_minor + more_minor, provider_ref=ref)
+    return (*(receipt for receipt in receipts if receipt is not known), more)
 
 
 def _received(debit: Debit, key: str, told: Succeeded, now: datetime, terms: Terms) -> Debit:
