@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
@@ -15,6 +16,9 @@ from service.billing.instants import InstantError, read_instant
 from service.billing.zones import UnknownZoneError, zone_named
 
 PREFIX = "FAREBOX_"
+BROKER = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[^\s:,\[\]]+):0*([1-9][0-9]{0,4})")
+"""`host:port` or `[::1]:port`. Kafka's library would fill in a port, and ask there."""
+PORT_MAX = 65535
 LIKENESS = 0.9
 """How like a setting's name another one must be, of 1, to be taken for a slip of the pen."""
 
@@ -203,6 +207,13 @@ def _is_address(url: str) -> bool:
 
 def _check_kafka(brokers: Brokers) -> None:
     """What is set and not used would be taken for a protection that is not there."""
+    for address in brokers.bootstrap.split(","):
+        named = BROKER.fullmatch(address.strip())
+        if named is None or int(named[1]) > PORT_MAX:
+            raise SettingsError(
+                f"FAREBOX_KAFKA_BOOTSTRAP is {brokers.bootstrap!r}: {address.strip()!r} is no host:port; several are"
+                " separated by commas"
+            )
     protocol = f"FAREBOX_KAFKA_SECURITY_PROTOCOL is {brokers.protocol}"
     given = {name: bool(getattr(brokers, name)) for name in ("ca_file", "cert_file", "key_file")}
     if not brokers.tls and any(given.values()):

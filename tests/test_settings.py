@@ -28,6 +28,11 @@ GIVEN = {"FAREBOX_DATABASE_URL": "postgresql://u@127.0.0.1/f", "FAREBOX_KAFKA_BO
         ("FAREBOX_DATABASE_URL", "postgresql://u@[::1/f", "must begin with postgresql://"),
         ("FAREBOX_KAFKA_SECURITY_PROTOCOL", "TLS", "one of PLAINTEXT, SSL, SASL_PLAINTEXT, SASL_SSL"),
         ("FAREBOX_KAFKA_SASL_MECHANISM", "GSSAPI", "one of PLAIN, SCRAM-SHA-256, SCRAM-SHA-512"),
+        ("FAREBOX_KAFKA_BOOTSTRAP", "kafka-1:9092,kafka-2", "'kafka-2' is no host:port"),
+        ("FAREBOX_KAFKA_BOOTSTRAP", "kafka-1:9092,", "'' is no host:port"),
+        ("FAREBOX_KAFKA_BOOTSTRAP", "kafka-1:65536", "'kafka-1:65536' is no host:port"),
+        ("FAREBOX_KAFKA_BOOTSTRAP", "::1", "'::1' is no host:port"),
+        ("FAREBOX_KAFKA_BOOTSTRAP", "PLAINTEXT://kafka-1:9092", "'PLAINTEXT://kafka-1:9092' is no host:port"),
         ("FAREBOX_KAFKA_CA_FILE", "/kafka/ca.crt", "allowed are SSL and SASL_SSL"),
         ("FAREBOX_KAFKA_KEY_FILE", "/kafka/tls.key", "allowed are SSL and SASL_SSL"),
         ("FAREBOX_KAFKA_USER", "farebox", "allowed is SASL_SSL"),
@@ -100,3 +105,8 @@ def test_every_setting_has_a_meaning_and_a_default() -> None:
     assert [default for _, _, default in table][:3] == ["required", "required", "sandbox"]
     assert all(meaning for _, meaning, _ in table)
     assert len(table) == len(Settings.__struct_fields__)
+
+
+@pytest.mark.parametrize("bootstrap", ["kafka-1:9092", "kafka_1.kafka.svc:9092, 10.0.0.7:19092", "[::1]:9092"])
+def test_a_broker_is_a_host_and_a_port(bootstrap: str) -> None:
+    assert read_settings(GIVEN | {"FAREBOX_KAFKA_BOOTSTRAP": bootstrap}).brokers.bootstrap == bootstrap

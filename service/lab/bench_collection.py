@@ -100,7 +100,7 @@ async def _collection(servers: Servers, provider: str, debits: int, concurrency:
         await add_due(connection, debits, name, now)
         environment = os.environ | {
             "FAREBOX_DATABASE_URL": url,
-            "FAREBOX_KAFKA_BOOTSTRAP": "none",
+            "FAREBOX_KAFKA_BOOTSTRAP": "127.0.0.1:1",
             "FAREBOX_COLLECT_CONCURRENCY": str(concurrency),
             "FAREBOX_LOG_LEVEL": "error",
         }

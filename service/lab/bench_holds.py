@@ -61,7 +61,7 @@ async def bench_holds(holds: int, rate: int, console: Console) -> Report:
                 (port,) = free_ports(1)
                 environment = {
                     "FAREBOX_DATABASE_URL": url,
-                    "FAREBOX_KAFKA_BOOTSTRAP": "none",
+                    "FAREBOX_KAFKA_BOOTSTRAP": "127.0.0.1:1",
                     "FAREBOX_HTTP_PORT": str(port),
                     "FAREBOX_LOG_LEVEL": "warning",
                 }
