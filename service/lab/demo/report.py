@@ -21,14 +21,32 @@ from service.lab.demo.truth import Truth
 
 CURRENCY = "CNY"
 RECEIPT = "city-car"
-TOLD = ("reminder.due", "reminder.overdue", "reminder.report_notice", "performance.reported")
+TOLD = {
+    "reminder.due": "riders reminded",
+    "reminder.overdue": "told that they are overdue",
+    "reminder.report_notice": "told of a report to come",
+    "performance.reported": "reports at a provider",
+}
+TROUBLES = {
+    "duplicate": "events twice",
+    "reversed": "end before start",
+    "late_start": "start hours late",
+    "lost_end": "no end",
+    "late_end": "end a day late",
+    "cancelled": "cancelled",
+    "paused": "paused a while",
+    "corrected": "corrected",
+    "voided": "voided",
+    "staff": "by staff",
+    "contradicted": "a second, other end",
+}
 
 
 async def show_summary(stage: Stage, show: Show, truth: Truth, tale: Tale, console: Console) -> None:
     """Tables for a person, one receipt, and one rider's story."""
     days = show.business.total_seconds() / 86_400
-    console.print(f"\n[bold]{days:.1f} days of a city in {show.seconds:.0f} s[/bold]\n")
-    console.print(Columns([_rides(truth), _troubles(show), _money(truth)], padding=(0, 2)))
+    console.print(f"\n[bold]{days:.1f} days in {show.seconds:.0f} s[/bold]: those of the city, and the story's\n")
+    console.print(Columns([_rides(truth), _troubles(show), _money(truth), _debits(truth)], padding=(0, 2)))
     console.print(f"\n[bold]Each provider, by its own books and by ours[/bold] ({CURRENCY} taken, less given back)")
     console.print(_providers(truth.accounts))
     await _receipt(stage, console)
@@ -67,7 +85,7 @@ def _troubles(show: Show) -> Table:
     table = _table("trouble on the way", "rides")
     for trouble, count in sorted(show.city.troubles.items(), key=lambda item: -item[1]):
         if trouble != "none":
-            table.add_row(trouble.replace("_", " "), str(count))
+            table.add_row(TROUBLES[trouble], str(count))
     table.add_row("refused before the unlock", str(show.riding.refused))
     return table
 
@@ -75,14 +93,20 @@ def _troubles(show: Show) -> Table:
 def _money(truth: Truth) -> Table:
     table = _table("money", CURRENCY)
     table.add_row("charged", format_amount(truth.charged_minor, CURRENCY))
-    table.add_row("taken by the providers", format_amount(truth.settled_minor, CURRENCY))
-    table.add_row("given back", format_amount(truth.refunded_minor, CURRENCY))
-    table.add_section()
+    table.add_row("- taken by the providers", format_amount(truth.settled_minor, CURRENCY))
+    table.add_row("+ given back", format_amount(truth.refunded_minor, CURRENCY))
+    table.add_row("- given up", format_amount(truth.given_up_minor, CURRENCY))
+    table.add_row("= owed yet", format_amount(truth.owed_minor, CURRENCY))
+    return table
+
+
+def _debits(truth: Truth) -> Table:
+    table = _table("debits", "")
     for state, count in sorted(truth.debit_states.items(), key=lambda item: -item[1]):
-        table.add_row(f"debits {state.replace('_', ' ')}", str(count))
-    for kind in TOLD:
+        table.add_row(state.replace("_", " "), str(count))
+    for kind, told in TOLD.items():
         if kind in truth.facts:
-            table.add_row(kind.replace(".", " ").replace("_", " "), str(truth.facts[kind]))
+            table.add_row(told, str(truth.facts[kind]))
     return table
 
 

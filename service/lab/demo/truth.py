@@ -18,6 +18,9 @@ from service.lab.demo.merchants import Places
 from service.lab.demo.story import SESSION, Moment
 
 DECIDED = frozenset({"closed", "cancelled", "voided", "not_billable", "review", "parked"})
+RECEIVABLE = 1
+GIVEN_UP = (6, 7, 8, 9, 10, 12)
+"""The kinds of the ledger's accounts for what was charged and is asked of nobody any more."""
 FINAL = ("settled", "settled_elsewhere", "settled_twice", "waived", "written_off", "cancelled")
 
 
@@ -38,6 +41,8 @@ class Truth(msgspec.Struct):
     charged_minor: int = 0
     settled_minor: int = 0
     refunded_minor: int = 0
+    owed_minor: int = 0
+    given_up_minor: int = 0
     accounts: list[AccountLine] = []
     facts: dict[str, int] = {}
     story: list[Moment] = []
@@ -123,7 +128,23 @@ async def _money(connection: asyncpg.Connection[asyncpg.Record], debits: list[Ta
         "SELECT coalesce(sum(amount), 0)::bigint FROM (SELECT amount_minor AS amount FROM transfer"
         " UNION ALL SELECT -amount_minor FROM transfer) entries"
     )
+    rows = await connection.fetch(_BY_KIND)
+    balances = {row["kind"]: row["balance"] for row in rows}
+    truth.owed_minor = balances.get(RECEIVABLE, 0)
+    truth.given_up_minor = sum(balances.get(kind, 0) for kind in GIVEN_UP)
+    become = truth.settled_minor - truth.refunded_minor + truth.given_up_minor + truth.owed_minor
+    if become != truth.charged_minor:
+        truth.disagreements.append(
+            f"{truth.charged_minor} was charged, and {become} was taken and kept, is owed, or was given up"
+        )
     truth.trial_balance = abs(total) + sum(abs(line.net_minor - line.their_net_minor) for line in truth.accounts)
+
+
+_BY_KIND = (
+    "SELECT account / 1000000000000000 AS kind, sum(amount)::bigint AS balance FROM ("
+    "  SELECT debit_account AS account, amount_minor AS amount FROM transfer"
+    "  UNION ALL SELECT credit_account, -amount_minor FROM transfer) entries GROUP BY 1"
+)
 
 
 async def _rides_paid(connection: asyncpg.Connection[asyncpg.Record], debits: list[Taken], truth: Truth) -> None:
