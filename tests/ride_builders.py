@@ -133,6 +133,10 @@ class World:
         terms = Terms(self.catalog.agreements[1, debt.agreement_id], version)
         return self._keep([brought_over(debt, self.operator, self._mint(), terms, self._now)])[0]
 
+    def knows(self, session: str) -> bool:
+        """Whether anything was decided about a ride."""
+        return self._key(session) in self.rides
+
     def ride(self, session: str = "s-1") -> Ride:
         """What is known of a ride."""
         return self.rides[self._key(session)]

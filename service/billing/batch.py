@@ -200,14 +200,20 @@ def _owed(ride: Ride, used: Usage) -> bool:
 
 
 def _balance(ride: Ride, used: Usage, terms: Terms, book: BalanceBook) -> Balance:
-    """What earlier rides used of the ride's windows: as it was at the first charge, so that a re-rate is the same."""
+    """What the rider's other rides used of the ride's windows.
+
+    A re-rate uses what the charge before it was rated with, so that it stays the same though an earlier ride was taken
+    back; where rides that closed since have used more, it uses that: no correction charges more than a cap leaves.
+    """
     windows = windows_of(used, terms.version.tariff)
     if not windows:
         return EMPTY
-    original = {use.window: use.used for use in ride.charge.charge.balance.uses} if ride.charge is not None else {}
     operator_no, rider_no = ride.operator.operator_no, terms.agreement.rider_no
+    rated, own = EMPTY, EMPTY
+    if ride.charge is not None and ride.agreement is not None and ride.agreement.rider_no == rider_no:
+        rated, own = ride.charge.charge.balance, Balance(ride.charge.charge.used)
     held = {window: book.read((operator_no, rider_no, window)) for window in windows}  # All are asked: all are locked.
-    return Balance(tuple(BalanceUse(window, original.get(window, held[window])) for window in windows))
+    return Balance(tuple(BalanceUse(w, max(rated.of(w), used - own.of(w))) for w, used in held.items()))
 
 
 def _move_balances(ride: Ride, charged: tuple[Terms, StoredCharge] | None, book: BalanceBook) -> tuple[CapUse, ...]:

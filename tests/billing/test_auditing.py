@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -85,7 +86,7 @@ events = st.one_of(
     st.builds(lambda: event("ended", 15, "nb", billable=False)),
 )
 steps = st.lists(
-    st.one_of(st.lists(events, min_size=1, max_size=4), st.sampled_from(["deadline", "recheck"])),
+    st.one_of(st.lists(events, min_size=1, max_size=4), st.sampled_from(["deadline", "recheck", "another"])),
     min_size=1,
     max_size=7,
 )
@@ -101,12 +102,32 @@ def test_whatever_was_decided_is_derived_again(history: list[list[RideEvent] | s
     for step in history:
         if isinstance(step, list):
             world.take(*step, now=now)
-        elif len(world.rides) > 1:
+        elif step == "another":
+            world.take(*whole(f"other at {now}"), now=now)
+        elif world.knows("s-1"):
             now += DAY
             world.look(now, "deadline" if step == "deadline" else "recheck")
         now += 1
-    if len(world.rides) > 1:
-        assert problems(world, rows(world)) == []
+    for session in {ride.session.counted[0].session_id for ride in world.rides.values()}:
+        assert problems(world, rows(world, session), session) == []
+
+
+def test_a_rerate_with_less_than_other_rides_had_used_is_named() -> None:
+    world = World(catalog(tariff({"day_cap": "4.00"})))
+    world.take(*whole("s-1", 0, 10))
+    world.take(*whole("s-2", 30, 60))
+    used = dict(world.balances)
+    world.balances = dict.fromkeys(used, Decimal("1.50"))
+    world.take(event("corrected", 70, corrected_end=at(50)))
+    found = rows(world)
+    assert problems(world, found) == []
+    move = found.cap_uses[-1]
+    (held,) = used.values()
+    found.cap_uses = [
+        *found.cap_uses[:-1],
+        msgspec.structs.replace(move, before=held, after=held + move.after - move.before),
+    ]
+    assert any("cap_use.before" in line for line in problems(world, found))
 
 
 def test_a_problem_says_where_and_what() -> None:

@@ -99,6 +99,50 @@ def test_a_rerate_uses_the_balance_of_the_first_charge() -> None:
     assert found.owed("s-2") == [150]
 
 
+def test_no_rerate_charges_more_than_the_cap_leaves_of_what_other_rides_used_since() -> None:
+    found = told([], catalog(capped(day_cap="4.00")))
+    found.take(*whole("s-1", 0, 10))
+    found.take(*whole("s-2", 30, 60))
+    assert (found.total("s-1"), found.total("s-2")) == (150, 250), "the cap is met"
+    found.take(event("corrected", 70, session="s-1", corrected_end=at(50)))
+    assert (found.total("s-1"), found.total("s-2")) == (150, 250)
+    assert set(found.balances.values()) == {Decimal("4.00")}
+    found.take(event("voided", 80, session="s-2"))
+    found.take(event("corrected", 90, "again", session="s-1", corrected_end=at(20)))
+    assert (found.total("s-1"), found.total("s-2")) == (150, None), "a ride taken back makes no other dearer"
+
+
+@settings(max_examples=150)
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(-1, 120)), min_size=1, max_size=12), st.booleans())
+def test_no_day_and_no_month_costs_more_than_its_cap_whatever_is_corrected(
+    wanted: list[tuple[str, int]], by_day: bool
+) -> None:
+    """Each is a ride and its minutes: closed by the first, corrected by the others, voided by -1."""
+    found = told([], catalog(capped(lost_end=None, **{"day_cap" if by_day else "month_cap": "4.00"})))
+    for number, (session, minutes) in enumerate(wanted):
+        if session not in dict(wanted[:number]):
+            found.take(*whole(session, 0, max(minutes, 1)))
+        elif minutes < 0:
+            found.take(event("voided", 200 + number, f"v{number}", session=session))
+        else:
+            found.take(event("corrected", 200 + number, f"c{number}", session=session, corrected_end=at(minutes)))
+        totals = [found.total(name) or 0 for name in dict(wanted[: number + 1])]
+        assert sum(totals) <= 400
+        assert sum(found.balances.values()) * 100 == sum(totals)
+
+
+def test_a_true_end_that_comes_late_charges_no_more_than_the_cap_leaves() -> None:
+    lost = {"after_hours": 5, "charge": "last_sign"}
+    found = told([], catalog(capped(day_cap="40.00", lost_end=lost)))
+    found.take(event("started", 0, session="s-1"))
+    found.look(400, "deadline", "s-1")
+    assert found.total("s-1") == 0
+    found.take(*whole("s-2", 0, 590))
+    assert found.total("s-2") == 4000
+    found.take(event("ended", 299, session="s-1"))
+    assert (found.total("s-1"), found.total("s-2")) == (0, 4000)
+
+
 event_lists = st.lists(
     st.one_of(
         st.builds(

@@ -14,6 +14,7 @@ from service.billing.auditing.charges import check_same, check_unrated, is_rated
 from service.billing.auditing.debits import check_debits
 from service.billing.auditing.problems import MISSING, Place, Problem, differing
 from service.billing.auditing.rows import RideRows, StoredCapUse, StoredKey, StoredObligation, StoredTransfer
+from service.billing.balances import Balance, BalanceUse
 from service.billing.catalog import AgreementRef, Catalog, Operator
 from service.billing.charged import (
     StoredCharge,
@@ -65,12 +66,14 @@ class _Standing(msgspec.Struct):
 
 
 class _Move(msgspec.Struct):
-    """A movement of a balance: what it was before is the chain's matter, but for a first charge, rated with it."""
+    """A movement of a balance. What it was before is the chain's matter, but for what the charge was rated with: a
+    first charge with just that, a re-rate with no less of other rides (`own` is what is the ride's of it)."""
 
     stored: StoredRevision
     window: str
     rider_no: int
-    before: Decimal | None
+    rated: Decimal | None
+    own: Decimal | None
     amount: Decimal
 
 
@@ -260,8 +263,13 @@ def _moves(
         return
     for window, amount in moved.items():
         if amount:
-            rated = after.charge.balance.of(window) if before is None and after is not None else None
-            expected.moves.append(_Move(stored, window, agreement.rider_no, rated, amount))
+            rated = next((use.used for use in _balance_of(after) if use.window == window), None)
+            own = Balance(before.charge.used).of(window) if before is not None else None
+            expected.moves.append(_Move(stored, window, agreement.rider_no, rated, own, amount))
+
+
+def _balance_of(charge: StoredCharge | None) -> tuple[BalanceUse, ...]:
+    return charge.charge.balance.uses if charge is not None else ()
 
 
 def _cap_uses(moves: Sequence[_Move], found: Sequence[StoredCapUse]) -> list[StoredCapUse]:
@@ -270,7 +278,9 @@ def _cap_uses(moves: Sequence[_Move], found: Sequence[StoredCapUse]) -> list[Sto
     rows = []
     for move in moves:
         stored, told = move.stored, there.get((move.stored.revision, move.window), Decimal(0))
-        before = told if move.before is None else move.before
+        before = told
+        if move.rated is not None:
+            before = move.rated if move.own is None else min(told, move.rated + move.own)
         rows.append(
             StoredCapUse(
                 stored.ride_no,
