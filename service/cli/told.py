@@ -107,11 +107,11 @@ def _debit(debit: DebitStory, zone: ZoneInfo, now: datetime) -> Iterator[str]:
         told = f"{amount} {refund.currency}  {refund.state}{code}  {refund.because or refund.reason}{named}"
         yield f"  refund {refund.refund_id}  {instant(refund.created_at, zone)}  {told}"
     for held in debit.disputes:
-        took, has, fee = (
+        about, has, fee = (
             format_amount(minor, debit.currency) for minor in (held.amount_minor, held.taken_minor, held.fee_minor)
         )
         number = f"  at the provider {held.provider_reference}" if held.provider_reference else ""
-        told = f"took {took}, has {has}, fee {fee} {debit.currency}"
+        told = f"about {about}, the bank has {has}, fee {fee} {debit.currency}"
         yield f"  dispute {held.number}  {held.kind}, {held.state}  {told}{number}"
 
 

@@ -61,7 +61,9 @@ def debit(state: State = State.NEW, **fields: Any) -> Debit:
         made = replace(made, attempts=1, begun_at=begun, submitted_at=begun, asked_minor=1000, transitions=3)
     match state:
         case State.SETTLED | State.SETTLED_TWICE:
-            made = replace(made, receipts=(Receipt(KEY, 1000, "ref"),), paid_minor=1000, settled_at=NOW, due_at=None)
+            made = replace(
+                made, receipts=(Receipt(KEY, 1000, NOW, "ref"),), paid_minor=1000, settled_at=NOW, due_at=None
+            )
         case State.SETTLED_ELSEWHERE | State.WAIVED | State.WRITTEN_OFF:
             outside = 1000 if state is State.SETTLED_ELSEWHERE else 0
             overdue = state is State.WRITTEN_OFF

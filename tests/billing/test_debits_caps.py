@@ -200,7 +200,7 @@ SAME_NUMBER = replace(LEAST, new_key_after_decline=False, reduces_declined=True)
 @pytest.mark.parametrize("paid", [0, 100])
 def test_what_little_is_left_of_an_unpaid_debit_is_waived(state: State, paid: int) -> None:
     """It was submitted, was too little for the provider, and waited for a person."""
-    receipts = (Receipt("OLDER", paid, "r"),) if paid else ()
+    receipts = (Receipt("OLDER", paid, NOW, "r"),) if paid else ()
     unpaid = debit(state, paid_minor=paid, receipts=receipts)
     made, effects = after(unpaid, OwedChanged(paid + 49), NOW, terms(LEAST))
     ended = State.SETTLED if paid else State.WAIVED
@@ -230,7 +230,7 @@ def test_a_cap_below_the_least_leaves_all_to_the_rider() -> None:
 
 
 def test_a_rest_that_is_too_little_for_another_attempt_is_waived() -> None:
-    rest = debit(State.RETRY_WAIT, receipts=(Receipt(debit().provider_key, 970, "r"),), paid_minor=970)
+    rest = debit(State.RETRY_WAIT, receipts=(Receipt(debit().provider_key, 970, NOW, "r"),), paid_minor=970)
     made, effects = after(rest, Due(), NOW, terms(LEAST))
     assert (made.state, made.paid_minor, made.forgone_minor, effects[0]) == (
         State.SETTLED, 970, 30, Post("waiver", 30)

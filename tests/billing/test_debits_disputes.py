@@ -24,12 +24,14 @@ from service.billing.debits.events import (
     DisputeOpened,
     Due,
     NetAgain,
+    Notified,
     Post,
     Publish,
     RefundAsked,
     Told,
 )
 from service.billing.debits.state import TO_CONFIRM, Debit, DisputeResult, State
+from service.billing.outcomes import Succeeded
 from service.flows.collection.disputing import _news  # What a provider's message is to the rules.
 
 
@@ -76,7 +78,19 @@ TABLE: dict[str, tuple[list[DebitEvent], End]] = {
     ),
     "a second one of what the first left": (
         [opened("A", 0, 300), closed("lost", "A", 1), opened("B", 2), closed("won", "B", 3)],
-        End("won", 300, {"chargeback": 1000, "chargeback_won": 700}),
+        End("lost", 300, {"chargeback": 1000, "chargeback_won": 700}),
+    ),
+    "a second one that is told before the end of the first": (
+        [opened("A", 0, 1000), opened("B", 2, 1000), closed("won", "A", 1)],
+        End("chargeback", 1000, {"chargeback": 2000, "chargeback_won": 1000}),
+    ),
+    "and its end, too": (
+        [opened("A", 0, 1000), opened("B", 2, 1000), closed("lost", "B", 3), closed("won", "A", 1)],
+        End("lost", 1000, {"chargeback": 2000, "chargeback_won": 1000}),
+    ),
+    "of the first, all; of the second, what the end of the first leaves": (
+        [opened("A", 0, 700), opened("B", 1, 700), closed("won", "A", 2)],
+        End("chargeback", 700, {"chargeback": 1400, "chargeback_won": 700}),
     ),
     "two at once": (
         [opened("A", 0, 300), opened("B", 0, 300), closed("won", "A", 1)],
@@ -171,18 +185,31 @@ MESSAGES = [
 ]
 
 
-def test_messages_of_two_disputes_end_the_same_in_every_order() -> None:
+@pytest.mark.parametrize("each_minor", [400, 1000])
+def test_messages_of_two_disputes_end_the_same_in_every_order(each_minor: int) -> None:
     for order in permutations(MESSAGES):
         made, sums = debit(State.SETTLED), Counter[str]()
         for ref, state, minute, fee in order:
             at = NOW + timedelta(minutes=minute)
-            status = DisputeStatus("ref", "chargeback", state, 400, "CNY", ref, fee, "CNY", at)  # type: ignore[arg-type]  # A state of the table above.
+            status = DisputeStatus("ref", "chargeback", state, each_minor, "CNY", ref, fee, "CNY", at)  # type: ignore[arg-type]  # A state of the table above.
             made, more, _ = posted(made, _news(made, status))
             sums += more
         ends = {one.ref: (one.state, one.taken_minor, one.fee_minor) for one in made.disputes}
-        assert ends == {"A": ("lost", 400, 15), "B": ("won", 0, 20)}, order
-        assert sums["chargeback"] - sums["chargeback_won"] == 400 == made.disputed_minor
+        assert ends == {"A": ("lost", each_minor, 15), "B": ("won", 0, 20)}, order
+        assert sums["chargeback"] - sums["chargeback_won"] == each_minor == made.disputed_minor
+        assert made.dispute == "lost"
         assert sums["dispute_fee"] - sums["dispute_fee_back"] == 35
+
+
+def test_a_chargeback_takes_what_is_paid_whether_the_payment_is_told_before_it_or_after() -> None:
+    payment = Notified("KEY0", Succeeded(1000, "ref"))
+    events: list[DebitEvent] = [payment, opened("A", 0, 1000), closed("lost", "A", 1)]
+    for order in ([0, 1, 2], [1, 0, 2], [1, 2, 0]):
+        for of_minor in (1000, None):
+            events[1] = opened("A", 0, of_minor)
+            made, sums, _ = posted(debit(State.PENDING, due_at=NOW), [events[place] for place in order])
+            assert (made.state, made.dispute, made.disputed_minor) == (State.SETTLED, "lost", 1000)
+            assert sums == {"settlement": 1000, "chargeback": 1000}
 
 
 PROVIDERS_NEWS = st.lists(

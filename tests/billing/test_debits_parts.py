@@ -57,7 +57,7 @@ def paid_in_parts() -> Debit:
 def test_no_payment_of_a_debit_is_asked_to_give_back_more_than_it_took() -> None:
     """A receipt for each payment: after 500 of the second, it gives 100 and the first the rest."""
     whole = paid_in_parts()
-    assert whole.receipts == (Receipt(KEY, 400, "first"), Receipt(KEY, 600, "second"))
+    assert whole.receipts == (Receipt(KEY, 400, NOW, "first"), Receipt(KEY, 600, NOW + seconds(1), "second"))
     made, effects = live(whole, [(seconds(2), RefundAsked(500, "void")), (seconds(3), RefundAsked(500, "void"))])
     started = [(e.receipt.provider_ref, e.amount_minor) for e in effects if isinstance(e, StartRefund)]
     assert started == [("second", 500), ("second", 100), ("first", 400)]
@@ -130,6 +130,6 @@ def test_what_was_lowered_without_our_hearing_of_it_is_settled_by_what_was_left(
 
 
 def test_a_part_that_is_told_again_of_what_the_rider_is_to_pay_is_no_reason_to_ask_at_once() -> None:
-    waits = debit(State.NEEDS_RIDER, receipts=(Receipt(KEY, 300, "r"),), paid_minor=300, due_at=NOW)
+    waits = debit(State.NEEDS_RIDER, receipts=(Receipt(KEY, 300, NOW, "r"),), paid_minor=300, due_at=NOW)
     made, _ = live(waits, [(seconds(0), Queried(KEY, Succeeded(300, "r")))])
     assert made.due_at is not None and made.due_at > NOW

@@ -271,7 +271,9 @@ def test_what_stands_for_a_ride_ends_as_what_it_owes(
 def test_what_was_paid_of_a_voided_ride_goes_back_though_the_rest_was_settled_in_cash() -> None:
     """500 of 860 had come when the ride was voided, and can't be lowered there; then somebody said that it was paid
     outside. While the provider was told, nothing was netted, and afterwards nothing ever was."""
-    part = debit(State.PENDING, amount_minor=860, asked_minor=860, receipts=(Receipt(KEY, 500, "r"),), paid_minor=500)
+    part = debit(
+        State.PENDING, amount_minor=860, asked_minor=860, receipts=(Receipt(KEY, 500, NOW, "r"),), paid_minor=500
+    )
     voided, _ = after(part, OwedChanged(0), NOW, terms(ORDER))
     assert (voided.excess_minor, voided.net_again) == (360, True)
     made, effects = after(voided, PaidElsewhere("cash"), NOW, terms(ORDER))

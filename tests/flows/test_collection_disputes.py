@@ -10,6 +10,7 @@ import msgspec
 import pytest
 from builders import Ride
 from collecting_bench import Bench, assert_books_agree, open_bench
+from fakes import Fault
 
 from service.adapters.providers.port import DisputeStatus
 from service.billing.capabilities import Capabilities
@@ -70,6 +71,43 @@ async def test_a_second_chargeback_is_booked_and_late_news_of_the_first_is_not(b
     await card.told("D2", "won", 3)
     assert (await card.stands(), await card.books()) == (("won", 0), before)
     await assert_books_agree(bench)
+
+
+async def test_what_the_first_chargeback_gives_back_the_second_takes_though_it_was_told_before(bench: Bench) -> None:
+    card = await paid(bench)
+    held, fees, taken = await card.books()
+    await card.told("D1", "opened", 0)
+    await card.told("D2", "opened", 2)
+    await card.told("D1", "won", 1)
+    await card.told("D2", "lost", 3)
+    assert (await card.stands(), await card.books()) == (("lost", 500), (held - 500, fees, taken + 500))
+    await bench.owe(card.ride, 2, -500)
+    await bench.settle_down(2)
+    assert bench.provider.given_back == {}, "the bank has given it back"
+
+
+@pytest.mark.parametrize("fault", [None, "short", "lost_before"])
+@pytest.mark.parametrize("result", ["won", "lost"])
+async def test_a_refund_that_is_not_there_yet_waits_while_a_bank_takes_the_money(
+    bench: Bench, fault: Fault | None, result: State
+) -> None:
+    card = await paid(bench)
+    await bench.owe(card.ride, 2, -100)
+    if fault is not None:
+        bench.provider.faults["*"] = [fault]
+        await bench.collection.submit_round(bench.account_no)
+    await card.told("D1", "opened", 0)
+    for _ in range(30):
+        await bench.settle_down(1, timedelta(minutes=30))
+    assert bench.provider.given_back == {}
+    await card.told("D1", result, 1)
+    for _ in range(30):
+        await bench.settle_down(1, timedelta(minutes=30))
+    given = sum(bench.provider.given_back.values())
+    ends = await bench.connection.fetch("SELECT state, code FROM refund WHERE ride_no = $1", card.ride.ride_no)
+    assert (given, [tuple(row) for row in ends]) == (
+        (100, [("succeeded", None)]) if result == "won" else (0, [("failed", "chargeback")])
+    )
 
 
 async def test_an_appeal_that_is_won_brings_the_money_back_and_what_was_owed_back_is_given(bench: Bench) -> None:

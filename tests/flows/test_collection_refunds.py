@@ -115,6 +115,19 @@ async def test_a_refund_that_failed_stands_there_until_it_is_ordered_again(bench
     assert sum(bench.provider.given_back.values()) == 100
 
 
+async def test_what_is_paid_twice_long_after_goes_back_as_the_payment_itself_is_new(bench: Bench) -> None:
+    """The window of a refund begins with its own payment, not with the debit's end."""
+    bench.provider.faults["*"] = ["accepted"]
+    ride = await paid(bench)
+    [debit] = await bench.debits(ride)
+    await bench.collection.happen([((ride.ride_no, 1), PaidElsewhere("cash"))])
+    bench.pass_time(timedelta(days=31))
+    bench.provider.collect(debit["provider_key"])
+    await bench.settle_down(5)
+    assert await bench.states(ride) == [("settled_twice", 300, 300)]
+    assert await refunds(bench, ride) == [("succeeded", 300, None)]
+
+
 async def test_a_refund_that_is_put_off_is_tried_again_under_its_key_soon_then_daily_or_when_somebody_asks(
     bench: Bench,
 ) -> None:

@@ -52,7 +52,7 @@ def changed(debit: Debit) -> Debit:
         amount_minor=301,
         provider_key="another-key",
         state=State.RETRY_WAIT,
-        receipts=(Receipt("k", 40, "DE1", 12), Receipt("k", 1)),
+        receipts=(Receipt("k", 40, AT, "DE1", 12), Receipt("k", 1, AT)),
         paid_minor=41,
         refunding_minor=7,
         refunded_minor=5,

@@ -111,7 +111,8 @@ ORDER BY h.session_id
 REFUSED_LATE = """
 SELECT FROM refund r JOIN debit d USING (ride_no, ordinal)
 WHERE d.operator_no = $1 AND d.session_id = $2 AND r.state = 'failed'
-  AND (r.code IN ('refund_window_over', 'REFUND_TOO_LATE') OR (r.code = 'REFUND_DISPUTED' AND d.dispute = 'lost'))
+  AND (r.code IN ('refund_window_over', 'REFUND_TOO_LATE', 'chargeback')
+    OR (r.code = 'REFUND_DISPUTED' AND d.dispute = 'lost'))
 """
 """Refunds that can't be made any more. Stripe refunds payments that are not disputed
 (support.stripe.com/questions/partially-refund-a-customer); that one of which a bank took a part for good stays disputed

@@ -125,7 +125,9 @@ async def test_the_debits_of_a_ride_are_found_by_every_name_they_have(it: WebWor
     assert rest[0] == f"{first['debit_id']}  session full  settled  lost  2.50 of 2.50 CNY paid"
     assert rest[2] == "  pay by 2026-12-07 13:00:00+08:00"
     assert rest[3] == "  settled 2026-11-22 13:00:00+08:00"
-    assert rest[-1] == "  dispute 1  chargeback, lost  took 1.50, has 1.50, fee 0.15 CNY  at the provider dp_1"
+    assert (
+        rest[-1] == "  dispute 1  chargeback, lost  about 1.50, the bank has 1.50, fee 0.15 CNY  at the provider dp_1"
+    )
     [refund] = second["refunds"]  # The newest debit gives back first.
     told = f"1.00 CNY  succeeded  loose  key {refund['provider_key']}  at the provider {refund['provider_reference']}"
     assert by_session.endswith(f"\n  refund {second['debit_id']}-1  2026-11-22 13:00:00+08:00  {told}\n")

@@ -227,7 +227,8 @@ def _notified(debit: Debit, event: Notified, now: datetime, terms: Terms) -> Ste
 
 def _consequences(before: Debit, debit: Debit, effects: tuple[Effect, ...], now: datetime, terms: Terms) -> Step:
     """What follows from a change whatever its cause: deadlines, facts, obligations that waited."""
-    debit = truth.settled_doubt(debit)
+    debit, taken = disputes.taken_by_banks(truth.settled_doubt(debit))
+    effects = (*effects, *taken)
     resting = debit.state in (State.NEW, State.RETRY_WAIT, State.NEEDS_RIDER) and debit.lowering_to is None
     if resting and 0 < debit.amount_minor == debit.paid_minor:
         debit = replace(debit, state=State.SETTLED)

@@ -40,6 +40,7 @@ from service.billing.debits.events import (
 from service.billing.debits.facts import Naming, debit_fact, refund_fact
 from service.billing.debits.obligations import OpenDebit, net
 from service.billing.debits.refunds import (
+    CHARGEBACK,
     REFUND_FINAL,
     Refund,
     RefundEvent,
@@ -170,6 +171,8 @@ class Book:
                 self._tell(debit, f"{what}: {by_support(event.reason)}")
         if decided.state in REFUND_FINAL and refund.state not in REFUND_FINAL:
             rest = refund.amount_minor - decided.amount_minor
+            if decided.code == CHARGEBACK:
+                self.net_again.add(decided.ride_no)  # What of it the bank has left is given back.
             if rest:  # An operator found that less was given back.
                 debit = self._current(debit)
                 debit = self.happen(debit, RefundEnded(decided.debit_key, rest, False, decided.debit_ref), context)

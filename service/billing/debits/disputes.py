@@ -23,7 +23,7 @@ from service.billing.debits.events import (
     Publish,
     Told,
 )
-from service.billing.debits.money import Step
+from service.billing.debits.money import LIVE, Step
 from service.billing.debits.state import (
     FINAL,
     Debit,
@@ -71,11 +71,11 @@ def dispute_opened(debit: Debit, event: DisputeOpened, _now: datetime, terms: Te
     if told is None and disputed(debit):
         return debit, ()
     ref, at = (None, None) if told is None else (told.ref, told.at)
-    taken = _takeable(debit, event.amount_minor) if event.kind == "chargeback" else 0
-    made = Dispute(len(debit.disputes) + 1, event.kind, "opened", taken, taken, event.fee_minor or 0, ref, at)
-    posts = [Post("chargeback", taken)] if taken else []
-    fees = [Post("dispute_fee", made.fee_minor)] if made.fee_minor else []
-    return _with(debit, made), (Publish("dispute.opened"), *posts, *fees)
+    about = _all_of(debit) if event.amount_minor is None else event.amount_minor
+    amount_minor, fee_minor = about if event.kind == "chargeback" else 0, event.fee_minor or 0
+    made = Dispute(len(debit.disputes) + 1, event.kind, "opened", amount_minor, 0, fee_minor, ref, at)
+    fees = [Post("dispute_fee", fee_minor)] if fee_minor else []
+    return _with(debit, made), (Publish("dispute.opened"), *fees)
 
 
 def dispute_closed(debit: Debit, event: DisputeClosed, now: datetime, terms: Terms) -> Step:
@@ -89,7 +89,7 @@ def dispute_closed(debit: Debit, event: DisputeClosed, now: datetime, terms: Ter
     reversible = told is not None and known.kind == "chargeback" and "resolved" not in (known.state, event.result)
     if known.state == event.result or (known.state != "opened" and not reversible):
         return _told_again(debit, known, event.fee_minor, told) if told is not None else (debit, ())
-    ended, money = _moved(debit, known, event.result)
+    ended, money = _given_back(known, event.result)
     ended, fees = _fee(ended, event.fee_minor, told)
     ref, at = (known.ref, known.at) if told is None else (told.ref or known.ref, told.at or known.at)
     closed = _with(debit, replace(ended, state=event.result, ref=ref, at=at))
@@ -128,21 +128,37 @@ def _ended(debit: Debit, event: DisputeClosed) -> Dispute | None:
     return known if known is None or known.kind == kind else None
 
 
-def _takeable(debit: Debit, amount_minor: int | None) -> int:
-    """What of an amount a bank can take: no more than the rider has not back already."""
-    left = max(debit.paid_minor - debit.refunded_minor - debit.disputed_minor, 0)
-    return left if amount_minor is None else min(left, amount_minor)
+def taken_by_banks(debit: Debit) -> Step:
+    """What chargebacks take now, of what they are about: those that stand, the first before the others, as far as there
+    is money that the rider has not back. A chargeback that is told before the payment, or before the end of an earlier
+    one, takes when that is told.
+    """
+    left = debit.paid_minor - debit.refunded_minor - debit.disputed_minor
+    taken: dict[int, int] = {}
+    for one in sorted(debit.disputes, key=lambda dispute: dispute.number):
+        stands = one.kind == "chargeback" and one.state in ("opened", "lost")
+        more = min(one.amount_minor - one.taken_minor, left) if stands else 0
+        if more > 0:
+            taken[one.number] = more
+            left -= more
+    if not taken:
+        return debit, ()
+    disputes = tuple(replace(one, taken_minor=one.taken_minor + taken.get(one.number, 0)) for one in debit.disputes)
+    more = sum(taken.values())
+    return replace(debit, disputes=disputes, disputed_minor=debit.disputed_minor + more), (Post("chargeback", more),)
 
 
-def _moved(debit: Debit, known: Dispute, result: DisputeResult) -> tuple[Dispute, list[Effect]]:
-    """The money of an end: back when won, with the bank for good when lost, whatever was said before."""
-    if result == "won":
-        back = known.taken_minor
-        return replace(known, taken_minor=0), [Post("chargeback_won", back)] if back else []
-    if known.state == "won":
-        again = _takeable(debit, known.amount_minor)
-        return replace(known, taken_minor=again), [Post("chargeback", again)] if again else []
-    return known, []
+def _all_of(debit: Debit) -> int:
+    """What a chargeback is about of which nobody says how much: what the rider has paid and has not back, else what is
+    being taken from him."""
+    paid_minor = debit.paid_minor - debit.refunded_minor
+    return paid_minor or (debit.asked_minor if debit.state in LIVE else 0)
+
+
+def _given_back(known: Dispute, result: DisputeResult) -> tuple[Dispute, list[Effect]]:
+    """The money of a chargeback that was won: it is ours again. Lost, it is with the bank for good."""
+    back = known.taken_minor if result == "won" else 0
+    return (replace(known, taken_minor=0), [Post("chargeback_won", back)]) if back else (known, [])
 
 
 def _told_again(debit: Debit, known: Dispute, fee_minor: int | None, told: Told) -> Step:
@@ -176,14 +192,15 @@ def _older(known: Dispute, told: Told) -> bool:
 
 
 def _with(debit: Debit, changed: Dispute) -> Debit:
-    """The debit with a dispute whose state has changed: the last in its row."""
+    """The debit with a dispute whose state has changed. Of several that are over, it counts whether one was lost, then
+    whether one was won: in which order their ends were told makes no difference."""
     disputes = (*(one for one in debit.disputes if one.number != changed.number), changed)
     open_now = {one.kind for one in disputes if one.state == "opened"}
     standing: DisputeKind | DisputeResult
     if open_now:
         standing = "chargeback" if "chargeback" in open_now else "complaint"
     else:
-        assert changed.state != "opened"
-        standing = changed.state
+        states = {one.state for one in disputes}
+        standing = "lost" if "lost" in states else "won" if "won" in states else "resolved"
     taken = sum(one.taken_minor for one in disputes)
     return replace(debit, disputes=disputes, dispute=standing, disputed_minor=taken)

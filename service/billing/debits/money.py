@@ -30,7 +30,7 @@ def take_money(debit: Debit, key: str, told: Succeeded, now: datetime, terms: Te
         return debit, ()
     debit = replace(
         debit,
-        receipts=_receipts(debit.receipts, key, told, more),
+        receipts=_receipts(debit.receipts, key, told, more, now),
         paid_minor=debit.paid_minor + more,
         provider_ref=(told.provider_ref or debit.provider_ref) if key == debit.provider_key else debit.provider_ref,
     )
@@ -91,22 +91,23 @@ def receipt_of(receipts: Sequence[Receipt], key: str, provider_ref: str | None) 
 def give_back(debit: Debit, amount_minor: int, reason: str, now: datetime, terms: Terms) -> Step:
     """Refunds of `amount_minor` against the receipts, the newest first; the caller has seen that there is enough."""
     window = terms.capabilities.refund_window
-    late = window is not None and debit.settled_at is not None and now > debit.settled_at + window
-    receipts, refunds, left = list(debit.receipts), list[StartRefund](), amount_minor
+    receipts, refunds, left, begun_minor = list(debit.receipts), list[StartRefund](), amount_minor, 0
     for index in range(len(receipts) - 1, -1, -1):
         receipt = receipts[index]
         part = min(left, receipt.amount_minor - receipt.returned_minor)
         if part > 0:
+            late = window is not None and now > receipt.taken_at + window
             refused = "refund_window_over" if late else None
             refunds.append(StartRefund(debit.refunds + len(refunds) + 1, receipt, part, reason, refused))
             receipts[index] = receipt if late else replace(receipt, returned_minor=receipt.returned_minor + part)
             left -= part
+            begun_minor += 0 if late else part
     assert left == 0, "more is to be given back than was taken"
     changed = replace(
         debit,
         receipts=tuple(receipts),
         refunds=debit.refunds + len(refunds),
-        refunding_minor=debit.refunding_minor + (0 if late else amount_minor),
+        refunding_minor=debit.refunding_minor + begun_minor,
     )
     return changed, tuple(refunds)
 
@@ -121,25 +122,27 @@ def close_confirmed(debit: Debit) -> Debit:
     return replace(closed, excess_minor=0, net_again=True)
 
 
-def _receipts(receipts: tuple[Receipt, ...], key: str, told: Succeeded, more_minor: int) -> tuple[Receipt, ...]:
+def _receipts(
+    receipts: tuple[Receipt, ...], key: str, told: Succeeded, more_minor: int, now: datetime
+) -> tuple[Receipt, ...]:
     """The receipts with `more_minor` more under a key: each payment's own, as far as payments are told."""
     by_payment = {(receipt.key, receipt.provider_ref): receipt for receipt in receipts}
     for part in told.parts:
         payment = (key, part.provider_ref)
-        told_yet = by_payment.get(payment) or Receipt(key, 0, part.provider_ref)
+        told_yet = by_payment.get(payment) or Receipt(key, 0, now, part.provider_ref)
         added = min(more_minor, part.amount_minor - told_yet.amount_minor)
         if added > 0:
             by_payment.pop(payment, None)  # the newest stands last
-            by_payment[payment] = replace(told_yet, amount_minor=told_yet.amount_minor + added)
+            by_payment[payment] = replace(told_yet, amount_minor=told_yet.amount_minor + added, taken_at=now)
             more_minor -= added
     receipts = tuple(by_payment.values())
     if not more_minor:
         return receipts
     known = receipt_of(receipts, key, told.provider_ref)
-    raised = known or Receipt(key, 0)
+    raised = known or Receipt(key, 0, now)
     named = told.provider_ref is not None and sum(receipt.key == key for receipt in receipts) <= 1
     ref = told.provider_ref if named else raised.provider_ref
-    more = replace(raised, amount_minor=raised.amount_minor + more_minor, provider_ref=ref)
+    more = replace(raised, amount_minor=raised.amount_minor + more_minor, taken_at=now, provider_ref=ref)
     return (*(receipt for receipt in receipts if receipt is not known), more)
 
 

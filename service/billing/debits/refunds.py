@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from service.billing.debits import dunning
 from service.billing.debits.events import Due, LeaseOver, Notified, Queried, RefundDecided, RetryAsked, Submitted
-from service.billing.debits.state import by_support
+from service.billing.debits.state import Debit, by_support
 from service.billing.outcomes import (
     Accepted,
     AlreadyDone,
@@ -33,6 +33,8 @@ AGAIN_AFTER = timedelta(hours=1)
 soon, then daily for as long as it takes: what is owed to a rider is never given up."""
 AGAIN_SELDOM, TRIES = timedelta(days=1), 24
 ASKED_FIRST = "asked about after a restore"
+CHARGEBACK = "chargeback"
+"""The bank takes, or has, the money itself: giving it back as well would give it twice."""
 
 
 class RefundState(StrEnum):
@@ -113,6 +115,15 @@ def refund_after(refund: Refund, event: RefundEvent, now: datetime) -> Refund:
             return replace(refund, due_at=now)
         case _:
             return refund
+
+
+def withheld(debit: Debit) -> Postponed | Rejected | None:
+    """Why a refund of the debit is not sent, as if its provider had said so: it waits while a bank takes the money, and
+    ends where what the bank has for good leaves too little. None: nothing is in its way."""
+    if debit.dispute == "chargeback":
+        return Postponed(AGAIN_AFTER)
+    too_much = debit.refunding_minor > debit.paid_minor - debit.refunded_minor - debit.disputed_minor
+    return Rejected(CHARGEBACK) if debit.disputed_minor and too_much else None
 
 
 def asked_first(refund: Refund) -> Refund:

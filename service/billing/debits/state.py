@@ -84,10 +84,12 @@ class Receipt(msgspec.Struct, frozen=True):
     """What a provider says it has taken under one key, and how much of that is given back or being given back.
 
     One for each payment (`provider_ref`) of the key where the provider gives back by payment, else one for the key.
+    `taken_at` is when the last of it was told.
     """
 
     key: str
     amount_minor: int
+    taken_at: datetime
     provider_ref: str | None = None
     returned_minor: int = 0
 
@@ -96,8 +98,9 @@ class Dispute(msgspec.Struct, frozen=True):
     """What a rider or his bank holds against a debit; `number` counts a debit's from 1, `ref` is the provider's, once
     it is known.
 
-    `amount_minor` is what a chargeback took at its opening, `taken_minor` what of it the bank has now; `fee_minor` is
-    what the provider keeps for it. `at`: as of when the provider has told this (his clock), where he says so.
+    `amount_minor` is what a chargeback is about, `taken_minor` what of it the bank has now: less where the rider has
+    the rest already, or another chargeback has. `fee_minor` is what the provider keeps for it. `at`: as of when the
+    provider has told this (his clock), where he says so.
     """
 
     number: int

@@ -33,7 +33,7 @@ from service.billing.debits.events import (
     Submitted,
 )
 from service.billing.debits.money import receipt_of
-from service.billing.debits.refunds import Refund, RefundEvent
+from service.billing.debits.refunds import Refund, RefundEvent, withheld
 from service.billing.debits.state import Debit, State
 from service.billing.keys import provider_key
 from service.billing.outcomes import Outcome, Unknown
@@ -138,6 +138,8 @@ async def _ask(provider: Provider, claim: Claim) -> Outcome:
             return await provider.report_performance(debit_ref(provider, claim.row, debit), debit.record, key)
         case "refund":
             assert refund is not None
+            if (instead := withheld(debit)) is not None:
+                return instead
             paid = _paid_ref(provider, claim, debit, refund)
             request = RefundRequest(refund.provider_key, paid, refund.amount_minor, refund.currency, refund.told)
             return await provider.refund(request)
