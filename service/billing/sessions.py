@@ -322,13 +322,15 @@ _ONCE = frozenset({"started", "ended", "cancelled", "reservation_started", "rese
 
 def _counts_after_decision(session: Session, event: RideEvent) -> bool:
     """Whether an event of a decided ride still says something: a correction, the true end instead of an assumed one,
-    the ride after its reservation was charged, or anything about a ride that will never be charged."""
+    the ride after its reservation was charged (to whom that was charged), or anything about a ride that will never be
+    charged."""
     if event.kind in _BY_PEOPLE:
         return True
     if session.assumed_end:
         return event.kind == "ended"
     if session.reserved_only:
-        return event.kind not in ("reservation_started", "reservation_cancelled")
+        rides = event.kind not in ("reservation_started", "reservation_cancelled")
+        return rides and not _differs_in_contract(session, event)
     return any(known.kind == "voided" or not known.billable for known in session.counted)
 
 

@@ -86,7 +86,9 @@ events = st.one_of(
     st.builds(lambda: event("ended", 15, "nb", billable=False)),
 )
 steps = st.lists(
-    st.one_of(st.lists(events, min_size=1, max_size=4), st.sampled_from(["deadline", "recheck", "another"])),
+    st.one_of(
+        st.lists(events, min_size=1, max_size=4), st.sampled_from(["deadline", "deadline", "recheck", "another"])
+    ),
     min_size=1,
     max_size=7,
 )
@@ -110,6 +112,14 @@ def test_whatever_was_decided_is_derived_again(history: list[list[RideEvent] | s
         now += 1
     for session in {ride.session.counted[0].session_id for ride in world.rides.values()}:
         assert problems(world, rows(world, session), session) == []
+
+
+def test_a_charge_that_moves_to_another_agreement_is_named() -> None:
+    world = told([whole("s-1"), [event("corrected", 70, corrected_end=at(50))]])
+    found = rows(world)
+    moved = msgspec.structs.replace(found.revisions[1], agreement_no=2, tariff_no=1, tariff_version=1)
+    found.revisions = [found.revisions[0], moved]
+    assert any("(1, 1), charged before, found (2, 1)" in line for line in problems(world, found))
 
 
 def test_a_rerate_with_less_than_other_rides_had_used_is_named() -> None:

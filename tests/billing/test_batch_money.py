@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from decimal import Decimal
 from typing import Any
 
@@ -97,6 +98,24 @@ def test_a_rerate_uses_the_balance_of_the_first_charge() -> None:
     found.take(event("corrected", 70, session="s-2", corrected_end=at(40)))
     assert found.total("s-2") == 150
     assert found.owed("s-2") == [150]
+
+
+def test_whom_a_reservation_was_charged_to_pays_the_ride_or_somebody_decides() -> None:
+    """Nobody else's account takes its difference, nor gives back what another one paid."""
+    found = told([], catalog(capped(lost_end=None), agreements=("agr-1", "agr-2")))
+    found.take(event("reservation_started", 0))
+    found.look(200, "deadline")
+    reserved = found.total()
+    assert reserved
+    found.take(event("started", 10, agreement_id="agr-2"), event("ended", 60, agreement_id="agr-2"))
+    assert (found.total(), len(found.ride().session.conflicts)) == (reserved, 2)
+    found.take(event("voided", 90))
+    balances: Counter[int] = Counter()
+    for revision in found.revisions:
+        for transfer in revision.transfers:
+            balances[transfer.debit_account] += transfer.amount_minor
+            balances[transfer.credit_account] -= transfer.amount_minor
+    assert set(balances.values()) == {0}
 
 
 def test_no_rerate_charges_more_than_the_cap_leaves_of_what_other_rides_used_since() -> None:

@@ -107,6 +107,20 @@ AFTER: dict[str, tuple[Usage | None, SessionState, list[RideEvent], RideEvent, s
         START,
         "counted",
     ),
+    "a ride of another rider after its reservation was charged": (
+        Usage(started_at=NOON, ended_at=NOON, duration_us=0, rode=False),
+        SessionState.CLOSED,
+        [event("reservation_started", -20)],
+        event("started", 0, agreement_id="agr-2"),
+        "conflict",
+    ),
+    "a ride of another tariff after its reservation was charged": (
+        Usage(started_at=NOON, ended_at=NOON, duration_us=0, rode=False),
+        SessionState.CLOSED,
+        [event("reservation_started", -20)],
+        event("started", 0, tariff_id="van"),
+        "conflict",
+    ),
     "another reservation of the same": (
         Usage(started_at=NOON, ended_at=NOON, duration_us=0, rode=False),
         SessionState.CLOSED,

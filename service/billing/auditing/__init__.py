@@ -147,6 +147,10 @@ def _check_revision(
         return
     yield from _take_in(place, events, standing)
     if stored.agreement_no is not None and stored.tariff_no is not None and stored.tariff_version is not None:
+        charged_to = (standing.agreement_no, standing.tariff[0] if standing.tariff is not None else None)
+        if standing.charge is not None and charged_to != (stored.agreement_no, stored.tariff_no):
+            found = (stored.agreement_no, stored.tariff_no)
+            yield Problem(place, "ride_revision", "agreement_no, tariff_no", f"{charged_to}, charged before", found)
         standing.agreement_no, standing.tariff = stored.agreement_no, (stored.tariff_no, stored.tariff_version)
     before = standing.charge
     if not is_rated(state, events):
