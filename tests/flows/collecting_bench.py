@@ -111,16 +111,19 @@ class Bench:
         refusal: str | None = None,
         opened: bool = False,
         due: bool = False,
+        party: Party | None = None,
     ) -> None:
-        """A hold of the ride's session that stands like this: `opened` and `due` when its first debit was made."""
+        """A hold of the ride's session that stands like this: `opened` and `due` when its first debit was made; on the
+        agreement of another `party`, or the ride's."""
         await self.connection.execute(
             "INSERT INTO hold (session_key, slot, operator_no, session_id, agreement_no, account_no, tariff_id,"
             " currency, state, provider_key, provider_ref, cap_minor, reason, refusal, requested_at, opened_at, due_at,"
             " updated_at)"
-            " SELECT session_key, slot, operator_no, session_id, agreement_no, account_no, 't', 'CNY', $2, $3, $4,"
-            " $5::bigint, $6, $7, created_at, CASE WHEN $8 THEN created_at END, CASE WHEN $9 THEN created_at END,"
-            " created_at FROM debit WHERE ride_no = $1 AND ordinal = 1",
+            " SELECT session_key, slot, operator_no, session_id, coalesce($10, agreement_no), account_no, 't', 'CNY',"
+            " $2, $3, $4, $5::bigint, $6, $7, created_at, CASE WHEN $8 THEN created_at END,"
+            " CASE WHEN $9 THEN created_at END, created_at FROM debit WHERE ride_no = $1 AND ordinal = 1",
             *(ride.ride_no, state, key, ref, cap_minor, reason, refusal, opened, due),
+            party.agreement_no if party is not None else None,
         )
 
     async def states(self, ride: Ride) -> list[tuple[str, int, int]]:

@@ -14,6 +14,7 @@ from service.adapters.postgres.holds import HoldStore
 from service.billing.agreements.standing import HoldStatus
 from service.billing.capabilities import Capabilities
 from service.billing.debits.events import OperatorDecided
+from service.billing.keys import provider_key
 from service.billing.outcomes import OpenUrl, Succeeded
 from service.flows.stops import What, resume, stop
 
@@ -101,6 +102,7 @@ async def test_a_hold_stays_while_what_was_written_off_may_still_be_collected_on
 async def test_what_was_written_off_and_is_asked_about_no_more_lets_its_hold_go(database_url: str) -> None:
     async with open_bench(database_url, ORDERS) as bench:
         ride = await bench.ride(await bench.party(), 300)
+        await bench.hold(ride, "open", "FIRST", opened=True)
         async with bench.database.reading(HoldStore) as store:
             key = (await bench.debits(ride))[0]["session_key"]
             assert (await store.rides_of_holds([key]))[key].debits_final == 0
@@ -109,6 +111,34 @@ async def test_what_was_written_off_and_is_asked_about_no_more_lets_its_hold_go(
                 ride.ride_no,
             )
             assert (await store.rides_of_holds([key]))[key].debits_final == 1
+
+
+@pytest.mark.parametrize("state", ["open", "requested", "completing", "released"])
+@pytest.mark.parametrize("needed", [True, False])
+async def test_nobody_pays_through_a_hold_of_somebody_else(database_url: str, state: str, needed: bool) -> None:
+    """The app asked for a hold for one rider, and another's agreement is named by the ride: it pays, on its own hold,
+    and the first one's is given up."""
+    async with open_bench(database_url, ORDERS if needed else Capabilities()) as bench:
+        ride = await bench.ride(await bench.party(), 300)
+        anna = await bench.party()
+        opened = state in ("open", "completing")
+        await bench.hold(
+            ride, state, "ANNA", "anna-ref", cap_minor=100, opened=opened, due=state != "released", party=anna
+        )
+        bench.provider.holds["ANNA"] = HoldStatus("open", "anna-ref", 100)
+        await go_on(bench, 30)
+        assert await bench.states(ride) == [("settled", 300, 300)], "its cap is not the ride's either"
+        [request] = bench.provider.asked.values()
+        [debit] = await bench.debits(ride)
+        own = provider_key(debit["session_key"].bytes, "hold", 1)
+        assert (request.hold.key if request.hold is not None else None) == (own if needed else None)
+        assert (("release_hold", "ANNA") in bench.provider.calls) == (state != "released" and needed)
+        rows = await bench.connection.fetch(
+            "SELECT agreement_no = $2 AS whose, state FROM hold WHERE session_id = $1",
+            *(ride.session_id, ride.party.agreement_no if needed else anna.agreement_no),
+        )
+        assert [tuple(row) for row in rows] == [(True, "completed" if needed else "released")]
+        await assert_books_agree(bench)
 
 
 async def two_days(bench: Bench) -> None:

@@ -52,6 +52,11 @@ def _check_ride(world: World, ride: Ride, debits: list[dict[str, Any]], late: bo
     found = []
     if (paid, back) != (ours_paid, ours_back):
         found.append(f"{ride.session_id}: paid {paid}, back {back} there; paid {ours_paid}, back {ours_back} here")
+    found += [
+        f"{ride.session_id}: {debit.rider} paid {debit.asked.key} of {ride.rider_ref}"
+        for debit in there
+        if debit.paid_minor and debit.rider != ride.rider_ref
+    ]
     found += _check_told(world, ride, debits)
     forgone = sum(row["forgone_minor"] for row in debits)
     unpaid = [row for row in debits if row["state"] not in FINAL]
@@ -102,6 +107,7 @@ ON_HOLDS = """
 SELECT h.session_id, h.cap_minor, sum(CASE WHEN d.state IN ('settled', 'settled_elsewhere', 'settled_twice', 'waived',
     'written_off', 'cancelled') THEN d.paid_minor - d.refunded_minor ELSE d.amount_minor END)::bigint AS taken
 FROM hold h JOIN debit d ON d.session_key = h.session_key AND d.slot = h.slot AND d.begun_at >= h.opened_at
+  AND d.agreement_no = h.agreement_no
 WHERE h.operator_no = $1 AND h.opened_at IS NOT NULL AND h.state IN ('open', 'completing', 'completed')
 GROUP BY h.session_id, h.cap_minor
 HAVING sum(CASE WHEN d.state IN ('settled', 'settled_elsewhere', 'settled_twice', 'waived', 'written_off', 'cancelled')

@@ -64,6 +64,7 @@ class Ride(msgspec.Struct):
     said by the door is there when it was taken in. `lost_minor`: what it costs when nobody ever says that it ended."""
 
     session_id: str
+    rider_ref: str
     agreement_id: str
     account_no: int
     began_at: datetime

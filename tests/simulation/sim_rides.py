@@ -42,6 +42,7 @@ class Rides(People):
         began_at = BEGINNING + timedelta(hours=1) + timedelta(minutes=random.randrange(30 * 1440))
         ride = Ride(
             f"ride-{number}",
+            rider.rider_ref,
             rider.agreement_id,
             rider.account_no,
             began_at,
@@ -76,6 +77,7 @@ class Rides(People):
     def _holds(self, ride: Ride, ended_at: datetime) -> None:
         """Its app asks for a hold before it begins, twice, and once more when it is over, of which it may not know."""
         key = session_key(self.operator.operator_id, ride.session_id)
+        whose = self.random.choice(self.riders) if self.random.random() < 0.1 else None  # A slip of the app's.
 
         async def hold(life: Life) -> None:
             async with life.database.reading(HoldStore) as store:
@@ -83,7 +85,7 @@ class Rides(People):
             asked = HoldAsk(
                 operator_no=self.operator.operator_no,
                 session_id=ride.session_id,
-                agreement_id=ride.agreement_id,
+                agreement_id=ride.agreement_id if whose is None else whose.agreement_id,
                 tariff_id="bike",
                 vehicle_id="v",
             )

@@ -97,6 +97,7 @@ class ContentRow(NamedTuple):
 class HoldCap(msgspec.Struct, frozen=True):
     """The most that may be debited on a session's hold, in its currency's minor units; whether it was ever `opened`."""
 
+    agreement_no: int
     state: str
     cap_minor: int
     opened: bool
@@ -179,7 +180,7 @@ class CollectionStore(BatchStore, StopStore):
     async def hold_caps(self, session_keys: Sequence[UUID]) -> dict[UUID, HoldCap]:
         """Session key → its hold's cap, where one was asked for."""
         rows = await self.all("hold_caps", session_keys)
-        return {row["session_key"]: HoldCap(row["state"], row["cap_minor"], row["opened"]) for row in rows}
+        return {row["session_key"]: HoldCap(*row[1:]) for row in rows}
 
     async def finish_holds(self, reasons: Mapping[UUID, str], now: datetime) -> int:
         """Session key → "waived" or "settled": the holds are to be completed. Keys are sorted."""
@@ -303,6 +304,7 @@ _Written = msgspec.defstruct(
 )
 """What changes of a debit, in the order of `_WRITTEN`: in JSON what stands at its default is left out."""
 _NAMES = DebitRow.__struct_fields__[1:-1]
+_OF_HOLD = ("hold_key", "hold_ref", "hold_title")
 _DEBIT_COLUMNS = itemgetter(*_DEBIT_FIELDS)
 _REFUND_FIELDS = Refund.__struct_fields__
 _REFUND_VALUES = attrgetter(*_REFUND_FIELDS)
@@ -330,10 +332,16 @@ def _debit_row(row: asyncpg.Record) -> DebitRow:
     if values["action"] is not None:
         values["action"] = _ACTION.decode(values["action"])
     names = {name: row[name] for name in _NAMES}
+    if row["hold_agreement_no"] not in (None, row["agreement_no"]):
+        names |= dict.fromkeys(_OF_HOLD)
     return DebitRow(Debit(**values), **names, hold=None if row["hold_state"] is None else _hold_seen(row))
 
 
 def _hold_seen(row: asyncpg.Record) -> HoldSeen:
+    """The hold of the ride. One on another agreement is somebody else's: when it is over, the debit gets its own."""
+    if row["hold_agreement_no"] != row["agreement_no"]:
+        running = row["hold_state"] in ("requested", "open", "completing")
+        return HoldSeen("completing" if running else "released", row["hold_ordinal"])
     action = row["hold_action"]
     asked = None if action is None else _ACTION.decode(action)
     named = (row["hold_state"], row["hold_ordinal"], asked, row["hold_reason"], row["hold_cap_minor"])

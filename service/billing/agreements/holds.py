@@ -106,9 +106,11 @@ class Hold(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RideSeen(msgspec.Struct, frozen=True):
-    """What is known of a hold's ride: its state (None: no ride), what it owes, its debits; how far the intake read.
+    """What is known of a hold's ride: its state (None: no ride); what it owes by the hold's agreement, and its debits
+    of that; how far the intake read.
 
-    `debits_final` may bring no more money; `debits_on_hold` were begun and may.
+    `debits_final` may bring no more money; `debits_on_hold` were begun and may. `another`: it was charged to another
+    agreement.
     """
 
     state: str | None = None
@@ -119,6 +121,7 @@ class RideSeen(msgspec.Struct, frozen=True):
     paid_minor: int = 0
     read_through_at: datetime | None = None
     debits_on_hold: int = 0
+    another: bool = False
 
 
 Step = Literal["ask", "release", "finish", "wait"]
@@ -162,6 +165,8 @@ def answered(hold: Hold, answer: HoldAnswer, now: datetime, policy: HoldPolicy) 
 
 def next_step(hold: Hold, ride: RideSeen, now: datetime, policy: HoldPolicy) -> tuple[Step, str | None]:
     """What is to be done about a hold whose time has come, and why."""
+    if ride.another and not ride.debits:
+        return "release", "the ride is another agreement's"
     if hold.state is HoldState.REQUESTED:
         if ride.state in OVER and not _to_debit(ride):  # Paid in another way, owed no longer, or never owed at all.
             return "release", "nothing to debit"

@@ -211,7 +211,8 @@ def _owing(
     row: OwingRow, key: UUID, session_id: str, hold: HoldCap | None, debits: Iterable[Debit], about: Context
 ) -> RideOwing:
     able = about.terms.capabilities
-    caps = [cap for cap in (_cap_of(hold, able), row.cap_minor) if cap is not None]
+    own = hold if hold is not None and hold.agreement_no == row.agreement_no else None
+    caps = [cap for cap in (_cap_of(own, able), row.cap_minor) if cap is not None]
     if not caps and goes_through_holds(able):  # The most that a hold which it will get can have.
         caps = [HoldPolicy().cap_minor if row.hold_cap_minor is None else row.hold_cap_minor]
     return RideOwing(

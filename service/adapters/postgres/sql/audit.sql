@@ -58,7 +58,7 @@ ORDER BY ride_no, ordinal, refund_ordinal;
 -- name: audit_holds
 -- The caps under which debits were begun, by ride.
 SELECT d.ride_no, h.cap_minor, h.opened_at
-FROM debit d JOIN hold h ON h.session_key = d.session_key AND h.slot = d.slot
+FROM debit d JOIN hold h ON h.session_key = d.session_key AND h.slot = d.slot AND h.agreement_no = d.agreement_no
 WHERE d.ride_no > $1 AND d.ride_no <= $2 AND d.ordinal = 1 AND ($3::integer IS NULL OR d.operator_no = $3)
   AND h.opened_at IS NOT NULL AND h.state IN ('open', 'completing', 'completed')
 ORDER BY d.ride_no;

@@ -37,6 +37,7 @@ d.*, o.operator_id, o.calendar AS operator_calendar, o.name AS operator_name, o.
   a.provider_key AS agreement_key, a.provider_ref AS agreement_ref, h.provider_key AS hold_key, h.provider_ref AS hold_ref,
   h.state AS hold_state, h.ordinal AS hold_ordinal, h.action AS hold_action, h.reason AS hold_reason,
   h.cap_minor AS hold_cap_minor, h.refusal AS hold_refusal, h.requested_at AS hold_requested_at, h.title AS hold_title,
+  h.agreement_no AS hold_agreement_no,
   (SELECT restored_at FROM installation) AS restored_at;
 
 -- part: debit_joins
@@ -168,8 +169,8 @@ JOIN merchant_account m ON m.account_no = a.account_no
 ORDER BY owed.ride_no;
 
 -- name: hold_caps
--- The caps of the holds that were asked for for these sessions.
-SELECT h.session_key, h.state, h.cap_minor, h.opened_at IS NOT NULL AS opened FROM hold h
+-- The caps of the holds that were asked for for these sessions, on whichever agreement.
+SELECT h.session_key, h.agreement_no, h.state, h.cap_minor, h.opened_at IS NOT NULL AS opened FROM hold h
 WHERE h.session_key = ANY($1::uuid[]);
 
 -- name: finish_holds
@@ -189,7 +190,7 @@ FROM ride_revision r WHERE r.ride_no = ANY($1::bigint[]) AND r.ride_no BETWEEN $
 
 -- name: want_hold
 -- A hold for the ride of debit $1 that was charged without one, or whose own is over or was refused: the holds' rounds open
--- it. None while the agreement waits for the rider. Its cap is the agreement's, else the
+-- it, in the place of the one before, which may have been another agreement's. None while the agreement waits for the rider. Its cap is the agreement's, else the
 -- operator's ($6: where he has said none), as of one that is asked for before the ride, and $7 where that is less. Its
 -- rider reads what he reads of the debit, and the title $8.
 INSERT INTO hold (session_key, slot, operator_no, session_id, agreement_no, account_no, tariff_id, state, cap_minor,
@@ -203,7 +204,8 @@ JOIN operator o ON o.operator_no = d.operator_no
 LEFT JOIN tariff t ON t.tariff_no = d.tariff_no
 WHERE d.ride_no = $1 AND d.ordinal = $2 AND a.state <> 'pending'
 ON CONFLICT (session_key, slot) DO UPDATE SET state = 'requested', provider_key = excluded.provider_key,
-  ordinal = excluded.ordinal, cap_minor = excluded.cap_minor, provider_ref = NULL,
+  agreement_no = excluded.agreement_no, account_no = excluded.account_no, tariff_id = excluded.tariff_id,
+  currency = excluded.currency, ordinal = excluded.ordinal, cap_minor = excluded.cap_minor, provider_ref = NULL,
   action = NULL, reason = NULL, requested_at = excluded.requested_at,
   opened_at = NULL, expires_at = NULL, asks = 0, due_at = excluded.due_at, updated_at = excluded.updated_at,
   refusal = NULL, title = excluded.title, subject = excluded.subject, version = hold.version + 1
@@ -272,16 +274,16 @@ SELECT n.ride_no, n.ordinal, false FROM debit_number n WHERE n.number = $1 AND n
 -- The debit that goes through the running hold of account $2 that has our key or the provider's number $1: of a ride's
 -- debits the last that was begun, else the last; what was waived before, or waits for the rider, goes through none.
 SELECT d.ride_no, d.ordinal, d.provider_key FROM (
-  SELECT session_key, slot FROM hold
+  SELECT session_key, slot, agreement_no FROM hold
   WHERE provider_key = $1 AND account_no = $2 AND NOT $3 AND state IN ('requested', 'open', 'completing')
   UNION ALL
-  SELECT session_key, slot FROM hold
+  SELECT session_key, slot, agreement_no FROM hold
   WHERE provider_ref = $1 AND account_no = $2 AND $3 AND state IN ('requested', 'open', 'completing')
 ) h
 JOIN session_key k ON k.session_key = h.session_key AND k.slot = h.slot
 CROSS JOIN LATERAL (
   SELECT ride_no, ordinal, provider_key FROM debit
-  WHERE debit.ride_no = k.ride_no AND debit.slot = h.slot AND (begun_at IS NOT NULL OR state = 'new')
+  WHERE debit.ride_no = k.ride_no AND debit.slot = h.slot AND debit.agreement_no = h.agreement_no AND (begun_at IS NOT NULL OR state = 'new')
   ORDER BY begun_at IS NOT NULL DESC, ordinal DESC LIMIT 1
 ) d;
 

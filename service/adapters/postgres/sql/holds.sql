@@ -96,15 +96,17 @@ JOIN merchant_account m ON m.account_no = h.account_no
 ORDER BY h.session_key;
 
 -- name: rides_of_holds
--- What became of the rides of these sessions: their state, what they owe, their debits. One that was written off may
--- still be collected on the hold for as long as its number is asked about, one that was paid elsewhere until its provider
--- knows it.
+-- What became of the rides of these sessions: their state, what they owe by the hold's agreement (`another`: by another
+-- one, too, or alone), their debits on it. One that was written off may still be collected on the hold for as long as its
+-- number is asked about, one that was paid elsewhere until its provider knows it.
 SELECT k.session_key, ride.state::text AS state, coalesce(owed.minor, 0)::bigint AS owed_minor, taken.debits,
-       taken.debits_final, taken.debits_minor, taken.paid_minor, taken.debits_on_hold
+       taken.debits_final, taken.debits_minor, taken.paid_minor, taken.debits_on_hold, coalesce(owed.another, false) AS another
 FROM session_key k
+LEFT JOIN hold h ON h.session_key = k.session_key AND h.slot = k.slot
 CROSS JOIN LATERAL (SELECT r.state FROM ride_revision r WHERE r.ride_no = k.ride_no AND r.slot = k.slot
                     ORDER BY r.revision DESC LIMIT 1) ride
-CROSS JOIN LATERAL (SELECT sum(b.amount_minor) AS minor FROM obligation b
+CROSS JOIN LATERAL (SELECT sum(b.amount_minor) FILTER (WHERE b.agreement_no = h.agreement_no) AS minor,
+                      bool_or(b.agreement_no <> h.agreement_no) AS another FROM obligation b
                     WHERE b.ride_no = k.ride_no AND b.slot = k.slot) owed
 CROSS JOIN LATERAL (SELECT count(*) AS debits, count(*) FILTER (WHERE final) AS debits_final,
                       count(*) FILTER (WHERE NOT final AND begun_at IS NOT NULL) AS debits_on_hold,
@@ -112,7 +114,8 @@ CROSS JOIN LATERAL (SELECT count(*) AS debits, count(*) FILTER (WHERE final) AS 
                       coalesce(sum(d.paid_minor), 0)::bigint AS paid_minor
                     FROM (SELECT debit.*, (state IN ('settled', 'settled_elsewhere', 'settled_twice', 'waived', 'cancelled')
                               AND lowering_to IS NULL) OR (state = 'written_off' AND due_at IS NULL) AS final
-                          FROM debit WHERE debit.ride_no = k.ride_no AND debit.slot = k.slot) d) taken
+                          FROM debit WHERE debit.ride_no = k.ride_no AND debit.slot = k.slot
+                            AND debit.agreement_no = h.agreement_no) d) taken
 WHERE k.session_key = ANY($1::uuid[]);
 
 -- name: intake_read_through

@@ -60,7 +60,9 @@ SELECT json_build_object(
   'hold', (
     SELECT row_to_json(h) FROM (
       SELECT state, cap_minor, currency, provider_key, provider_ref, action, reason, requested_at, opened_at, expires_at
-      FROM hold WHERE session_key = $2 AND slot = $3) h)
+      FROM hold WHERE session_key = $2 AND slot = $3 AND agreement_no = coalesce(
+        (SELECT agreement_no FROM ride_revision WHERE ride_no = $1 AND agreement_no IS NOT NULL
+         ORDER BY revision DESC LIMIT 1), agreement_no)) h)
 )::text;
 
 -- name: newest_sessions
