@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import Any
 
+from sim_caps import wrong
 from sim_people import Ride, debits_there
 from sim_script import Script
 from sim_world import World, WorldError
@@ -23,6 +24,7 @@ async def check_world(world: World, script: Script) -> None:
         "SELECT * FROM debit WHERE operator_no = $1 ORDER BY ride_no, ordinal", script.operator.operator_no
     ):
         debits[row["session_id"]].append(row)
+    found += await _check_caps(world, script)
     for ride in script.rides:
         late = await world.rows(REFUSED_LATE, script.operator.operator_no, ride.session_id)
         found += _check_ride(world, ride, debits[ride.session_id], bool(late))
@@ -125,19 +127,38 @@ WHERE d.operator_no = $1 AND d.session_id = $2 AND r.state = 'failed'
 is the simulator's rule, which Stripe does not contradict."""
 
 
+async def _check_caps(world: World, script: Script) -> list[str]:
+    """What a cap leaves of each ride is between what can be told without knowing in which order they were closed."""
+    if script.cap is None:
+        return []
+    owed = await _owed(world, script)
+    found = []
+    for rider in script.riders:
+        rides = [ride for ride in script.rides if ride.rider_ref == rider.rider_ref]
+        found += wrong(script.cap, rides, owed)
+        for ride in rides:
+            ride.left_minor = owed.get(ride.session_id, 0)
+    return found
+
+
 async def _check_owed(world: World, script: Script) -> list[str]:
+    owed = await _owed(world, script)
+    return [
+        f"{ride.session_id} must cost {ride.owed_minor}, its obligations say {owed.get(ride.session_id, 0)}"
+        for ride in script.rides
+        if owed.get(ride.session_id, 0) != ride.owed_minor
+    ]
+
+
+async def _owed(world: World, script: Script) -> dict[str, int]:
+    """What the obligations of each ride come to."""
     rows = await world.rows(
         "SELECT r.session_id, sum(o.amount_minor)::bigint AS owed FROM obligation o"
         " JOIN (SELECT DISTINCT ride_no, session_id FROM debit WHERE operator_no = $1) r USING (ride_no)"
         " WHERE o.operator_no = $1 GROUP BY 1",
         script.operator.operator_no,
     )
-    owed = {row["session_id"]: row["owed"] for row in rows}
-    return [
-        f"{ride.session_id} must cost {ride.owed_minor}, its obligations say {owed.get(ride.session_id, 0)}"
-        for ride in script.rides
-        if owed.get(ride.session_id, 0) != ride.owed_minor
-    ]
+    return {row["session_id"]: row["owed"] for row in rows}
 
 
 async def _check_ledger(world: World, script: Script) -> list[str]:

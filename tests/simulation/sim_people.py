@@ -61,7 +61,8 @@ class Said(msgspec.Struct, frozen=True):
 
 class Ride(msgspec.Struct):
     """What the script knows of a ride: the oracle's side of it. `said` has what was said of it, in its order; what was
-    said by the door is there when it was taken in. `lost_minor`: what it costs when nobody ever says that it ended."""
+    said by the door is there when it was taken in. `lost_minor`: what it costs when nobody ever says that it ended;
+    `left_minor`: what a cap has left of what it costs."""
 
     session_id: str
     rider_ref: str
@@ -71,6 +72,7 @@ class Ride(msgspec.Struct):
     minutes: int
     by_topic: bool
     lost_minor: int = 0
+    left_minor: int | None = None
     said: list[Said] = []
     deciding: str | None = None
 
@@ -88,20 +90,29 @@ class Ride(msgspec.Struct):
 
     @property
     def owed_minor(self) -> int:
-        """What it must cost, worked out by hand: 1.00, and 0.20 for each minute begun; the last correction counts, else
-        the first end; each of them once, however often it was said."""
-        once: dict[str, Said] = {}
-        for one in self.said:
-            once.setdefault(one.event_id, one)
-        said = once.values()
-        ends = [one.minutes for one in said if one.kind == "ended"]
-        corrected = [one.minutes for one in said if one.kind == "corrected"]
-        if self.voided or not any(one.kind == "started" for one in said):
+        """What it must cost, worked out by hand: 1.00, and 0.20 for each minute begun; under a cap, what it was said to
+        leave of that."""
+        if self.voided or not any(one.kind == "started" for one in self.said):
             return 0
-        fare_minor = self.lost_minor
-        if ends or corrected:
-            fare_minor = UNLOCK_MINOR + MINUTE_MINOR * ((corrected[-1] if corrected else ends[0]) + 1)
-        return fare_minor + sum(one.amount_minor for one in said)
+        if self.left_minor is not None:
+            return self.left_minor
+        fare_minor = self.lost_minor if self.counted is None else UNLOCK_MINOR + MINUTE_MINOR * (self.counted + 1)
+        return fare_minor + sum(one.amount_minor for one in self.once)
+
+    @property
+    def counted(self) -> int | None:
+        """The minutes that count: of the last correction, else of the first end."""
+        ends = [one.minutes for one in self.once if one.kind == "ended"]
+        corrected = [one.minutes for one in self.once if one.kind == "corrected"]
+        return next(iter(corrected[-1:] or ends), None)
+
+    @property
+    def once(self) -> list[Said]:
+        """What was said of it, each once, however often it was."""
+        said: dict[str, Said] = {}
+        for one in self.said:
+            said.setdefault(one.event_id, one)
+        return list(said.values())
 
 
 class Rider(msgspec.Struct):

@@ -101,7 +101,8 @@ class Focus(msgspec.Struct, frozen=True):
     """What worlds are made to be about, for a bug that shows only there; nothing given: about anything.
 
     `quiet`: nothing goes wrong but the `faults`, and both collectors are always at work. `cap_minor`: the most that a
-    provider takes on an agreement; `freeze`: how often an intake is stopped.
+    provider takes on an agreement; `freeze`: how often an intake is stopped. `capped`: a cap over all rides of a rider;
+    `slips`: how often an app asks for a hold for another rider.
     """
 
     aftermath: tuple[str, ...] = ()
@@ -110,6 +111,8 @@ class Focus(msgspec.Struct, frozen=True):
     quiet: bool = False
     cap_minor: int = 100_000
     freeze: float = 0.0
+    capped: bool = False
+    slips: float = 0.1
 
 
 class Chaos(msgspec.Struct, frozen=True):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
+from sim_caps import Cap
 from sim_faces import follow
 from sim_intake import record
 from sim_lives import Life
@@ -35,11 +36,16 @@ class Rides(People):
     """What becomes of rides."""
 
     lost_minor = 0
+    cap: Cap | None = None
 
     def _ride(self, number: int) -> None:
         random, world = self.random, self.world
         rider = random.choice(self.riders)
-        began_at = BEGINNING + timedelta(hours=1) + timedelta(minutes=random.randrange(30 * 1440))
+        began_at = (
+            BEGINNING
+            + timedelta(hours=1)
+            + timedelta(minutes=random.randrange((720 if self.cap is None else self.cap.hours) * 60))
+        )
         ride = Ride(
             f"ride-{number}",
             rider.rider_ref,
@@ -49,7 +55,7 @@ class Rides(People):
             random.randrange(1, 40),
             random.random() < 0.4,
             self.lost_minor,
-            [],
+            said=[],
         )
         self.rides.append(ride)
         _, profile = world.accounts[ride.account_no]
@@ -77,7 +83,9 @@ class Rides(People):
     def _holds(self, ride: Ride, ended_at: datetime) -> None:
         """Its app asks for a hold before it begins, twice, and once more when it is over, of which it may not know."""
         key = session_key(self.operator.operator_id, ride.session_id)
-        whose = self.random.choice(self.riders) if self.random.random() < 0.1 else None  # A slip of the app's.
+        whose = (
+            self.random.choice(self.riders) if self.random.random() < self.focus.slips else None
+        )  # A slip of the app's.
 
         async def hold(life: Life) -> None:
             async with life.database.reading(HoldStore) as store:
@@ -122,6 +130,8 @@ class Rides(People):
         """What happens to a ride that is charged, in some order, over some weeks."""
         when = ended_at
         kinds = self.focus.aftermath or AFTERMATH
+        if self.cap is not None:  # What a cap has left can't be told apart from what support has forgone.
+            kinds = tuple(kind for kind in kinds if kind != "adjust")
         for _ in range(4 if self.focus.aftermath else self.random.choice((0, 1, 2, 4))):
             when += timedelta(minutes=self.random.choice((1, 30, 300, 2000, 9000)))
             what = self.random.choice(kinds)

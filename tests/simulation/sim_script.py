@@ -9,11 +9,12 @@ from typing import Any, Literal, get_args
 
 import msgspec
 from msgspec.structs import replace
+from sim_caps import CAPS
 from sim_faces import ADDRESS, AtFace, at_face
 from sim_fleet import open_fleet
 from sim_lives import API_KEY, NOTIFY_SECRET, Life
 from sim_people import Ride, Rider, debits_there
-from sim_profiles import FORGETFUL, PROFILES, Profile
+from sim_profiles import FORGETFUL, PROFILES, Focus, Profile
 from sim_rides import REASON, Rides
 from sim_world import BEGINNING, World
 
@@ -55,7 +56,7 @@ PLAN: dict[str, Any] = {
 }
 LOST_END = {"rules": {"ride_max": "30.00", "lost_end": {"after_hours": 24, "charge": "ride_max"}}}
 LOST_MINOR = 3000
-CAPS = (100_000, 100_000, 100_000, 100_000, 800, 300)
+AGREED = (100_000, 100_000, 100_000, 100_000, 800, 300)
 """The most that a provider takes on an agreement, minor units: a ride costs 1.20 to 13.00."""
 RICH, MIDDLING = 10_000_000, 500
 
@@ -81,7 +82,11 @@ class Script(Rides):
         statement = "UPDATE operator SET calendar = $2 WHERE operator_no = $1 RETURNING 1"
         await world.rows(statement, operator.operator_no, msgspec.json.encode(calendar).decode())
         self.lost_minor = random.choice((0, LOST_MINOR))
-        draft = import_document(msgspec.json.encode(PLAN | (LOST_END if self.lost_minor else {})))[0]
+        rules = LOST_END if self.lost_minor else {}
+        if self.focus.capped or (self.focus == Focus() and random.random() < 0.3):
+            self.cap, self.lost_minor = random.choice(CAPS), 0
+            rules = {"rules": {self.cap.rule: f"{self.cap.amount_minor / 100:.2f}"}}
+        draft = import_document(msgspec.json.encode(PLAN | rules))[0]
         await publish_tariff(world.calm, operator, draft, now=BEGINNING, lead=timedelta())
         wanted = self.focus.profiles
         drawn = (*PROFILES, FORGETFUL) if wanted else PROFILES
@@ -90,9 +95,9 @@ class Script(Rides):
         world.fleet = await open_fleet(world, world.rows)
         for number in range(random.choice((1, 1, 2))):
             await self._open_account(f"acc{number}", random.choice(profiles))
-        for number in range(random.choice((1, 2, 3))):
+        for number in range(random.choice((1, 2, 3) if self.cap is None else (1, 1, 2))):
             self._rider(number)
-        for number in range(random.choice((1, 2, 3, 4))):
+        for number in range(random.choice((1, 2, 3, 4)) + (0 if self.cap is None else 2)):
             self._ride(number)
         for _ in range(0 if self.focus.profiles else random.choice((0, 0, 1, 2))):
             self._stop(self._some_day())
@@ -152,7 +157,7 @@ class Script(Rides):
         window_s = int(able.same_key_window.total_seconds()) if able.new_key_after_decline else None
         forgets = self.random.random() < 0.1 and not self.focus.profiles
         forgets = forgets and able.new_key_after_decline and not able.provider_retries
-        cap_minor = self.focus.cap_minor if self.focus.profiles else self.random.choice(CAPS)
+        cap_minor = self.focus.cap_minor if self.focus.profiles else self.random.choice(AGREED)
         return {"key_window_s": window_s, "forgets_keys": forgets, "cap_minor": cap_minor}
 
     def _stop(self, when: datetime) -> None:
@@ -298,7 +303,7 @@ class Script(Rides):
             ends: tuple[Literal["won", "lost"], ...] = ("won", "lost")
             end = self.random.choice(ends)
             self._outside(when + timedelta(days=3), f"chargeback {end}", partial(claim, end, None))
-            when += timedelta(days=self.random.choice((2, 5)))
+            when += self.random.choice((timedelta(days=2), timedelta(days=3, minutes=1), timedelta(days=5)))
 
     def _claim(
         self,
