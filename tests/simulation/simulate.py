@@ -119,7 +119,7 @@ def planted(stage: Stage, number: int, seeds: range) -> Failure | None:
 def without_plant(stage: Stage, number: int, seed: int) -> list[Failure]:
     """How the world in which a bug shows fails without it."""
     with stage.database() as url:
-        return run_worlds(url, [seed], focus=list(PLANTS.values())[number]).failures
+        return run_worlds(url, [seed], focus=list(PLANTS.values())[number].focus).failures
 
 
 def _told(result: Result, began: float) -> int:

@@ -12,7 +12,7 @@ from multiprocessing import get_context
 from typing import Any
 
 import pytest
-from sim_plants import FIRST, PLANTS, Plant
+from sim_plants import PLANTS, Plant
 from sim_stage import Stage, open_stage
 from sim_world import WorldError
 from simulate import planted, share, without_plant
@@ -54,7 +54,7 @@ def test_a_seed_goes_the_same_way_each_time(play: Play) -> None:
 @pytest.mark.parametrize("plant", PLANTS, ids=lambda plant: plant.__name__)
 def test_a_planted_bug_is_found(play: Play, record_property: Callable[[str, object], None], plant: Plant) -> None:
     number = list(PLANTS).index(plant)
-    found = play(planted, number, range(FIRST[plant], FIRST[plant] + SEARCHED))
+    found = play(planted, number, range(PLANTS[plant].first, PLANTS[plant].first + SEARCHED))
     assert found is not None, f"{SEARCHED} worlds went well"
     assert isinstance(found.error, WorldError | AssertionError)
     record_property("seed", found.seed)
