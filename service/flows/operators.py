@@ -66,7 +66,8 @@ async def change_operator(database: Database, operator_id: str, changes: Mapping
 
 
 async def map_source(database: Database, operator_id: str, topic: str, source: str, now: datetime) -> bool:
-    """Gives the events of `source` on `topic` to an operator for ever; False when they were its own before.
+    """Gives the events of `source` on `topic` to an operator for ever, and what of them is held; False when they were
+    its own before.
 
     Raises OperatorError when there is no such operator, or the source is another's: it never changes hands, since the
     rides that are billed already would not follow.
@@ -76,6 +77,7 @@ async def map_source(database: Database, operator_id: str, topic: str, source: s
     async with database.transaction(OperatorStore) as store:
         operator = await _find(store, operator_id)
         if await store.map_source(topic, source, operator.operator_no, now):
+            await store.give_quarantined(topic, source, operator.operator_no)
             return True
         owner = await store.source_owner(topic, source)
     if owner != operator_id:

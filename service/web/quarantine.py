@@ -16,13 +16,11 @@ from service.adapters.postgres.doors import HeldLine, HeldRecord, QuarantineStor
 from service.adapters.postgres.reading import BIGINT_MAX
 from service.billing.facts.quarantine import RECORD_BYTES_MAX, record_bytes
 from service.billing.instants import InstantError, of_ms
-from service.web.access import Access, access_of, needs
+from service.web.access import access_of, needs
 from service.web.answers import Asked, Cursor, Limit, Page, Text, answer, read, read_cursor, write_cursor
-from service.web.doors import Doors, doors_of
+from service.web.doors import doors_of
 from service.web.idempotency import Key, once
 from service.web.problems import conflict, not_found
-
-SOURCE_HEADER = "ce_source"
 
 
 class HeaderView(msgspec.Struct, frozen=True):
@@ -81,7 +79,7 @@ async def list_quarantine(
     async with doors.reading.reading(QuarantineStore) as store:
         held = await store.page(access.operator_no, default, before, record_state, limit + 1)
     following = write_cursor("q", held[limit - 1].quarantine_no) if len(held) > limit else None
-    items = [RecordView(**_told(record)) for record in held[:limit] if _is_theirs(doors, access, record)]
+    items = [RecordView(**_told(record)) for record in held[:limit]]
     return answer(request, Page(items, following))
 
 
@@ -130,7 +128,7 @@ async def _find(request: Asked, quarantine_no: int) -> HeldRecord:
     async with doors.reading.reading(QuarantineStore) as store:
         default = access.operator_no == doors.default_operator_no
         held = await store.find(access.operator_no, default, quarantine_no)
-    if held is None or not _is_theirs(doors, access, held):
+    if held is None:
         raise not_found("record in quarantine")
     return held
 
@@ -152,15 +150,6 @@ async def _decide(
             batch = await store.take_batch(writer_name("quarantine", quarantine_no % 1024))
             await store.seal_batch(batch, [again], now, doors.machine())
     return _whole(await _find(request, quarantine_no))
-
-
-def _is_theirs(doors: Doors, access: Access, held: HeldLine) -> bool:
-    """Whether nothing in a record that nobody could take says that it is another operator's."""
-    if held.operator_no is not None:
-        return held.operator_no == access.operator_no
-    source = next((value for name, value in held.record_headers if name == SOURCE_HEADER), None) or b""
-    owner = doors.knowledge.operator_of(held.topic, held.source or source.decode("utf-8", "replace"))
-    return owner is None or owner.operator_no == access.operator_no
 
 
 def _told(held: HeldLine) -> dict[str, Any]:

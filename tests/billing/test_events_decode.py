@@ -10,6 +10,7 @@ import pytest
 from event_records import DATA, SESSION, binary, ride_data, structured
 
 from service.billing.events import Location, Malformed, Position, RawRecord, RideEvent, Skipped, content, decode
+from service.billing.events.cloudevents import PACKED_BATCH, source_of
 
 EVENT = RideEvent(
     kind="ended",
@@ -31,8 +32,42 @@ EVENT = RideEvent(
 LIKE = msgspec.structs.replace
 
 
+def replaced_headers(record: RawRecord, **headers: bytes | None) -> RawRecord:
+    """The record with these headers; without those that are None."""
+    told = {name: value for name, value in {**dict(record.headers), **headers}.items() if value is not None}
+    return msgspec.structs.replace(record, headers=tuple(told.items()))
+
+
 def replaced(record: RawRecord, **changes: Any) -> RawRecord:
     return msgspec.structs.replace(record, **changes)
+
+
+NAMES_NONE = {
+    "no header": replaced_headers(binary(), ce_source=None),
+    "two headers": msgspec.structs.replace(binary(), headers=(*binary().headers, ("ce_source", b"urn:other"))),
+    "an empty header": replaced_headers(binary(), ce_source=b""),
+    "no UTF-8": replaced_headers(binary(), ce_source=b"\xff"),
+    "more than a line": replaced_headers(binary(), ce_source=b"urn:a\nurn:b"),
+    "longer than an attribute may be": replaced_headers(binary(), ce_source=b"u" * 10_000),
+    "no JSON": msgspec.structs.replace(structured(), value=b"{"),
+    "a source that is no text": msgspec.structs.replace(structured(), value=b'{"source": 7}'),
+    "a NUL": msgspec.structs.replace(structured(), value=b'{"source": "u\\u0000rn"}'),
+    "a batch of Kafka's": replaced_headers(structured(), **{"content-type": PACKED_BATCH}),
+    "deep JSON": msgspec.structs.replace(structured(), value=b'{"a":' * 100_000),
+    "nothing": RawRecord("t", 0, 0, 0, None, None, ()),
+}
+
+
+@pytest.mark.parametrize("what", NAMES_NONE)
+def test_who_a_record_is_of_is_not_guessed(what: str) -> None:
+    assert source_of(NAMES_NONE[what]) is None
+
+
+@pytest.mark.parametrize("mode", [binary, structured])
+def test_a_record_that_cant_be_taken_says_whose_it_is_as_far_as_that_can_be_read(mode: Any) -> None:
+    for broken in (mode(time="yesterday"), mode(id=""), mode(data=ride_data(vehicle_id=17))):
+        assert isinstance(decode(broken), Malformed)
+        assert source_of(broken) == "urn:mds:provider:5c1f"
 
 
 @pytest.mark.parametrize("mode", [binary, structured])

@@ -15,7 +15,9 @@ from service.adapters.postgres.doors import QuarantineStore
 from service.adapters.postgres.reading import BIGINT_MAX
 from service.adapters.postgres.streams import NOTHING_READ
 from service.billing.facts.quarantine import RECORD_BYTES_MAX, record_bytes
+from service.flows.clock import BusinessClock
 from service.flows.intake.reading import condemn
+from service.flows.knowledge import Knowledge
 from service.lab.servers import Servers
 
 LONG = {what for what, (headers, value) in HOSTILE.items() if record_bytes(None, headers, value) > RECORD_BYTES_MAX}
@@ -74,6 +76,7 @@ async def test_a_record_may_say_that_it_was_made_in_any_year(world: World) -> No
 
 def test_what_is_said_of_a_record_that_trips_us_can_be_kept_though_it_quotes_the_record() -> None:
     record = ConsumerRecord("t", 0, 7, 0, 0, b"k", b"v", None, 1, 1, (("x", None),))
-    (held,) = condemn({0: [record]}, "ValueError: 'a\0b\udcff\x1b[31m'", NOON).quarantined
+    knowledge = Knowledge(BusinessClock(), 0)
+    (held,) = condemn({0: [record]}, "ValueError: 'a\0b\udcff\x1b[31m'", NOON, knowledge).quarantined
     assert (held.fault, held.reason) == ("service", "ValueError: 'a\\x00b\\udcff\\x1b[31m'")
     assert held.record.headers == (("x", None),)

@@ -237,11 +237,13 @@ async def test_events_of_a_source_that_nobody_mapped_are_held_raw(world: World) 
     )
     await world.ride("held", 20)
     await world.ride("taken", 20, source="urn:known")
-    await world.drain(await world.intake(), 4)
-    assert await world.charges() == {"taken": ("closed", 250)}
-    assert (
-        await world.rows("SELECT fault, source FROM quarantine") == [("unmapped_source", "urn:mds:provider:test")] * 2
+    await world.send(
+        b"broken", b"{", {"ce_type": "io.farebox.session.started.v1", "ce_source": "urn:known"}, partition=0
     )
+    await world.drain(await world.intake(), 5)
+    assert await world.charges() == {"taken": ("closed", 250)}
+    held = await world.rows("SELECT operator_no, fault, source FROM quarantine ORDER BY source")
+    assert held == [(1, "record", "urn:known"), *[(None, "unmapped_source", "urn:mds:provider:test")] * 2]
 
 
 async def test_a_topic_that_was_made_again_stops_the_intake(world: World) -> None:

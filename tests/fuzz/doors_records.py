@@ -23,6 +23,7 @@ from service.billing.events import (
     decode_events,
     encode_events,
 )
+from service.billing.events.cloudevents import source_of
 from service.billing.events.exports import record_of_line
 from service.billing.events.strict_json import TEXT_LENGTH_MAX, MalformedEventError
 from service.billing.facts.quarantine import QUARANTINE_PREFIX, RECORD_BYTES_MAX, encode_quarantined, record_bytes
@@ -55,6 +56,7 @@ def take(record: RawRecord) -> None:
             in_words(answer.reason)
             storable(answer.path)
             assert answer.path, "a refusal without a path"
+            storable(source_of(record))
             _replayed(record, answer)
         case Skipped():
             storable(answer.type)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
 
-import asyncpg
 import msgspec
 
 from service.adapters.postgres import Store
@@ -65,8 +63,7 @@ class NotificationStore(Store):
 
 
 class HeldLine(msgspec.Struct, frozen=True, kw_only=True):
-    """A quarantined record and what became of it; `record_timestamp_ms` is Kafka's. Names of headers are as they are
-    kept (`service.billing.events.header_names`)."""
+    """A quarantined record and what became of it; `record_timestamp_ms` is Kafka's."""
 
     quarantine_no: int
     operator_no: int | None
@@ -74,7 +71,6 @@ class HeldLine(msgspec.Struct, frozen=True, kw_only=True):
     partition: int
     record_offset: int
     record_timestamp_ms: int
-    record_headers: tuple[tuple[str, bytes | None], ...]
     fault: str
     reason: str
     path: str
@@ -86,9 +82,10 @@ class HeldLine(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class HeldRecord(HeldLine, frozen=True, kw_only=True):
-    """With its bytes, as it came."""
+    """With its bytes, as it came. Names of headers are as they are kept (`service.billing.events.header_names`)."""
 
     record_key: bytes | None
+    record_headers: tuple[tuple[str, bytes | None], ...]
     record_value: bytes | None
 
 
@@ -100,12 +97,12 @@ class QuarantineStore(BatchStore):
     ) -> list[HeldLine]:
         """An operator's records, newest first; the default operator's are also those of whom nobody could tell."""
         rows = await self.all("held_records", operator_no, is_default, before, state, limit)
-        return [HeldLine(**_fields(row)) for row in rows]
+        return [HeldLine(**row) for row in rows]
 
     async def find(self, operator_no: int, is_default: bool, quarantine_no: int) -> HeldRecord | None:
         """One record, if it is the operator's."""
         row = await self.one("held_record", operator_no, is_default, quarantine_no)
-        return None if row is None else HeldRecord(**_fields(row))
+        return None if row is None else HeldRecord(**{**row, "record_headers": _HEADERS.decode(row["record_headers"])})
 
     async def decide(self, quarantine_no: int, state: str, reason: str | None, now: datetime) -> bool:
         """Marks a held record as replayed or discarded; False when that was decided before."""
@@ -113,7 +110,3 @@ class QuarantineStore(BatchStore):
 
 
 _HEADERS = msgspec.msgpack.Decoder(tuple[tuple[str, bytes | None], ...])
-
-
-def _fields(row: asyncpg.Record) -> dict[str, Any]:
-    return dict(row) | {"record_headers": _HEADERS.decode(row["record_headers"])}

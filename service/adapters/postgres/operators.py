@@ -106,6 +106,10 @@ class OperatorStore(Store):
         """Maps a source for ever; False when it was mapped before, to whomever."""
         return await self.run("map_source", topic, source, operator_no, now) == 1
 
+    async def give_quarantined(self, topic: str, source: str, operator_no: int) -> None:
+        """What is held of a source, and was nobody's, is an operator's from now on."""
+        await self.run("give_quarantined", topic, source, operator_no)
+
     async def source_owner(self, topic: str, source: str) -> str | None:
         """The id of the operator a source is mapped to."""
         owner: str | None = await self.value("source_owner", topic, source)

@@ -73,6 +73,19 @@ def open_envelope(record: RawRecord, known: Container[str]) -> Envelope | Skippe
     return _open_binary(headers, content_type or b"", record.value, known)
 
 
+def source_of(record: RawRecord) -> str | None:
+    """The source that a record names which can't be taken; None where nobody can tell, for sure or in one line."""
+    named = [value for name, value in record.headers if name == "ce_source"]
+    try:
+        if _is_structured(dict(record.headers).get("content-type")):
+            source = _SOURCE_ONLY.decode(record.value or b"").source
+        else:
+            source = _header({"ce_source": named[0]}, "ce_source") if len(named) == 1 else ""
+    except (MalformedEventError, ValueError, RecursionError):
+        return None
+    return source if 0 < len(source) <= TEXT_LENGTH_MAX and source.isprintable() else None
+
+
 def in_calendar(made: Callable[[Said], datetime], said: Said, path: str) -> datetime:
     """The instant that is made of what was said at `path`; refused where it is none that anybody can mean."""
     try:
@@ -172,6 +185,10 @@ class _TypeOnly(msgspec.Struct, gc=False):
     type: str
 
 
+class _SourceOnly(msgspec.Struct, gc=False):
+    source: str
+
+
 def _open_structured(value: bytes | None, known: Container[str]) -> Envelope | Skipped:
     if not value:
         raise MalformedEventError("the record has no value", "$")
@@ -256,6 +273,7 @@ def _media_type(content_type: bytes | None) -> bytes:
 
 _STRUCTURED = msgspec.json.Decoder(_Structured)
 _TYPE_ONLY = msgspec.json.Decoder(_TypeOnly)
+_SOURCE_ONLY = msgspec.json.Decoder(_SourceOnly)
 _INSTANT = msgspec.json.Decoder(Instant)
 _NAIVE = re.compile(rb"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?")
 _LEAP_SECOND = re.compile(rb"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:60")

@@ -254,7 +254,7 @@ class Intake:
                 return
             reason = f"{type(error).__name__}: {error}".splitlines()[0][:500]
             LOG.exception("record quarantined as our error", reason=reason)
-            await self._take_on(condemn(records, reason, fetched_at), writer)
+            await self._take_on(condemn(records, reason, fetched_at, self._knowledge), writer)
             await self.settle()
 
     async def _mark_quiet(self, reader: IntakeStore, fetched: set[int]) -> None:

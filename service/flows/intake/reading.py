@@ -12,6 +12,7 @@ from service.adapters.kafka import raw_record, record_digest
 from service.adapters.postgres.intake import Quarantined
 from service.billing.batch import Arrival
 from service.billing.events import Malformed, RawRecord, RideEvent, decode
+from service.billing.events.cloudevents import source_of
 from service.billing.events.header_names import as_text
 from service.billing.extent import CONFLICTS_MAX, DECISIONS_MAX, EVENTS_MAX
 from service.billing.facts.quarantine import RECORD_BYTES_MAX, record_bytes
@@ -80,10 +81,10 @@ def held_excess(work: Work, excess: Sequence[Arrival]) -> list[Quarantined]:
     ]
 
 
-def condemn(records: dict[int, list[Any]], reason: str, fetched_at: datetime) -> Work:
+def condemn(records: dict[int, list[Any]], reason: str, fetched_at: datetime, knowledge: Knowledge) -> Work:
     """One record that this service can't take although it reads well: our fault, kept whole."""
     (partition, (record,)) = next(iter(records.items()))
-    held = Quarantined(_kept(raw_record(record)), "service", brief(reason), "$")  # It may quote the record.
+    held = _held(raw_record(record), "service", brief(reason), "$", knowledge)  # It may quote the record.
     tail = Tail(record.offset + 1, record_digest(record), record.timestamp)
     return Work(records, fetched_at, {partition: tail}, [], [held], 0, {})
 
@@ -107,7 +108,7 @@ def _take(work: Work, record: RawRecord, knowledge: Knowledge) -> None:
     if isinstance(event, RideEvent):
         operator = knowledge.operator_of(record.topic, event.source)
         if operator is None and _too_long(record):
-            work.quarantined.append(Quarantined(_kept(record), "record", "longer than a record may be", "$"))
+            work.quarantined.append(_held(record, "record", "longer than a record may be", "$", knowledge))
         elif operator is None:
             reason = "no operator is mapped to this source: farebox operator map-source"
             work.quarantined.append(
@@ -117,9 +118,16 @@ def _take(work: Work, record: RawRecord, knowledge: Knowledge) -> None:
             key = session_key_bytes(operator.operator_id, event.session_id)
             work.arrivals.append(Arrival(key, operator, event))
     elif isinstance(event, Malformed):
-        work.quarantined.append(Quarantined(_kept(record), "record", event.reason, event.path))
+        work.quarantined.append(_held(record, "record", event.reason, event.path, knowledge))
     else:
         work.skipped += 1
+
+
+def _held(record: RawRecord, fault: str, reason: str, path: str, knowledge: Knowledge) -> Quarantined:
+    """A record that can't be taken, and whose it is where it says so."""
+    source = source_of(record)
+    operator = knowledge.operator_of(record.topic, source) if source is not None else None
+    return Quarantined(_kept(record), fault, reason, path, operator.operator_no if operator else None, source)
 
 
 def _kept(record: RawRecord) -> RawRecord:

@@ -27,10 +27,8 @@ DELETE FROM idempotency WHERE operator_no = $1 AND route = $2 AND idempotency_ke
 
 -- name: held_records
 -- A page of quarantined records without their bytes, newest first. Records whose operator nobody could tell are the
--- default operator's; headers are asked for the source, and too many of them (no list in MessagePack) name none. Each state's
--- newest are looked up, as in list_agreements; no operator is 0.
+-- default operator's. Each state's newest are looked up, as in list_agreements; no operator is 0.
 SELECT quarantine_no, q.operator_no, topic, partition, record_offset, record_timestamp_ms,
-       CASE WHEN octet_length(record_headers) <= 65536 THEN record_headers ELSE '\x90' END AS record_headers,
        fault, reason, path, source, state, decision_reason, created_at, decided_at
 FROM quarantine q WHERE quarantine_no = ANY(ARRAY(
   SELECT p.quarantine_no FROM unnest(CASE WHEN $2 THEN ARRAY[$1, 0] ELSE ARRAY[$1] END::integer[]) o

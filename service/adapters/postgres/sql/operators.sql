@@ -31,6 +31,10 @@ UPDATE installation SET default_operator_no = $1;
 -- The map only grows: a source that has an operator keeps it.
 INSERT INTO operator_source (topic, source, operator_no, created_at) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING;
 
+-- name: give_quarantined
+-- What was held of a source while it was nobody's.
+UPDATE quarantine SET operator_no = $3 WHERE coalesce(operator_no, 0) = 0 AND topic = $1 AND source = $2;
+
 -- name: source_owner
 -- Whose a source is.
 SELECT o.operator_id FROM operator_source s JOIN operator o USING (operator_no) WHERE s.topic = $1 AND s.source = $2;
