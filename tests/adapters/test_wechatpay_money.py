@@ -181,6 +181,10 @@ async def test_a_refund_names_the_payment_that_can_give_it(wechat: Double, score
     assert (told["transaction_id"], told["amount"]["total"]) == ("4201", 1000)
     refused = await score.refund(msgspec.structs.replace(BACK, amount_minor=1100))
     assert isinstance(refused, Rejected) and refused.code == "NO_SUCH_PAYMENT"
+    wechat.order(state="DOING", collection={"state": "USER_PAYING", "total_amount": 1234, "paying_amount": 1234})
+    sent = wechat.paths().count(REFUNDS)
+    assert await score.refund(BACK) == Postponed(timedelta(minutes=10)), "it is shown as it was before it was paid"
+    assert wechat.paths().count(REFUNDS) == sent
     await score.refund(msgspec.structs.replace(BACK, debit=msgspec.structs.replace(OWN, provider_ref="77")))
     told = wechat.last(REFUNDS)
     assert (told["transaction_id"], told["amount"]["total"]) == ("77", 1234)

@@ -38,6 +38,8 @@ at once, and by way of HTTP 429 too (`exchange`), and nobody counts them. The ac
 executed and nothing is given up; who is refused often sets `calls_per_second` to what his contract allows."""
 REFUND_APART = timedelta(minutes=1)
 """Between two refunds of one payment (pay.weixin.qq.com, 申请退款)."""
+PAYING_APART = timedelta(minutes=10)
+"""How soon the payments of an order are looked at again that is shown as being paid: it may be shown as it was."""
 NOT_SENT_FOR = timedelta(seconds=5)
 """How soon a call is made again before which something could not be looked up."""
 _NUMBER = re.compile(r"-(\d{9})$", re.ASCII)

@@ -153,6 +153,8 @@ class Payments:
         for transaction_id, taken in paid.items():
             if taken >= amount_minor:
                 return transaction_id, taken
+        if order.state == "DOING":
+            return Postponed(codes.PAYING_APART)
         return Rejected("NO_SUCH_PAYMENT", "no single payment of the order is as much as is to be given back")
 
     def _action(self, prepay_id: str) -> MiniProgram:
