@@ -9,7 +9,7 @@ from typing import Literal
 
 import msgspec
 
-from service.billing.events import Adjustment, RideEvent, content_digest, same_content
+from service.billing.events import Adjustment, Position, RideEvent, content_digest, same_content
 from service.billing.events.ride_data import PAUSING
 from service.billing.extent import CONFLICTS_MAX, DECISIONS_MAX, EVENTS_MAX, EVENTS_SPARE, METERS_MAX
 
@@ -90,6 +90,8 @@ class Session(msgspec.Struct, frozen=True, gc=False):
             yield from (event for event in self.conflicts if id(event) not in counted)
 
 
+Place = tuple[str, str, Position]
+"""The source and id of an event, and where in Kafka it is."""
 Taken = Literal["counted", "conflict", "duplicate"]
 
 
@@ -171,6 +173,17 @@ def first(session: Session, kind: str) -> RideEvent | None:
         if event.kind == kind and (found is None or _rank(event) < _rank(found)):
             found = event
     return found
+
+
+def gone_by(session: Session) -> set[Place]:
+    """The source, id and place of each event that the ride goes by: not of those that contradict its charge, and of two
+    starts or ends before that, of the first in the world alone."""
+    firsts = {kind: first(session, kind) for kind in _ONCE}
+    return {
+        (event.source, event.id, event.position)
+        for event in session.counted
+        if event.kind not in _ONCE or event is firsts[event.kind]
+    }
 
 
 def is_excess(session: Session, event: RideEvent, known: bool) -> bool:

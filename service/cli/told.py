@@ -226,7 +226,7 @@ def _hold(ride: SessionView, zone: ZoneInfo) -> Iterator[str]:
 
 def _event(event: EventView, zone: ZoneInfo) -> str:
     place = f"{event.topic}[{event.partition}] {event.offset}" if event.topic else "not from Kafka"
-    said = f"  by {event.by}" if event.by else ""
+    said = ("" if event.counts else "  does not count") + (f"  by {event.by}" if event.by else "")
     reason = f": {event.reason}" if event.reason else ""
     return f"  {event.kind}  {instant(event.time, zone)}  {place}  id {event.id} of {event.source}{said}{reason}"
 

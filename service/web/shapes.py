@@ -70,8 +70,9 @@ class UsageView(msgspec.Struct, frozen=True):
 
 
 class EventView(msgspec.Struct, frozen=True):
-    """An event the ride rests on, and where in Kafka it is (an operator's own: no topic). `reason` is what was said of
-    it, as of a correction, and `by` whom; neither is told to riders."""
+    """An event of the ride, and where in Kafka it is (an operator's own: no topic). `counts`: the ride goes by it; one
+    that contradicts an earlier one may count instead of that. `reason` is what was said of it, as of a correction, and
+    `by` whom; neither is told to riders."""
 
     kind: str
     source: str
@@ -80,6 +81,7 @@ class EventView(msgspec.Struct, frozen=True):
     topic: str
     partition: int
     offset: int
+    counts: bool
     reason: str | None
     by: str | None
 

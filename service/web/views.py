@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from decimal import Decimal
 from operator import attrgetter
 from typing import Any, TypeVar
@@ -15,7 +15,7 @@ from service.billing.debits.state import debit_id, for_all, refund_id
 from service.billing.events import RideEvent, decode_events
 from service.billing.rating import Charge, Line
 from service.billing.rides import Ride, read_charge, restore
-from service.billing.sessions import Course, Usage, course
+from service.billing.sessions import Course, Place, Usage, course, gone_by
 from service.web.shapes import (
     AdjustmentView,
     BalanceView,
@@ -64,7 +64,7 @@ def session_view(rows: RideRows, operator: Operator) -> SessionView:
     told = course(ride.session)
     obligations = rows.obligations or []
     owing = {obligation.revision: obligation.amount_minor for obligation in obligations}
-    money = money_of(rows)
+    money, counting = money_of(rows), gone_by(ride.session)
     return SessionView(
         **_summary(rows, ride, told),
         billable=told.billable,
@@ -79,13 +79,13 @@ def session_view(rows: RideRows, operator: Operator) -> SessionView:
         given_up_minor=money.given_up_minor,
         open_minor=money.open_minor,
         charged_back_minor=money.charged_back_minor,
-        revisions=_revisions(rows, owing, stands=ride.charge is not None),
+        revisions=_revisions(rows, owing, counting, stands=ride.charge is not None),
         adjustments=_adjustments(ride),
         obligations=obligations,
         debits=[debit_story(debit, rows) for debit in rows.debits or []],
         hold=rows.hold,
-        events=event_views(ride.session.counted),
-        conflicts=event_views(ride.session.conflicts),
+        events=event_views(ride.session.counted, counting),
+        conflicts=event_views(ride.session.conflicts, counting),
     )
 
 
@@ -124,7 +124,9 @@ def money_of(rows: RideRows) -> RideMoney:
     )
 
 
-def _revisions(rows: RideRows, owing: Mapping[int, int], *, stands: bool) -> list[RevisionView]:
+def _revisions(
+    rows: RideRows, owing: Mapping[int, int], counting: Container[Place], *, stands: bool
+) -> list[RevisionView]:
     """The decisions; the tariff's version is stored with the one that froze it, and stands from then on. The charge
     that stands is told by itself."""
     told: list[RevisionView] = []
@@ -145,7 +147,7 @@ def _revisions(rows: RideRows, owing: Mapping[int, int], *, stands: bool) -> lis
                 stored.amount_minor,
                 stored.currency,
                 owing.get(stored.revision, 0),
-                event_views(decode_events(stored.events.encode())),
+                event_views(decode_events(stored.events.encode()), counting),
                 None if text is None else charge_view(read_charge(text).charge),
             )
         )
@@ -214,12 +216,14 @@ def usage_view(usage: Usage) -> UsageView:
     )
 
 
-def event_views(events: Iterable[RideEvent]) -> list[EventView]:
-    """Events with their places in Kafka."""
-    return [
-        EventView(event.kind, event.source, event.id, event.time, *_PLACE(event.position), event.reason, event.by)
-        for event in events
-    ]
+def event_views(events: Iterable[RideEvent], counting: Container[Place]) -> list[EventView]:
+    """Events with their places in Kafka, and whether the ride goes by them."""
+    return [_event_view(event, (event.source, event.id, event.position) in counting) for event in events]
+
+
+def _event_view(event: RideEvent, counts: bool) -> EventView:
+    place = _PLACE(event.position)
+    return EventView(event.kind, event.source, event.id, event.time, *place, counts, event.reason, event.by)
 
 
 def debit_view(row: DebitRow) -> DebitView:

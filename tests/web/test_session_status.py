@@ -132,6 +132,21 @@ async def test_a_contradicting_event_is_shown_and_moves_nothing(it: WebWorld) ->
     assert [(item["id"], item["partition"], item["offset"]) for item in ride["conflicts"]] == [("another", 1, 9)]
     assert (ride["revision"], ride["owed_minor"]) == (2, 250)
     assert [item["owing_minor"] for item in ride["revisions"]] == [250, 0]
+    told = [event for revision in ride["revisions"] for event in revision["events"]]
+    assert {item["id"]: item["counts"] for item in told} == {"started": True, "ended": True, "another": False}
+
+
+async def test_of_two_ends_before_the_charge_the_one_that_counts_is_shown(it: WebWorld) -> None:
+    """The one that happened first, in whichever order they came: it may be the one in conflict."""
+    await it.clock(60)
+    late = event("ended", 40, "late", session="two-ends")
+    await it.take(event("started", 0, session="two-ends"), late, event("ended", 20, "early", session="two-ends"))
+    ride = await it.get("/v1/sessions/two-ends")
+    assert ride["owed_minor"] == 250
+    assert [(item["id"], item["counts"]) for item in ride["events"]] == [
+        ("started", True), ("late", False), ("early", True)
+    ]  # fmt: skip
+    assert [(item["id"], item["counts"]) for item in ride["conflicts"]] == [("early", True)]
 
 
 async def test_an_unchanged_ride_need_not_be_sent_again(it: WebWorld) -> None:
