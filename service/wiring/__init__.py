@@ -390,6 +390,6 @@ async def _topics_there(sink: RecordSink, settings: Settings, topics: dict[str, 
     found = await partitions_of(settings.brokers, list(topics.values()))
     missing = [topic for topic in topics.values() if not found.get(topic)]
     if missing:
-        raise TopicMissingError(f"these topics are not there, create them: {', '.join(missing)}")
+        raise TopicMissingError(f"these topics are not there: {', '.join(missing)}; `farebox topics` makes them")
     await sink.start()
     return True

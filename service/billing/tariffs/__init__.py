@@ -284,6 +284,6 @@ def _decode(raw: bytes, shape: type[Decoded], at: str) -> Decoded:
     try:
         return msgspec.json.decode(raw, type=shape)
     except msgspec.ValidationError as error:
-        raise TariffError(at, str(error).lower(), "compare with the tariff schema") from error
+        raise TariffError(at, str(error).lower(), "compare with schemas/tariff.json") from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise TariffError(at, f"not JSON ({error})", "give a JSON document in UTF-8") from error

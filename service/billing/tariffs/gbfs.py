@@ -201,4 +201,4 @@ def _named(error: msgspec.ValidationError, at: str) -> TariffError:
     problem, _, where = str(error).partition(" - at `$")
     place = re.sub(r"\[\.\.\.\].*", "", where.rstrip("`"))
     path = at + re.sub(r"\.|\[", "/", place).replace("]", "")
-    return TariffError(path, problem[0].lower() + problem[1:], "compare with the tariff schema")
+    return TariffError(path, problem[0].lower() + problem[1:], "compare with schemas/tariff.json")

@@ -98,7 +98,8 @@ class Discount(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True
 
 
 class LostEndRule(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
-    """What becomes of a ride whose end never comes: after so many hours it is closed and charged, or looked at."""
+    """What becomes of a ride whose end never comes: `after_hours` from its start it is closed and charged as one of
+    that length under its caps (`ride_max`), as one to its last event (`last_sign`), or looked at (`review`)."""
 
     after_hours: Decimal
     charge: Literal["ride_max", "last_sign", "review"]
@@ -119,23 +120,58 @@ class PerNight(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True
 class Rules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Everything under `rules` in a tariff document; a length of time is at most 366 days."""
 
-    free_abort_seconds: Decimal | None = None
-    grace_seconds: Decimal | None = None
-    count: Literal["started", "completed"] = "started"
-    fare_min: Decimal | Price | None = None
-    ride_max: Decimal | Price | None = None
-    day_cap: Decimal | Price | None = None
-    month_cap: Decimal | Price | None = None
-    free_minutes: Decimal | FreeMinutes | None = None
-    windows: Annotated[tuple[SegmentWindow, ...], Meta(max_length=SEGMENTS_MAX)] = ()
-    pause_rate: Decimal | Segments | None = None
-    zone_fees: Annotated[dict[str, Decimal], Meta(max_length=FEES_MAX)] = {}
-    parking_fees: Annotated[dict[str, Decimal], Meta(max_length=FEES_MAX)] = {}
-    tax: Tax | None = None
-    discounts: Annotated[tuple[Discount, ...], Meta(max_length=SEGMENTS_MAX)] = ()
-    lost_end: LostEndRule | None = None
-    per_night: PerNight | None = None
-    default_reserve_time: Decimal | None = None
+    free_abort_seconds: Annotated[
+        Decimal | None, Meta(description="A ride no longer than this, or cancelled within it, is free.")
+    ] = None
+    grace_seconds: Annotated[
+        Decimal | None,
+        Meta(description="So far a ride may run into a further interval before that is charged; not into its first."),
+    ] = None
+    count: Annotated[
+        Literal["started", "completed"],
+        Meta(description="Which intervals of a segment are charged: those that began (as GBFS), or that are over."),
+    ] = "started"
+    fare_min: Annotated[
+        Decimal | Price | None, Meta(description="What a ride costs at least, before caps, fees and discounts.")
+    ] = None
+    ride_max: Annotated[
+        Decimal | Price | None, Meta(description="What a ride costs at most, before reservation, fees and discounts.")
+    ] = None
+    day_cap: Annotated[
+        Decimal | Price | None,
+        Meta(description="The most that all rides of a rider cost in a civil day of the tariff's zone, before fees."),
+    ] = None
+    month_cap: Annotated[Decimal | Price | None, Meta(description="The same of a civil month.")] = None
+    free_minutes: Annotated[
+        Decimal | FreeMinutes | None,
+        Meta(description="So many minutes of each ride cost nothing; a ride within them, no base price either."),
+    ] = None
+    windows: Annotated[
+        tuple[SegmentWindow, ...],
+        Meta(max_length=SEGMENTS_MAX, description="Local hours in which segments, or the base price, are charged."),
+    ] = ()
+    pause_rate: Annotated[
+        Decimal | Segments | None,
+        Meta(description="What paused time costs, on a clock of its own; without it, what riding costs."),
+    ] = None
+    zone_fees: Annotated[
+        dict[str, Decimal], Meta(max_length=FEES_MAX, description="Fees by the codes in an end's `zone_fees`.")
+    ] = {}
+    parking_fees: Annotated[
+        dict[str, Decimal], Meta(max_length=FEES_MAX, description="Fees by an end's `parking_category`.")
+    ] = {}
+    tax: Annotated[Tax | None, Meta(description="The tax on all lines; none where it is left out.")] = None
+    discounts: Annotated[
+        tuple[Discount, ...], Meta(max_length=SEGMENTS_MAX, description="Taken off in this order, before tax.")
+    ] = ()
+    lost_end: Annotated[
+        LostEndRule | None, Meta(description="What becomes of a ride without an end; review after 24 hours without it.")
+    ] = None
+    per_night: Annotated[PerNight | None, Meta(description="A rate by the night, for cars and rooms.")] = None
+    default_reserve_time: Annotated[
+        Decimal | None,
+        Meta(description="So many minutes a vehicle stays reserved, and is charged for; 1440 without it."),
+    ] = None
 
 
 def read_rules(raw: bytes, plan: Plan, at: str = "/rules") -> Rules:
