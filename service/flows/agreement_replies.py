@@ -103,7 +103,7 @@ def check(new: NewAgreement, setting: AgreementSetting | None) -> AgreementSetti
     if setting.account is None:
         raise UnknownAskError("account_id", "the operator has no merchant account: `farebox account add` makes one")
     if new.account_id is None and setting.accounts > 1:
-        raise InvalidAskError("account_id", "the operator has several merchant accounts: name one")
+        raise InvalidAskError("account_id", "the operator has several merchant accounts: name one, or by --account")
     if new.language not in (None, *LANGUAGES):
         raise InvalidAskError("language", f"allowed are {', '.join(LANGUAGES)}")
     if new.cap_minor is not None and not 0 < new.cap_minor <= INT8_MAX:
@@ -119,13 +119,14 @@ def same_content(new: NewAgreement, row: AgreementRow) -> None:
         "rider_ref": (new.rider_ref, known.rider_ref),
         "account_id": (new.account_id, row.account.account_id),
         "currency": (new.currency, known.currency),
-        "cap_minor": (new.cap_minor, known.cap_asked_minor),
         "time_zone": (new.time_zone, known.time_zone),
         "language": (new.language, known.language),
     }
     for field, (now, before) in said.items():
         if now not in (None, before):
             raise ConflictingAskError(field, f"agreement {new.agreement_id} was made with another {field}")
+    if new.cap_minor not in (None, known.cap_asked_minor, known.cap_minor):
+        raise ConflictingAskError("cap_minor", f"agreement {new.agreement_id} has another cap_minor")
 
 
 def intended(operator_no: int, new: NewAgreement, setting: AgreementSetting, rider_no: int, now: datetime) -> Agreement:

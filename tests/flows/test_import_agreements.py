@@ -104,6 +104,20 @@ async def test_a_line_that_says_something_else_is_refused_by_column(
     assert await stored(it) == before
 
 
+async def test_the_cap_that_is_kept_may_be_said_later(it: World, files: Files) -> None:
+    await files.sign_elsewhere("OLD1")
+    await limit(it, "OLD1", cap_minor=50_000)
+    assert await files.agreements(COLUMNS, row(1)) == (1, 0, 0)
+    assert await files.agreements(COLUMNS, row(1, cap_minor="50000")) == (0, 1, 0)
+    assert await files.agreements(COLUMNS, row(1, cap_minor="50001")) == (0, 0, 1)
+
+
+async def test_an_agreement_that_the_provider_has_in_another_currency_is_refused(it: World, files: Files) -> None:
+    await files.sign_elsewhere("OLD1", "OLD2")
+    assert await files.agreements(COLUMNS, row(1, currency="EUR"), row(2, currency="CNY")) == (1, 0, 1)
+    assert [(line, column) for line, column, _ in files.said] == [(2, "currency")]
+
+
 async def test_what_the_provider_says_is_what_is_kept(it: World, files: Files) -> None:
     await files.sign_elsewhere("OLD1", "OLD2")
     until = it.now() + YEARS

@@ -364,9 +364,10 @@ class Script(Rides):
         found = await self._debits(ride)
         for row in found:
             account, _ = self.world.accounts[ride.account_no]
+            said_minor = max(row["amount_minor"], row["asked_minor"]) + more_minor  # Never what was asked for once.
             data = {
                 "key": row["provider_key"], "ref": "DE0", "state": "paid", "currency": "CNY",
-                "amount_minor": row["amount_minor"] + more_minor, "paid_minor": row["amount_minor"] + more_minor,
+                "amount_minor": said_minor, "paid_minor": said_minor,
             }  # fmt: skip
             body = {"id": "NO0", "account_id": account.account_id, "about": "debit", "data": data}
             encoded = msgspec.json.encode(body)

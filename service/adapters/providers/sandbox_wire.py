@@ -89,6 +89,7 @@ class AgreementView(msgspec.Struct, frozen=True):
     code: str | None = None
     action_url: str | None = None
     valid_until: Instant | None = None
+    currency: str | None = None
 
 
 class HoldView(msgspec.Struct, frozen=True):
@@ -178,7 +179,7 @@ def agreement_status(view: AgreementView) -> AgreementStatus | Unknown:
     if state is None:
         return Unknown(f"agreement state {view.state}")
     action = OpenUrl(view.action_url) if view.action_url else None
-    return AgreementStatus(state, view.ref, view.cap_minor, view.valid_until, action, view.code)
+    return AgreementStatus(state, view.ref, view.cap_minor, view.valid_until, action, view.code, view.currency)
 
 
 def hold_status(view: HoldView) -> HoldStatus | Unknown:

@@ -17,7 +17,8 @@ of the rider, for a reason that may pass (his limits, today's assessment), or fo
 
 
 class AgreementStatus(msgspec.Struct, frozen=True, tag=True):
-    """How an agreement stands. `action` is what the rider must do while it is pending."""
+    """How an agreement stands. `action` is what the rider must do while it is pending, `currency` what its amounts are
+    in, where the provider says it."""
 
     state: AgreementState
     provider_ref: str | None = None
@@ -25,6 +26,7 @@ class AgreementStatus(msgspec.Struct, frozen=True, tag=True):
     valid_until: datetime | None = None
     action: RiderAction | None = None
     code: str | None = None
+    currency: str | None = None
 
 
 class HoldStatus(msgspec.Struct, frozen=True, tag=True):

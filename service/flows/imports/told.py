@@ -69,6 +69,8 @@ def in_force(intended: Agreement, line: AgreementLine, answer: AgreementAnswer, 
         told = replace(answer, valid_until=answer.valid_until or line.valid_until)
         if line.provider_ref and told.provider_ref and not _is_part(line.provider_ref, told.provider_ref):
             raise ConflictingAskError("provider_ref", "the provider has another number for this agreement")
+        if told.currency not in (None, intended.currency):
+            raise ConflictingAskError("currency", "the provider has this agreement in another currency")
         agreement = answered(intended, told, now)
         if agreement.state == "active":
             return agreement
