@@ -15,7 +15,7 @@ from service.billing.events import RideEvent, decode_events, encode_events
 from service.billing.keys import slot_of
 from service.billing.ledger import Transfer
 from service.billing.proofs import revision_digest
-from service.billing.sessions import Session, SessionState, decided, take_all
+from service.billing.sessions import FINAL, Session, SessionState, decided, take_all
 from service.billing.verdicts import Verdict
 
 
@@ -195,14 +195,16 @@ def restore(
     assert revisions
     session, tariff = Session(), None
     charge: StoredCharge | None = None
+    events: list[RideEvent] = []  # Of revisions that decided nothing: taken together, they cost what they are.
     for stored in revisions:
-        session = take_all(session, decode_events(stored.events.encode()))
+        events += decode_events(stored.events.encode())
         state = SessionState(stored.state)
         if stored.tariff_no is not None and stored.tariff_version is not None:
             tariff = (stored.tariff_no, stored.tariff_version)
         charge = standing_charge(state, read_charge(stored.charge) if stored.charge is not None else None, charge)
-        session = decided(session, state, charged_usage(charge))
-    last = revisions[-1]
+        if charge is not None or session.final or state in FINAL:
+            session, events = decided(take_all(session, events), state, charged_usage(charge)), []
+    session, last = take_all(session, events), revisions[-1]
     return Ride(
         key,
         last.ride_no,

@@ -67,7 +67,8 @@ def cap_days(
     ):
         if cap is not None:
             names = [window_of(tariff, day) for day in days]
-            free = {name: max(ZERO, cap - balance.of(name)) for name in names}
+            used = {use.window: use.used for use in balance.uses}
+            free = {name: max(ZERO, cap - used.get(name, ZERO)) for name in set(names)}
             amounts, over = clip(amounts, names, free.__getitem__)
             for name, cut in over:
                 lines.append(fare.line(code, ONE, "window", cut, f"/rules/{code}", name))
