@@ -47,7 +47,7 @@ def session() -> None:
 def list_command(
     operator_id: str | None, state: str | None, agreement_id: str | None, rider_ref: str | None, limit: int
 ) -> None:
-    """Show rides, newest first; instants in the operator's time zone.
+    """Show rides, the one that was heard of last first; instants in the operator's time zone.
 
     A ride belongs to an agreement, and so to a rider, once it was decided under both its agreement and its tariff: what
     is parked or incomplete is found by its state.
@@ -92,7 +92,10 @@ def show(session_id: str, operator_id: str | None, as_json: bool) -> None:
             rows = await find_ride(database, operator.operator_id, session_id)
             now = await business_now(database)
         if rows is None:
-            told = f"operator {operator.operator_id} has no ride {session_id!r}: `farebox session list` shows them"
+            told = (
+                f"operator {operator.operator_id} has no ride {session_id!r} (--operator names another one): `farebox"
+            )
+            told += " session list` shows them"
             raise NoSuchSessionError(f"{told}, and records that could not be read are at GET /v1/quarantine")
         return operator, rows, now
 

@@ -19,6 +19,10 @@ from service.cli.plain import say
 
 T = TypeVar("T")
 RIDER_SCOPES = frozenset({"status:read", "billing:write"})
+SCOPES_HELP = (
+    "`status:read` reads; `billing:write` asks for agreements and holds, corrects, charges, refunds, and publishes"
+    " tariffs; `ops` is for the quarantine. Repeatable."
+)
 NAME_CHARACTERS_MAX = 128
 
 
@@ -33,7 +37,7 @@ def token() -> None:
 
 
 @token.command()
-@click.option("--scope", "scopes", multiple=True, required=True, type=click.Choice(SCOPES), help="Repeatable.")
+@click.option("--scope", "scopes", multiple=True, required=True, type=click.Choice(SCOPES), help=SCOPES_HELP)
 @click.option("--operator", "operator_id", metavar="ID", help="Whose data it sees.  [default: the default operator]")
 @click.option(
     "--rider",

@@ -110,10 +110,10 @@ async def authorize(connection: ASGIConnection[Any, Any, Any, Any], handler: Bas
         return
     gate: Gate = connection.app.state.doors.gate
     access = await gate.enter(connection.headers.get("authorization"))
-    if scope not in access.scopes:
-        raise _forbidden(f"this needs a token with the scope {scope}")
     if access.rider_ref is not None and not handler.opt.get("riders"):
         raise _forbidden("a rider's token can't be used here")
+    if scope not in access.scopes:
+        raise _forbidden(f"this needs a token with the scope {scope}")
     connection.scope[_ACCESS] = access  # type: ignore[literal-required]  # A place of our own in the scope.
 
 

@@ -206,7 +206,7 @@ def printable(receipt: ReceiptView) -> str:
         ),
     ]
     rows = "".join(
-        f"<tr><td>{escape(line.text)}{escape(f' ({line.window})' if line.window else '')}"
+        f"<tr><td>{escape(line.text)}{escape(f' ({_window(line.window)})' if line.window else '')}"
         f"<td>{escape(quantity_text(line.quantity, line.unit))}<td>{escape(line.unit_price)}<td>{escape(line.amount)}"
         for line in receipt.lines
     )
@@ -229,6 +229,11 @@ def printable(receipt: ReceiptView) -> str:
         f"<table><thead><tr><th>{escape(words['item'])}<th>{escape(words['quantity'])}<th>{escape(words['price'])}"
         f"<th>{escape(words['amount'])}<tbody>{rows}<tfoot>{sums}</table>{notes}{contact}</html>"
     )
+
+
+def _window(window: str) -> str:
+    """A line's window as a rider reads it: of a cap over all his rides, its day or month."""
+    return window.rsplit(":", 1)[1] if window.startswith(("day:", "month:")) else window
 
 
 def _money(minor: int, receipt: ReceiptView) -> str:

@@ -20,6 +20,7 @@ from service.billing.opening import SOURCE
 from service.billing.words import Language, line_text
 from service.flows.decisions import adjust_ride
 from service.web import receipts
+from service.web.receipts import ReceiptView, printable
 from service.web.shapes import SessionView
 
 
@@ -211,6 +212,11 @@ async def test_a_receipt_speaks_the_riders_language_as_json_and_on_paper(it: Web
     page = await it.ask("GET", "/v1/sessions/paper/receipt?language=zh&format=html")
     assert "<td>1 × 15 分钟<td>1.00<td>1.00" in page.body.decode()
     assert "<td>2.50 元" in page.body.decode()
+    capped = msgspec.convert(receipt, ReceiptView)
+    caps = ("day:bike:2026-11-22", "month:bike:2026-11", "cap:3")
+    lines = [msgspec.structs.replace(capped.lines[0], text="Cap", window=window) for window in caps]
+    paper = printable(msgspec.structs.replace(capped, lines=lines))
+    assert all(f"<td>Cap ({window})" in paper for window in ("2026-11-22", "2026-11", "cap:3"))
 
 
 async def test_the_receipt_of_a_moment_shows_no_duration(it: WebWorld) -> None:
