@@ -16,7 +16,7 @@ from service.billing.agreements import Debt
 from service.billing.agreements.standing import HoldStatus
 from service.billing.capabilities import Capabilities
 from service.billing.debits import ImpossibleEventError
-from service.billing.debits.events import Resumed, RetryAsked, Suspended
+from service.billing.debits.events import PaidElsewhere, Resumed, RetryAsked, Suspended
 from service.billing.outcomes import AlreadyDone, OpenUrl, Succeeded
 from service.flows.collection.hearing import NoPaymentError
 
@@ -296,6 +296,25 @@ async def test_a_hold_that_he_must_confirm_says_so_and_goes_on_when_he_has(datab
             await bench.collection.submit_round(bench.account_no)
             bench.pass_time(timedelta(minutes=5))
         assert await bench.states(ride) == [("settled", 300, 300)]
+
+
+async def test_a_hold_that_he_has_not_confirmed_when_the_debit_is_paid_elsewhere_is_given_up_at_once(
+    database_url: str,
+) -> None:
+    async with open_bench(database_url, ORDERS) as bench:
+        bench.provider.next_hold = HoldStatus("pending", action=OpenUrl("https://confirm.invalid"))
+        ride, holds = await bench.ride(await bench.party(), 300), bench.holder()
+        for _ in range(9):
+            await bench.collection.submit_round(bench.account_no)
+            await holds.resolve_round(bench.account_no)
+            bench.pass_time(timedelta(minutes=1))
+        assert await bench.states(ride) == [("needs_rider", 300, 0)]
+        await bench.collection.happen([((ride.ride_no, 1), PaidElsewhere("cash"))])
+        await holds.resolve_round(bench.account_no)
+        assert "release_hold" in [what for what, _ in bench.provider.calls]
+        state = await bench.connection.fetchval("SELECT state FROM hold WHERE session_id = $1", ride.session_id)
+        assert state == "released"
+        assert await bench.states(ride) == [("settled_elsewhere", 300, 0)]
 
 
 async def test_a_debit_that_is_suspended_while_its_hold_waits_for_the_rider_goes_on_when_it_is_resumed(

@@ -174,10 +174,13 @@ SELECT h.session_key, h.agreement_no, h.state, h.cap_minor, h.opened_at IS NOT N
 WHERE h.session_key = ANY($1::uuid[]);
 
 -- name: finish_holds
--- Every debit of the session is final: the hold is to be completed, or given up where nothing was taken.
-UPDATE hold h SET state = 'completing', reason = done.reason, due_at = $3, updated_at = $3, version = version + 1
+-- Every debit of the session is final: the hold is to be completed, or given up where nothing was taken. One that its
+-- rider has not confirmed yet is looked at now, before he does.
+UPDATE hold h SET state = CASE h.state WHEN 'open' THEN 'completing' ELSE h.state END,
+  reason = CASE h.state WHEN 'open' THEN done.reason ELSE h.reason END,
+  due_at = $3, updated_at = $3, version = version + 1
 FROM unnest($1::uuid[], $2::text[]) AS done (session_key, reason)
-WHERE h.session_key = done.session_key AND h.state = 'open';
+WHERE h.session_key = done.session_key AND h.state IN ('open', 'requested');
 
 -- name: ride_contents
 -- The charge that stands of each of these rides, with its tariff: what their debits are for. And of the rides $4
