@@ -69,6 +69,7 @@ class FakeProvider:
         self.conflicts: set[str] = set()
         self.forbidden: set[str] = set()
         self.stand_still = False
+        self.come_back: set[str] = set()
         self.holds: dict[str, HoldStatus] = {}
         self.next_hold: HoldAnswer = HoldStatus("open", "hold-ref", 100_000)
         self.calls: list[tuple[str, str]] = []
@@ -177,6 +178,8 @@ class FakeProvider:
         self._called("get_refund", refund.key)
         if self.stand_still:
             return Accepted(f"ref-{refund.key}", "ABNORMAL")
+        if refund.key in self.come_back:
+            return Declined(False, "expired_or_canceled_card")
         if refund.key in self.given_back:
             return Succeeded(self.given_back[refund.key], f"ref-{refund.key}")
         return NotFound()

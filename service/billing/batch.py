@@ -193,8 +193,8 @@ def _unfinished(session: Session) -> str:
 
 def _owed(ride: Ride, used: Usage) -> bool:
     """Whether the rider owes the charge: settled with the first one."""
-    if ride.charge is not None:
-        return ride.charge.owed
+    if ride.owed is not None:
+        return ride.owed
     operator = ride.operator
     return operator.live and (operator.bill_from is None or used.started_at >= operator.bill_from)
 

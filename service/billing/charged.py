@@ -47,6 +47,11 @@ def standing_charge(
     return before if state not in UNCHARGED or before.taken_back else None
 
 
+def settled_owed(owed: bool | None, decided: StoredCharge | None) -> bool | None:
+    """Whether a ride's charges are owed, after a decision: as its first charge says, though that was taken back."""
+    return decided.owed if owed is None and decided is not None else owed
+
+
 def charged_usage(standing: StoredCharge | None) -> Usage | None:
     """What the fare that stands is for; None where none does."""
     return None if standing is None or standing.taken_back else standing.usage

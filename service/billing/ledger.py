@@ -65,6 +65,12 @@ class Fact(IntEnum):
     WAIVER_BACK = 11
     DISPUTE_FEE = 12
     DISPUTE_FEE_BACK = 13
+    REFUND_BACK = 14
+    """The same number as its refund's."""
+
+
+OF_REFUNDS = frozenset({Fact.REFUND, Fact.REFUND_BACK})
+"""Facts that are counted by refunds, and not by their debit's transitions."""
 
 
 class Transfer(NamedTuple):
@@ -130,6 +136,11 @@ def settlement_transfers(agreement_no: int, account_no: int, amount_minor: int, 
 def refund_transfers(agreement_no: int, account_no: int, amount_minor: int, currency: str) -> tuple[Transfer, ...]:
     """The provider has given money back."""
     return (Transfer(_RECEIVABLE + agreement_no, _CLEARING + account_no, amount_minor, currency),)
+
+
+def refund_back_transfers(agreement_no: int, account_no: int, amount_minor: int, currency: str) -> tuple[Transfer, ...]:
+    """What the provider had given back has come back to him."""
+    return (Transfer(_CLEARING + account_no, _RECEIVABLE + agreement_no, amount_minor, currency),)
 
 
 def forgone_transfers(

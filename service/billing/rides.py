@@ -10,7 +10,7 @@ from functools import lru_cache
 import msgspec
 
 from service.billing.catalog import AgreementRef, Operator
-from service.billing.charged import StoredCharge, charge_moves, charged_usage, owed_minor, standing_charge
+from service.billing.charged import StoredCharge, charge_moves, charged_usage, owed_minor, settled_owed, standing_charge
 from service.billing.events import RideEvent, decode_events, encode_events
 from service.billing.keys import slot_of
 from service.billing.ledger import Transfer
@@ -20,7 +20,8 @@ from service.billing.verdicts import Verdict
 
 
 class Ride(msgspec.Struct, frozen=True, gc=False):
-    """What a writer knows of a ride: its session and its last revision. `charge` is the one that stands, if any."""
+    """What a writer knows of a ride: its session and its last revision. `charge` is the one that stands, if any; `owed`
+    whether the rider owes what it is charged, as its first charge settled it."""
 
     key: bytes
     ride_no: int
@@ -33,6 +34,7 @@ class Ride(msgspec.Struct, frozen=True, gc=False):
     agreement: AgreementRef | None = None
     tariff: tuple[int, int] | None = None
     charge: StoredCharge | None = None
+    owed: bool | None = None
 
 
 class CapUse(msgspec.Struct, frozen=True, gc=False):
@@ -134,6 +136,7 @@ def compose(
         agreement,
         tariff,
         standing,
+        settled_owed(ride.owed, charge),
     )
     transfers = _transfers(ride.charge, after)
     conflicts = session.conflicts[len(ride.session.conflicts) :] if session.conflicts else ()
@@ -195,13 +198,15 @@ def restore(
     assert revisions
     session, tariff = Session(), None
     charge: StoredCharge | None = None
+    owed: bool | None = None
     events: list[RideEvent] = []  # Of revisions that decided nothing: taken together, they cost what they are.
     for stored in revisions:
         events += decode_events(stored.events.encode())
         state = SessionState(stored.state)
         if stored.tariff_no is not None and stored.tariff_version is not None:
             tariff = (stored.tariff_no, stored.tariff_version)
-        charge = standing_charge(state, read_charge(stored.charge) if stored.charge is not None else None, charge)
+        own = read_charge(stored.charge) if stored.charge is not None else None
+        charge, owed = standing_charge(state, own, charge), settled_owed(owed, own)
         if charge is not None or session.final or state in FINAL:
             session, events = decided(take_all(session, events), state, charged_usage(charge)), []
     session, last = take_all(session, events), revisions[-1]
@@ -217,6 +222,7 @@ def restore(
         agreement,
         tariff,
         charge,
+        owed,
     )
 
 

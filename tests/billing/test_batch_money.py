@@ -15,6 +15,7 @@ from ride_builders import OPERATOR, World, at, catalog, event, tariff, told, who
 from service.billing.catalog import TariffVersion
 from service.billing.events import RideEvent
 from service.billing.rating import rate
+from service.billing.sessions import SessionState
 from service.billing.tariffs import Tariff
 
 START, END = event("started", 0), event("ended", 20)
@@ -40,6 +41,27 @@ def test_only_a_live_ride_owes_and_a_correction_never_changes_that(what: str) ->
     assert found.owed() == ([250, -100, -150] if owes else [])
     assert [bool(revision.transfers) for revision in found.revisions] == [owes, owes, owes]
     assert found.revisions[0].charge is not None
+
+
+def test_a_ride_whose_first_charge_was_not_owed_owes_nothing_when_it_is_charged_anew() -> None:
+    found = told([], live=False)
+    found.take(START, event("cancelled", 10))
+    found.operator = msgspec.structs.replace(OPERATOR, live=True)
+    found.take(event("corrected", 60, "c1", corrected_start=at(9.5)))
+    assert found.revisions[-1].ride.state is SessionState.CANCELLED
+    found.take(event("corrected", 62, "c2", corrected_start=at(0)))
+    assert found.total() == 150
+    assert found.owed() == []
+
+
+def test_an_end_after_an_assumed_one_is_charged_to_whom_that_was() -> None:
+    """Without its start the ride has the agreement of its reservation, and then that of its end."""
+    found = told([[event("reservation_started", -5)], [event("corrected", 1, corrected_start=at(0))]])
+    assert found.look(DAY + 1, "deadline") is not None
+    charged = found.owed()
+    found.take(event("ended", 20, agreement_id="agr-2"), now=DAY + 60)
+    assert found.owed() == charged == [3050]
+    assert [told.kind for told in found.revisions[-1].conflicts] == ["ended"]
 
 
 def test_what_a_correction_owes_is_the_difference_and_a_void_gives_all_back() -> None:

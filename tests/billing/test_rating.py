@@ -117,6 +117,13 @@ def test_after_a_hundred_windows_one_line_tells_what_the_cap_takes_in_the_others
     assert len(compiled(terms).memo) == 1
 
 
+def test_a_ride_of_no_length_is_not_charged_as_one_within_the_free_minutes() -> None:
+    rules = {"free_minutes": {"minutes": 30, "price": "kept"}}
+    for minutes in ([10, 0, 10], [0, 10, 0]):
+        terms = tariff(BLOCKS, rules)
+        assert [rate(ride(length), terms).total_minor for length in minutes] == [150 if it else 0 for it in minutes]
+
+
 def test_of_a_plan_that_is_tried_out_nothing_is_kept() -> None:
     before = compiled.cache_info()
     charge = rate_once(ride(40), tariff(BLOCKS))

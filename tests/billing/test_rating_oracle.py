@@ -276,6 +276,19 @@ def test_a_plan_that_is_tried_out_gives_the_same_charge(case: Case) -> None:
     assert rate_once(usage, tariff) == rate(usage, tariff)
 
 
+@given(cases(), st.lists(st.integers(0, 3600), min_size=2, max_size=6), st.booleans())
+@settings(max_examples=100, deadline=None)
+def test_no_ride_is_charged_as_another_one_was(case: Case, lengths: list[int], kept: bool) -> None:
+    """The charges that a tariff keeps ready: of rides of no length, within free minutes, and longer ones."""
+    case.pauses = []
+    case.rules["free_minutes"] = {"minutes": 30, "price": "kept"} if kept else 30
+    tariff = case.tariff()
+    for seconds in [0, *lengths, 0]:
+        case.seconds = seconds
+        usage = case.usage()
+        assert rate(usage, tariff) == rate_once(usage, tariff)
+
+
 @given(cases(), st.integers(0, 86400))
 @settings(max_examples=100, deadline=None)
 def test_a_longer_ride_never_costs_less_where_no_rate_is_negative(case: Case, more: int) -> None:

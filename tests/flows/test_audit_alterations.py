@@ -77,6 +77,7 @@ UNSEEN = {
         "queries": "how often the provider was asked",
         "not_found_at": "when the provider first knew nothing: it is asked again",
         "resent": "how often it was sent again, always under the same key",
+        "denied": "whether it is asked about once more: what it moved stands in the ledger",
         "due_at": "when the provider is called next",
         "lease_until": "who has it now",
         "updated_at": "when it was last written",

@@ -13,6 +13,7 @@ from service.adapters.postgres.reading import ReadingStore, TroubledRefund
 from service.billing.capabilities import Capabilities
 from service.billing.debits.events import PaidElsewhere, RefundDecided
 from service.billing.keys import provider_key
+from service.billing.outcomes import Declined
 from service.flows.collection.restored import ask_after_restore
 
 WINDOW = Capabilities(refund_window=timedelta(days=30))
@@ -236,6 +237,63 @@ async def test_a_refund_whose_key_stands_for_something_else_ends_with_people(ben
     await bench.settle_down(8)
     assert await refunds(bench, ride) == [("manual", 100, "OTHER_PARAMETERS")]
     assert calls(bench).count("refund") == 2
+
+
+REFUSED = Declined(False, "expired_or_canceled_card")
+"""What Stripe tells of a card's refund that it had called succeeded, up to thirty days later."""
+
+
+async def came_back(bench: Bench) -> Ride:
+    """100 of 300 were given back, and the rider's bank did not take them."""
+    ride = await paid(bench)
+    await bench.owe(ride, 2, -100)
+    await bench.settle_down(1)
+    key = await bench.connection.fetchval("SELECT provider_key FROM refund WHERE ride_no = $1", ride.ride_no)
+    bench.provider.come_back.add(key)
+    del bench.provider.given_back[key]
+    bench.pass_time(timedelta(days=5))
+    assert await bench.collection.noticed(bench.account_no, key, REFUSED, about="refund")
+    assert await bench.states(ride) == [("settled", 300, 300)]
+    await bench.settle_down(2)
+    assert await refunds(bench, ride) == [("returned", 100, "expired_or_canceled_card")]
+    return ride
+
+
+async def test_a_refund_that_came_back_is_booked_back_and_told_and_given_back_when_it_is_ordered(bench: Bench) -> None:
+    ride = await came_back(bench)
+    [debit] = await bench.debits(ride)
+    assert (debit["refunded_minor"], debit["refunding_minor"]) == (0, 0)
+    assert [(stands.state, stands.amount_minor) for stands in await troubled(bench, ride)] == [("returned", 100)]
+    await assert_books_agree(bench)
+    bench.provider.calls.clear()
+    await bench.settle_down(3)
+    assert calls(bench) == [], "the same card would not take it again"
+    assert await bench.collection.refund_again((ride.ride_no, 1))
+    await bench.settle_down(1)
+    assert [state for state, _, _ in await refunds(bench, ride)] == ["returned", "succeeded"]
+    assert (await bench.debits(ride))[0]["refunded_minor"] == 100
+    assert await troubled(bench, ride) == []
+
+
+async def test_what_came_back_is_asked_for_less_where_the_rider_owes_something(bench: Bench) -> None:
+    ride = await came_back(bench)
+    await bench.owe(ride, 3, 150)
+    await bench.settle_down(1)
+    assert await bench.states(ride) == [("settled", 300, 300), ("settled", 50, 50)]
+
+
+async def test_a_notification_that_a_refund_failed_is_not_believed_against_the_provider(bench: Bench) -> None:
+    ride = await paid(bench)
+    await bench.owe(ride, 2, -100)
+    await bench.settle_down(1)
+    key = await bench.connection.fetchval("SELECT provider_key FROM refund WHERE ride_no = $1", ride.ride_no)
+    bench.provider.calls.clear()
+    await bench.collection.noticed(bench.account_no, key, REFUSED, about="refund")
+    for _ in range(6):
+        await bench.settle_down(1)
+        bench.pass_time(timedelta(hours=1))
+    assert calls(bench) == ["get_refund"] * 4
+    assert await refunds(bench, ride) == [("succeeded", 100, None)]
 
 
 async def test_there_is_no_refund_of_a_debit_that_is_not_there(bench: Bench) -> None:

@@ -105,6 +105,7 @@ async def _check_holds(world: World, script: Script) -> list[str]:
     return found + [f"the hold {hold.asked} is forgotten" for hold in standing if hold.asked.key not in known]
 
 
+MOVES = frozenset({"debit", "refund", "refund_returned", "chargeback"})
 ON_HOLDS = """
 SELECT h.session_id, h.cap_minor, sum(CASE WHEN d.state IN ('settled', 'settled_elsewhere', 'settled_twice', 'waived',
     'written_off', 'cancelled') THEN d.paid_minor - d.refunded_minor ELSE d.amount_minor END)::bigint AS taken
@@ -166,7 +167,7 @@ async def _check_ledger(world: World, script: Script) -> list[str]:
     found = []
     for number, (account, _) in sorted(world.accounts.items()):
         merchant = f"merchant:{account.account_id}"
-        moved = [entry for entry in world.books.entries if entry.what in ("debit", "refund", "chargeback")]
+        moved = [entry for entry in world.books.entries if entry.what in MOVES]
         wanted = sum(entry.amount_minor for entry in moved if entry.payee == merchant)
         wanted -= sum(entry.amount_minor for entry in moved if entry.payer == merchant)
         rows = await world.rows(
@@ -192,7 +193,7 @@ async def _check_rest(world: World, script: Script, debits: dict[str, list[dict[
             found.append(f"{name}: more paid than asked")
     operator_no = script.operator.operator_no
     for row in await world.rows("SELECT * FROM refund WHERE operator_no = $1 AND state <> 'succeeded'", operator_no):
-        if row["state"] != "failed":
+        if row["state"] not in ("failed", "returned"):
             found.append(
                 f"refund {row['ride_no']}-{row['ordinal']}-{row['refund_ordinal']} is {row['state']}: {row['code']}"
             )

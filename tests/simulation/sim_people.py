@@ -30,7 +30,10 @@ from service.billing.debits.events import (
 from service.billing.keys import provider_key, session_key_bytes
 from service.flows.collection.hearing import NoPaymentError
 from service.lab.provider import refunds as provider_refunds
+from service.lab.provider.faces import Told
+from service.lab.provider.refunds import RETURNED
 from service.lab.provider.rows import Debit, Refund
+from service.lab.provider.server import FACES
 
 ORDERS_MAX, DEBITS_MAX, ATTEMPTS_MAX = 20, 12, 25
 """How many holds and debits of a ride, and attempts at each debit, the oracle knows the keys of."""
@@ -42,7 +45,8 @@ HUMAN = (ImpossibleEventError, RefundRefusedError, AskError, NoPaymentError, Key
 UNDER_WAY = """
 SELECT EXISTS (SELECT FROM debit WHERE operator_no = $1 AND (NOT (state = ANY($2)) OR lowering_to IS NOT NULL
     OR state = 'needs_rider' AND due_at IS NOT NULL AND queries = 0))
-  OR EXISTS (SELECT FROM refund WHERE operator_no = $1 AND state NOT IN ('succeeded', 'failed'))
+  OR EXISTS (SELECT FROM refund WHERE operator_no = $1 AND (state NOT IN ('succeeded', 'failed', 'returned')
+    OR state = 'succeeded' AND due_at IS NOT NULL))
   OR EXISTS (SELECT FROM hold h WHERE operator_no = $1 AND state IN ('requested', 'open', 'completing')
     AND NOT EXISTS (SELECT FROM debit d WHERE d.session_key = h.session_key AND NOT d.state = ANY($3))) AS under_way
 """
@@ -132,9 +136,24 @@ async def _decide_refund(key: tuple[int, int, int], decision: RefundDecided, lif
     await life.collection.decide_refund(key, decision)
 
 
+async def _refund_again(key: DebitKey, life: Life) -> None:
+    await life.collection.refund_again(key)
+
+
 def _send_elsewhere(refund: Refund, world: World) -> None:
     """At the provider's own platform people give back what the rider's card did not take."""
     provider_refunds.decide(world.books, refund, world.now(), lambda _: None)
+
+
+def _come_back(ride: Ride, world: World) -> None:
+    """The bank of the ride's rider does not take what was given back."""
+    for debit in debits_there(world, ride):
+        refunds = [
+            world.books.refunds_by_number[number] for number in sorted(world.books.refunds_of_debit[debit.number])
+        ]
+        for refund in refunds:
+            if refund.state == "paid":
+                provider_refunds.come_back(world.books, refund, world.now())
 
 
 def debits_there(world: World, ride: Ride) -> list[Debit]:
@@ -172,6 +191,7 @@ class People:
         self._hears: dict[int, bool] = {}
         self._round_at = BEGINNING
         self._kept_at_rest = False
+        self._sent_again: set[tuple[int, int, int]] = set()
 
     async def _debits(self, ride: Ride) -> list[dict[str, Any]]:
         return await self.world.rows(
@@ -204,6 +224,29 @@ class People:
     def _outside(self, when: datetime, name: str, run: Callable[[World], object]) -> None:
         self.world.at(when, name, "", run)
 
+    def _banks_refuse_refunds(self) -> None:
+        """What was given back on cards may come back: drawn by itself, so that other worlds stay as they are."""
+        random = Random(f"returns {self.world.seed}")
+        for ride in self.rides:
+            able = self.world.accounts[ride.account_no][1].capabilities
+            if able.dispute == "chargeback" and self._hears[ride.account_no] and random.random() < 0.6:
+                for day in random.sample(range(1, 56), 4):
+                    when = BEGINNING + timedelta(days=day, minutes=random.randrange(1440))
+                    self._outside(when, f"refunds of {ride.session_id} come back", partial(_come_back, ride))
+
+    def _tell_again(self) -> None:
+        """The provider gives up after some days what nobody took; people have him tell again what they miss."""
+        desk, books = self.world.desk, self.world.books
+        rows: list[Told] = [*books.disputes.values()]
+        rows += [refund for refund in books.refunds.values() if refund.code == RETURNED]
+        for row in rows:
+            account = books.accounts[row.account_id]
+            notice = FACES[account.face].notice(desk, account, row, None)
+            if notice is not None:
+                books.put(notice)
+        self._round_at = self.world.now() + timedelta(hours=1)
+        self._outside(self._round_at, "people look", lambda _: None)
+
     def _some_day(self) -> datetime:
         return BEGINNING + timedelta(minutes=self.random.randrange(60, 50 * 1440))
 
@@ -225,7 +268,8 @@ class People:
         resting = [state.value for state in (*FINAL, State.NEEDS_RIDER)]
         ended = [state.value for state in FINAL - {State.WRITTEN_OFF}]
         rows = await self.world.rows(UNDER_WAY, self.operator.operator_no, resting, ended)
-        return not (rows[0]["under_way"] or self.world.script or await self._paid_unheard())
+        waits = rows[0]["under_way"] or self.world.script or await self._returned()
+        return not (waits or await self._paid_unheard())
 
     async def _watched(self) -> bool:
         """Whether rides wait for their time."""
@@ -256,15 +300,25 @@ class People:
         asked = "SELECT * FROM refund WHERE operator_no = $1 AND state = 'manual' ORDER BY ride_no, refund_ordinal"
         for row in await self.world.rows(asked, self.operator.operator_no):
             there = self.world.books.refunds.get((self._account_id(row["account_no"]), row["provider_key"]))
-            back = there.asked.amount_minor if there is not None and there.state == "succeeded" else 0
+            back = there.asked.amount_minor if there is not None and there.state == "paid" else 0
             decision = RefundDecided("given_back" if back else "cancel", "by the provider's books", back or None)
             key = (row["ride_no"], row["ordinal"], row["refund_ordinal"])
             self._human(self.world.now(), "decide refund", partial(_decide_refund, key, decision))
+        for key in await self._returned():
+            self._sent_again.add(key)
+            self._human(self.world.now(), "refund again", partial(_refund_again, key[:2]))
         stand_still = "SELECT * FROM refund WHERE operator_no = $1 AND state = 'pending' AND code IS NOT NULL"
         for row in await self.world.rows(f"{stand_still} ORDER BY ride_no, refund_ordinal", self.operator.operator_no):
             there = self.world.books.refunds[self._account_id(row["account_no"]), row["provider_key"]]
             if there.state == "failed":
                 self._outside(self.world.now(), "send refund elsewhere", partial(_send_elsewhere, there))
+
+    async def _returned(self) -> list[tuple[int, int, int]]:
+        """Refunds that came back, and that nobody has looked after yet."""
+        asked = "SELECT * FROM refund WHERE operator_no = $1 AND code = $2 ORDER BY ride_no, refund_ordinal"
+        rows = await self.world.rows(asked, self.operator.operator_no, RETURNED)
+        keys = ((row["ride_no"], row["ordinal"], row["refund_ordinal"]) for row in rows)
+        return [key for key in keys if key not in self._sent_again]
 
     def _look_after(self, ride: Ride, row: dict[str, Any]) -> None:
         """An operator's day: disputes are closed, suspensions lifted, what only a person can tell is looked up."""

@@ -99,6 +99,7 @@ class Script(Rides):
             self._rider(number)
         for number in range(random.choice((1, 2, 3, 4)) + (0 if self.cap is None else 2)):
             self._ride(number)
+        self._banks_refuse_refunds()
         for _ in range(0 if self.focus.profiles else random.choice((0, 0, 1, 2))):
             self._stop(self._some_day())
         world.settled_down = self.settled_down
@@ -376,6 +377,7 @@ class Script(Rides):
 
     def _heal(self, _: World) -> None:
         self._go_on(self.world.now())
+        self._tell_again()
         for rider in self.riders:
             if rider.rich:
                 self._wallet(rider, RICH)

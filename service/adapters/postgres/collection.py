@@ -225,10 +225,10 @@ class CollectionStore(BatchStore, StopStore):
         debits = await self.run("verify_debits", now, WRITTEN_OFF_POLLS, after, through)
         return debits + await self.run("verify_refunds", now, after, through)
 
-    async def refunds_by_provider_key(self, provider_key: str, account_no: int) -> dict[RefundKey, bool]:
-        """The refunds that news about a key concern (one, or none), and whether it is over."""
+    async def refunds_by_provider_key(self, provider_key: str, account_no: int) -> dict[RefundKey, str]:
+        """The refunds that news about a key concern (one, or none), and their state."""
         rows = await self.all("refunds_by_provider_key", provider_key, account_no)
-        return {(row["ride_no"], row["ordinal"], row["refund_ordinal"]): row["over"] for row in rows}
+        return {(row["ride_no"], row["ordinal"], row["refund_ordinal"]): row["state"] for row in rows}
 
     async def ride_contents(self, ride_nos: Iterable[int], debited: Iterable[int]) -> dict[int, ContentRow]:
         """Ride number → what its debits are for; the last decision is read of those that were `debited` before."""
@@ -310,7 +310,7 @@ _REFUND_FIELDS = Refund.__struct_fields__
 _REFUND_VALUES = attrgetter(*_REFUND_FIELDS)
 _REFUND_UPDATE = attrgetter(
     *("ride_no", "ordinal", "refund_ordinal", "state", "provider_ref", "code"),
-    *("attempts", "queries", "not_found_at", "resent", "due_at", "amount_minor"),
+    *("attempts", "queries", "not_found_at", "resent", "due_at", "amount_minor", "denied"),
 )
 _TRANSFER_COLUMNS = (
     *("ride_no", "fact", "ordinal", "line", "slot", "operator_no"),

@@ -10,15 +10,16 @@ from service.billing.auditing.rows import AuditedDebits, StoredRefund, StoredTra
 from service.billing.debits.collecting import FACT_ORDINALS, ledger_transfers
 from service.billing.debits.lives import LifeRow, Move, life_digest, refund_digest, told_digest
 from service.billing.debits.obligations import covered_minor, of_cap_minor
-from service.billing.debits.refunds import REFUND_FINAL, Refund, RefundState
+from service.billing.debits.refunds import REFUND_FINAL, UNPAID, Refund, RefundState
 from service.billing.debits.state import FINAL, UNSURE, UNWRITTEN, Debit
 from service.billing.keys import provider_key, slot_of
-from service.billing.ledger import Fact, refund_transfers
+from service.billing.ledger import OF_REFUNDS, Fact, refund_back_transfers, refund_transfers
 
 _FACTS = frozenset(Fact)
+_REFUNDING = {Fact.REFUND: refund_transfers, Fact.REFUND_BACK: refund_back_transfers}
 _SIGNS: dict[str, dict[Fact, int]] = {
     "paid_minor": {Fact.SETTLEMENT: 1, Fact.RECOVERY: 1},
-    "refunded_minor": {Fact.REFUND: 1},
+    "refunded_minor": {Fact.REFUND: 1, Fact.REFUND_BACK: -1},
     "forgone_minor": {
         Fact.WAIVER: 1,
         Fact.WRITE_OFF: 1,
@@ -115,7 +116,7 @@ def _check_chain(
     """Each transition is chained to the one before and to what was posted at it; the last says what the debit is."""
     moves: dict[int, list[Move]] = {}
     for one in transfers:
-        if one.fact != Fact.REFUND:
+        if one.fact not in OF_REFUNDS:
             move = (one.fact, one.line, one.debit_account, one.credit_account, one.amount_minor, one.currency)
             moves.setdefault(one.ordinal % FACT_ORDINALS, []).append(move)
     digest = UNWRITTEN
@@ -194,9 +195,8 @@ def _check_transfers(
     given_back = {refund.refund_ordinal: refund.amount_minor for refund in refunds}
     for row in transfers:
         fact, (ordinal, count) = Fact(row.fact), divmod(row.ordinal, FACT_ORDINALS)
-        if fact is Fact.REFUND:
-            amount_minor = given_back.get(count, 0)
-            moves = refund_transfers(debit.agreement_no, debit.account_no, amount_minor, debit.currency)
+        if (posting := _REFUNDING.get(fact)) is not None:
+            moves = posting(debit.agreement_no, debit.account_no, given_back.get(count, 0), debit.currency)
             at = row.posted_at if row.posted_at in posted_at.values() else None
         else:
             moves = ledger_transfers(debit, fact, row.amount_minor)
@@ -229,7 +229,7 @@ def _check_owed(place: Place, rows: AuditedDebits, owed_minor: int) -> Iterator[
         return
     covered = sum(covered_minor(debit) - debit.excess_minor for debit in rows.debits)
     refunds = (stored.refund for stored in rows.refunds)
-    failed = sum(refund.amount_minor for refund in refunds if refund.state is RefundState.FAILED)
+    failed = sum(refund.amount_minor for refund in refunds if refund.state in UNPAID)
     frozen = sum(
         debit.paid_minor
         for debit in rows.debits

@@ -52,6 +52,7 @@ from service.billing.debits.events import (
     RefundAsked,
     RefundEnded,
     RefundRefusedError,
+    RefundReturned,
     ReportAnswered,
     Resumed,
     RetryAsked,
@@ -335,4 +336,5 @@ _HANDLERS: dict[type[DebitEvent], Callable[[Debit, Any, datetime, Terms], Step]]
     DisputeClosed: disputes.dispute_closed,
     RefundAsked: wishes.refund_asked,
     RefundEnded: wishes.refund_ended,
+    RefundReturned: wishes.refund_returned,
 }

@@ -33,6 +33,7 @@ from service.billing.debits.events import (
     RefundAsked,
     RefundDecided,
     RefundEnded,
+    RefundReturned,
     RetryAsked,
     StartRefund,
     Suspended,
@@ -178,6 +179,8 @@ class Book:
                 debit = self.happen(debit, RefundEnded(decided.debit_key, rest, False, decided.debit_ref), context)
                 self.net_again.add(decided.ride_no)
             self._refund_ended(decided, debit, context)
+        elif decided.state is RefundState.RETURNED and refund.state is RefundState.SUCCEEDED:
+            self._refund_returned(decided, debit, context)
         elif isinstance(event, Due | LeaseOver):
             call = refund_call(decided)
             if call is not None and decided.due_at == self.now:
@@ -281,6 +284,17 @@ class Book:
                 refund.agreement_no, refund.account_no, refund.amount_minor, refund.currency
             )
             self._add(debit, Fact.REFUND, refund.ordinal * FACT_ORDINALS + refund.refund_ordinal, moved)
+
+    def _refund_returned(self, refund: Refund, debit: Debit, context: Context) -> None:
+        """What was given back is ours again, and owed to the rider. The same road would end the same way, so that
+        nothing is sent until somebody asks for it."""
+        back = RefundReturned(refund.debit_key, refund.amount_minor, refund.debit_ref)
+        self.happen(self._current(debit), back, context)
+        self.facts.append(refund_fact(refund, debit.session_id, context.naming, self.now))
+        moved = ledger.refund_back_transfers(
+            refund.agreement_no, refund.account_no, refund.amount_minor, refund.currency
+        )
+        self._add(debit, Fact.REFUND_BACK, refund.ordinal * FACT_ORDINALS + refund.refund_ordinal, moved)
 
     def _current(self, debit: Debit) -> Debit:
         return self.changed.get((debit.ride_no, debit.ordinal), debit)

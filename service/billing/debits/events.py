@@ -170,6 +170,14 @@ class RefundEnded(msgspec.Struct, frozen=True):
     provider_ref: str | None = None
 
 
+class RefundReturned(msgspec.Struct, frozen=True):
+    """A refund that had succeeded has come back to the provider."""
+
+    key: str
+    amount_minor: int
+    provider_ref: str | None = None
+
+
 DebitEvent = (
     Due
     | LeaseOver
@@ -193,6 +201,7 @@ DebitEvent = (
     | DisputeClosed
     | RefundAsked
     | RefundEnded
+    | RefundReturned
 )
 
 # -------------------------------------------------------------------- effects

@@ -47,7 +47,7 @@ def debit_fact(debit: Debit, publish: Publish, naming: Naming, now: datetime) ->
 
 
 def refund_fact(refund: Refund, session_id: str, naming: Naming, now: datetime) -> EncodedFact:
-    """The one fact of a refund: it succeeded, or it failed."""
+    """The fact of a refund: it succeeded, or it failed; it may fail after it has succeeded."""
     common: dict[str, Any] = {
         "operator_id": naming.operator_id,
         "session_id": session_id,

@@ -17,7 +17,7 @@ import msgspec
 from service.billing.debits.collecting import DIARY, FACT_ORDINALS, Posted, Transition
 from service.billing.debits.refunds import Refund
 from service.billing.debits.state import Debit
-from service.billing.ledger import Fact
+from service.billing.ledger import OF_REFUNDS
 from service.billing.proofs import fingerprint
 
 Move = tuple[int, int, int, int, int, str]
@@ -49,7 +49,7 @@ def lived(
     """The rows of transitions, in their order, with what was posted at each; the debits carry their digests so far."""
     moves: dict[tuple[int, int], list[Move]] = {}
     for one in posted:
-        if one.fact is not Fact.REFUND:
+        if one.fact not in OF_REFUNDS:
             moves.setdefault((one.ride_no, one.ordinal), []).append((one.fact, one.line, *one.transfer))
     chains: dict[tuple[int, int], UUID] = {}
     rows = []

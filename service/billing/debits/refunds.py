@@ -32,6 +32,9 @@ AGAIN_AFTER = timedelta(hours=1)
 """A refund that may work later (the merchant's balance is short) is tried again under the same key, `TRIES` times so
 soon, then daily for as long as it takes: what is owed to a rider is never given up."""
 AGAIN_SELDOM, TRIES = timedelta(days=1), 24
+STILL_THERE = 3
+"""So many answers (1, 5 and 15 minutes apart) that a refund has succeeded must follow a notification that it failed: an
+answer may be older than that."""
 ASKED_FIRST = "asked about after a restore"
 CHARGEBACK = "chargeback"
 """The bank takes, or has, the money itself: giving it back as well would give it twice."""
@@ -46,6 +49,7 @@ class RefundState(StrEnum):
     UNKNOWN = "unknown"
     MANUAL = "manual"
     SUCCEEDED = "succeeded"
+    RETURNED = "returned"
     FAILED = "failed"
 
 
@@ -53,9 +57,10 @@ class Refund(msgspec.Struct, frozen=True, kw_only=True):
     """One refund against one receipt (`debit_key`, `debit_ref`) of a debit; it is given back whole or not at all.
 
     Where the provider says otherwise an operator decides, and `amount_minor` is what he found was given back. `resent`
-    counts how often it was sent again since nobody found it; `tariff_no` is its debit's, by which it may be stopped.
+    counts how often it was sent again since nobody found it; `denied`: a notification has said that it failed, which
+    an answer of before does not outweigh; `tariff_no` is its debit's, by which it may be stopped.
     `reason` is why it was opened, `because` what support has said of that, and `told` what the provider is told of it,
-    always the same.
+    always the same. One that is `returned` had succeeded, and came back: the rider's bank did not take it.
     """
 
     ride_no: int
@@ -83,10 +88,14 @@ class Refund(msgspec.Struct, frozen=True, kw_only=True):
     due_at: datetime | None = None
     because: str | None = None
     told: str = ""
+    denied: bool = False
 
 
 RefundEvent = Due | LeaseOver | Submitted | Queried | Notified | RetryAsked | RefundDecided
-REFUND_FINAL = frozenset({RefundState.SUCCEEDED, RefundState.FAILED})
+REFUND_FINAL = frozenset({RefundState.SUCCEEDED, RefundState.RETURNED, RefundState.FAILED})
+"""Only a refund that has succeeded goes on from here: it may be returned."""
+UNPAID = frozenset({RefundState.RETURNED, RefundState.FAILED})
+"""Over, and the rider has nothing of it."""
 
 
 def refund_after(refund: Refund, event: RefundEvent, now: datetime) -> Refund:
@@ -100,13 +109,18 @@ def refund_after(refund: Refund, event: RefundEvent, now: datetime) -> Refund:
             return replace(refund, due_at=now) if waits else refund
         case RefundDecided():
             return _decided(refund, event, now)
-        case _ if event.key != refund.provider_key or refund.state in REFUND_FINAL:
+        case _ if event.key != refund.provider_key or refund.state in UNPAID:
             return refund
+        case _ if refund.state is RefundState.SUCCEEDED:
+            return _told_after_all(refund, event, now)
         case Notified(outcome=Succeeded(amount_minor=told)) if told != refund.amount_minor:
             asked = refund.state in (RefundState.UNKNOWN, RefundState.PENDING)
             return replace(refund, due_at=now) if asked else refund  # Never believed: the truth is asked.
+        case Notified(outcome=Declined(retryable=False) | Closed()):
+            asked = refund.state in (RefundState.UNKNOWN, RefundState.PENDING)
+            return replace(refund, denied=True, due_at=now if asked else refund.due_at)
         case _ if isinstance(event.outcome, Succeeded):
-            return _succeeded(refund, event.outcome)
+            return _succeeded(refund, event.outcome, now)
         case Submitted() if refund.state is RefundState.SUBMITTING:
             return _submitted(refund, event.outcome, now)
         case Queried() if refund.state in (RefundState.UNKNOWN, RefundState.PENDING):
@@ -140,7 +154,7 @@ def refund_call(refund: Refund) -> str | None:
     """What the provider is called for once a due refund is stored: "submit", "query" or nothing."""
     if refund.state is RefundState.SUBMITTING:
         return "submit"
-    return "query" if refund.state in (RefundState.UNKNOWN, RefundState.PENDING) else None
+    return "query" if refund.state in (RefundState.UNKNOWN, RefundState.PENDING, RefundState.SUCCEEDED) else None
 
 
 def _due(refund: Refund, event: Due | LeaseOver, now: datetime) -> Refund:
@@ -151,20 +165,39 @@ def _due(refund: Refund, event: Due | LeaseOver, now: datetime) -> Refund:
             return replace(refund, state=RefundState.SUBMITTING, attempts=refund.attempts + 1, due_at=now)
         case RefundState.SUBMITTING | RefundState.UNKNOWN | RefundState.PENDING:
             return replace(refund, due_at=now)
-        case RefundState.MANUAL | RefundState.SUCCEEDED | RefundState.FAILED:
+        case RefundState.SUCCEEDED if refund.due_at is not None:  # Somebody said that it came back.
+            return replace(refund, due_at=now)
+        case RefundState.MANUAL | RefundState.SUCCEEDED | RefundState.RETURNED | RefundState.FAILED:
             return replace(refund, due_at=None)
 
 
-def _succeeded(refund: Refund, outcome: Succeeded) -> Refund:
+def _told_after_all(refund: Refund, event: Submitted | Queried | Notified, now: datetime) -> Refund:
+    """A refund that has succeeded. A notification that it failed is asked about, and the answer believed: the rider's
+    bank did not take it, and the money is with the provider again."""
+    match event:
+        case Notified(outcome=Declined(retryable=False) | Closed()):
+            return replace(refund, denied=True, queries=0, due_at=now)
+        case Queried() if refund.due_at is None:  # An answer from before it succeeded.
+            return refund
+        case Queried(outcome=Declined(retryable=False, code=code)):
+            return replace(refund, state=RefundState.RETURNED, code=code, due_at=None)
+        case Queried(outcome=Closed(code=code)):
+            return replace(refund, state=RefundState.RETURNED, code=code or "closed", due_at=None)
+        case Queried(outcome=Succeeded()) if refund.queries == STILL_THERE:
+            return replace(refund, denied=False, due_at=None)
+        case Queried(outcome=Postponed(retry_after=wait)):
+            return replace(refund, due_at=now + wait)
+        case Queried():
+            return replace(refund, queries=refund.queries + 1, due_at=dunning.poll_at(refund.queries, now))
+    return refund
+
+
+def _succeeded(refund: Refund, outcome: Succeeded, now: datetime) -> Refund:
     if outcome.amount_minor != refund.amount_minor:  # Not what was asked: only a person can tell.
         return _manual(refund, f"the provider says {outcome.amount_minor} were given back")
-    return replace(
-        refund,
-        state=RefundState.SUCCEEDED,
-        provider_ref=outcome.provider_ref or refund.provider_ref,
-        code=None,
-        due_at=None,
-    )
+    ref = outcome.provider_ref or refund.provider_ref
+    made = replace(refund, state=RefundState.SUCCEEDED, provider_ref=ref, code=None, due_at=None)
+    return replace(made, queries=0, due_at=dunning.poll_at(0, now)) if refund.denied else made
 
 
 def _submitted(refund: Refund, outcome: Outcome, now: datetime) -> Refund:

@@ -18,6 +18,7 @@ from service.billing.debits.events import (
     RefundAsked,
     RefundEnded,
     RefundRefusedError,
+    RefundReturned,
     Resumed,
     RetryAsked,
     StartRefund,
@@ -206,9 +207,20 @@ def refund_ended(debit: Debit, event: RefundEnded, _now: datetime, _terms: Terms
     debit = replace(debit, refunding_minor=debit.refunding_minor - event.amount_minor)
     if event.succeeded:
         return replace(debit, refunded_minor=debit.refunded_minor + event.amount_minor), ()
+    return _not_returned(debit, event), ()
+
+
+def refund_returned(debit: Debit, event: RefundReturned, _now: datetime, _terms: Terms) -> Step:
+    """What was given back has come back."""
+    debit = replace(debit, refunded_minor=debit.refunded_minor - event.amount_minor)
+    return _not_returned(debit, event), ()
+
+
+def _not_returned(debit: Debit, event: RefundEnded | RefundReturned) -> Debit:
+    """The debit whose receipt can be given back by so much again."""
     named = receipt_of(debit.receipts, event.key, event.provider_ref)
     receipts = tuple(
         replace(receipt, returned_minor=receipt.returned_minor - event.amount_minor) if receipt is named else receipt
         for receipt in debit.receipts
     )
-    return replace(debit, receipts=receipts), ()
+    return replace(debit, receipts=receipts)

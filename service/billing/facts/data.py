@@ -190,7 +190,7 @@ class RefundSettled(_Refund, frozen=True, kw_only=True):
 
 
 class RefundFailed(_Refund, frozen=True, kw_only=True):
-    """The provider could not give the money back; an operator decides."""
+    """The provider could not give the money back, or it came back after it was settled; an operator decides."""
 
 
 class _Dispute(RideFact, frozen=True, kw_only=True):

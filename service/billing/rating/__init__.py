@@ -80,7 +80,8 @@ def _is_plain(usage: Usage, fare: Fare, balance: Balance, benefits: Benefits) ->
 
 
 def _counts(usage: Usage, fare: Fare) -> Hashable:
-    """How many charges of each meter fall due, and whether the free minutes cover the ride; None for a free abort."""
+    """How many charges of each meter fall due, whether the free minutes cover the ride, and whether it took any time at
+    all; None for a free abort."""
     duration = usage.duration_us
     if duration <= fare.free_abort_us:
         return None
@@ -91,7 +92,7 @@ def _counts(usage: Usage, fare: Fare) -> Hashable:
         due(meter, length if meter.clock == "distance" else riding, completed=completed, grace=grace)
         for meter in fare.meters
     ]
-    return (riding == 0, *counts)
+    return (duration == 0, riding == 0, *counts)
 
 
 def _rate(usage: Usage, fare: Fare, balance: Balance, benefits: Benefits) -> Charge:

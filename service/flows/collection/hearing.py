@@ -24,7 +24,7 @@ from service.billing.debits.events import (
     RefundDecided,
     RetryAsked,
 )
-from service.billing.debits.refunds import REFUND_FINAL, RefundState
+from service.billing.debits.refunds import REFUND_FINAL, UNPAID, RefundState
 from service.billing.debits.state import Debit, waits_for_hold
 from service.billing.outcomes import Accepted, NeedsRider, Outcome, Postponed, Prepared, Succeeded, Unknown
 from service.flows.account_checks import UNWATCHED, Accounts, let_in
@@ -47,6 +47,10 @@ HOLD_ASKED = NeedsRider(
 def order_number(named_by: NamedBy, number: str) -> str:
     """How a debit is remembered by the order that it goes through: with a blank, as no key and no number has."""
     return f"{named_by} {number}"
+
+
+def _asks_less(before: Debit, debit: Debit) -> bool:
+    return (before.amount_minor, before.lowering_to) != (debit.amount_minor, debit.lowering_to)
 
 
 async def _of_order(store: CollectionStore, number: str, account_no: int, named_by: NamedBy) -> dict[DebitKey, str]:
@@ -202,7 +206,8 @@ class Hearing:
 
     async def refund_again(self, key: DebitKey) -> bool:
         """Begins what is owed back of the debit's ride and does not come: refunds that wait are due now; what is not on
-        its way is netted anew, as a refund of its own with a key of its own (the one that failed moved nothing).
+        its way is netted anew: less is asked for where something is unpaid, and the rest is a refund of its own with a
+        key of its own (the one that failed, or came back, moved nothing in the end).
 
         False, and nothing is changed, where nothing is owed back or its provider takes no refund any more. Raises
         KeyError for no such debit.
@@ -216,7 +221,8 @@ class Hearing:
                 book.refund_happen(row.refund, about.debit, RetryAsked(), context(self._providers, about))
             await net_rides(store, self._providers, book, key[:1])
             refunds = (*(row.refund for row in known.values()), *book.refunds_opened)
-            if all(refund.state in REFUND_FINAL or refund.state is RefundState.MANUAL for refund in refunds):
+            still = all(refund.state in REFUND_FINAL or refund.state is RefundState.MANUAL for refund in refunds)
+            if still and not any(_asks_less(rows[number].debit, debit) for number, debit in book.changed.items()):
                 return False
             await keep(store, self._providers, book, rows, known, self._machine_now(), WRITER, {})
             return True
@@ -248,7 +254,12 @@ class Hearing:
     async def _refunds_noticed(self, account_no: int, key: str, outcome: Outcome) -> bool:
         async with self._database.transaction(CollectionStore) as store:
             known = await store.refunds_by_provider_key(key, account_no)
-            refunds: list[RefundKey] = [number for number, over in known.items() if not over]
+            again = isinstance(outcome, Succeeded)  # A repeated notification is the rule.
+            refunds: list[RefundKey] = [
+                number
+                for number, state in known.items()
+                if state not in UNPAID and not (again and state == RefundState.SUCCEEDED)
+            ]
             rides = {ride_no for ride_no, _, _ in refunds}
             book, rows = Book(self._now()), await store.lock_debits(rides)
             refund_rows = await store.lock_refunds(rides)

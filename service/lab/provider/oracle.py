@@ -109,7 +109,7 @@ def problems(books: Books) -> list[str]:
         balances[entry.payer, entry.currency] -= entry.amount_minor
         balances[entry.payee, entry.currency] += entry.amount_minor
         if entry.what != "fee":
-            moved[entry.ref] += entry.amount_minor
+            moved[entry.ref] += -entry.amount_minor if entry.what == "refund_returned" else entry.amount_minor
     found = []
     for (rider, currency), wallet in books.wallets.items():
         booked = balances[f"wallet:{rider}", currency]

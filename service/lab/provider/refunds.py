@@ -12,6 +12,8 @@ from service.lab.provider.books import Books
 from service.lab.provider.refusals import RefusedError, conflict, unknown
 from service.lab.provider.rows import Account, AskRefund, Debit, Entry, Refund
 
+RETURNED = "REFUND_RETURNED"
+"""The code of a refund that had been paid."""
 Fails = Callable[[Refund], str | None]
 """The code with which a refund fails this time, or None."""
 
@@ -24,7 +26,7 @@ def refund(
     known = None if account.terms.forgets_keys else books.refunds.get((account.account_id, asked.key))
     if known and known.asked != asked:
         raise conflict("refund")
-    if known and known.state != "failed":
+    if known and (known.state != "failed" or known.code == RETURNED):
         return known
     debit = debits.get(books, account, asked.debit)
     _check(books, account, debit, asked, now)
@@ -58,6 +60,22 @@ def decide(books: Books, made: Refund, now: datetime, fails: Fails) -> Refund:
         replace(debit, refunded_minor=debit.refunded_minor + amount, updated_at=now),
         replace(wallet, balance_minor=wallet.balance_minor + amount),
         Entry(books.next_number(), "refund", *about, *parties, amount, made.currency, now),
+    )
+    return made
+
+
+def come_back(books: Books, made: Refund, now: datetime) -> Refund:
+    """The rider's bank does not take what was given back: it is the merchant's again, for good."""
+    debit = books.debits_by_number[made.debit_number]
+    wallet, amount = books.wallet(debit.rider, made.currency), made.asked.amount_minor
+    about = (made.account_id, made.asked.key, made.ref)
+    parties = (f"wallet:{debit.rider}", f"merchant:{made.account_id}")
+    made = replace(made, state="failed", code=RETURNED)
+    books.put(
+        made,
+        replace(debit, refunded_minor=debit.refunded_minor - amount, updated_at=now),
+        replace(wallet, balance_minor=wallet.balance_minor - amount),
+        Entry(books.next_number(), "refund_returned", *about, *parties, amount, made.currency, now),
     )
     return made
 

@@ -566,7 +566,8 @@ CREATE TABLE refund (
   account_no integer NOT NULL,
   currency text NOT NULL,
   amount_minor bigint NOT NULL CHECK (amount_minor > 0),
-  state text NOT NULL CHECK (state IN ('new', 'submitting', 'pending', 'unknown', 'manual', 'succeeded', 'failed')),
+  state text NOT NULL CHECK (state IN ('new', 'submitting', 'pending', 'unknown', 'manual', 'succeeded', 'returned',
+                                         'failed')),
   provider_key text NOT NULL,
   provider_ref text,
   debit_key text NOT NULL,
@@ -580,6 +581,7 @@ CREATE TABLE refund (
   queries integer NOT NULL DEFAULT 0,
   not_found_at timestamptz,
   resent integer NOT NULL DEFAULT 0,
+  denied boolean NOT NULL DEFAULT false,
   due_at timestamptz,
   lease_until timestamptz,
   digest uuid NOT NULL DEFAULT '00000000-0000-0000-0000-000000000000',
@@ -624,7 +626,7 @@ CREATE TABLE tariff_hour (
 
 -- Double entry: a row moves amount_minor from credit_account to debit_account, so that imbalance can't be written.
 -- fact: 1 charge (ordinal = revision), 2 settlement … (service.billing.ledger.Fact): what follows a debit has
--- ordinal = debit ordinal * 1000000 + its transition, a refund debit ordinal * 1000000 + its own ordinal.
+-- ordinal = debit ordinal * 1000000 + its transition, a refund, and one that came back, debit ordinal * 1000000 + its own ordinal.
 CREATE TABLE transfer (
   ride_no bigint NOT NULL,
   fact smallint NOT NULL,

@@ -256,13 +256,13 @@ WHERE d.ride_no = new.ride_no AND d.ordinal = new.ordinal AND d.ride_no BETWEEN 
 UPDATE refund r SET
   state = new.state, provider_ref = new.provider_ref, code = new.code, attempts = new.attempts, queries = new.queries,
   not_found_at = new.not_found_at, resent = new.resent, due_at = new.due_at, lease_until = new.lease_until,
-  updated_at = $1, amount_minor = new.amount_minor, digest = new.digest
+  updated_at = $1, amount_minor = new.amount_minor, denied = new.denied, digest = new.digest
 FROM unnest(
   $2::bigint[], $3::smallint[], $4::smallint[], $5::text[], $6::text[], $7::text[], $8::integer[], $9::integer[],
-  $10::timestamptz[], $11::integer[], $12::timestamptz[], $13::bigint[], $14::timestamptz[], $15::uuid[]
+  $10::timestamptz[], $11::integer[], $12::timestamptz[], $13::bigint[], $14::boolean[], $15::timestamptz[], $16::uuid[]
 ) AS new (
   ride_no, ordinal, refund_ordinal, state, provider_ref, code, attempts, queries, not_found_at, resent, due_at,
-  amount_minor, lease_until, digest
+  amount_minor, denied, lease_until, digest
 )
 WHERE r.ride_no = new.ride_no AND r.ordinal = new.ordinal AND r.refund_ordinal = new.refund_ordinal;
 
@@ -328,8 +328,8 @@ UPDATE refund SET state = 'unknown', code = 'asked about after a restore', due_a
 WHERE ride_no > $2 AND ride_no <= $3 AND state IN ('new', 'submitting');
 
 -- name: refunds_by_provider_key
--- Which refunds a provider's news is about, and whether they are over: then it changes nothing.
-SELECT r.ride_no, r.ordinal, r.refund_ordinal, r.state IN ('succeeded', 'failed') AS over FROM refund r
+-- Which refunds a provider's news is about, and how they stand.
+SELECT r.ride_no, r.ordinal, r.refund_ordinal, r.state FROM refund r
 WHERE r.provider_key = $1 AND r.account_no = $2;
 
 -- name: read_debits
