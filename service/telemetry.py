@@ -35,7 +35,8 @@ PUBLISHED = Counter("farebox_published_total", "Records published to Kafka, by c
 DEBITS = Counter("farebox_debit_transitions_total", "Transitions of debits, by the state after them", ["state"])
 REFUNDS = Counter(
     "farebox_refund_changes_total",
-    "Refunds opened or changed, by the state after it; one that failed, is returned, manual or stands_still waits for somebody",
+    "Refunds opened or changed, by the state after it; one that failed, is returned, manual or stands_still waits for"
+    " somebody",
     ["state"],
 )
 SENT_AGAIN = Counter(

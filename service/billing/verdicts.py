@@ -134,6 +134,8 @@ def _with_start(
             return Verdict(SessionState.REVIEW, "end_missing", terms)
         ended_at = last_sign(session) if rule.charge == "last_sign" else told.started_at + rule.after
         lost_end = rule.charge
+    if ended_at > now + AHEAD_MAX:  # A cancellation, or the last sign of a clock that is wrong.
+        return Verdict(SessionState.REVIEW, "time_in_the_future")
     reason = review_reason(told.started_at, ended_at, told.meters, operator.ride_hours_max)
     if reason is None and len(session.counted) >= EVENTS_MAX and told.correction is None:
         reason = "too_many_events"
@@ -178,6 +180,8 @@ def _reservation(
     ended = told.reservation_end or told.cancellation
     if ended is None and (occasion != "deadline" or now < runs_out_at):
         return Verdict(SessionState.RESERVED, terms=terms, watch_at=runs_out_at)
+    if ended is not None and max(reservation.time, ended.time) > now + AHEAD_MAX:
+        return Verdict(SessionState.REVIEW, "time_in_the_future")
     ended_at = min(ended.time, runs_out_at) if ended is not None else runs_out_at
     if microseconds(reservation.time, ended_at) < 0:
         return Verdict(SessionState.REVIEW, "ended_before_start", terms)

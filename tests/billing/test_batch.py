@@ -162,7 +162,29 @@ def test_the_half_that_was_missing_completes_a_ride_however_late() -> None:
     assert outcome(found)[0] == CLOSED
 
 
-FUTURE = {"a start": [event("started", 30)], "an end": [START, event("ended", 30)]}
+FUTURE = {
+    "a start": [event("started", 30)],
+    "an end": [START, event("ended", 30)],
+    "a cancellation": [START, event("cancelled", 30)],
+}
+
+
+def test_a_reservation_that_ends_far_ahead_and_a_last_sign_that_does_are_left_to_people() -> None:
+    found = told([])
+    found.take(event("reservation_started", 525_600), event("reservation_cancelled", 525_610), now=1)
+    assert outcome(found) == (REVIEW, "time_in_the_future", None)
+    found = told([], catalog(tariff({"lost_end": {"after_hours": 24, "charge": "last_sign"}})))
+    found.take(START, event("paused", 6000), now=5)
+    found.look(DAY + 1, "deadline")
+    assert outcome(found) == (REVIEW, "time_in_the_future", None)
+
+
+def test_a_start_whose_time_has_come_is_still_left_to_people() -> None:
+    found = told([])
+    found.take(event("started", 60), now=0)
+    found.take(event("paused", 65), now=66)
+    found.take(event("ended", 70), now=71)
+    assert outcome(found) == (REVIEW, "time_in_the_future", None)
 
 
 @pytest.mark.parametrize("what", FUTURE)

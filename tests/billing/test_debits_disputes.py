@@ -9,7 +9,7 @@ from itertools import permutations
 from typing import NamedTuple
 
 import pytest
-from debit_makers import CARD, NOW, ORDER, debit, terms
+from debit_makers import CARD, KEY, NOW, ORDER, debit, terms
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
@@ -264,3 +264,11 @@ def test_while_the_rider_objects_nothing_is_sent_at_any_provider(what: str, able
     made, _ = after(made, DisputeClosed("resolved"), NOW + timedelta(hours=4), terms(able))
     assert made.due_at is not None
     assert calls & set(after(made, Due(), NOW + timedelta(hours=5), terms(able))[1])
+
+
+@pytest.mark.parametrize("state", [State.RETRY_WAIT, State.NEEDS_RIDER, State.MANUAL, State.WRITTEN_OFF, State.PENDING])
+def test_a_chargeback_in_the_banks_own_currency_takes_the_payment_that_is_told_after_it(state: State) -> None:
+    unpaid, _ = after(debit(state), opened("A"), NOW, terms(CARD))
+    paid, effects = after(unpaid, Notified(KEY, Succeeded(1000)), NOW, terms(CARD))
+    assert (paid.paid_minor, paid.disputed_minor) == (1000, 1000)
+    assert Post("chargeback", 1000) in effects

@@ -24,6 +24,7 @@ from service.billing.debits.events import (
     PaymentWanted,
     Queried,
     StartRefund,
+    Suspended,
 )
 from service.billing.outcomes import Accepted, AlreadyDone, Closed, NotFound, Rejected, Succeeded, Unknown
 
@@ -168,3 +169,29 @@ def test_a_provider_who_does_not_answer_is_told_again_soon_then_seldom() -> None
         now = told.due_at
     assert waits == sorted(waits)
     assert (waits[0], waits[10], waits[15], waits[-1]) == (1.0, 300.0, 3600.0, 86_400.0)
+
+
+@pytest.mark.parametrize("state", [State.NEW, State.RETRY_WAIT])
+@pytest.mark.parametrize("suspended", [False, True])
+def test_what_is_paid_while_it_is_closed_is_asked_about_at_once(state: State, suspended: bool) -> None:
+    """The rider has paid what he was given, and the ride comes to owe nothing: the provider closes it no more."""
+    made, _ = after(debit(state, given=True, submitted_at=NOW, asked_minor=1000), OwedChanged(0), NOW, terms())
+    made, _ = after(replace(made, suspended=suspended), LowerAnswered(KEY, AlreadyDone()), NOW + HOUR, terms())
+    assert made.due_at == NOW + HOUR
+    asked, effects = after(made, Due(), NOW + HOUR, terms())
+    assert effects == (Call("query"),)
+    paid, _ = after(asked, Queried(KEY, Succeeded(1000)), NOW + HOUR, terms())
+    assert (paid.paid_minor, paid.state, paid.doubted_minor) == (1000, State.SETTLED, None)
+
+
+@pytest.mark.parametrize("state", [State.RETRY_WAIT, State.NEEDS_RIDER])
+def test_what_he_was_given_to_pay_is_asked_about_while_the_debit_is_suspended(state: State) -> None:
+    given, _ = after(debit(state), PaymentWanted(), NOW, terms())
+    made, _ = after(given, Suspended("he says that he has paid"), NOW, terms())
+    assert made.due_at == given.due_at is not None
+    asked, effects = after(made, Due(), NOW + HOUR / 60, terms())
+    assert effects == (Call("query"),)
+    unpaid, _ = after(asked, Queried(KEY, Unknown("slow")), NOW + HOUR / 60, terms())
+    assert unpaid.due_at is not None
+    paid, _ = after(asked, Queried(KEY, Succeeded(1000)), NOW + HOUR / 60, terms())
+    assert paid.state is State.SETTLED

@@ -13,7 +13,9 @@ from service.billing.capabilities import Capabilities
 from service.billing.debits import Debit, State, after
 from service.billing.debits.answers import PREPARED_ONLY
 from service.billing.debits.events import (
+    Call,
     DebitEvent,
+    Due,
     Effect,
     LowerAnswered,
     NetAgain,
@@ -27,7 +29,7 @@ from service.billing.debits.events import (
     Submitted,
 )
 from service.billing.debits.state import Receipt
-from service.billing.outcomes import AlreadyDone, NotFound, Part, Prepared, Succeeded
+from service.billing.outcomes import AlreadyDone, NotFound, Part, Prepared, Succeeded, Unknown
 
 PARTS = replace(CARD, partial_debit=True)
 PAYMENTS = (Part("first", 400), Part("second", 600))
@@ -133,3 +135,18 @@ def test_a_part_that_is_told_again_of_what_the_rider_is_to_pay_is_no_reason_to_a
     waits = debit(State.NEEDS_RIDER, receipts=(Receipt(KEY, 300, NOW, "r"),), paid_minor=300, due_at=NOW)
     made, _ = live(waits, [(seconds(0), Queried(KEY, Succeeded(300, "r")))])
     assert made.due_at is not None and made.due_at > NOW
+
+
+def test_an_error_that_a_provider_keeps_under_a_key_is_met_less_and_less_often() -> None:
+    """Stripe repeats a 500 for a day: the payment stays unconfirmed, and nobody knew whether it was."""
+    made, at, submitted = debit(State.UNKNOWN, provider_ref="pi_1"), NOW, 0
+    while at < NOW + timedelta(days=1):
+        made, effects = after(made, Due(), at, terms())
+        [call] = [effect for effect in effects if isinstance(effect, Call)]
+        submitted += call.what == "submit"
+        told = Submitted(KEY, Unknown("HTTP 500")) if call.what == "submit" else Queried(KEY, Prepared("pi_1"))
+        made, _ = after(made, told, at, terms())
+        assert made.due_at is not None
+        at = made.due_at
+    assert submitted < 300
+    assert made.state in (State.UNKNOWN, State.SUBMITTING)

@@ -148,6 +148,8 @@ def on_lower_answered(debit: Debit, outcome: Outcome, now: datetime, terms: Term
             return asked, ()
         case _:  # It can't be lowered: it is left to settle, and what is too much is given back then.
             left = _left_to_settle(debit, now, terms)
+            if isinstance(outcome, AlreadyDone) and left.state is not State.PENDING:  # Paid: that is asked about now.
+                left = replace(left, doubted_minor=left.asked_minor, queries=0, due_at=now)
             if debit.net_again and left.state not in ENDED:  # The ride came to owe something else meanwhile.
                 return replace(left, net_again=False, excess_minor=0), (NetAgain(),)
             return left, ()
@@ -166,12 +168,15 @@ def accepted(debit: Debit, provider_ref: str | None, now: datetime) -> Debit:
 
 
 def prepared(debit: Debit, outcome: Prepared, now: datetime) -> Debit:
-    """Nothing has moved: the same key again, with the provider's number for it; not for ever."""
-    times = debit.queries + 1 if debit.state is State.SUBMITTING else 1
+    """Nothing has moved: the same key again, with the provider's number for it; not for ever. Where nobody knew whether
+    it had, less and less often: a provider may keep the error of an outage under the key for a day."""
+    again = debit.state is not State.SUBMITTING
+    times = 1 if again else debit.queries + 1
     if times > PREPARED_MAX:
         return manual(replace(debit, provider_ref=outcome.provider_ref), PREPARED_ONLY)
     numbered = replace(debit, state=State.SUBMITTING, provider_ref=outcome.provider_ref, queries=times)
-    return replace(numbered, not_found_at=None, due_at=now)
+    due_at = dunning.query_at(debit.resent - 1, now) if again and debit.resent else now
+    return replace(numbered, not_found_at=None, resent=debit.resent + again, due_at=due_at)
 
 
 def unknown(debit: Debit, reason: str, now: datetime) -> Debit:
@@ -284,7 +289,7 @@ def window_over(debit: Debit, now: datetime, terms: Terms) -> bool:
 def _not_found(debit: Debit, now: datetime) -> Debit:
     first_at = debit.not_found_at or now
     if dunning.never_arrived(first_at, debit.resent, now):
-        if debit.resent == len(dunning.NOT_FOUND_APART):
+        if debit.resent >= len(dunning.NOT_FOUND_APART):
             return manual(debit, dunning.given_up(debit.reason or "unknown"))
         # The same request again, under the same key.
         again = replace(debit, state=State.SUBMITTING, resent=debit.resent + 1, reason="not found twice", queries=1)

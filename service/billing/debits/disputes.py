@@ -71,7 +71,7 @@ def dispute_opened(debit: Debit, event: DisputeOpened, _now: datetime, terms: Te
     if told is None and disputed(debit):
         return debit, ()
     ref, at = (None, None) if told is None else (told.ref, told.at)
-    about = _all_of(debit) if event.amount_minor is None else event.amount_minor
+    about = _all_of(debit, known_there=told is not None) if event.amount_minor is None else event.amount_minor
     amount_minor, fee_minor = about if event.kind == "chargeback" else 0, event.fee_minor or 0
     made = Dispute(len(debit.disputes) + 1, event.kind, "opened", amount_minor, 0, fee_minor, ref, at)
     fees = [Post("dispute_fee", fee_minor)] if fee_minor else []
@@ -148,11 +148,15 @@ def taken_by_banks(debit: Debit) -> Step:
     return replace(debit, disputes=disputes, disputed_minor=debit.disputed_minor + more), (Post("chargeback", more),)
 
 
-def _all_of(debit: Debit) -> int:
+def _all_of(debit: Debit, *, known_there: bool) -> int:
     """What a chargeback is about of which nobody says how much: what the rider has paid and has not back, else what is
-    being taken from him."""
-    paid_minor = debit.paid_minor - debit.refunded_minor
-    return paid_minor or (debit.asked_minor if debit.state in LIVE else 0)
+    being taken from him; `known_there`: its provider tells of it, so that a payment of which he has not told is on its
+    way, whatever the debit waits for."""
+    if debit.paid_minor:
+        return debit.paid_minor - debit.refunded_minor
+    if debit.state in LIVE:
+        return debit.asked_minor
+    return debit.amount_minor if known_there else 0
 
 
 def _given_back(known: Dispute, result: DisputeResult) -> tuple[Dispute, list[Effect]]:

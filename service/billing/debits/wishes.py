@@ -35,6 +35,7 @@ from service.billing.debits.money import (
     waived,
     worth_a_debit,
 )
+from service.billing.debits.payments import payable
 from service.billing.debits.state import (
     CAN_BE_OVERDUE,
     FINAL,
@@ -163,12 +164,14 @@ def _less_forgone(debit: Debit, event: OwedChanged, now: datetime, terms: Terms)
 
 
 def suspended(debit: Debit, event: Suspended, now: datetime, _terms: Terms) -> Step:
-    """Support stops what is not submitted; a doubt whether money was taken is asked about all the same. Why it waits
+    """Support stops what is not submitted; a doubt whether money was taken is asked about all the same, and so is what
+    the rider was given to pay by himself, for as long as it is his. Why it waits
     for its rider, if it does, stays what it was: that is so again once it goes on."""
     if debit.state not in (State.NEW, State.RETRY_WAIT, State.NEEDS_RIDER) or debit.lowering_to is not None:
         raise ImpossibleEventError(debit, event)
     reason = debit.reason if debit.state is State.NEEDS_RIDER else by_support(event.reason)
-    return replace(debit, suspended=True, reason=reason, due_at=None if debit.doubted_minor is None else now), ()
+    due_at = now if debit.doubted_minor is not None else debit.due_at if payable(debit, now) else None
+    return replace(debit, suspended=True, reason=reason, due_at=due_at), ()
 
 
 def resumed(debit: Debit, _event: Resumed, now: datetime, terms: Terms) -> Step:

@@ -6,10 +6,11 @@ from __future__ import annotations
 from datetime import timedelta
 
 from service.adapters.providers.port import DebitRef, RefundRef, RefundRequest
+from service.adapters.providers.stripe.agreements import Paying
 from service.adapters.providers.stripe.calls import Calls, Form
 from service.adapters.providers.stripe.intents import Intents
 from service.adapters.providers.stripe.meaning import of_query, refund_outcome, refund_refusal, refusal
-from service.adapters.providers.stripe.wire import KEY, REFUND, REFUNDS, Refund, Refused, our_key
+from service.adapters.providers.stripe.wire import KEY, REFUND, REFUNDS, Intent, Refund, Refused, our_key
 from service.billing.outcomes import NotFound, Outcome, Postponed, Rejected, Unknown
 
 LOOK_AGAIN = timedelta(seconds=5)
@@ -26,11 +27,14 @@ class Refunds:
     async def make(self, request: RefundRequest) -> Outcome:
         """Gives money back, unless it was given back under this key before. Our reason is not sent: Stripe's is one of
         three words."""
-        payment, amount = _payment(request.debit), self._intents.amount(request.amount_minor, request.currency)
+        amount = self._intents.amount(request.amount_minor, request.currency)
         if isinstance(amount, Rejected):
             return amount
-        if payment is None:
-            return Rejected("PAYMENT_UNKNOWN", "the debit has no number at Stripe")
+        payment = await self._payment(request.debit)
+        if isinstance(payment, NotFound):
+            return Rejected("PAYMENT_UNKNOWN", "Stripe has no payment of the debit")
+        if not isinstance(payment, str):
+            return payment if isinstance(payment, Postponed) else Postponed(LOOK_AGAIN)
         known = await self._find(payment, request.key)
         if isinstance(known, Refund):
             return refund_outcome(known)
@@ -49,11 +53,25 @@ class Refunds:
             if isinstance(known, Refund):
                 return refund_outcome(known)
             return of_query(known)
-        payment = _payment(refund.debit)
-        if payment is None:
-            return NotFound()
+        payment = await self._payment(refund.debit)
+        if not isinstance(payment, str):
+            return payment
         found = await self._find(payment, refund.key)
         return refund_outcome(found) if isinstance(found, Refund) else of_query(found)
+
+    async def _payment(self, debit: DebitRef) -> str | Outcome:
+        """The number of the debit's PaymentIntent: where it was settled by hand without one, Stripe is asked for the
+        one with its key. The ride's hold may have been captured for another debit."""
+        if debit.provider_ref is not None:
+            return debit.provider_ref
+        if debit.hold is not None and debit.hold.provider_ref is not None:
+            hold = await self._intents.get(debit.hold.provider_ref)
+            if not isinstance(hold, Intent | NotFound):
+                return hold
+            if isinstance(hold, Intent) and our_key(hold.metadata) == debit.key:
+                return hold.id
+        intent = await self._intents.find(Paying(debit.agreement).customer, debit.key)
+        return intent.id if isinstance(intent, Intent) else intent
 
     async def _find(self, payment: str, key: str) -> Refund | Outcome:
         """The payment's refund with our key, NotFound when it has none."""
@@ -61,7 +79,3 @@ class Refunds:
         if not isinstance(refunds, list):
             return refusal(refunds) if isinstance(refunds, Refused) else refunds
         return next((refund for refund in refunds if our_key(refund.metadata) == key), NotFound())
-
-
-def _payment(debit: DebitRef) -> str | None:
-    return debit.provider_ref or (debit.hold.provider_ref if debit.hold else None)
