@@ -162,50 +162,6 @@ def test_the_half_that_was_missing_completes_a_ride_however_late() -> None:
     assert outcome(found)[0] == CLOSED
 
 
-FUTURE = {
-    "a start": [event("started", 30)],
-    "an end": [START, event("ended", 30)],
-    "a cancellation": [START, event("cancelled", 30)],
-}
-
-
-def test_a_reservation_that_ends_far_ahead_and_a_last_sign_that_does_are_left_to_people() -> None:
-    found = told([])
-    found.take(event("reservation_started", 525_600), event("reservation_cancelled", 525_610), now=1)
-    assert outcome(found) == (REVIEW, "time_in_the_future", None)
-    found = told([], catalog(tariff({"lost_end": {"after_hours": 24, "charge": "last_sign"}})))
-    found.take(START, event("paused", 6000), now=5)
-    found.look(DAY + 1, "deadline")
-    assert outcome(found) == (REVIEW, "time_in_the_future", None)
-
-
-def test_a_start_whose_time_has_come_is_still_left_to_people() -> None:
-    found = told([])
-    found.take(event("started", 60), now=0)
-    found.take(event("paused", 65), now=66)
-    found.take(event("ended", 70), now=71)
-    assert outcome(found) == (REVIEW, "time_in_the_future", None)
-
-
-@pytest.mark.parametrize("what", FUTURE)
-def test_what_lies_far_ahead_is_never_charged_by_itself(what: str) -> None:
-    found = told([])
-    found.take(*FUTURE[what], now=1)
-    assert outcome(found) == (REVIEW, "time_in_the_future", None)
-    found.take(event("ended", 40, "late"), now=200)
-    assert outcome(found) == (REVIEW, "time_in_the_future", None)
-    assert found.look(300, "recheck") is None
-    assert found.look(300, "deadline") is None
-    found.take(event("corrected", 300, corrected_end=at(45)))
-    assert outcome(found)[0] == CLOSED
-
-
-def test_a_little_ahead_is_only_another_clock() -> None:
-    found = told([])
-    found.take(START, event("ended", 15), now=0)
-    assert outcome(found) == (CLOSED, None, 150)
-
-
 LOST: dict[str, tuple[dict[str, Any], tuple[str, str | None, int | None]]] = {
     "the maximum": ({}, (CLOSED, "end_missing", 3000)),
     "up to the last sign of life": (

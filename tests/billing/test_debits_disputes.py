@@ -272,3 +272,15 @@ def test_a_chargeback_in_the_banks_own_currency_takes_the_payment_that_is_told_a
     paid, effects = after(unpaid, Notified(KEY, Succeeded(1000)), NOW, terms(CARD))
     assert (paid.paid_minor, paid.disputed_minor) == (1000, 1000)
     assert Post("chargeback", 1000) in effects
+
+
+def test_an_inquiry_that_becomes_a_chargeback_beside_another_one_is_over_with_it() -> None:
+    made, _ = after(debit(State.SETTLED), opened("A", 0, 300), NOW, terms(CARD))
+    inquiry = DisputeStatus("pi", "complaint", "opened", 500, "CNY", "B", told_at=NOW + timedelta(minutes=1))
+    became = replace(inquiry, kind="chargeback", told_at=NOW + timedelta(minutes=2))
+    for status in (inquiry, became, replace(became, state="lost", told_at=NOW + timedelta(minutes=3))):
+        for event in _news(made, status):
+            made, _ = after(made, event, NOW, terms(CARD))
+    made, _ = after(made, closed("won", "A", 4), NOW, terms(CARD))
+    assert (made.dispute, made.disputed_minor) == ("lost", 500)
+    assert [one.state for one in made.disputes if one.kind == "complaint"] == ["resolved"]

@@ -240,7 +240,7 @@ def _consequences(before: Debit, debit: Debit, effects: tuple[Effect, ...], now:
         debit = replace(debit, lowering_to=None, net_again=True)  # Decided anew for the new state.
     if before.lowering_to is not None and debit.state in FINAL and debit.state is not before.state:
         debit = replace(debit, net_again=True)  # It ended before it was lowered: what is too much goes back.
-    if debit.overdue and debit.amount_minor == debit.paid_minor + debit.excess_minor:
+    if debit.overdue and debit.amount_minor <= debit.paid_minor + debit.excess_minor:
         debit = replace(debit, overdue=False)  # What can't be lowered settles or not: the rider owes nothing.
     debit = policy.good_record(before, debit, terms)
     if debit.state is State.WRITTEN_OFF is not before.state:

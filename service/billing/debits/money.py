@@ -56,7 +56,7 @@ def falls_short(debit: Debit, told: Succeeded, terms: Terms) -> bool:
 def ended_short(debit: Debit) -> Debit:
     """The debit whose present key has brought all that it will, which is less than it asked for: settled where no more
     is owed; else something has changed the amount that was not us, and a person must look."""
-    if debit.paid_minor + debit.excess_minor == debit.amount_minor:
+    if debit.paid_minor + debit.excess_minor >= debit.amount_minor:
         again = debit.net_again or debit.excess_minor > 0
         return replace(debit, state=State.SETTLED, amount_minor=debit.paid_minor, excess_minor=0, net_again=again)
     taken = taken_minor(debit, debit.provider_key)

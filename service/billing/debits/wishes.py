@@ -93,7 +93,7 @@ def paid_elsewhere(debit: Debit, event: PaidElsewhere, now: datetime, terms: Ter
     owed no longer of a debit that can't be lowered was not paid outside either."""
     if debit.state not in CAN_BE_OVERDUE and not refused_for_us(debit):
         raise ImpossibleEventError(debit, event)
-    rest = debit.amount_minor - debit.paid_minor - debit.excess_minor
+    rest = max(debit.amount_minor - debit.paid_minor - debit.excess_minor, 0)  # A part may have brought too much.
     open_there = debit.state is State.PENDING or asked_about(debit, terms)
     stop = terms.capabilities.told_paid_elsewhere and open_there
     ended = replace(

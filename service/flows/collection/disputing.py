@@ -111,8 +111,13 @@ def _news(debit: Debit, status: DisputeStatus) -> list[DebitEvent]:
     amount_minor = status.amount_minor if status.currency == debit.currency else None
     fee_minor = status.fee_minor if status.fee_currency == debit.currency else None
     events: list[DebitEvent] = []
-    if status.kind == "chargeback" and debit.dispute == "complaint" and not known_dispute(debit, "chargeback", told):
-        events += [DisputeClosed("resolved") for one in debit.disputes if one.state == "opened"]
+    if status.kind == "chargeback" and not known_dispute(debit, "chargeback", told):
+        complaints = [one for one in debit.disputes if one.kind == "complaint" and one.state == "opened"]
+        if debit.dispute == "complaint":
+            events += [DisputeClosed("resolved") for _ in complaints]
+        else:  # Beside another chargeback: the inquiry that has become this one.
+            became = [one for one in complaints if one.ref is not None and one.ref == told.ref]
+            events += [DisputeClosed("resolved", None, Told(one.ref, None)) for one in became]
     events.append(DisputeOpened(status.kind, amount_minor, fee_minor, told))
     if status.state != "opened":
         events.append(DisputeClosed(status.state, fee_minor, told))
