@@ -14,6 +14,7 @@ import msgspec
 
 from service.billing.sessions import Usage
 from service.billing.tariffs import Tariff, has_balance_rules
+from service.billing.tariffs.rules import amount_of
 
 
 class BalanceUse(msgspec.Struct, frozen=True, gc=False):
@@ -109,6 +110,12 @@ def day_window(tariff: Tariff, day: date) -> str:
 def month_window(tariff: Tariff, day: date) -> str:
     """The window of a month cap that a day is in."""
     return f"month:{tariff.tariff_id}:{day.isoformat()[:7]}"
+
+
+def cap_of(window: str, tariff: Tariff) -> Decimal | None:
+    """What a cap's window holds by this version of its tariff; None for a window that is no cap's."""
+    caps = {"day": tariff.rules.day_cap, "month": tariff.rules.month_cap}
+    return amount_of(caps.get(window.partition(":")[0]))
 
 
 def pass_window(held: Pass, usage: Usage, tariff: Tariff) -> str | None:

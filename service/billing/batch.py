@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from decimal import Decimal
 
 import msgspec
 
-from service.billing.balances import EMPTY, Balance, BalanceUse, windows_of
+from service.billing.balances import EMPTY, Balance, BalanceUse, cap_of, windows_of
 from service.billing.catalog import BalanceBook, Catalog, Operator
 from service.billing.charged import UNCHARGED, StoredCharge, adjusted_charge, taken_back
 from service.billing.events import RideEvent
@@ -204,8 +205,10 @@ def _balance(ride: Ride, used: Usage, terms: Terms, book: BalanceBook) -> Balanc
 
     A re-rate uses what the charge before it was rated with, so that it stays the same though an earlier ride was taken
     back; where rides that closed since have used more, it uses that: no correction charges more than a cap leaves.
+    What they used above the ride's own cap (another version has a higher one) takes nothing from what it was charged.
     """
-    windows = windows_of(used, terms.version.tariff)
+    tariff = terms.version.tariff
+    windows = windows_of(used, tariff)
     if not windows:
         return EMPTY
     operator_no, rider_no = ride.operator.operator_no, terms.agreement.rider_no
@@ -213,7 +216,13 @@ def _balance(ride: Ride, used: Usage, terms: Terms, book: BalanceBook) -> Balanc
     if ride.charge is not None and ride.agreement is not None and ride.agreement.rider_no == rider_no:
         rated, own = ride.charge.charge.balance, Balance(ride.charge.charge.used)
     held = {window: book.read((operator_no, rider_no, window)) for window in windows}  # All are asked: all are locked.
-    return Balance(tuple(BalanceUse(w, max(rated.of(w), used - own.of(w))) for w, used in held.items()))
+
+    def before(window: str, used: Decimal) -> Decimal:
+        mine, cap = own.of(window), cap_of(window, tariff)
+        held_of_cap = used if cap is None or not mine else min(used, cap)
+        return max(rated.of(window), held_of_cap - mine)
+
+    return Balance(tuple(BalanceUse(window, before(window, used)) for window, used in held.items()))
 
 
 def _move_balances(ride: Ride, charged: tuple[Terms, StoredCharge] | None, book: BalanceBook) -> tuple[CapUse, ...]:

@@ -245,3 +245,24 @@ def test_the_order_of_arrival_does_not_change_the_charge(events: list[RideEvent]
     early = [item for item in events if item.kind in ("paused", "resumed")]
     late = [item for item in events if item.kind in ("started", "ended")]
     assert told([early[:cut], early[cut:], late] if early[cut:] else [early, late]).total() == found.total()
+
+
+def test_a_version_with_a_higher_cap_takes_nothing_of_what_was_charged_by_the_one_before() -> None:
+    """Later rides may use more of the month than the earlier version's cap: no correction gives a fare back for that."""
+    versions = [
+        TariffVersion(1, number, begins, msgspec.structs.replace(tariff(rules), version=number, valid_from=begins))
+        for number, begins, rules in (
+            (1, at(-9999), {"month_cap": "2.50"}),
+            (2, at(60), {"month_cap": "60.00"}),
+        )
+    ]
+    known = catalog()
+    known.add_tariffs({(1, "bike"): versions})
+    found = told([whole("s-1")], known)
+    for number in range(5):
+        found.take(*whole(f"s-{number + 2}", 70 + 30 * number, 90 + 30 * number))
+    assert [found.total(f"s-{number}") for number in (1, 2, 6)] == [250, 250, 250]
+    found.take(event("corrected", 300, distance=900))
+    assert found.total() == 250
+    found.take(event("corrected", 301, "longer", corrected_end=at(50)))
+    assert found.total() == 250, "and it takes no more than the cap of its own version"

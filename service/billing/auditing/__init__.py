@@ -14,7 +14,7 @@ from service.billing.auditing.charges import check_same, check_unrated, is_rated
 from service.billing.auditing.debits import check_debits
 from service.billing.auditing.problems import MISSING, Place, Problem, differing
 from service.billing.auditing.rows import RideRows, StoredCapUse, StoredKey, StoredObligation, StoredTransfer
-from service.billing.balances import Balance, BalanceUse
+from service.billing.balances import Balance, BalanceUse, cap_of
 from service.billing.catalog import AgreementRef, Catalog, Operator
 from service.billing.charged import (
     StoredCharge,
@@ -67,13 +67,15 @@ class _Standing(msgspec.Struct):
 
 class _Move(msgspec.Struct):
     """A movement of a balance. What it was before is the chain's matter, but for what the charge was rated with: a
-    first charge with just that, a re-rate with no less of other rides (`own` is what is the ride's of it)."""
+    first charge with just that, a re-rate with no less of other rides (`own` is what is the ride's of it) than the cap
+    holds."""
 
     stored: StoredRevision
     window: str
     rider_no: int
     rated: Decimal | None
     own: Decimal | None
+    cap: Decimal | None
     amount: Decimal
 
 
@@ -269,7 +271,16 @@ def _moves(
         if amount:
             rated = next((use.used for use in _balance_of(after) if use.window == window), None)
             own = Balance(before.charge.used).of(window) if before is not None else None
-            expected.moves.append(_Move(stored, window, agreement.rider_no, rated, own, amount))
+            cap = _cap(window, standing, known)
+            expected.moves.append(_Move(stored, window, agreement.rider_no, rated, own, cap, amount))
+
+
+def _cap(window: str, standing: _Standing, known: Known) -> Decimal | None:
+    """What the window holds by the version that the ride is charged by."""
+    tariff_id, _, _ = window.partition(":")[2].rpartition(":")
+    number = standing.operator.operator_no
+    version = standing.tariff and known.catalog.tariff_version(number, tariff_id, standing.tariff[1])
+    return cap_of(window, version.tariff) if version else None
 
 
 def _balance_of(charge: StoredCharge | None) -> tuple[BalanceUse, ...]:
@@ -284,7 +295,9 @@ def _cap_uses(moves: Sequence[_Move], found: Sequence[StoredCapUse]) -> list[Sto
         stored, told = move.stored, there.get((move.stored.revision, move.window), Decimal(0))
         before = told
         if move.rated is not None:
-            before = move.rated if move.own is None else min(told, move.rated + move.own)
+            least = move.rated + (move.own or 0)
+            held = told if move.cap is None else min(told, move.cap)
+            before = told if move.own is not None and held <= least else least
         rows.append(
             StoredCapUse(
                 stored.ride_no,
