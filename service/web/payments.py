@@ -34,7 +34,12 @@ async def ask_payment(request: Asked, debit_id: FromPath[str], idempotency_key: 
             await doors_of(request).collection.ask_payment((row.ride_no, row.ordinal))
         except ImpossibleEventError:
             detail = f"debit {debit_id} is {row.state}{', suspended' if row.suspended else ''} and can't be paid by the"
-            also = " rider now: that is possible while it is pending, waits for a retry or for him, or was written off"
+            also = (
+                " rider now: resume it first"
+                if row.suspended
+                else " rider now: that is possible while something of it is owed, and it is pending, waits for a retry"
+                " or for him, or was written off"
+            )
             raise conflict(detail + also, [FieldProblem("path:debit_id", row.state)]) from None
         except NoPaymentError as error:
             raise nothing_to_do(debit_id, error.outcome) from None

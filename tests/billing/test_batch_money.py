@@ -248,7 +248,7 @@ def test_the_order_of_arrival_does_not_change_the_charge(events: list[RideEvent]
 
 
 def test_a_version_with_a_higher_cap_takes_nothing_of_what_was_charged_by_the_one_before() -> None:
-    """Later rides may use more of the month than the earlier version's cap: no correction gives a fare back for that."""
+    """Later rides may use more of the month than the earlier version's cap: no correction gives back for that."""
     versions = [
         TariffVersion(1, number, begins, msgspec.structs.replace(tariff(rules), version=number, valid_from=begins))
         for number, begins, rules in (
