@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from service.billing.charged import StoredCharge
-from service.billing.events import Adjustment, RideEvent
+from service.billing.events import Adjustment
 from service.billing.facts import EncodedFact, encode_fact, encode_lines, sources_of
 from service.billing.facts.data import (
     ChargeAdjusted,
@@ -17,6 +17,7 @@ from service.billing.facts.data import (
 )
 from service.billing.rides import Revision
 from service.billing.sessions import SessionState
+from service.billing.verdicts import lead_event
 
 
 def announce(revision: Revision, now: datetime) -> list[EncodedFact]:
@@ -42,7 +43,7 @@ def _charge(revision: Revision, charge: StoredCharge | None, now: datetime) -> E
     ride, before = revision.ride, revision.before
     told = charge or before.charge
     assert told is not None and ride.tariff is not None
-    lead = _lead(ride.session.counted)
+    lead = lead_event(ride.session)
     rated = ChargeRated(
         operator_id=ride.operator.operator_id,
         session_id=lead.session_id,
@@ -79,7 +80,7 @@ def _adjustment(one: Adjustment) -> ChargeAdjusted:
 
 def _state(shape: type[SessionReview | SessionParked], revision: Revision, now: datetime) -> EncodedFact:
     ride = revision.ride
-    lead = _lead(ride.session.counted)
+    lead = lead_event(ride.session)
     fact = shape(
         operator_id=ride.operator.operator_id,
         session_id=lead.session_id,
@@ -93,7 +94,7 @@ def _state(shape: type[SessionReview | SessionParked], revision: Revision, now: 
 
 def _conflict(revision: Revision, now: datetime) -> EncodedFact:
     ride = revision.ride
-    lead = _lead(ride.session.counted)
+    lead = lead_event(ride.session)
     fact = SessionConflict(
         operator_id=ride.operator.operator_id,
         session_id=lead.session_id,
@@ -104,11 +105,3 @@ def _conflict(revision: Revision, now: datetime) -> EncodedFact:
         contradicting=sources_of(revision.conflicts),
     )
     return encode_fact(fact, ordinal=ride.revision, at=now)
-
-
-def _lead(events: tuple[RideEvent, ...]) -> RideEvent:
-    """The event that names the ride's agreement and tariff."""
-    for event in events:
-        if event.agreement_id is not None and event.tariff_id is not None:
-            return event
-    return events[0]

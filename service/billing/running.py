@@ -15,6 +15,7 @@ from service.billing.sessions import (
     usage,
 )
 from service.billing.tariffs import Tariff, longest_reservation
+from service.billing.verdicts import lead_event
 
 
 def running_tariff(
@@ -22,7 +23,7 @@ def running_tariff(
 ) -> tuple[str, TariffVersion | None]:
     """The id of the tariff that the ride names, and the version it is under: the one it was decided under, or else the
     one in force at its start."""
-    lead = next((event for event in session.counted if event.tariff_id), session.counted[0])
+    lead = lead_event(session)
     tariff_id = lead.tariff_id or ""
     if version is not None:
         return tariff_id, catalog.tariff_version(operator.operator_no, tariff_id, version)

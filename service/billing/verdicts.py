@@ -17,6 +17,7 @@ from service.billing.sessions import (
     SessionState,
     Usage,
     course,
+    first,
     last_sign,
     microseconds,
     reservation_usage,
@@ -92,6 +93,15 @@ def deadline(session: Session, operator: Operator, catalog: Catalog) -> datetime
         terms = find_terms(told, operator, catalog, told.reservation.time)
         return None if isinstance(terms, str) else told.reservation.time + longest_reservation(terms.version.tariff)
     return _start_awaited_until(session, told, operator, catalog)
+
+
+def lead_event(session: Session) -> RideEvent:
+    """The event by whose agreement and tariff the ride is charged; while none names both, the first that came."""
+    for kind in ("started", "ended", "reservation_started"):
+        event = first(session, kind)
+        if event is not None and event.agreement_id is not None and event.tariff_id is not None:
+            return event
+    return session.counted[0]
 
 
 def find_terms(told: Course, operator: Operator, catalog: Catalog, at: datetime) -> Terms | str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping
 from decimal import Decimal
 from operator import attrgetter
 from typing import Any, TypeVar
@@ -16,6 +16,7 @@ from service.billing.events import RideEvent, decode_events
 from service.billing.rating import Charge, Line
 from service.billing.rides import Ride, read_charge, restore
 from service.billing.sessions import Course, Place, Usage, course, gone_by
+from service.billing.verdicts import lead_event
 from service.web.shapes import (
     AdjustmentView,
     BalanceView,
@@ -293,13 +294,8 @@ def plain(number: Decimal) -> str:
     return format(number, "f")
 
 
-def lead_event(events: Sequence[RideEvent]) -> RideEvent:
-    """The event that names the ride's agreement and tariff."""
-    return next((event for event in events if event.agreement_id and event.tariff_id), events[0])
-
-
 def _summary(rows: RideRows, ride: Ride, told: Course) -> dict[str, Any]:
-    lead = lead_event(ride.session.counted)
+    lead = lead_event(ride.session)
     agreement = rows.agreement
     charge = ride.charge
     assert rows.revisions is not None

@@ -16,6 +16,7 @@ from service.billing.catalog import AgreementRef, Operator, TariffVersion
 from service.billing.events import RideEvent
 from service.billing.rides import Revision
 from service.billing.sessions import SessionState
+from service.billing.verdicts import lead_event
 
 START, END = event("started", 0), event("ended", 20)
 DAY = 1440
@@ -359,3 +360,12 @@ def test_deadlines_are_in_business_time_to_the_microsecond() -> None:
     found = told([[START]])
     deadline = at(DAY) - timedelta(microseconds=1)
     assert found.look((deadline - at(0)) / timedelta(minutes=1), "deadline") is None
+
+
+def test_what_is_told_of_a_ride_names_whom_and_what_it_is_charged_by() -> None:
+    """And not whichever event came first."""
+    known = catalog(tariff(), tariff(name="dear"), agreements=("agr-1", "agr-2"))
+    found = told([[event("ended", 20, agreement_id="agr-2", tariff_id="dear")], [START]], known)
+    assert (found.ride().agreement, found.total()) == (known.agreements[1, "agr-1"], 250)
+    lead = lead_event(found.ride().session)
+    assert (lead.agreement_id, lead.tariff_id) == ("agr-1", "bike")
