@@ -38,6 +38,9 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """A debit that is not paid yet can be closed, and the provider says when it is."""
     told_paid_elsewhere: bool = True
     """A debit that is not paid yet ends once the provider is told that the rider has paid elsewhere, and he says so."""
+    opened_by_rider: bool = False
+    """What a rider is given to pay is there only once he opens it: what the provider does not find may still be paid
+    until the rider's time for it is over (`payable_until`)."""
     same_key_window: timedelta = timedelta(hours=24)
     """How long after its first use a key is remembered."""
     same_key_is_query: bool = False

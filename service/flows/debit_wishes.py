@@ -118,7 +118,7 @@ def retry() -> Wish:
         lambda row, _: row.state == State.SUBMITTING,
         "can't be tried now: that is possible while it is new, waits for a retry, is pending or unknown, or was refused"
         " its hold; resume it if it is suspended, close its dispute; one that needs the rider is paid by him, one"
-        " that is manual is decided",
+        " that is manual is decided, and what he was given to pay at Alipay is his until its time is over",
     )
 
 

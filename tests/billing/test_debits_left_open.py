@@ -9,10 +9,11 @@ from debit_makers import CARD, KEY, NOW, ORDER, debit, terms
 from msgspec.structs import replace
 
 from service.billing.capabilities import Capabilities
-from service.billing.debits import Debit, State, after
+from service.billing.debits import Debit, ImpossibleEventError, State, after
 from service.billing.debits.dunning import WRITTEN_OFF_POLL, WRITTEN_OFF_POLLS
 from service.billing.debits.events import (
     Call,
+    CloseAnswered,
     DebitEvent,
     Due,
     LowerAnswered,
@@ -23,9 +24,11 @@ from service.billing.debits.events import (
     PaidElsewhere,
     PaymentWanted,
     Queried,
+    RetryAsked,
     StartRefund,
     Suspended,
 )
+from service.billing.debits.state import HOLD_REFUSED
 from service.billing.outcomes import Accepted, AlreadyDone, Closed, NotFound, Rejected, Succeeded, Unknown
 
 ELSEWHERE = PaidElsewhere("cash")
@@ -195,3 +198,31 @@ def test_what_he_was_given_to_pay_is_asked_about_while_the_debit_is_suspended(st
     assert unpaid.due_at is not None
     paid, _ = after(asked, Queried(KEY, Succeeded(1000)), NOW + HOUR / 60, terms())
     assert paid.state is State.SETTLED
+
+
+OPENED_BY_HIM = replace(ORDER, opened_by_rider=True, closes_unpaid=True)
+"""Like Alipay: what the rider is given to pay is no payment there before he opens it."""
+
+
+def unopened() -> Debit:
+    """Its hold was refused, so that we never tried it; the rider was given it to pay."""
+    reason = f"{HOLD_REFUSED}: OVER_LIMIT"
+    never = debit(State.RETRY_WAIT, attempts=0, begun_at=None, submitted_at=None, asked_minor=0, reason=reason)
+    given, _ = after(never, PaymentWanted(), NOW, terms(OPENED_BY_HIM))
+    assert given.payable_until == NOW + HOUR
+    return given
+
+
+def test_what_he_has_not_opened_yet_is_not_closed_by_not_being_found() -> None:
+    """Opened later, it would be a second payment under the same number."""
+    made = unopened()
+    closing, _ = after(made, CloseAnswered(KEY, NotFound()), NOW, terms(OPENED_BY_HIM))
+    assert (closing.given, closing.due_at) == (True, NOW + HOUR)
+    less, _ = after(made, OwedChanged(0), NOW, terms(OPENED_BY_HIM))
+    waiting, _ = after(less, LowerAnswered(KEY, NotFound()), NOW, terms(OPENED_BY_HIM))
+    assert (waiting.state, waiting.lowering_to, waiting.due_at) == (State.RETRY_WAIT, 0, NOW + HOUR)
+    over, _ = after(waiting, LowerAnswered(KEY, NotFound()), NOW + HOUR, terms(OPENED_BY_HIM))
+    assert over.state is State.CANCELLED
+    with pytest.raises(ImpossibleEventError):
+        after(made, RetryAsked(), NOW, terms(OPENED_BY_HIM))
+    assert after(made, RetryAsked(), NOW + HOUR, terms(OPENED_BY_HIM))[0].due_at == NOW + HOUR

@@ -180,6 +180,9 @@ async def test_at_alipay_the_rider_confirms_a_freeze_of_what_the_ride_cost(datab
         assert await hold_of(bench, ride) == ("completed", 0, 300)
         await bench.owe(ride, 2, 200)
         more = await bench.collection.ask_payment((ride.ride_no, 2))
+        await shop.at((bench.now + timedelta(hours=1)).isoformat())
+        assert await shop.opens(more.action, "ann") == "4000", "something else may be tried from then on"
+        await shop.at(bench.now.isoformat())
         assert await shop.opens(more.action, "ann") == "9000"
         await go_on(bench, 2, shop.provider)
         assert await bench.states(ride) == [("settled", 300, 300), ("settled", 200, 200)]

@@ -85,7 +85,8 @@ class DebitRequest(msgspec.Struct, frozen=True):
 
     `provider_ref` is what a Prepared answer said; `attempt` counts the definite declines so far, from 1: it tells one
     try under the key from the next where the provider remembers each call. `beside` is the ride's hold where the debit
-    goes through none: it may tell who the rider is.
+    goes through none: it may tell who the rider is. `payable_until`, of what the rider is given to pay: from then on
+    something else may be tried, so that it must be void.
     """
 
     key: str
@@ -100,6 +101,7 @@ class DebitRequest(msgspec.Struct, frozen=True):
     ended_at: datetime | None = None
     items: tuple[DebitItem, ...] = ()
     beside: HoldRef | None = None
+    payable_until: datetime | None = None
 
 
 class DebitRef(msgspec.Struct, frozen=True):

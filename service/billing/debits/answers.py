@@ -61,6 +61,12 @@ def collected_yet(debit: Debit) -> bool:
     return debit.state is State.WRITTEN_OFF and debit.due_at is not None
 
 
+def unopened(debit: Debit, now: datetime, terms: Terms) -> bool:
+    """Whether the number is not found at the provider only because its rider has not opened yet what he was given."""
+    paying = debit.payable_until is not None and now < debit.payable_until
+    return terms.capabilities.opened_by_rider and paying
+
+
 def may_be_given(debit: Debit) -> bool:
     """Whether the rider was given the present number to pay it, or may have been in the time that a restored database
     has lost."""
@@ -129,6 +135,8 @@ def on_lower_answered(debit: Debit, outcome: Outcome, now: datetime, terms: Term
             return _paid_or_unknown(debit, outcome, now, terms)
         case Closed():
             return close_confirmed(debit), ()
+        case NotFound() if unopened(debit, now, terms):
+            return replace(debit, due_at=debit.payable_until), ()
         case NotFound() if debit.state in ENDED:
             return _left_to_settle(debit, now, terms), ()
         case NotFound() if debit.state is not State.PENDING:

@@ -12,7 +12,7 @@ from datetime import datetime
 from msgspec.structs import replace
 
 from service.billing.debits import dunning, holding
-from service.billing.debits.answers import asked_about, collected_yet, may_be_given, needs_rider, unknown
+from service.billing.debits.answers import asked_about, collected_yet, may_be_given, needs_rider, unknown, unopened
 from service.billing.debits.events import (
     Call,
     CloseAnswered,
@@ -133,6 +133,8 @@ def close_answered(debit: Debit, event: CloseAnswered, now: datetime, terms: Ter
     if event.key != debit.provider_key or not tried or not may_be_given(debit):
         return debit, ()
     match outcome:
+        case NotFound() if unopened(debit, now, terms):
+            return replace(debit, due_at=debit.payable_until), ()
         case Closed() | NotFound():
             effects: tuple[Effect, ...] = (NetAgain(),) if debit.net_again else ()
             closed = replace(debit, given=False, payable_until=None, action=None, queries=0, due_at=now)

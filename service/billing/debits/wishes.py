@@ -7,7 +7,7 @@ from datetime import datetime
 from msgspec.structs import replace
 
 from service.billing.debits import dunning
-from service.billing.debits.answers import asked_about, collected_yet
+from service.billing.debits.answers import asked_about, collected_yet, unopened
 from service.billing.debits.disputes import disputed, goes_on_at, to_be_noticed_again
 from service.billing.debits.events import (
     ImpossibleEventError,
@@ -56,14 +56,17 @@ FORGONE = (State.WAIVED, State.WRITTEN_OFF, State.CANCELLED, State.SETTLED, Stat
 debit; money that came after an operator had cancelled goes back, and what was written off stays so."""
 
 
-def retry_asked(debit: Debit, event: RetryAsked, now: datetime, _terms: Terms) -> Step:
+def retry_asked(debit: Debit, event: RetryAsked, now: datetime, terms: Terms) -> Step:
     """Now, not when the calendar says: tried where we try, asked about where the provider does. What a refused hold has
-    kept from being tried asks for another one. Where the rider was given it to pay, his time for that is over."""
+    kept from being tried asks for another one. Where the rider was given it to pay, his time for that is over; not
+    where the provider can't end it."""
     if debit.suspended or disputed(debit) or debit.lowering_to is not None:
         raise ImpossibleEventError(debit, event)
     if kept_from_hold(debit):
         return taken_up(debit, now), ()
     if debit.state not in (State.NEW, State.RETRY_WAIT, State.UNKNOWN, State.PENDING):
+        raise ImpossibleEventError(debit, event)
+    if debit.given and unopened(debit, now, terms):
         raise ImpossibleEventError(debit, event)
     over = debit.state in (State.NEW, State.RETRY_WAIT)
     return replace(debit, payable_until=None if over else debit.payable_until, due_at=now), ()

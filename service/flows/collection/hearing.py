@@ -244,9 +244,10 @@ class Hearing:
 
     async def _payment(self, row: DebitRow, debit: Debit) -> Outcome:
         provider = self._providers[debit.account_no]
+        request = replace(debit_request(provider, row, debit), payable_until=debit.payable_until)
         try:
             async with asyncio.timeout(CALL_SECONDS):
-                ask = partial(provider.request_payment, debit_request(provider, row, debit))
+                ask = partial(provider.request_payment, request)
                 return await let_in(self._accounts, debit.account_no, ask)
         except TimeoutError:
             return Unknown("no answer in time")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import Any, Literal
 
 import aiohttp
@@ -12,7 +12,7 @@ from service.adapters.clock import Clock
 from service.adapters.providers.alipay import codes, wire
 from service.adapters.providers.alipay.codes import Problem
 from service.adapters.providers.alipay.complaints import ask_complaint
-from service.adapters.providers.alipay.gateway import Gateway
+from service.adapters.providers.alipay.gateway import ZONE, Gateway
 from service.adapters.providers.alipay.notices import SECOND, read_notice
 from service.adapters.providers.alipay.settings import AlipaySettings, capabilities_of
 from service.adapters.providers.alipay.statements import read_statement
@@ -47,6 +47,8 @@ CHECK_NUMBER = "FAREBOX_CREDENTIALS_CHECK"
 """A trade that never was: asking for it shows whether the credentials are good."""
 APP_PRODUCT = "QUICK_MSECURITY_PAY"
 """alipay.trade.app.pay's product (AlipayTradeAppPayModel)."""
+PAID_WITHIN = timedelta(minutes=1)
+"""So long before something else may be tried a payment can no longer be begun."""
 
 
 class AlipayAccount:
@@ -134,6 +136,9 @@ class AlipayAccount:
             "product_code": APP_PRODUCT,
             "seller_id": self._settings.seller_id,
         }
+        if request.payable_until is not None:  # AlipayTradeAppPayModel.time_expire
+            void_at = (request.payable_until - PAID_WITHIN).astimezone(ZONE)
+            asked["time_expire"] = void_at.strftime("%Y-%m-%d %H:%M:%S")
         return NeedsRider(RIDER_MUST_PAY, SignString(self._gateway.app_string("alipay.trade.app.pay", asked)))
 
     async def refund(self, request: RefundRequest) -> Outcome:

@@ -68,7 +68,7 @@ def read_settings(account: MerchantAccount) -> AlipaySettings:
 
 def capabilities_of(settings: AlipaySettings) -> Capabilities:
     """What the account's product can do. Alipay closes an unpaid trade of either after 15 days
-    (AlipayTradePayModel.timeout_express)."""
+    (AlipayTradePayModel.timeout_express); alipay.trade.app.pay makes one when the rider opens its string."""
     zhima = settings.product == "zhima"
     return Capabilities(
         provider_retries=zhima,
@@ -76,6 +76,7 @@ def capabilities_of(settings: AlipaySettings) -> Capabilities:
         hold_confirmed_by_rider=not zhima,
         further_debit=False,
         closes_unpaid=True,
+        opened_by_rider=True,
         same_key_window=timedelta(days=15),
         new_key_after_decline=False,
         refund_window=settings.refund_window,

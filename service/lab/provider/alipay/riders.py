@@ -13,7 +13,7 @@ from service.lab.provider.alipay import authorisations, trades, zhima
 from service.lab.provider.alipay.codes import GatewayRefusedError, refusal_body
 from service.lab.provider.alipay.requests import content, read_params, verify
 from service.lab.provider.alipay.visits import Answer, Visit
-from service.lab.provider.alipay.wire import CURRENCY, check_trade, fen
+from service.lab.provider.alipay.wire import CURRENCY, check_trade, fen, local
 from service.lab.provider.desk import Desk
 from service.lab.provider.refusals import RefusedError
 from service.lab.provider.rows import AskDebit
@@ -76,6 +76,8 @@ def _authorises(visit: Visit, asked: authorisations.Freeze, rider: str, confirme
 def _pays(visit: Visit, asked: trades.AppPay, rider: str, confirmed: bool | None) -> Answer:
     """The rider pays a new trade, or one that was not collected; opening it alone makes the trade."""
     check_trade(asked.out_trade_no, asked.subject)
+    if asked.time_expire is not None and local(visit.now) >= asked.time_expire:
+        raise RefusedError(409, "DEBIT_CLOSED", f"the string was good until {asked.time_expire}")
     books, account, amount = visit.desk.books, visit.account, fen(asked.total_amount)
     known = books.debits.get((account.account_id, asked.out_trade_no))
     if known is None:

@@ -57,11 +57,12 @@ class Pay(msgspec.Struct, frozen=True):
 
 
 class AppPay(msgspec.Struct, frozen=True):
-    """alipay.trade.app.pay: the rider pays by the order string."""
+    """alipay.trade.app.pay: the rider pays by the order string, until `time_expire`."""
 
     out_trade_no: str
     total_amount: Amount
     subject: str
+    time_expire: str | None = None
 
 
 class NameTrade(msgspec.Struct, frozen=True):
