@@ -284,3 +284,14 @@ def test_an_inquiry_that_becomes_a_chargeback_beside_another_one_is_over_with_it
     made, _ = after(made, closed("won", "A", 4), NOW, terms(CARD))
     assert (made.dispute, made.disputed_minor) == ("lost", 500)
     assert [one.state for one in made.disputes if one.kind == "complaint"] == ["resolved"]
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_of_a_chargeback_that_a_person_opened_the_provider_says_how_much_it_is_about(lost: bool) -> None:
+    """A letter of the bank comes first, and names no amount that can be said here."""
+    by_hand: list[DebitEvent] = [DisputeOpened("chargeback"), *([DisputeClosed("lost")] if lost else [])]
+    made, sums, effects = posted(debit(State.SETTLED), [*by_hand, opened("A", 1, 300)])
+    assert (made.disputed_minor, sums) == (300, {"chargeback": 1000, "chargeback_won": 700})
+    assert NetAgain() in effects
+    made, sums, _ = posted(debit(State.SETTLED), [*by_hand, opened("A", 1, 300), opened("A", 1, 300)])
+    assert (made.disputed_minor, sums["chargeback"]) == (300, 1000)

@@ -67,7 +67,9 @@ def dispute_opened(debit: Debit, event: DisputeOpened, _now: datetime, terms: Te
     known = None if told is None else known_dispute(debit, event.kind, told)
     if known is not None:
         assert told is not None
-        return _told_again(debit, known, event.fee_minor, told)
+        debit, known, money = _amount_told(debit, known, event, told)
+        again, more = _told_again(debit, known, event.fee_minor, told)
+        return again, (*money, *more)
     if told is None and disputed(debit):
         return debit, ()
     ref, at = (None, None) if told is None else (told.ref, told.at)
@@ -163,6 +165,22 @@ def _given_back(known: Dispute, result: DisputeResult) -> tuple[Dispute, list[Ef
     """The money of a chargeback that was won: it is ours again. Lost, it is with the bank for good."""
     back = known.taken_minor if result == "won" else 0
     return (replace(known, taken_minor=0), [Post("chargeback_won", back)]) if back else (known, [])
+
+
+def _amount_told(
+    debit: Debit, known: Dispute, event: DisputeOpened, told: Told
+) -> tuple[Debit, Dispute, tuple[Effect, ...]]:
+    """A chargeback that a person has opened, about all that was paid, once its provider says how much it is about."""
+    by_hand = known.ref is None and told.ref is not None and known.state in ("opened", "lost")
+    if not by_hand or known.kind != "chargeback" or event.amount_minor in (None, known.amount_minor):
+        return debit, known, ()
+    assert event.amount_minor is not None
+    back = max(known.taken_minor - event.amount_minor, 0)
+    named = replace(known, amount_minor=event.amount_minor, taken_minor=known.taken_minor - back)
+    effects: list[Effect] = [Post("chargeback_won", back)] if back else []
+    if back and debit.state in FINAL:
+        effects.append(NetAgain())
+    return _with(debit, named), named, tuple(effects)
 
 
 def _told_again(debit: Debit, known: Dispute, fee_minor: int | None, told: Told) -> Step:
