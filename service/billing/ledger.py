@@ -129,18 +129,13 @@ def adjustment_transfers(
 
 
 def settlement_transfers(agreement_no: int, account_no: int, amount_minor: int, currency: str) -> tuple[Transfer, ...]:
-    """The provider has taken money from the rider."""
+    """The provider has money of the rider's: taken, or come back after it was given back."""
     return (Transfer(_CLEARING + account_no, _RECEIVABLE + agreement_no, amount_minor, currency),)
 
 
 def refund_transfers(agreement_no: int, account_no: int, amount_minor: int, currency: str) -> tuple[Transfer, ...]:
     """The provider has given money back."""
     return (Transfer(_RECEIVABLE + agreement_no, _CLEARING + account_no, amount_minor, currency),)
-
-
-def refund_back_transfers(agreement_no: int, account_no: int, amount_minor: int, currency: str) -> tuple[Transfer, ...]:
-    """What the provider had given back has come back to him."""
-    return (Transfer(_CLEARING + account_no, _RECEIVABLE + agreement_no, amount_minor, currency),)
 
 
 def forgone_transfers(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Literal
 
@@ -97,19 +98,21 @@ def deadline(session: Session, operator: Operator, catalog: Catalog) -> datetime
 
 def lead_event(session: Session) -> RideEvent:
     """The event by whose agreement and tariff the ride is charged; while none names both, the first that came."""
-    for kind in ("started", "ended", "reservation_started"):
-        event = first(session, kind)
-        if event is not None and event.agreement_id is not None and event.tariff_id is not None:
-            return event
-    return session.counted[0]
+    events = (first(session, kind) for kind in ("started", "ended", "reservation_started"))
+    return _naming(events) or session.counted[0]
+
+
+def _naming(events: Iterable[RideEvent | None]) -> RideEvent | None:
+    """The first of these that names an agreement and a tariff."""
+    return next(
+        (event for event in events if event and event.agreement_id is not None and event.tariff_id is not None), None
+    )
 
 
 def find_terms(told: Course, operator: Operator, catalog: Catalog, at: datetime) -> Terms | str:
     """The agreement and tariff version of a ride, or the reason why it must wait for them."""
-    for event in (told.start, told.end, told.reservation):
-        if event is not None and event.agreement_id is not None and event.tariff_id is not None:
-            break
-    else:
+    event = _naming((told.start, told.end, told.reservation))
+    if event is None or event.agreement_id is None or event.tariff_id is None:
         return "no_agreement_named"
     agreement = catalog.agreements.get((operator.operator_no, event.agreement_id))
     if agreement is None:

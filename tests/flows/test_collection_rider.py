@@ -19,6 +19,7 @@ from service.billing.debits import ImpossibleEventError
 from service.billing.debits.events import PaidElsewhere, Resumed, RetryAsked, Suspended
 from service.billing.outcomes import AlreadyDone, OpenUrl, Succeeded
 from service.flows.collection.hearing import NoPaymentError
+from service.flows.holds import Holds
 
 KINDS = {
     "new key": Capabilities(),
@@ -278,15 +279,20 @@ async def test_a_hold_that_is_refused_leaves_the_debit_to_the_rider(database_url
         assert await bench.states(ride) == [("settled", 300, 300)]
 
 
+async def unconfirmed(bench: Bench, minutes: int) -> tuple[Ride, Holds]:
+    """A ride whose hold waits so long for its rider, and who looks after holds."""
+    bench.provider.next_hold = HoldStatus("pending", action=OpenUrl("https://confirm.invalid"))
+    ride, holds = await bench.ride(await bench.party(), 300), bench.holder()
+    for _ in range(minutes):
+        await bench.collection.submit_round(bench.account_no)
+        await holds.resolve_round(bench.account_no)
+        bench.pass_time(timedelta(minutes=1))
+    return ride, holds
+
+
 async def test_a_hold_that_he_must_confirm_says_so_and_goes_on_when_he_has(database_url: str) -> None:
     async with open_bench(database_url, ORDERS) as bench:
-        bench.provider.next_hold = HoldStatus("pending", action=OpenUrl("https://confirm.invalid"))
-        ride = await bench.ride(await bench.party(), 300)
-        holds = bench.holder()
-        for _ in range(3):
-            await bench.collection.submit_round(bench.account_no)
-            await holds.resolve_round(bench.account_no)
-            bench.pass_time(timedelta(minutes=1))
+        ride, holds = await unconfirmed(bench, 3)
         [row] = await bench.debits(ride)
         assert row["state"] == "needs_rider"
         assert "confirm.invalid" in row["action"]
@@ -302,12 +308,7 @@ async def test_a_hold_that_he_has_not_confirmed_when_the_debit_is_paid_elsewhere
     database_url: str,
 ) -> None:
     async with open_bench(database_url, ORDERS) as bench:
-        bench.provider.next_hold = HoldStatus("pending", action=OpenUrl("https://confirm.invalid"))
-        ride, holds = await bench.ride(await bench.party(), 300), bench.holder()
-        for _ in range(9):
-            await bench.collection.submit_round(bench.account_no)
-            await holds.resolve_round(bench.account_no)
-            bench.pass_time(timedelta(minutes=1))
+        ride, holds = await unconfirmed(bench, 9)
         assert await bench.states(ride) == [("needs_rider", 300, 0)]
         await bench.collection.happen([((ride.ride_no, 1), PaidElsewhere("cash"))])
         await holds.resolve_round(bench.account_no)
@@ -321,12 +322,7 @@ async def test_a_debit_that_is_suspended_while_its_hold_waits_for_the_rider_goes
     database_url: str,
 ) -> None:
     async with open_bench(database_url, ORDERS) as bench:
-        bench.provider.next_hold = HoldStatus("pending", action=OpenUrl("https://confirm.invalid"))
-        ride, holds = await bench.ride(await bench.party(), 300), bench.holder()
-        for _ in range(3):
-            await bench.collection.submit_round(bench.account_no)
-            await holds.resolve_round(bench.account_no)
-            bench.pass_time(timedelta(minutes=1))
+        ride, holds = await unconfirmed(bench, 3)
         await bench.collection.happen([((ride.ride_no, 1), Suspended("the lock failed"))])
         bench.provider.holds = dict.fromkeys(bench.provider.holds, HoldStatus("open", "hold-ref", 1000))
         for _ in range(4):

@@ -13,10 +13,10 @@ from service.billing.debits.obligations import covered_minor, of_cap_minor
 from service.billing.debits.refunds import REFUND_FINAL, UNPAID, Refund, RefundState
 from service.billing.debits.state import FINAL, UNSURE, UNWRITTEN, Debit
 from service.billing.keys import provider_key, slot_of
-from service.billing.ledger import OF_REFUNDS, Fact, refund_back_transfers, refund_transfers
+from service.billing.ledger import OF_REFUNDS, Fact, refund_transfers, settlement_transfers
 
 _FACTS = frozenset(Fact)
-_REFUNDING = {Fact.REFUND: refund_transfers, Fact.REFUND_BACK: refund_back_transfers}
+_REFUNDING = {Fact.REFUND: refund_transfers, Fact.REFUND_BACK: settlement_transfers}
 _SIGNS: dict[str, dict[Fact, int]] = {
     "paid_minor": {Fact.SETTLEMENT: 1, Fact.RECOVERY: 1},
     "refunded_minor": {Fact.REFUND: 1, Fact.REFUND_BACK: -1},

@@ -60,7 +60,7 @@ from service.billing.debits.events import (
     Suspended,
 )
 from service.billing.debits.money import Step, taken_minor, waived, worth_a_debit
-from service.billing.debits.state import FINAL, UNSURE, Debit, Receipt, State, Terms, waits_for_hold
+from service.billing.debits.state import FINAL, UNSURE, Debit, Receipt, State, Terms, payable, waits_for_hold
 from service.billing.keys import provider_key
 from service.billing.outcomes import Outcome
 
@@ -118,7 +118,7 @@ def _due(debit: Debit, event: Due | LeaseOver, now: datetime, terms: Terms) -> S
             return _begin(debit, now, terms)
         case State.NEEDS_RIDER | State.MANUAL if holding.opened_after_all(debit, now, terms):
             return holding.taken_up(debit, now), ()
-    asking = not debit.suspended or payments.payable(debit, now)
+    asking = not debit.suspended or payable(debit, now)
     polled = debit.state is State.NEEDS_RIDER and asked_about(debit, terms) and asking
     if polled or debit.state in (State.UNKNOWN, State.PENDING) or truth.left_open(debit):
         return replace(debit, due_at=now), (Call("query"),)
@@ -201,7 +201,7 @@ def _submitted(debit: Debit, event: Submitted, now: datetime, terms: Terms) -> S
 
 def _queried(debit: Debit, event: Queried, now: datetime, terms: Terms) -> Step:
     asked = debit.state in (State.UNKNOWN, State.PENDING, State.NEEDS_RIDER)
-    asked = asked and (not debit.suspended or payments.payable(debit, now))
+    asked = asked and (not debit.suspended or payable(debit, now))
     present = event.key == debit.provider_key
     left_to_him = truth.left_open(debit) or (debit.given and debit.state is State.RETRY_WAIT)
     if present and left_to_him and debit.doubted_minor is None:

@@ -18,7 +18,7 @@ from service.billing.debits.money import (
     take_money,
     worth_a_debit,
 )
-from service.billing.debits.state import Debit, State, Terms, waits_for_hold
+from service.billing.debits.state import Debit, State, Terms, payable, waits_for_hold
 from service.billing.outcomes import (
     NOT_ACCEPTED,
     Accepted,
@@ -63,8 +63,7 @@ def collected_yet(debit: Debit) -> bool:
 
 def unopened(debit: Debit, now: datetime, terms: Terms) -> bool:
     """Whether the number is not found at the provider only because its rider has not opened yet what he was given."""
-    paying = debit.payable_until is not None and now < debit.payable_until
-    return terms.capabilities.opened_by_rider and paying
+    return terms.capabilities.opened_by_rider and payable(debit, now)
 
 
 def may_be_given(debit: Debit) -> bool:

@@ -291,7 +291,7 @@ class Book:
         back = RefundReturned(refund.debit_key, refund.amount_minor, refund.debit_ref)
         self.happen(self._current(debit), back, context)
         self.facts.append(refund_fact(refund, debit.session_id, context.naming, self.now))
-        moved = ledger.refund_back_transfers(
+        moved = ledger.settlement_transfers(
             refund.agreement_no, refund.account_no, refund.amount_minor, refund.currency
         )
         self._add(debit, Fact.REFUND_BACK, refund.ordinal * FACT_ORDINALS + refund.refund_ordinal, moved)

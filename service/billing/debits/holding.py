@@ -21,6 +21,7 @@ from service.billing.debits.state import (
     State,
     Terms,
     kept_from_hold,
+    payable,
     waits_for_hold,
 )
 
@@ -76,9 +77,8 @@ def taken_up(debit: Debit, now: datetime) -> Debit:
 def opened_after_all(debit: Debit, now: datetime, terms: Terms) -> bool:
     """Whether the hold that was refused to the debit is open now, and nobody need do anything any more; not while its
     rider is paying otherwise."""
-    paying = debit.payable_until is not None and now < debit.payable_until
     opened = terms.hold is not None and terms.hold.state == "open"
-    return kept_from_hold(debit) and opened and not (paying or debit.suspended or disputed(debit))
+    return kept_from_hold(debit) and opened and not (payable(debit, now) or debit.suspended or disputed(debit))
 
 
 def _asked(debit: Debit, waits: Debit, terms: Terms) -> Step:

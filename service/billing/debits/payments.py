@@ -23,7 +23,7 @@ from service.billing.debits.events import (
     PaymentWanted,
 )
 from service.billing.debits.money import LIVE, Step, take_money
-from service.billing.debits.state import CAN_BE_OVERDUE, Debit, State, Terms, left_to_hold, waits_for_hold
+from service.billing.debits.state import CAN_BE_OVERDUE, Debit, State, Terms, left_to_hold, payable, waits_for_hold
 from service.billing.debits.truth import goes_on, left_open
 from service.billing.keys import provider_key
 from service.billing.outcomes import (
@@ -76,11 +76,6 @@ def payment_answered(debit: Debit, event: PaymentAnswered, now: datetime, terms:
         case Unknown():
             return debit, ()  # He may have been given it: the number stays his for a while.
     return goes_on(replace(debit, payable_until=None), now, terms), ()
-
-
-def payable(debit: Debit, now: datetime) -> bool:
-    """Whether the number is the rider's now."""
-    return debit.payable_until is not None and now < debit.payable_until
 
 
 def payment_due(debit: Debit, now: datetime) -> Step:

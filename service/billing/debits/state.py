@@ -285,6 +285,11 @@ def dispute_id(ride_no: int, ordinal: int, number: int) -> str:
     return f"{ride_no}-{ordinal}-d{number}"
 
 
+def payable(debit: Debit, now: datetime) -> bool:
+    """Whether the number is the rider's now."""
+    return debit.payable_until is not None and now < debit.payable_until
+
+
 def refund_id(ride_no: int, ordinal: int, refund_ordinal: int) -> str:
     """How a refund is called outside: it begins like its debit."""
     return f"{ride_no}-{ordinal}-{refund_ordinal}"

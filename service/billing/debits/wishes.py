@@ -35,7 +35,6 @@ from service.billing.debits.money import (
     waived,
     worth_a_debit,
 )
-from service.billing.debits.payments import payable
 from service.billing.debits.state import (
     CAN_BE_OVERDUE,
     FINAL,
@@ -46,6 +45,7 @@ from service.billing.debits.state import (
     Terms,
     by_support,
     kept_from_hold,
+    payable,
     refused_a_hold,
     refused_for_us,
 )
