@@ -158,7 +158,7 @@ class RefundView(msgspec.Struct, frozen=True):
 class DisputeView(msgspec.Struct, frozen=True):
     """What a rider or his bank holds against a debit, `number` counted from 1; `state` is `opened` or how it ended.
 
-    `amount_minor` is what a chargeback is about, `taken_minor` what of it the bank has now, `fee_minor` what the
+    `amount_minor` is what a chargeback is about, `taken_minor` what the bank has for it now, `fee_minor` what the
     provider keeps for it; `provider_reference` is his number of it, once it is known.
     """
 

@@ -152,7 +152,7 @@ def test_a_bank_debit_that_comes_back_after_it_succeeded_is_a_lost_dispute_from_
     [
         ([], "complaint", "resolved"),
         ([{"amount": -1250}], "chargeback", "lost"),
-        ([{"amount": -1250}, {"amount": 1250}], "complaint", "resolved"),
+        ([{"amount": -1250}, {"amount": 1250}], "chargeback", "won"),
     ],
 )
 def test_what_a_prevented_dispute_took_from_the_balance_tells_whether_money_is_gone(

@@ -28,6 +28,7 @@ from service.billing.debits.events import (
     Post,
     Publish,
     RefundAsked,
+    RefundEnded,
     Told,
 )
 from service.billing.debits.state import TO_CONFIRM, Debit, DisputeResult, State
@@ -295,3 +296,48 @@ def test_of_a_chargeback_that_a_person_opened_the_provider_says_how_much_it_is_a
     assert NetAgain() in effects
     made, sums, _ = posted(debit(State.SETTLED), [*by_hand, opened("A", 1, 300), opened("A", 1, 300)])
     assert (made.disputed_minor, sums["chargeback"]) == (300, 1000)
+
+
+MOVES = [("opened", 0, 0), ("opened", 1, 1000), ("won", 2, 1000), ("won", 3, 0), ("lost", 4, 1000), ("lost", 5, 950)]
+"""A dispute's states, minutes, and what its provider has for it by then."""
+
+
+@pytest.mark.parametrize("last", range(1, len(MOVES) + 1))
+def test_what_the_provider_has_moved_is_booked_whatever_the_rider_has_back_already(last: int) -> None:
+    """Stripe takes a disputed payment whole though a part of it was given back, before its payment is told or after,
+    and in steps of its own (docs.stripe.com/api/disputes/object, balance_transactions)."""
+    paid: list[DebitEvent] = [Notified("KEY0", Succeeded(1000, "ref"))]
+    back: list[DebitEvent] = [RefundEnded("KEY0", 400, succeeded=True)]
+    for order in permutations(range(last)):
+        for before, after_it in (([*paid, *back], []), (paid, back), ([], [*paid, *back])):
+            made, sums, _ = posted(debit(State.PENDING, due_at=NOW, refunding_minor=400), before)
+            for place in order:
+                state, minute, moved = MOVES[place]
+                at = NOW + timedelta(minutes=minute)
+                status = DisputeStatus("ref", "chargeback", state, 1000, "CNY", "A", told_at=at, moved_minor=moved)  # type: ignore[arg-type]  # A state of the table above.
+                made, more, _ = posted(made, _news(made, status))
+                sums += more
+            made, more, _ = posted(made, after_it)
+            sums += more
+            assert made.disputed_minor == MOVES[last - 1][2] == sums["chargeback"] - sums["chargeback_won"], order
+            assert (made.paid_minor, made.refunded_minor) == (1000, 400)
+
+
+def test_of_two_messages_of_one_second_that_counts_which_has_come_further() -> None:
+    for order in permutations([(0, "opened"), (1000, "opened")]):
+        events = [DisputeOpened("chargeback", 1000, told=Told("A", NOW, moved)) for moved, _ in order]
+        assert posted(debit(State.SETTLED), events)[0].disputed_minor == 1000
+    for order in permutations([0, 1000]):
+        won = [DisputeClosed("won", told=Told("A", NOW, moved, over=True)) for moved in order]
+        assert posted(debit(State.SETTLED), [opened("A", 0), *won])[0].disputed_minor == 0
+
+
+def test_what_a_person_has_closed_is_not_what_is_told_open_after_it() -> None:
+    """A person opened and closed one by a letter; the next one had been taken for it, and its money was not booked."""
+    by_hand: list[DebitEvent] = [DisputeOpened("chargeback"), DisputeClosed("won")]
+    made, _, _ = posted(debit(State.SETTLED), [*by_hand, opened("A", 1)])
+    assert (made.dispute, made.disputed_minor, len(made.disputes)) == ("chargeback", 1000, 2)
+    made, _, _ = posted(made, [closed("won", "A", 2)])
+    assert (made.dispute, made.disputed_minor) == ("won", 0)
+    late, _, _ = posted(debit(State.SETTLED), [*by_hand, DisputeClosed("won", told=Told("A", NOW, over=True))])
+    assert [one.ref for one in late.disputes] == ["A"]

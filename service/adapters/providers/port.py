@@ -172,8 +172,9 @@ class DisputeStatus(msgspec.Struct, frozen=True, tag=True):
     both: then either finds it.
 
     A complaint leaves the money where it is, a chargeback takes it at its opening; how it ended is seen from the
-    operator. `amount_minor` is what is disputed, `fee_minor` (of `fee_currency`) all that the provider keeps for it so
-    far, None where he does not tell. `told_at` is as of when he tells it, by his clock, where he says so.
+    operator. `amount_minor` is what is disputed, `moved_minor` (of `currency`) what the provider has taken for it and
+    not given back, `fee_minor` (of `fee_currency`) all that he keeps for it so far, None where he does not tell.
+    `told_at` is as of when he tells it, by his clock, where he says so.
     """
 
     debit_ref: str
@@ -187,6 +188,7 @@ class DisputeStatus(msgspec.Struct, frozen=True, tag=True):
     told_at: datetime | None = None
     key: str = ""
     named_by: NamedBy = "key"
+    moved_minor: int | None = None
 
 
 DisputeAnswer: TypeAlias = tuple[DisputeStatus, ...] | Outcome

@@ -266,4 +266,7 @@ def dispute_status(view: DisputeView) -> DisputeStatus | None:
     state = DISPUTE_STATES.get(view.state)
     if state is None:
         return None
-    return DisputeStatus(view.debit, view.kind, state, view.amount_minor, view.currency, view.ref)
+    moved = None
+    if view.kind == "chargeback":
+        moved = 0 if state == "won" else view.amount_minor
+    return DisputeStatus(view.debit, view.kind, state, view.amount_minor, view.currency, view.ref, moved_minor=moved)

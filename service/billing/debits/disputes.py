@@ -54,9 +54,15 @@ def known_dispute(debit: Debit, kind: DisputeKind, told: Told) -> Dispute | None
             return next((one for one in named if one.kind == "chargeback"), named[-1])
     for one in reversed(debit.disputes):
         unnamed = one.ref is None or told.ref is None
-        if unnamed and (one.kind == kind or (kind == "complaint" and one.state == "opened")):
+        if unnamed and (one.kind == kind or (kind == "complaint" and one.state == "opened")) and not _past(one, told):
             return one
     return None
+
+
+def _past(one: Dispute, told: Told) -> bool:
+    """Whether a dispute is over by a person's word, and what is told is open: it is another one. What was lost by such
+    a word is told late: the bank has that money, and takes it once."""
+    return one.ref is None and told.ref is not None and one.state in ("won", "resolved") and not told.over
 
 
 def dispute_opened(debit: Debit, event: DisputeOpened, _now: datetime, terms: Terms) -> Step:
@@ -67,15 +73,14 @@ def dispute_opened(debit: Debit, event: DisputeOpened, _now: datetime, terms: Te
     known = None if told is None else known_dispute(debit, event.kind, told)
     if known is not None:
         assert told is not None
-        debit, known, money = _amount_told(debit, known, event, told)
-        again, more = _told_again(debit, known, event.fee_minor, told)
-        return again, (*money, *more)
+        return _told_again(debit, _amount_told(known, event, told), event.fee_minor, told)
     if told is None and disputed(debit):
         return debit, ()
-    ref, at = (None, None) if told is None else (told.ref, told.at)
     about = _all_of(debit, known_there=told is not None) if event.amount_minor is None else event.amount_minor
     amount_minor, fee_minor = about if event.kind == "chargeback" else 0, event.fee_minor or 0
-    made = Dispute(len(debit.disputes) + 1, event.kind, "opened", amount_minor, 0, fee_minor, ref, at)
+    made = Dispute(len(debit.disputes) + 1, event.kind, "opened", amount_minor, fee_minor=fee_minor)
+    if told is not None:
+        made = _moved(replace(made, ref=told.ref, at=told.at), told)
     fees = [Post("dispute_fee", fee_minor)] if fee_minor else []
     return _with(debit, made), (Publish("dispute.opened"), *fees)
 
@@ -91,15 +96,17 @@ def dispute_closed(debit: Debit, event: DisputeClosed, now: datetime, terms: Ter
     reversible = told is not None and known.kind == "chargeback" and "resolved" not in (known.state, event.result)
     if known.state == event.result or (known.state != "opened" and not reversible):
         return _told_again(debit, known, event.fee_minor, told) if told is not None else (debit, ())
-    ended, money = _given_back(known, event.result)
-    ended, fees = _fee(ended, event.fee_minor, told)
-    ref, at = (known.ref, known.at) if told is None else (told.ref or known.ref, told.at or known.at)
-    closed = _with(debit, replace(ended, state=event.result, ref=ref, at=at))
+    ended, fees = _fee(replace(known, state=event.result), event.fee_minor, told)
+    if told is None:
+        ended = replace(ended, moved_minor=None)  # A person's word; the provider's own, where he has one, comes after.
+    else:
+        ended = replace(_moved(ended, told), ref=told.ref or known.ref, at=told.at or known.at)
+    closed = _with(debit, ended)
     if not disputed(closed):
         closed = to_be_noticed_again(closed)
         if to_be_tried(closed) and closed.due_at is None and not closed.suspended:
             closed = replace(closed, due_at=goes_on_at(closed, now, terms))
-    effects: list[Effect] = [Publish("dispute.closed"), *money, *fees]
+    effects: list[Effect] = [Publish("dispute.closed"), *fees]
     if closed.state in FINAL:
         effects.append(NetAgain())
     return closed, tuple(effects)
@@ -131,23 +138,36 @@ def _ended(debit: Debit, event: DisputeClosed) -> Dispute | None:
 
 
 def taken_by_banks(debit: Debit) -> Step:
-    """What chargebacks take now, of what they are about: those that stand, the first before the others, as far as there
-    is money that the rider has not back. A chargeback that is told before the payment, or before the end of an earlier
-    one, takes when that is told.
+    """What chargebacks have taken, brought up to what is known of them: what the provider says that he has moved, else
+    of those that stand what they are about, the first before the others, as far as there is money that the rider has
+    not back; of one that is told before the payment, or before the end of an earlier one, that is told later.
     """
-    left = debit.paid_minor - debit.refunded_minor - debit.disputed_minor
-    taken: dict[int, int] = {}
+    has = {one.number: _has(one) for one in debit.disputes}
+    left = debit.paid_minor - debit.refunded_minor - sum(has.values())
     for one in sorted(debit.disputes, key=lambda dispute: dispute.number):
-        stands = one.kind == "chargeback" and one.state in ("opened", "lost")
-        more = min(one.amount_minor - one.taken_minor, left) if stands else 0
+        stands = one.kind == "chargeback" and one.state in ("opened", "lost") and one.moved_minor is None
+        more = min(one.amount_minor - has[one.number], left) if stands else 0
         if more > 0:
-            taken[one.number] = more
+            has[one.number] += more
             left -= more
-    if not taken:
+    changed = [has[one.number] - one.taken_minor for one in debit.disputes]
+    if not any(changed):
         return debit, ()
-    disputes = tuple(replace(one, taken_minor=one.taken_minor + taken.get(one.number, 0)) for one in debit.disputes)
-    more = sum(taken.values())
-    return replace(debit, disputes=disputes, disputed_minor=debit.disputed_minor + more), (Post("chargeback", more),)
+    disputes = tuple(replace(one, taken_minor=has[one.number]) for one in debit.disputes)
+    taken, back = sum(more for more in changed if more > 0), -sum(more for more in changed if more < 0)
+    effects: list[Effect] = [Post("chargeback", taken)] if taken else []
+    effects += [Post("chargeback_won", back)] if back else []
+    if back and debit.state in FINAL:
+        effects.append(NetAgain())
+    return replace(debit, disputes=disputes, disputed_minor=sum(has.values())), tuple(effects)
+
+
+def _has(one: Dispute) -> int:
+    """What the bank has for a chargeback, before it takes more of what it is about. Won, the money is ours again; lost,
+    it is with the bank for good."""
+    if one.moved_minor is not None:
+        return one.moved_minor
+    return min(one.taken_minor, one.amount_minor) if one.state in ("opened", "lost") else 0
 
 
 def _all_of(debit: Debit, *, known_there: bool) -> int:
@@ -161,38 +181,36 @@ def _all_of(debit: Debit, *, known_there: bool) -> int:
     return debit.amount_minor if known_there else 0
 
 
-def _given_back(known: Dispute, result: DisputeResult) -> tuple[Dispute, list[Effect]]:
-    """The money of a chargeback that was won: it is ours again. Lost, it is with the bank for good."""
-    back = known.taken_minor if result == "won" else 0
-    return (replace(known, taken_minor=0), [Post("chargeback_won", back)]) if back else (known, [])
-
-
-def _amount_told(
-    debit: Debit, known: Dispute, event: DisputeOpened, told: Told
-) -> tuple[Debit, Dispute, tuple[Effect, ...]]:
+def _amount_told(known: Dispute, event: DisputeOpened, told: Told) -> Dispute:
     """A chargeback that a person has opened, about all that was paid, once its provider says how much it is about."""
     by_hand = known.ref is None and told.ref is not None and known.state in ("opened", "lost")
-    if not by_hand or known.kind != "chargeback" or event.amount_minor in (None, known.amount_minor):
-        return debit, known, ()
-    assert event.amount_minor is not None
-    back = max(known.taken_minor - event.amount_minor, 0)
-    named = replace(known, amount_minor=event.amount_minor, taken_minor=known.taken_minor - back)
-    effects: list[Effect] = [Post("chargeback_won", back)] if back else []
-    if back and debit.state in FINAL:
-        effects.append(NetAgain())
-    return _with(debit, named), named, tuple(effects)
+    if not by_hand or known.kind != "chargeback" or event.amount_minor is None:
+        return known
+    return replace(known, amount_minor=event.amount_minor)
+
+
+def _moved(known: Dispute, told: Told) -> Dispute:
+    """What the provider has for a chargeback, as he tells. Of two messages of one instant that differ, the one counts
+    that has come further: money that was taken, and once it is won, money that was given back."""
+    stale = told.at is None and known.state != "opened" and not told.over
+    if told.moved_minor is None or known.kind != "chargeback" or stale:
+        return known
+    moved_minor = told.moved_minor
+    if known.moved_minor is not None and told.at is not None and told.at == known.at:
+        moved_minor = (min if known.state == "won" else max)(moved_minor, known.moved_minor)
+    return replace(known, moved_minor=moved_minor)
 
 
 def _told_again(debit: Debit, known: Dispute, fee_minor: int | None, told: Told) -> Step:
-    """What is told of a dispute whose state is known: its number, if it had none, its fee, and as of when."""
+    """What is told of a dispute whose state is known: its number, if it had none, its money and fee, as of when."""
     if _older(known, told):
         return debit, ()
-    changed, fees = _fee(known, fee_minor, told)
-    over = known.state != "opened"
-    changed = replace(changed, ref=known.ref or told.ref, at=(told.at or known.at) if over or fees else known.at)
-    if changed == known:
+    changed, fees = _fee(_moved(known, told), fee_minor, told)
+    heard = known.state != "opened" or fees or changed.moved_minor != known.moved_minor
+    changed = replace(changed, ref=known.ref or told.ref, at=(told.at or known.at) if heard else known.at)
+    disputes = tuple(changed if one.number == known.number else one for one in debit.disputes)
+    if disputes == debit.disputes:
         return debit, ()
-    disputes = tuple(changed if one is known else one for one in debit.disputes)
     return replace(debit, disputes=disputes), tuple(fees)
 
 

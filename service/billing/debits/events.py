@@ -127,10 +127,13 @@ class Resumed(msgspec.Struct, frozen=True):
 
 
 class Told(msgspec.Struct, frozen=True):
-    """Of which dispute a provider tells: his number of it, and as of when, where he says either."""
+    """What a provider tells of a dispute: his number of it, as of when, and what he has taken for it from us and not
+    given back, where he says any of these; `over`: whether he says that it has ended."""
 
     ref: str | None = None
     at: datetime | None = None
+    moved_minor: int | None = None
+    over: bool = False
 
 
 class DisputeOpened(msgspec.Struct, frozen=True):

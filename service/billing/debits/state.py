@@ -98,9 +98,10 @@ class Dispute(msgspec.Struct, frozen=True):
     """What a rider or his bank holds against a debit; `number` counts a debit's from 1, `ref` is the provider's, once
     it is known.
 
-    `amount_minor` is what a chargeback is about, `taken_minor` what of it the bank has now: less where the rider has
-    the rest already, or another chargeback has. `fee_minor` is what the provider keeps for it. `at`: as of when the
-    provider has told this (his clock), where he says so.
+    `amount_minor` is what a chargeback is about, `taken_minor` what the bank has for it now: what the provider says
+    that he has moved (`moved_minor`), though it be more than the rider had not back yet; where he does not say,
+    `amount_minor` as far as neither the rider nor another chargeback has it. `fee_minor` is what the provider keeps for
+    it. `at`: as of when the provider has told this (his clock), where he says so.
     """
 
     number: int
@@ -108,6 +109,7 @@ class Dispute(msgspec.Struct, frozen=True):
     state: Literal["opened"] | DisputeResult
     amount_minor: int = 0
     taken_minor: int = 0
+    moved_minor: int | None = None
     fee_minor: int = 0
     ref: str | None = None
     at: datetime | None = None

@@ -107,7 +107,7 @@ async def _debits(store: CollectionStore, account_no: int, status: DisputeStatus
 def _news(debit: Debit, status: DisputeStatus) -> list[DebitEvent]:
     """What is told of a dispute; the rules leave what the debit knows already. Said in another currency than the
     debit's (a bank's own), its amount says nothing here: all of the debit is disputed then. Nor does such a fee."""
-    told = Told(status.provider_ref, status.told_at)
+    told = Told(status.provider_ref, status.told_at, status.moved_minor, status.state != "opened")
     amount_minor = status.amount_minor if status.currency == debit.currency else None
     fee_minor = status.fee_minor if status.fee_currency == debit.currency else None
     events: list[DebitEvent] = []

@@ -18,7 +18,8 @@ ENDS = {"complaint": ("resolved",), "chargeback": ("won", "lost")}
 
 class AskDispute(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A dispute about the debit of a key is opened, or ends: a complaint resolved, a chargeback won (by the merchant)
-    or lost. `amount_minor` None: all that was paid and is not disputed yet; of a complaint all that was asked for, as a
+    or lost. `amount_minor` None: all that was paid and is not disputed yet, though some of it was given back (a bank
+    takes the payment: docs.stripe.com/disputes/how-disputes-work); of a complaint all that was asked for, as a
     rider may complain before he has paid. `another`: one may be opened after one that is over, as banks do:
     https://support.stripe.com/questions/receiving-multiple-disputes-per-payment-faq."""
 
@@ -51,7 +52,7 @@ def dispute(books: Books, account: Account, asked: AskDispute, now: datetime) ->
 def _open(books: Books, account: Account, asked: AskDispute, now: datetime) -> Dispute:
     debit = debits.get(books, account, asked.debit)
     before = (made for made in books.disputes_of(debit.number) if made.kind == asked.kind == "chargeback")
-    left = debit.paid_minor - debit.refunded_minor - sum(made.amount_minor for made in before if made.state != "won")
+    left = debit.paid_minor - sum(made.amount_minor for made in before if made.state != "won")
     if asked.kind == "complaint":
         left = debit.amount_minor
     amount = left if asked.amount_minor is None else asked.amount_minor

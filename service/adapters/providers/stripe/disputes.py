@@ -33,6 +33,7 @@ of the bank."""
 PREVENTED = "prevented"
 """Settled before it became a chargeback, by giving the money back or without (docs.stripe.com/changelog, 2025-08-27,
 dispute preventions): what it took from the balance tells which."""
+NOTHING_TAKEN: tuple[State, Kind] = ("resolved", "complaint")
 
 
 def dispute_status(dispute: Dispute, told_at: datetime | None = None) -> DisputeStatus | Unknown:
@@ -41,16 +42,27 @@ def dispute_status(dispute: Dispute, told_at: datetime | None = None) -> Dispute
     state, kind = STATES.get(dispute.status), _kind(dispute.status)
     if dispute.status == PREVENTED and dispute.balance_transactions is not None:
         taken = sum(moved.amount for moved in dispute.balance_transactions) < 0
-        state, kind = ("lost", "chargeback") if taken else ("resolved", "complaint")
+        state, kind = ("lost" if taken else "won", "chargeback") if dispute.balance_transactions else NOTHING_TAKEN
     if state is None or dispute.payment_intent is None:
         return Unknown(f"dispute state {dispute.status}" if state is None else "a dispute about no payment")
     currency = dispute.currency.upper()
     try:
         amount = from_stripe(dispute.amount, currency)
         fee, fee_currency = _fee(dispute)
+        moved = _moved(dispute) if kind == "chargeback" else None
     except UnitsError as error:
         return Unknown(str(error))
-    return DisputeStatus(dispute.payment_intent, kind, state, amount, currency, dispute.id, fee, fee_currency, told_at)
+    ref = dispute.payment_intent
+    return DisputeStatus(ref, kind, state, amount, currency, dispute.id, fee, fee_currency, told_at, moved_minor=moved)
+
+
+def _moved(dispute: Dispute) -> int | None:
+    """What it has taken from the balance and not given back, where that is in the currency of the payment. Raises
+    UnitsError."""
+    moved = dispute.balance_transactions
+    if moved is None or any(one.currency != dispute.currency for one in moved):
+        return None
+    return from_stripe(max(-sum(one.amount for one in moved), 0), dispute.currency.upper())
 
 
 def _fee(dispute: Dispute) -> tuple[int | None, str | None]:
