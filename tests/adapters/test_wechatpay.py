@@ -235,6 +235,7 @@ async def test_what_waits_for_payment_is_lowered_and_never_to_nothing(wechat: Do
 
 async def test_paid_elsewhere_is_told_and_looked_at_when_it_can_not_be(wechat: Double, score: Provider) -> None:
     wechat.says(f"{ORDER}/sync", {"out_order_no": "H0LD"})
+    wechat.order(**PAYING)
     assert await score.settle_elsewhere(REF, AT) == Closed("PAID_ELSEWHERE")
     assert wechat.last(f"{ORDER}/sync") == NAMED | {"type": "Order_Paid", "detail": {"paid_time": "20261122180000"}}
     wechat.refuses(f"{ORDER}/sync", "INVALID_REQUEST", number=271302262)
@@ -245,6 +246,11 @@ async def test_paid_elsewhere_is_told_and_looked_at_when_it_can_not_be(wechat: D
     ):
         wechat.order(**order)
         assert await score.settle_elsewhere(REF, AT) == meaning
+    wechat.says(f"{ORDER}/sync", {"out_order_no": "H0LD"})
+    wechat.order(**paid(DETAIL | {"amount": 34}, DETAIL | {"paid_type": "MCH", "amount": 1200}))
+    assert await score.settle_elsewhere(REF, AT) == AlreadyDone()
+    wechat.refuses(ORDERS, "SYSTEM_ERROR", 500)
+    assert isinstance(await score.settle_elsewhere(REF, AT), Unknown)
 
 
 async def test_an_order_is_never_closed_unpaid(wechat: Double, score: Provider) -> None:

@@ -200,6 +200,24 @@ async def test_what_wechat_pay_collected_before_it_could_be_told_goes_back(datab
         await shop.books_agree()
 
 
+async def test_a_part_that_wechat_pay_collected_before_it_was_told_goes_back_though_nobody_told_of_it(
+    database_url: str, tmp_path: Path
+) -> None:
+    async with wechat(database_url, tmp_path) as shop:
+        ride = await shop.ride()
+        await shop.go_on(6, timedelta(minutes=1))
+        await shop.merchant.wallet("ann", 100)
+        shop.bench.pass_time(timedelta(days=1))
+        await shop.merchant.at(shop.bench.now)
+        assert ((await shop.there(ride))["paid_minor"], await shop.bench.states(ride)) == (100, [("pending", PRICE, 0)])
+        await shop.bench.collection.happen([((ride.ride_no, 1), PaidElsewhere("cash"))])
+        await shop.go_on(12, timedelta(minutes=6))
+        there = await shop.there(ride)
+        assert (there["paid_minor"], there["refunded_minor"]) == (100, 100)
+        assert await shop.bench.states(ride) == [("settled_twice", PRICE, 100)]
+        await shop.books_agree()
+
+
 async def test_a_payment_that_the_rider_was_given_is_closed_when_he_pays_elsewhere(
     database_url: str, tmp_path: Path
 ) -> None:

@@ -163,12 +163,18 @@ class Orders:
         return state if isinstance(state, Succeeded | Closed) else codes.of_query(codes.outcome(answer))
 
     async def settle_elsewhere(self, hold: HoldRef, paid_at: datetime) -> Outcome:
-        """Tells that the rider paid the merchant (同步订单状态, Order_Paid): WeChat Pay stops collecting."""
+        """Tells that the rider paid the merchant (同步订单状态, Order_Paid): WeChat Pay stops collecting. What it has
+        collected until then it does not say here: the order is looked at."""
         asked = self._named | {"type": "Order_Paid", "detail": {"paid_time": wire.written(paid_at)}}
         answer = await self._client.post(f"{ORDERS}/{hold.key}/sync", asked, wire.NOTHING)
-        if not isinstance(answer, Problem):
-            return Closed("PAID_ELSEWHERE") if isinstance(answer, wire.Nothing) else answer
-        return await self._over(hold, codes.of_query(codes.outcome(answer)))
+        if isinstance(answer, Problem):
+            return await self._over(hold, codes.of_query(codes.outcome(answer)))
+        if not isinstance(answer, wire.Nothing):
+            return answer
+        order = await self.order(hold)
+        if not isinstance(order, wire.OrderView):
+            return codes.of_query(order)
+        return AlreadyDone() if wire.payments(order) else Closed("PAID_ELSEWHERE")
 
     async def close(self, hold: HoldRef) -> Outcome:
         """A completed order is never closed unpaid (排障手册 3.1 #4); one that has ended is told."""
