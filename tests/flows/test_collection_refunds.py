@@ -11,7 +11,7 @@ from collecting_bench import Bench, assert_books_agree, open_bench
 
 from service.adapters.postgres.reading import ReadingStore, TroubledRefund
 from service.billing.capabilities import Capabilities
-from service.billing.debits.events import PaidElsewhere, RefundDecided
+from service.billing.debits.events import DisputeClosed, DisputeOpened, PaidElsewhere, RefundDecided
 from service.billing.keys import provider_key
 from service.billing.outcomes import Declined
 from service.flows.collection.restored import ask_after_restore
@@ -280,6 +280,40 @@ async def test_what_came_back_is_asked_for_less_where_the_rider_owes_something(b
     await bench.owe(ride, 3, 150)
     await bench.settle_down(1)
     assert await bench.states(ride) == [("settled", 300, 300), ("settled", 50, 50)]
+
+
+@pytest.mark.parametrize("owed", [40, 100])
+async def test_what_was_never_given_back_is_what_the_ride_owes_since_and_nothing_of_it_is_taken_again(
+    bench: Bench, owed: int
+) -> None:
+    """The ride came to owe more while its refund was under way: what was asked for then was taken beside what had never
+    left."""
+    ride, key = await manual(bench)
+    del bench.provider.given_back[key]
+    bench.provider.faults["*"] = ["short"]
+    await bench.owe(ride, 3, owed)
+    await bench.settle_down(1)
+    assert (await bench.states(ride))[1:] == [("retry_wait", owed, 0)]
+    assert await bench.collection.decide_refund((ride.ride_no, 1, 1), RefundDecided("cancel", "nothing there"))
+    await bench.settle_down(4, timedelta(days=1))
+    assert await bench.states(ride) == [("settled", 300, 300), ("cancelled", owed, 0)]
+    assert [state for state, _, _ in await refunds(bench, ride)] == ["failed"], (
+        "what is left of it is asked for by hand"
+    )
+    assert [stands.state for stands in await troubled(bench, ride)] == (["failed"] if owed < 100 else [])
+
+
+async def test_a_refund_that_is_put_off_until_a_chargeback_is_over_is_sent_when_somebody_asks(bench: Bench) -> None:
+    bench.provider.capabilities = Capabilities(dispute="chargeback")
+    ride = await paid(bench)
+    await bench.owe(ride, 2, -100)
+    await bench.collection.happen([((ride.ride_no, 1), DisputeOpened("chargeback", 50))])
+    await bench.settle_down(1)
+    assert (await refunds(bench, ride), calls(bench)) == ([("submitting", 100, None)], [])
+    await bench.collection.happen([((ride.ride_no, 1), DisputeClosed("won"))])
+    assert await bench.collection.refund_again((ride.ride_no, 1))
+    await bench.collection.submit_round(bench.account_no)
+    assert await refunds(bench, ride) == [("succeeded", 100, None)]
 
 
 async def test_a_notification_that_a_refund_failed_is_not_believed_against_the_provider(bench: Bench) -> None:

@@ -105,7 +105,8 @@ class DebitRequest(msgspec.Struct, frozen=True):
 
 
 class DebitRef(msgspec.Struct, frozen=True):
-    """A debit that was asked for: its key, and what it was asked with."""
+    """A debit that was asked for: its key, and what it was asked with. `handed_out`: its rider was given something to
+    pay it with, and the time that he has for that is not over."""
 
     key: str
     amount_minor: int
@@ -113,6 +114,7 @@ class DebitRef(msgspec.Struct, frozen=True):
     provider_ref: str | None = None
     agreement: AgreementRef | None = None
     hold: HoldRef | None = None
+    handed_out: bool = False
 
 
 class RefundRequest(msgspec.Struct, frozen=True):

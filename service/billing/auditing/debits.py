@@ -212,11 +212,13 @@ def _check_transfers(
 
 
 def _check_caps(place: Place, rows: AuditedDebits) -> Iterator[Problem]:
-    """What is debited on a hold is no more than its cap; what the rider approves himself is on none."""
+    """What is debited on a hold is no more than its cap, but for what was given back and came back after a further
+    debit had taken its place; what the rider approves himself is on none."""
+    came_back = sum(one.refund.amount_minor for one in rows.refunds if one.refund.state is RefundState.RETURNED)
     for hold in rows.holds:
         on_it = (debit for debit in rows.debits if debit.begun_at is not None and debit.begun_at >= hold.opened_at)
         taken = sum(of_cap_minor(debit) for debit in on_it)
-        if taken > hold.cap_minor:
+        if taken > hold.cap_minor + came_back:
             yield Problem(place, "debit", "amount_minor on its hold", f"{hold.cap_minor}, the hold's cap", taken)
 
 

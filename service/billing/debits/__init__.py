@@ -107,7 +107,8 @@ def _due(debit: Debit, event: Due | LeaseOver, now: datetime, terms: Terms) -> S
         return manual(debit, "the key's window is over and the outcome unknown"), ()
     if debit.doubted_minor is not None and debit.state is not State.SUBMITTING:
         return replace(debit, due_at=now), (Call("query"),)
-    if debit.payable_until is not None and debit.state in (State.RETRY_WAIT, State.WRITTEN_OFF):
+    stopped = debit.state is State.NEEDS_RIDER and debit.suspended
+    if debit.payable_until is not None and (stopped or debit.state in (State.RETRY_WAIT, State.WRITTEN_OFF)):
         return payments.payment_due(debit, now)
     match debit.state:
         case State.NEW | State.RETRY_WAIT:
@@ -118,8 +119,7 @@ def _due(debit: Debit, event: Due | LeaseOver, now: datetime, terms: Terms) -> S
             return _begin(debit, now, terms)
         case State.NEEDS_RIDER | State.MANUAL if holding.opened_after_all(debit, now, terms):
             return holding.taken_up(debit, now), ()
-    asking = not debit.suspended or payable(debit, now)
-    polled = debit.state is State.NEEDS_RIDER and asked_about(debit, terms) and asking
+    polled = debit.state is State.NEEDS_RIDER and asked_about(debit, terms) and not debit.suspended
     if polled or debit.state in (State.UNKNOWN, State.PENDING) or truth.left_open(debit):
         return replace(debit, due_at=now), (Call("query"),)
     return replace(debit, due_at=None), ()

@@ -6,6 +6,7 @@ from datetime import datetime
 
 from msgspec.structs import replace
 
+from service.billing.capabilities import Capabilities
 from service.billing.debits import dunning
 from service.billing.debits.events import NetAgain
 from service.billing.debits.money import (
@@ -59,6 +60,12 @@ def asked_about(debit: Debit, terms: Terms) -> bool:
 def collected_yet(debit: Debit) -> bool:
     """Whether a debt that was written off has a number that may still be paid at the provider: it is asked about."""
     return debit.state is State.WRITTEN_OFF and debit.due_at is not None
+
+
+def ends_when_lowered(debit: Debit, able: Capabilities) -> bool:
+    """Whether a debit of which a part was collected is over once its provider lowers it to that part: where he closes
+    nothing that he collects."""
+    return able.reduces_pending and not able.closes_unpaid and debit.state is State.PENDING and debit.paid_minor > 0
 
 
 def unopened(debit: Debit, now: datetime, terms: Terms) -> bool:
@@ -140,6 +147,8 @@ def on_lower_answered(debit: Debit, outcome: Outcome, now: datetime, terms: Term
             return _left_to_settle(debit, now, terms), ()
         case NotFound() if debit.state is not State.PENDING:
             return close_confirmed(debit), ()
+        case Accepted() if ends_when_lowered(debit, terms.capabilities):
+            return replace(close_confirmed(debit), given=True), ()  # What comes all the same goes back.
         case Accepted() if debit.lowering_to > debit.paid_minor and debit.state not in ENDED:
             less = debit.amount_minor - debit.lowering_to
             lowered = replace(debit, amount_minor=debit.lowering_to, asked_minor=debit.asked_minor - less)
@@ -335,7 +344,10 @@ def _pending_queried(debit: Debit, outcome: Outcome, now: datetime, terms: Terms
 def _poll_again(debit: Debit, outcome: Outcome, now: datetime) -> Debit:
     if isinstance(outcome, Postponed):
         return replace(debit, due_at=now + outcome.retry_after)
-    return replace(debit, queries=debit.queries + 1, due_at=dunning.poll_at(debit.queries + 1, now))
+    at = dunning.poll_at(debit.queries + 1, now)
+    if debit.suspended and debit.payable_until is not None:  # He is asked about while it is his, and no longer.
+        at = min(at, debit.payable_until)
+    return replace(debit, queries=debit.queries + 1, due_at=at)
 
 
 def _ended(debit: Debit, reason: str, now: datetime, terms: Terms) -> Debit:

@@ -119,8 +119,9 @@ class Book:
     """Decisions about debits and refunds at one instant, to be written in one transaction.
 
     Feed it with `happen`, `refund_happen` and `net_ride`; then `opened` and `changed` debits, `refunds_opened`,
-    `refunds_changed`, `transitions`, `posted`, `facts`, `work`, `net_again` (ride numbers), `holds_wanted` (debits
-    and the holds that they need) and `numbers_left` (debits and what they were called before) are what to write and do.
+    `refunds_changed`, `transitions`, `posted`, `facts`, `work`, `net_again` and `lower_again` (ride numbers),
+    `holds_wanted` (debits and the holds that they need) and `numbers_left` (debits and what they were called before)
+    are what to write and do.
     """
 
     def __init__(self, now: datetime) -> None:
@@ -134,6 +135,7 @@ class Book:
         self.facts: list[EncodedFact] = []
         self.work: list[Work] = []
         self.net_again: set[int] = set()
+        self.lower_again: set[int] = set()
         self.holds_wanted: list[tuple[Debit, OpenHold]] = []
         self.numbers_left: list[tuple[Debit, str]] = []
 
@@ -178,6 +180,8 @@ class Book:
                 debit = self._current(debit)
                 debit = self.happen(debit, RefundEnded(decided.debit_key, rest, False, decided.debit_ref), context)
                 self.net_again.add(decided.ride_no)
+            if decided.state is RefundState.FAILED:
+                self.lower_again.add(decided.ride_no)
             self._refund_ended(decided, debit, context)
         elif decided.state is RefundState.RETURNED and refund.state is RefundState.SUCCEEDED:
             self._refund_returned(decided, debit, context)
@@ -194,14 +198,16 @@ class Book:
         self.transitions.append(Transition(told, debit.state, why))
         self.changed[told.ride_no, told.ordinal] = told
 
-    def net_ride(self, ride: RideOwing) -> None:
-        """Nets what a ride owes against its debits."""
+    def net_ride(self, ride: RideOwing, *, refunding: bool = True) -> None:
+        """Nets what a ride owes against its debits; without `refunding` what is unpaid is lowered, at most."""
         capabilities = ride.context.terms.capabilities
         debits = {debit.ordinal: debit for debit in ride.debits}
         for step in net(ride.owed_minor, ride.debits, capabilities, ride.cap_minor):
             if isinstance(step, OpenDebit):
                 self._open(ride, step)
             else:
+                if isinstance(step.event, RefundAsked) and not refunding:
+                    continue
                 event = _because(step.event, ride.content.because)
                 debits[step.ordinal] = self.happen(debits[step.ordinal], event, ride.context)
         self.net_again.discard(ride.ride_no)
@@ -287,7 +293,8 @@ class Book:
 
     def _refund_returned(self, refund: Refund, debit: Debit, context: Context) -> None:
         """What was given back is ours again, and owed to the rider. The same road would end the same way, so that
-        nothing is sent until somebody asks for it."""
+        nothing is sent until somebody asks for it; what the ride came to owe since is paid of it."""
+        self.lower_again.add(refund.ride_no)
         back = RefundReturned(refund.debit_key, refund.amount_minor, refund.debit_ref)
         self.happen(self._current(debit), back, context)
         self.facts.append(refund_fact(refund, debit.session_id, context.naming, self.now))

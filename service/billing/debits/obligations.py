@@ -136,7 +136,7 @@ def _untried(debit: Debit) -> bool:
 
 
 def of_cap_minor(debit: Debit) -> int:
-    """What a debit uses of the cap: what was or may be taken without the rider's approval."""
+    """What a debit uses of the cap: what was or may be taken without the rider's approval, and has not gone back."""
     if debit.state in FINAL:
-        return debit.paid_minor - debit.refunded_minor - debit.refunding_minor
+        return debit.paid_minor - debit.refunded_minor
     return debit.amount_minor

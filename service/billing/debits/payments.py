@@ -93,7 +93,7 @@ def payment_queried(debit: Debit, outcome: Outcome, now: datetime, terms: Terms)
         return replace(debit, queries=debit.queries + 1, due_at=at)
     if left_open(debit):
         over = isinstance(outcome, Closed | NotFound) or debit.queries >= dunning.WRITTEN_OFF_POLLS
-        if over:
+        if over and not unopened(debit, now, terms):
             return replace(debit, given=False, payable_until=None, due_at=None)
         if not payable(debit, now):
             polled = replace(debit, payable_until=None, queries=debit.queries + 1)

@@ -105,7 +105,8 @@ def refund_after(refund: Refund, event: RefundEvent, now: datetime) -> Refund:
         case Due() | LeaseOver():
             return _due(refund, event, now)
         case RetryAsked():
-            waits = refund.state in (RefundState.NEW, RefundState.UNKNOWN, RefundState.PENDING)
+            put_off = refund.state is RefundState.SUBMITTING and refund.due_at is not None and refund.due_at > now
+            waits = refund.state in (RefundState.NEW, RefundState.UNKNOWN, RefundState.PENDING) or put_off
             return replace(refund, due_at=now) if waits else refund
         case RefundDecided():
             return _decided(refund, event, now)

@@ -7,7 +7,7 @@ from datetime import datetime
 from msgspec.structs import replace
 
 from service.billing.debits import dunning
-from service.billing.debits.answers import asked_about, collected_yet, unopened
+from service.billing.debits.answers import asked_about, collected_yet, ends_when_lowered, unopened
 from service.billing.debits.disputes import disputed, goes_on_at, to_be_noticed_again
 from service.billing.debits.events import (
     ImpossibleEventError,
@@ -62,11 +62,11 @@ def retry_asked(debit: Debit, event: RetryAsked, now: datetime, terms: Terms) ->
     where the provider can't end it."""
     if debit.suspended or disputed(debit) or debit.lowering_to is not None:
         raise ImpossibleEventError(debit, event)
+    if debit.given and unopened(debit, now, terms):
+        raise ImpossibleEventError(debit, event)
     if kept_from_hold(debit):
         return taken_up(debit, now), ()
     if debit.state not in (State.NEW, State.RETRY_WAIT, State.UNKNOWN, State.PENDING):
-        raise ImpossibleEventError(debit, event)
-    if debit.given and unopened(debit, now, terms):
         raise ImpossibleEventError(debit, event)
     over = debit.state in (State.NEW, State.RETRY_WAIT)
     return replace(debit, payable_until=None if over else debit.payable_until, due_at=now), ()
@@ -136,7 +136,7 @@ def owed_changed(debit: Debit, event: OwedChanged, now: datetime, terms: Terms) 
             closed, effects = waived(debit, wanted) if wanted > debit.paid_minor else (close_confirmed(debit), ())
             # What may have been sent in the time that was lost is asked about all the same.
             return replace(closed, given=open_there, net_again=False, doubted_minor=doubted), effects
-        if _closed_on_wish(debit, terms):
+        if _closed_on_wish(debit, terms) or ends_when_lowered(debit, able):
             return replace(debit, lowering_to=debit.paid_minor, net_again=False, queries=0, due_at=now), ()
     elif pending and able.reduces_pending:
         return replace(debit, lowering_to=wanted, net_again=False, queries=0, due_at=now), ()
@@ -173,7 +173,9 @@ def suspended(debit: Debit, event: Suspended, now: datetime, _terms: Terms) -> S
     if debit.state not in (State.NEW, State.RETRY_WAIT, State.NEEDS_RIDER) or debit.lowering_to is not None:
         raise ImpossibleEventError(debit, event)
     reason = debit.reason if debit.state is State.NEEDS_RIDER else by_support(event.reason)
-    due_at = now if debit.doubted_minor is not None else debit.due_at if payable(debit, now) else None
+    due_at = now if debit.doubted_minor is not None else None
+    if due_at is None and debit.payable_until is not None and payable(debit, now):
+        due_at = min(debit.due_at or now, debit.payable_until)
     return replace(debit, suspended=True, reason=reason, due_at=due_at), ()
 
 

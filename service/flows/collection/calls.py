@@ -20,6 +20,7 @@ from service.adapters.providers.port import (
     RefundRef,
     RefundRequest,
 )
+from service.billing.debits.answers import ends_when_lowered
 from service.billing.debits.collecting import Work
 from service.billing.debits.content import sent_items
 from service.billing.debits.events import (
@@ -34,7 +35,7 @@ from service.billing.debits.events import (
 )
 from service.billing.debits.money import receipt_of
 from service.billing.debits.refunds import Refund, RefundEvent, withheld
-from service.billing.debits.state import Debit, State
+from service.billing.debits.state import Debit, State, payable
 from service.billing.keys import provider_key
 from service.billing.outcomes import Outcome, Unknown
 from service.telemetry import PROVIDER_SECONDS, logger
@@ -155,9 +156,10 @@ async def _lower(provider: Provider, claim: Claim, debit: Debit) -> Outcome:
     if debit.state is State.SETTLED_ELSEWHERE:
         assert debit.settled_at is not None
         return await provider.settle_elsewhere(ref, debit.settled_at)
-    if debit.lowering_to <= debit.paid_minor:
+    if debit.lowering_to <= debit.paid_minor and not ends_when_lowered(debit, provider.capabilities):
         return await provider.close_debit(ref)
-    return await provider.reduce_debit(ref, debit.asked_minor - (debit.amount_minor - debit.lowering_to))
+    lowered_to = max(debit.lowering_to, debit.paid_minor)
+    return await provider.reduce_debit(ref, debit.asked_minor - (debit.amount_minor - lowered_to))
 
 
 def debit_request(provider: Provider, row: DebitRow, debit: Debit) -> DebitRequest:
@@ -179,9 +181,11 @@ def debit_request(provider: Provider, row: DebitRow, debit: Debit) -> DebitReque
 
 
 def debit_ref(provider: Provider, row: DebitRow, debit: Debit) -> DebitRef:
-    """What a provider is asked about a debit with."""
+    """What a provider is asked about a debit with; `due_at` is when it was claimed."""
     agreement, hold = _agreement(row), _hold(provider, row, debit)
-    return DebitRef(debit.provider_key, debit.asked_minor, debit.currency, debit.provider_ref, agreement, hold)
+    ref = debit.provider_ref
+    his = debit.due_at is not None and payable(debit, debit.due_at)
+    return DebitRef(debit.provider_key, debit.asked_minor, debit.currency, ref, agreement, hold, his)
 
 
 def _paid_ref(provider: Provider, claim: Claim, debit: Debit, refund: Refund) -> DebitRef:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any
@@ -76,9 +76,14 @@ def context(
 
 
 async def net_rides(
-    store: CollectionStore, providers: Providers, book: Book, ride_nos: Iterable[int]
+    store: CollectionStore,
+    providers: Providers,
+    book: Book,
+    ride_nos: Iterable[int],
+    lowered_only: Container[int] = frozenset(),
 ) -> dict[DebitKey, DebitRow]:
-    """Nets the rides' obligations against their debits, which stay locked; returns those.
+    """Nets the rides' obligations against their debits, which stay locked; returns those. Of rides that are
+    `lowered_only` nothing is given back.
 
     Whoever opens a further debit of a ride holds its first one. A statement that waited for that sees the rows as they
     were when it began: once they are locked they are read again, so that no debit is missing from the netting.
@@ -109,7 +114,7 @@ async def net_rides(
         forgotten = said.restored_at is not None and charge is not None and charge.usage.ended_at <= said.restored_at
         because = None if said.latest is None else _because(said.latest)
         content = Content(charge, said.tariff_no, _title(ride), spoken(ride.language), because)
-        book.net_ride(replace(known, content=content, verify=forgotten))
+        book.net_ride(replace(known, content=content, verify=forgotten), refunding=no not in lowered_only)
     await set_aside(store, "owing", unable, book.now)
     await watch(store, book, {row.operator_no: calendar(row.operator_calendar) for row in owing})
     return rows
@@ -136,9 +141,9 @@ async def keep(
     await AgreementStore(store.connection).doubt(_doubted(book), book.now)
     facts = book.facts
     known = {key: row.debit for key, row in rows.items()} | book.changed
-    if book.net_again:
-        again = Book(book.now)
-        again_rows = await net_rides(store, providers, again, book.net_again)
+    if book.net_again or book.lower_again:
+        again, rides = Book(book.now), book.net_again | book.lower_again
+        again_rows = await net_rides(store, providers, again, rides, book.lower_again - book.net_again)
         await _write(store, again, again_rows, {}, machine_at, {})
         facts = facts + again.facts
         known |= again.changed | {(debit.ride_no, debit.ordinal): debit for debit in again.opened}

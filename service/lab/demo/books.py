@@ -79,7 +79,7 @@ async def _of_account(session: aiohttp.ClientSession, places: Places, account_id
 
 
 def _line(account_id: str, line: DebitLine) -> Taken:
-    names = (line.key, line.key.removesuffix("_B"), line.hold or line.key)
+    names = (line.key, line.key[:-2] if line.key[-2:-1] == "_" else line.key, line.hold or line.key)
     return Taken(account_id, names, line.amount_minor, line.paid_minor, line.refunded_minor, line.payments)
 
 

@@ -235,7 +235,7 @@ ORDER BY ride_no, ordinal;
 
 -- name: troubled_refunds
 -- Refunds of operator $1 that are not sent yet (or put off by the provider), that stand still there, that nobody can
--- tell of, or that failed or came back with none begun after that.
+-- tell of, or that failed or came back with none begun after that while something of the ride is still to be given back.
 SELECT r.ride_no, r.ordinal, r.refund_ordinal, d.session_id, r.amount_minor, r.currency, r.state, r.reason, r.code, r.created_at
 FROM refund r JOIN debit d ON d.ride_no = r.ride_no AND d.ordinal = r.ordinal AND d.slot = r.slot
 WHERE r.operator_no = $1 AND (
@@ -243,5 +243,11 @@ WHERE r.operator_no = $1 AND (
   OR (r.state IN ('unknown', 'pending', 'manual') AND r.code IS NOT NULL)
   OR (r.state IN ('failed', 'returned') AND NOT EXISTS (
     SELECT FROM refund later
-    WHERE later.ride_no = r.ride_no AND later.slot = r.slot AND later.created_at > r.updated_at)))
+    WHERE later.ride_no = r.ride_no AND later.slot = r.slot AND later.created_at > r.updated_at)
+  AND (
+    SELECT sum(owing.paid_minor - owing.refunded_minor) + sum(owing.outside_minor)
+    FROM debit owing WHERE owing.ride_no = r.ride_no AND owing.slot = r.slot
+  ) > greatest((
+    SELECT coalesce(sum(o.amount_minor), 0) FROM obligation o WHERE o.ride_no = r.ride_no AND o.slot = r.slot
+  ), (SELECT sum(given.outside_minor) FROM debit given WHERE given.ride_no = r.ride_no AND given.slot = r.slot))))
 ORDER BY r.created_at, r.ride_no, r.ordinal, r.refund_ordinal LIMIT $2;

@@ -13,7 +13,7 @@ from service.adapters.providers.alipay import codes, wire
 from service.adapters.providers.alipay.codes import Problem
 from service.adapters.providers.alipay.complaints import ask_complaint
 from service.adapters.providers.alipay.gateway import ZONE, Gateway
-from service.adapters.providers.alipay.notices import SECOND, read_notice
+from service.adapters.providers.alipay.notices import FURTHER, read_notice
 from service.adapters.providers.alipay.settings import AlipaySettings, capabilities_of
 from service.adapters.providers.alipay.statements import read_statement
 from service.adapters.providers.port import (
@@ -82,7 +82,8 @@ class AlipayAccount:
         number, trade = await self._payable(debit)
         if not isinstance(trade, wire.TradeView):
             return codes.of_query(trade)
-        waiting = self._rider_pays() if number == second(debit) else self._unpaid(debit)
+        his = number is not None and number.endswith(FURTHER)
+        waiting = self._rider_pays() if his else self._unpaid(debit)
         waiting = wire.another_amount(trade.total_amount, debit.amount_minor) or waiting
         outcome = self._meaning(trade, waiting)
         return Accepted(trade.trade_no or None) if outcome == Accepted() else outcome
@@ -98,6 +99,8 @@ class AlipayAccount:
         number, trade = await self._payable(debit)
         if not isinstance(trade, wire.TradeView):
             return codes.of_query(trade)
+        if _unopened(debit, number, trade):
+            return NotFound()
         return await self._close(debit, number) if self._open(trade) else self._over(trade)
 
     async def settle_elsewhere(self, debit: DebitRef, paid_at: datetime) -> Outcome:
@@ -109,6 +112,8 @@ class AlipayAccount:
         number, trade = await self._payable(debit)
         if not isinstance(trade, wire.TradeView):
             return codes.of_query(trade)
+        if _unopened(debit, number, trade):
+            return NotFound()
         if not self._open(trade):
             return self._over(trade)
         told = await self._sync(trade.trade_no, "COMPLETE", f"{debit.key}_complete")
@@ -227,17 +232,23 @@ class AlipayAccount:
     async def _payable(self, debit: DebitRef | DebitRequest) -> tuple[str | None, wire.TradeView | Outcome]:
         """The number under which a debit is or can still be paid, and how its trade stands.
 
-        That is the debit's own number, until Alipay has closed it unpaid (after 15 days, AlipayTradePayModel): nothing
-        moves under it any more, and the rider pays a second one. While he has not begun to, the closed trade is told.
+        That is the debit's own number, until Alipay has closed it unpaid (after 15 days, AlipayTradePayModel; when the
+        rider opened it and let its time pass): nothing moves under it any more, and he pays the next one. While he has
+        not begun to, the trade that was closed last is told.
         """
         number = await self._number(debit)
         if not isinstance(number, str):
             return None, number
         trade = await self._trade(number)
-        if not isinstance(trade, wire.TradeView) or not isinstance(self._meaning(trade, Accepted()), Closed):
-            return number, trade
-        again = await self._trade(second(debit))
-        return second(debit), trade if isinstance(again, NotFound) else again
+        for further in FURTHER:
+            if not isinstance(trade, wire.TradeView) or not isinstance(self._meaning(trade, Accepted()), Closed):
+                break
+            number = debit.key + further
+            again = await self._trade(number)
+            if isinstance(again, NotFound):
+                break
+            trade = again
+        return number, trade
 
     def _unpaid(self, debit: DebitRef) -> Outcome:
         """What it means that a debit's trade waits for the buyer."""
@@ -312,9 +323,9 @@ class AlipayAccount:
         return {"out_trade_no": number}
 
 
-def second(debit: DebitRef | DebitRequest) -> str:
-    """The number that the rider pays once the debit's own is closed; notices.py finds the debit by it."""
-    return debit.key + SECOND
+def _unopened(debit: DebitRef, number: str | None, trade: wire.TradeView) -> bool:
+    """Whether the trades so far are closed, and the rider may still open the next one."""
+    return debit.handed_out and trade.out_trade_no != number
 
 
 _HINTS = {

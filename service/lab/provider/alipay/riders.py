@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 import msgspec
 from aiohttp import web
+from msgspec.structs import replace
 
 from service.lab.provider import debits
 from service.lab.provider.alipay import authorisations, trades, zhima
 from service.lab.provider.alipay.codes import GatewayRefusedError, refusal_body
 from service.lab.provider.alipay.requests import content, read_params, verify
 from service.lab.provider.alipay.visits import Answer, Visit
-from service.lab.provider.alipay.wire import CURRENCY, check_trade, fen, local
+from service.lab.provider.alipay.wire import CURRENCY, SHANGHAI, check_trade, fen, local
 from service.lab.provider.desk import Desk
 from service.lab.provider.refusals import RefusedError
 from service.lab.provider.rows import AskDebit
@@ -74,7 +76,8 @@ def _authorises(visit: Visit, asked: authorisations.Freeze, rider: str, confirme
 
 
 def _pays(visit: Visit, asked: trades.AppPay, rider: str, confirmed: bool | None) -> Answer:
-    """The rider pays a new trade, or one that was not collected; opening it alone makes the trade."""
+    """The rider pays a new trade, or one that was not collected; opening it alone makes the trade, which is closed when
+    his time is over."""
     check_trade(asked.out_trade_no, asked.subject)
     if asked.time_expire is not None and local(visit.now) >= asked.time_expire:
         raise RefusedError(409, "DEBIT_CLOSED", f"the string was good until {asked.time_expire}")
@@ -89,6 +92,10 @@ def _pays(visit: Visit, asked: trades.AppPay, rider: str, confirmed: bool | None
         raise RefusedError(409, "ALREADY_PAID" if known.state == "paid" else "DEBIT_CLOSED", f"it is {known.state}")
     if confirmed:
         known = debits.pay_by_rider(books, account, asked.out_trade_no, visit.now)
+    elif known.state == "declined" and asked.time_expire is not None:
+        over_at = datetime.strptime(asked.time_expire, "%Y-%m-%d %H:%M:%S").replace(tzinfo=SHANGHAI)
+        known = replace(known, next_at=over_at)
+        books.put(known)
     return trades.trade_view(visit, known)
 
 
