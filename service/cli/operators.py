@@ -93,7 +93,8 @@ def change_command(operator_id: str, **given: str | int | None) -> None:
 @click.argument("source")
 @click.option("--topic", help="The topic the source writes to.  [default: FAREBOX_TOPIC_SESSIONS]")
 def map_source_command(operator_id: str, source: str, topic: str | None) -> None:
-    """Give the events of SOURCE (a CloudEvents source) to an operator, for ever: a source never changes hands."""
+    """Give the events of SOURCE (a CloudEvents source) to an operator, for ever: a source never changes hands. Do so
+    before its first event: one that nobody has mapped by then is the default operator's."""
     settings = load_settings()
     place = topic or settings.topic_sessions
 

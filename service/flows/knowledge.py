@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from itertools import islice
 
 from service.adapters.postgres.catalog import CatalogStore
+from service.adapters.postgres.intake import IntakeStore
 from service.adapters.postgres.rides import RideStore
 from service.billing.catalog import AgreementRef, Catalog, Operator
 from service.billing.rides import Ride
@@ -14,6 +15,7 @@ from service.flows.clock import BusinessClock
 from service.telemetry import CACHED_RIDES
 
 AGREEMENTS_MAX = 500_000
+SOURCES_MAX = 100_000
 VERSIONS_MAX = 100
 """So many versions of tariffs are read at once; nothing else goes on in the process meanwhile."""
 
@@ -29,6 +31,7 @@ class Knowledge:
         self._rides: dict[bytes, Ride] = {}
         self._flying: deque[dict[bytes, Ride]] = deque()
         self._sources: Mapping[tuple[str, str], int] = {}
+        self._taken: dict[tuple[str, str], int] = {}
         self._default: int | None = None
         self._change_no = 0
 
@@ -50,9 +53,23 @@ class Knowledge:
             self.catalog.add_tariffs(versions)
 
     def operator_of(self, topic: str, source: str) -> Operator | None:
-        """Whose event it is, or None while nobody has mapped the source."""
-        number = self._sources.get((topic, source), self._default)
+        """Whose event it is, or None while nobody has mapped the source, nor taken it."""
+        number = self._sources.get((topic, source)) or self._taken.get((topic, source), self._default)
         return self.operators.get(number) if number is not None else None
+
+    def unowned(self, topic: str, source: str) -> bool:
+        """Whether nobody has mapped the source, and it is not known here whether somebody has taken it."""
+        return (topic, source) not in self._sources and (topic, source) not in self._taken
+
+    async def take_sources(self, store: IntakeStore, topic: str, sources: Iterable[str]) -> bool:
+        """Makes sources that nobody has mapped the default operator's, for ever; True when one is somebody else's by
+        now: what was read as the default operator's is to be read again."""
+        asked = sorted(set(sources))
+        owners = await store.take_sources(topic, asked, self._default, self.clock.now())
+        if len(self._taken) + len(owners) > SOURCES_MAX:
+            self._taken.clear()
+        self._taken.update(((topic, source), number) for source, number in owners.items())
+        return any(number != self._default for number in owners.values())
 
     def recall(self, keys: Iterable[bytes]) -> tuple[dict[bytes, Ride], list[bytes]]:
         """The rides among these keys that are remembered, and the keys to ask for."""

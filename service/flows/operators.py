@@ -69,8 +69,9 @@ async def map_source(database: Database, operator_id: str, topic: str, source: s
     """Gives the events of `source` on `topic` to an operator for ever, and what of them is held; False when they were
     its own before.
 
-    Raises OperatorError when there is no such operator, or the source is another's: it never changes hands, since the
-    rides that are billed already would not follow.
+    Raises OperatorError when there is no such operator, or the source is another's, by this or since he took its first
+    event as the default operator: it never changes hands, since the rides that are billed already would not follow, and
+    an event of theirs that came again would be a ride of somebody else.
     """
     if not source or len(source) > SOURCE_CHARACTERS_MAX or not source.isprintable():
         raise OperatorError(f"{source[:40]!r} is no CloudEvents source; give a URI such as urn:mds:provider:<id>")
@@ -79,11 +80,12 @@ async def map_source(database: Database, operator_id: str, topic: str, source: s
         if await store.map_source(topic, source, operator.operator_no, now):
             await store.give_quarantined(topic, source, operator.operator_no)
             return True
-        owner = await store.source_owner(topic, source)
+        owner, by_default = await store.source_owner(topic, source)
     if owner != operator_id:
+        since = "was not mapped when its first event came, and was taken by" if by_default else "is mapped to"
         raise OperatorError(
-            f"{source} on {topic} is mapped to operator {owner!r}, and a source never changes hands: have"
-            f" {operator_id!r} write with a source of its own, or to a topic of its own"
+            f"{source} on {topic} {since} operator {owner!r}, and a source never changes"
+            f" hands: have {operator_id!r} write with a source of its own"
         )
     return False
 

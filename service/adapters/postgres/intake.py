@@ -82,6 +82,14 @@ class IntakeStore(RideStore):
             rows = await self.all("read_offsets", group, topic, list(partitions))
         return {row["partition"]: Stream(**dict(row)) for row in rows}
 
+    async def take_sources(
+        self, topic: str, sources: Sequence[str], operator_no: int | None, now: datetime
+    ) -> dict[str, int]:
+        """Makes sources that are nobody's an operator's (None: nobody's), and tells whose they all are by now."""
+        if operator_no is not None:
+            await self.run("take_sources", topic, list(sources), operator_no, now)
+        return {row["source"]: row["operator_no"] for row in await self.all("source_owners", topic, list(sources))}
+
     async def begin_stream(
         self, group: str, topic: str, partition: int, offset: int, cluster: str, since: datetime
     ) -> None:

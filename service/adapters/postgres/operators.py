@@ -103,17 +103,19 @@ class OperatorStore(Store):
         await self.run("switch_operator", new.operator_no, *told)
 
     async def map_source(self, topic: str, source: str, operator_no: int, now: datetime) -> bool:
-        """Maps a source for ever; False when it was mapped before, to whomever."""
+        """Maps a source for ever; False when it had an operator before, whoever that is."""
         return await self.run("map_source", topic, source, operator_no, now) == 1
 
     async def give_quarantined(self, topic: str, source: str, operator_no: int) -> None:
         """What is held of a source, and was nobody's, is an operator's from now on."""
         await self.run("give_quarantined", topic, source, operator_no)
 
-    async def source_owner(self, topic: str, source: str) -> str | None:
-        """The id of the operator a source is mapped to."""
-        owner: str | None = await self.value("source_owner", topic, source)
-        return owner
+    async def source_owner(self, topic: str, source: str) -> tuple[str, bool]:
+        """The id of the operator whose a source is, and whether he took it since nobody had mapped it; the caller knows
+        that it is somebody's."""
+        row = await self.one("source_owner", topic, source)
+        assert row is not None
+        return row["operator_id"], row["by_default"]
 
     async def list(self) -> list[ListedOperator]:
         """Every operator, oldest first."""

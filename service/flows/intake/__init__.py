@@ -92,7 +92,7 @@ class Intake:
         await self._mark_quiet(reader, set(records))
         self._upcoming = records
         with BATCH_SECONDS.labels("decode").time():
-            work = read(records, self._knowledge, fetched_at)
+            work = await self._read(records, fetched_at, reader)
         with BATCH_SECONDS.labels("look_up").time():
             await self._look_up(work, reader)
         await self._take_on(work, writer)
@@ -156,6 +156,16 @@ class Intake:
         if self._writing is not None:
             await asyncio.wait([self._writing], timeout=10)
         self._knowledge.forget_rides()
+
+    async def _read(self, records: dict[int, list[Any]], fetched_at: datetime, reader: IntakeStore) -> Work:
+        """What the records say, and whose they are: a source that nobody has mapped is the default operator's before
+        a ride of it does, so that it never changes hands."""
+        work = read(records, self._knowledge, fetched_at)
+        topic = self._streams.topic
+        if work.unowned and await self._knowledge.take_sources(reader, topic, work.unowned):
+            await self._knowledge.refresh(CatalogStore(reader.connection))
+            work = read(records, self._knowledge, fetched_at)
+        return work
 
     async def _look_up(self, work: Work, reader: IntakeStore) -> None:
         """Everything the decision needs that is not remembered."""
@@ -236,7 +246,7 @@ class Intake:
         writer, reader = await self._stores()
         fetched_at = self._knowledge.clock.now()
         try:
-            work = read(records, self._knowledge, fetched_at)
+            work = await self._read(records, fetched_at, reader)
             await self._look_up(work, reader)
             await self._take_on(work, writer)
             await self.settle()

@@ -36,7 +36,8 @@ class Tail(msgspec.Struct, frozen=True):
 
 
 class Work(msgspec.Struct):
-    """One batch on its way: what was fetched, what it says, and what is known about it."""
+    """One batch on its way: what was fetched, what it says, and what is known about it; `unowned` are its sources that
+    nobody has mapped, and that are not known to be anybody's."""
 
     records: dict[int, list[Any]]
     fetched_at: datetime
@@ -45,6 +46,7 @@ class Work(msgspec.Struct):
     quarantined: list[Quarantined]
     skipped: int
     known: dict[bytes, Ride]
+    unowned: set[str] = msgspec.field(default_factory=set)
 
     @property
     def count(self) -> int:
@@ -107,6 +109,8 @@ def _take(work: Work, record: RawRecord, knowledge: Knowledge) -> None:
     event = decode(record)
     if isinstance(event, RideEvent):
         operator = knowledge.operator_of(record.topic, event.source)
+        if knowledge.unowned(record.topic, event.source):
+            work.unowned.add(event.source)
         if operator is None and _too_long(record):
             work.quarantined.append(_held(record, "record", "longer than a record may be", "$", knowledge))
         elif operator is None:

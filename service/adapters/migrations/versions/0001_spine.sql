@@ -27,12 +27,14 @@ CREATE TABLE operator (
   created_at timestamptz NOT NULL
 );
 
--- (topic, source) -> operator only ever grows: a source never changes hands.
+-- (topic, source) -> operator only ever grows: a source never changes hands. `by_default`: nobody mapped it when its first
+-- event came, so that it is the operator's who took such events then.
 CREATE TABLE operator_source (
   topic text NOT NULL,
   source text NOT NULL,
   operator_no integer NOT NULL REFERENCES operator,
   created_at timestamptz NOT NULL,
+  by_default boolean NOT NULL DEFAULT false,
   PRIMARY KEY (topic, source)
 );
 

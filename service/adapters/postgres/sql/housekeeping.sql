@@ -92,7 +92,7 @@ WHERE state = 'held' AND quarantine_no = ANY(ARRAY(
       SELECT w.quarantine_no FROM operator_source s CROSS JOIN LATERAL (
         SELECT h.quarantine_no FROM quarantine h WHERE h.topic = s.topic AND h.source = s.source
           AND h.state = 'held' AND h.fault = 'unmapped_source' ORDER BY h.quarantine_no LIMIT $1
-      ) w
+      ) w WHERE NOT s.by_default
       UNION
       (SELECT h.quarantine_no FROM quarantine h
        WHERE (SELECT default_operator_no FROM installation) IS NOT NULL

@@ -44,3 +44,12 @@ SELECT n.*, $13::timestamptz
 FROM unnest($1::integer[], $2::text[], $3::integer[], $4::bigint[], $5::bigint[], $6::bytea[], $7::bytea[], $8::bytea[],
             $9::text[], $10::text[], $11::text[], $12::text[]) AS n
 ON CONFLICT (topic, partition, record_offset, record_timestamp_ms) DO NOTHING;
+
+-- name: take_sources
+-- Sources $2 of topic $1 that nobody has mapped are operator $3's from now on.
+INSERT INTO operator_source (topic, source, operator_no, created_at, by_default)
+SELECT $1, source, $3, $4, true FROM unnest($2::text[]) AS source ON CONFLICT DO NOTHING;
+
+-- name: source_owners
+-- Whose sources $2 of topic $1 are, as far as they are anybody's.
+SELECT source, operator_no FROM operator_source WHERE topic = $1 AND source = ANY($2::text[]);

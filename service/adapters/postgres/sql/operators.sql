@@ -28,22 +28,24 @@ FROM installation i JOIN operator o ON o.operator_no = i.default_operator_no;
 UPDATE installation SET default_operator_no = $1;
 
 -- name: map_source
--- The map only grows: a source that has an operator keeps it.
-INSERT INTO operator_source (topic, source, operator_no, created_at) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING;
+-- The map only grows: a source that has an operator keeps it, whether it was mapped or taken by default.
+INSERT INTO operator_source (topic, source, operator_no, created_at) VALUES ($1, $2, $3, $4)
+ON CONFLICT (topic, source) DO UPDATE SET by_default = false
+WHERE operator_source.by_default AND operator_source.operator_no = excluded.operator_no;
 
 -- name: give_quarantined
 -- What was held of a source while it was nobody's.
 UPDATE quarantine SET operator_no = $3 WHERE coalesce(operator_no, 0) = 0 AND topic = $1 AND source = $2;
 
 -- name: source_owner
--- Whose a source is.
-SELECT o.operator_id FROM operator_source s JOIN operator o USING (operator_no) WHERE s.topic = $1 AND s.source = $2;
+-- Whose a source is, and whether nobody had mapped it when its first event came.
+SELECT o.operator_id, s.by_default FROM operator_source s JOIN operator o USING (operator_no) WHERE s.topic = $1 AND s.source = $2;
 
 -- name: list_operators
--- Every operator for people, with its sources.
+-- Every operator for people, with the sources that were mapped.
 SELECT o.operator_id, o.name, o.time_zone, o.currency, o.mode, o.ride_hours_max, o.contact,
        o.operator_no IS NOT DISTINCT FROM i.default_operator_no AS is_default,
-       ARRAY(SELECT s.topic || ' ' || s.source FROM operator_source s WHERE s.operator_no = o.operator_no
+       ARRAY(SELECT s.topic || ' ' || s.source FROM operator_source s WHERE s.operator_no = o.operator_no AND NOT s.by_default
              ORDER BY s.topic, s.source) AS sources
 FROM operator o LEFT JOIN installation i ON true ORDER BY o.operator_no;
 

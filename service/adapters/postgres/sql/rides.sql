@@ -23,8 +23,8 @@ JOIN agreement a USING (operator_no, agreement_id);
 SELECT operator_no, operator_id, name, time_zone, currency, contact, mode, bill_from, ride_hours_max FROM operator;
 
 -- name: operator_sources
--- (topic, source) -> operator, all of it.
-SELECT topic, source, operator_no FROM operator_source;
+-- (topic, source) -> operator, as it was mapped.
+SELECT topic, source, operator_no FROM operator_source WHERE NOT by_default;
 
 -- name: installation
 -- The one row: default operator and business clock.
