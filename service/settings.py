@@ -50,7 +50,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     kafka_user: Annotated[str, _knob("the user, with `SASL_…`")] = ""
     kafka_password: Annotated[str, _knob("the user's password; rather in a file")] = ""
     kafka_password_file: Annotated[str, _knob("a file with the user's password, read at each connection's making")] = ""
-    topic_sessions: Annotated[str, _knob("the topic ride events come from, one for an installation")] = "rental.sessions"
+    topic_sessions: Annotated[str, _knob("the topic ride events come from, one for an installation")] = (
+        "rental.sessions"
+    )
     topic_billing: Annotated[str, _knob("the topic facts go to")] = "rental.billing"
     topic_quarantine: Annotated[str, _knob("the topic unusable records go to")] = "rental.sessions.quarantine"
     group: Annotated[str, _knob("the consumer group of the intake")] = "farebox"

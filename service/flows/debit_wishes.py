@@ -127,8 +127,8 @@ def settle_elsewhere(reason: str, by: str | None = None) -> Wish:
     return Wish(
         PaidElsewhere(said(reason, by)),
         lambda row, _: row.state == State.SETTLED_ELSEWHERE,
-        "can't be settled elsewhere: that is possible while it is pending, waits for a retry or for the rider, or was"
-        " never sent; a new one can be suspended, an unclear one decided, what is paid refunded",
+        "can't be settled elsewhere: that is possible while it is pending, waits for a retry or for the rider, was"
+        " never sent or is written off; a new one can be suspended, an unclear one decided, what is paid refunded",
     )
 
 
@@ -172,9 +172,11 @@ def open_dispute(kind: DisputeKind) -> Wish:
 
 
 def close_dispute(result: DisputeResult) -> Wish:
-    """A dispute has ended."""
+    """A dispute has ended; a chargeback that was lost may be won after all."""
 
     def check(row: DebitRow) -> None:
+        if (row.dispute, result) == ("lost", "won"):
+            return
         if row.dispute not in _ENDS:
             raise WishRefusedError("debit_id", f"{_named(row)} has no open dispute")
         if result not in _ENDS[row.dispute]:

@@ -340,3 +340,13 @@ def test_what_a_person_has_closed_is_not_what_is_told_open_after_it() -> None:
     assert (made.dispute, made.disputed_minor) == ("won", 0)
     late, _, _ = posted(debit(State.SETTLED), [*by_hand, DisputeClosed("won", told=Told("A", NOW, over=True))])
     assert [one.ref for one in late.disputes] == ["A"]
+
+
+def test_a_chargeback_that_a_person_has_lost_by_mistake_is_won_after_all() -> None:
+    """Its money had stayed a loss for good, while the provider had never taken it."""
+    events: list[DebitEvent] = [DisputeOpened("chargeback"), DisputeClosed("lost"), DisputeClosed("won")]
+    made, sums, effects = posted(debit(State.SETTLED), events)
+    assert (made.dispute, made.disputed_minor, sums) == ("won", 0, {"chargeback": 1000, "chargeback_won": 1000})
+    assert NetAgain() in effects
+    again, sums, _ = posted(made, [DisputeClosed("won")])
+    assert (again, sums) == (made, {})

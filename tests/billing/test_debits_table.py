@@ -141,7 +141,7 @@ retry asked           ...   ! ... ... ...   !   !   !   !   !   !   !   !
 policy due            ... ...   = ...   =   = ... ... ... ... ... ... ...
 owed 0                CAN   =   =   = CAN CAN   =   !   !   !   = CAN   !
 owed less               =   =   =   =   =   =   =   !   !   !   =   =   !
-paid elsewhere          !   ! ELS   ! ELS ELS   !   !   !   !   !   !   !
+paid elsewhere          !   ! ELS   ! ELS ELS   !   !   !   !   ! ELS   !
 decided settled         !   !   !   !   !   ! SET   !   !   !   !   !   !
 decided again           !   !   !   !   !   ! SUB   !   !   !   !   !   !
 decided cancel          !   !   !   !   !   ! CAN   !   !   !   !   !   !

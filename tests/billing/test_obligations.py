@@ -114,6 +114,14 @@ CASES: list[tuple[str, int, list[Debit], Capabilities, int | None, list[Netting]
     ("what goes back is not given twice", 700, [replace(SETTLED, refunding_minor=300)], CARD, None, []),
     ("it waits for a debit under way", 700, [debit(State.UNKNOWN)], CARD, None, [Change(1, OwedChanged(1000))]),
     ("and for more than that", 1700, [debit(State.SUBMITTING)], CARD, None, [Change(1, OwedChanged(1000))]),
+    (
+        "and for one that is being lowered, though it makes no difference now",
+        1000,
+        [debit(State.PENDING, lowering_to=400)],
+        ORDER,
+        None,
+        [Change(1, OwedChanged(1000))],
+    ),
     ("and for an operator", 700, [debit(State.MANUAL)], CARD, None, [Change(1, OwedChanged(1000))]),
     (
         "what is owed after all is owed again",

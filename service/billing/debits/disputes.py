@@ -93,7 +93,7 @@ def dispute_closed(debit: Debit, event: DisputeClosed, now: datetime, terms: Ter
         return debit, ()
     if told is not None and _older(known, told):
         return debit, ()
-    reversible = told is not None and known.kind == "chargeback" and "resolved" not in (known.state, event.result)
+    reversible = known.kind == "chargeback" and "resolved" not in (known.state, event.result)
     if known.state == event.result or (known.state != "opened" and not reversible):
         return _told_again(debit, known, event.fee_minor, told) if told is not None else (debit, ())
     ended, fees = _fee(replace(known, state=event.result), event.fee_minor, told)
@@ -128,10 +128,13 @@ def goes_on_at(debit: Debit, now: datetime, terms: Terms) -> datetime | None:
 
 
 def _ended(debit: Debit, event: DisputeClosed) -> Dispute | None:
-    """Of which dispute an end is told; a person means the one that is open, and a chargeback first."""
+    """Of which dispute an end is told; a person means the one that is open, a chargeback first, or the chargeback that
+    was lost last, where it is won after all, or was closed by mistake."""
     if event.told is None:
         still_open = [one for one in debit.disputes if one.state == "opened"]
-        return next((one for one in still_open if one.kind == "chargeback"), still_open[-1] if still_open else None)
+        lost = [one for one in debit.disputes if one.state == "lost" and event.result == "won"]
+        bank = next((one for one in still_open if one.kind == "chargeback"), None)
+        return bank or next(reversed([*lost, *still_open]), None)
     kind: DisputeKind = "complaint" if event.result == "resolved" else "chargeback"
     known = known_dispute(debit, kind, event.told)
     return known if known is None or known.kind == kind else None

@@ -9,7 +9,16 @@ import msgspec
 
 from service.billing.debits.events import Publish
 from service.billing.debits.refunds import Refund, RefundState
-from service.billing.debits.state import Debit, State, debit_id, dispute_id, for_all, refund_id
+from service.billing.debits.state import (
+    Debit,
+    State,
+    debit_id,
+    dispute_id,
+    for_all,
+    payable,
+    refund_id,
+    waits_for_hold,
+)
 from service.billing.facts import EncodedFact, encode_fact
 from service.billing.facts.data import (
     DebitDeclined,
@@ -29,6 +38,7 @@ from service.billing.facts.data import (
     ReminderReportNotice,
 )
 from service.billing.facts.parts import Contact
+from service.billing.outcomes import RiderAction
 
 
 class Naming(msgspec.Struct, frozen=True):
@@ -43,7 +53,7 @@ class Naming(msgspec.Struct, frozen=True):
 
 def debit_fact(debit: Debit, publish: Publish, naming: Naming, now: datetime) -> EncodedFact:
     """The fact of one change of a debit, told apart from its others by the transition."""
-    return encode_fact(_debit_fact(debit, publish, naming), ordinal=f"{debit.ordinal}/{debit.transitions}", at=now)
+    return encode_fact(_debit_fact(debit, publish, naming, now), ordinal=f"{debit.ordinal}/{debit.transitions}", at=now)
 
 
 def refund_fact(refund: Refund, session_id: str, naming: Naming, now: datetime) -> EncodedFact:
@@ -65,7 +75,7 @@ def refund_fact(refund: Refund, session_id: str, naming: Naming, now: datetime) 
     return encode_fact(fact, ordinal=f"{refund.ordinal}/{refund.refund_ordinal}", at=now)
 
 
-def _debit_fact(debit: Debit, publish: Publish, naming: Naming) -> Fact:
+def _debit_fact(debit: Debit, publish: Publish, naming: Naming, now: datetime) -> Fact:
     about: dict[str, Any] = {
         "operator_id": naming.operator_id,
         "session_id": debit.session_id,
@@ -77,7 +87,7 @@ def _debit_fact(debit: Debit, publish: Publish, naming: Naming) -> Fact:
     if publish.fact in ("dispute.opened", "dispute.closed"):
         return _dispute_fact(debit, publish, about)
     if publish.fact in _TOLD_TO_RIDERS:
-        return _reminder(debit, publish, about, naming)
+        return _reminder(debit, publish, about, naming, now)
     if publish.fact == "performance.reported":
         assert debit.record is not None
         return PerformanceReported(
@@ -116,14 +126,20 @@ def _debit_fact(debit: Debit, publish: Publish, naming: Naming) -> Fact:
 _TOLD_TO_RIDERS = frozenset({"reminder.due", "reminder.overdue", "reminder.report_notice"})
 
 
-def _reminder(debit: Debit, publish: Publish, about: dict[str, Any], naming: Naming) -> Fact:
+def _to_do(debit: Debit, now: datetime) -> RiderAction | None:
+    """What the rider can still do: not what he was given to pay with, once the time for that is over."""
+    lapsed = debit.payable_until is not None and not payable(debit, now) and not waits_for_hold(debit)
+    return None if lapsed else debit.action
+
+
+def _reminder(debit: Debit, publish: Publish, about: dict[str, Any], naming: Naming, now: datetime) -> Fact:
     """What the app is to tell the rider: what is to be paid, by when, how, and whom he can ask."""
     assert debit.pay_by is not None
     unpaid = debit.amount_minor - debit.paid_minor - debit.excess_minor
     common = about | {
         "amount_minor": unpaid,
         "due_at": debit.pay_by,
-        "how_to_pay": debit.action,
+        "how_to_pay": _to_do(debit, now),
         "contact": naming.contact,
         "language": naming.language,
     }

@@ -46,8 +46,8 @@ def net(
     if not debits:
         return _more(difference, debits, capabilities, cap_minor) if difference > 0 else (_nothing_owed(),)
     waiting = [debit for debit in debits if _undecided(debit)]
-    if waiting:
-        marked = waiting if difference else ()
+    if waiting:  # What is being lowered counts as it was: owed again as before, it makes no difference.
+        marked = waiting if difference or any(debit.lowering_to is not None for debit in waiting) else ()
         return tuple(Change(debit.ordinal, OwedChanged(debit.amount_minor)) for debit in marked)
     steps = _more(difference, debits, capabilities, cap_minor) if difference > 0 else tuple(_less(-difference, debits))
     changed = {step.ordinal for step in steps if isinstance(step, Change)}

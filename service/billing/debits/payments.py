@@ -82,7 +82,7 @@ def payment_due(debit: Debit, now: datetime) -> Step:
     """He was given something to do: has he done it? Asked a last time when his time is over."""
     if payable(debit, now):
         return replace(debit, due_at=now), (Call("query"),)
-    return replace(debit, payable_until=None, due_at=now), (Call("query"),)
+    return replace(debit, payable_until=None, action=None, due_at=now), (Call("query"),)
 
 
 def payment_queried(debit: Debit, outcome: Outcome, now: datetime, terms: Terms) -> Debit:

@@ -93,11 +93,14 @@ def operator_decided(debit: Debit, event: OperatorDecided, now: datetime, terms:
 
 def paid_elsewhere(debit: Debit, event: PaidElsewhere, now: datetime, terms: Terms) -> Step:
     """Paid outside: nothing more is asked, and the provider is told where he listens, until he has answered. What was
-    owed no longer of a debit that can't be lowered was not paid outside either."""
-    if debit.state not in CAN_BE_OVERDUE and not refused_for_us(debit):
+    owed no longer of a debit that can't be lowered was not paid outside either. What had been written off is paid."""
+    written_off = debit.state is State.WRITTEN_OFF
+    if debit.state not in CAN_BE_OVERDUE and not refused_for_us(debit) and not written_off:
         raise ImpossibleEventError(debit, event)
     rest = max(debit.amount_minor - debit.paid_minor - debit.excess_minor, 0)  # A part may have brought too much.
-    open_there = debit.state is State.PENDING or asked_about(debit, terms)
+    if written_off:
+        rest = debit.forgone_minor
+    open_there = collected_yet(debit) if written_off else debit.state is State.PENDING or asked_about(debit, terms)
     stop = terms.capabilities.told_paid_elsewhere and open_there
     ended = replace(
         debit,
@@ -112,7 +115,8 @@ def paid_elsewhere(debit: Debit, event: PaidElsewhere, now: datetime, terms: Ter
         queries=0,
         due_at=now if stop else None,
     )
-    return ended, (Post("elsewhere", rest),)
+    back = [Post("write_off_back", rest)] if written_off else []
+    return ended, (*back, Post("elsewhere", rest))
 
 
 def owed_changed(debit: Debit, event: OwedChanged, now: datetime, terms: Terms) -> Step:

@@ -25,7 +25,7 @@ from service.billing.debits.events import (
     RetryAsked,
 )
 from service.billing.debits.refunds import REFUND_FINAL, UNPAID, RefundState
-from service.billing.debits.state import Debit, waits_for_hold
+from service.billing.debits.state import FINAL, Debit, waits_for_hold
 from service.billing.outcomes import Accepted, NeedsRider, Outcome, Postponed, Prepared, Succeeded, Unknown
 from service.flows.account_checks import UNWATCHED, Accounts, let_in
 from service.flows.collection.calls import CALL_SECONDS, debit_ref, debit_request
@@ -50,7 +50,8 @@ def order_number(named_by: NamedBy, number: str) -> str:
 
 
 def _asks_less(before: Debit, debit: Debit) -> bool:
-    return (before.amount_minor, before.lowering_to) != (debit.amount_minor, debit.lowering_to)
+    ended = debit.state in FINAL and before.state not in FINAL
+    return ended or (before.amount_minor, before.lowering_to) != (debit.amount_minor, debit.lowering_to)
 
 
 async def _of_order(store: CollectionStore, number: str, account_no: int, named_by: NamedBy) -> dict[DebitKey, str]:
@@ -196,7 +197,7 @@ class Hearing:
             outcome = await self._payment(row, debit)
             async with self._database.transaction(CollectionStore) as store:
                 debit = (await self.hear(store, [(key, PaymentAnswered(debit.provider_key, outcome))]))[key]
-                if isinstance(outcome, NeedsRider) and row.hold_ref is not None:
+                if isinstance(outcome, NeedsRider) and row.hold_ref is not None and debit.attempts:
                     await store.keep_numbers([(debit, order_number("hold_ref", row.hold_ref))])
             if not isinstance(outcome, Prepared):
                 break

@@ -283,5 +283,7 @@ def _finished(book: Book, debits: Iterable[Debit]) -> dict[UUID, str]:
 
 
 def _over(debit: Debit) -> bool:
-    """Whether the debit's hold is not needed any more: not while its provider is still to be told that it ended."""
-    return debit.state in FINAL and debit.state is not State.WRITTEN_OFF and debit.lowering_to is None
+    """Whether the debit's hold is not needed any more: not while its provider is still to be told that it ended, or
+    asked what he took of it."""
+    asked = debit.lowering_to is not None or debit.doubted_minor is not None
+    return debit.state in FINAL and debit.state is not State.WRITTEN_OFF and not asked
