@@ -69,6 +69,6 @@ async def test_a_reminder_names_nothing_that_its_rider_can_not_do_any_more(bench
         await bench.collection.policy_round(bench.account_no)
     told = await bench.connection.fetch("SELECT facts FROM batch_facts ORDER BY writer_no, seq")
     facts = [fact for row in told for fact in FACTS_DECODER.decode(row["facts"])]
-    reminders = [fact for fact in facts if any(b"reminder" in value for _, value in fact.headers)]
+    reminders = [fact for fact in facts if any(b"reminder" in (value or b"") for _, value in fact.headers)]
     assert reminders
     assert not any(b"pay.invalid" in (fact.value or b"") for fact in reminders)
