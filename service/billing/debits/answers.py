@@ -138,7 +138,8 @@ def on_lower_answered(debit: Debit, outcome: Outcome, now: datetime, terms: Term
     assert debit.lowering_to is not None
     match outcome:
         case Succeeded():
-            return _paid_or_unknown(debit, outcome, now, terms)
+            paid, effects = _paid_or_unknown(debit, outcome, now, terms)
+            return (_ended_meanwhile(paid, now) if outcome.last else paid), effects
         case Closed():
             return close_confirmed(debit), ()
         case NotFound() if unopened(debit, now, terms):
@@ -169,6 +170,16 @@ def on_lower_answered(debit: Debit, outcome: Outcome, now: datetime, terms: Term
             if debit.net_again and left.state not in ENDED:  # The ride came to owe something else meanwhile.
                 return replace(left, net_again=False, excess_minor=0), (NetAgain(),)
             return left, ()
+
+
+def _ended_meanwhile(debit: Debit, now: datetime) -> Debit:
+    """The debit once its provider says that no more comes, where it was still to be lowered: at what was wished for, or
+    above it, it is over; what ended below that is asked about as if nothing had been wished."""
+    if debit.state is not State.PENDING or debit.lowering_to is None:
+        return debit
+    if debit.paid_minor >= debit.lowering_to:
+        return close_confirmed(debit)
+    return replace(debit, lowering_to=None, net_again=True, queries=0, due_at=now)
 
 
 def accepted(debit: Debit, provider_ref: str | None, now: datetime) -> Debit:
