@@ -35,14 +35,15 @@ def _unpaid_refund(till: Till) -> bool:
     return any(refund.state in UNPAID for refund in till.refunds.values())
 
 
-def _open_minor(till: Till) -> int:
-    return sum(still_asked(debit) for debit in till.debits.values())
+def _asked_beside(till: Till) -> bool:
+    """Whether something is asked of the rider, or was given up."""
+    return any(still_asked(debit) or debit.forgone_minor for debit in till.debits.values())
 
 
 KNOWN: dict[str, Callable[[Till], bool]] = {
     "on its hold": lambda till: _unpaid_refund(till) or any(one.fact is Fact.RECOVERY for one in till.posted),
     "that is still asked for": _unpaid_refund,
-    "could be given back": lambda till: _unpaid_refund(till) and (_open_minor(till) > 0 or _refused(till) >= 3),
+    "could be given back": lambda till: _unpaid_refund(till) and (_asked_beside(till) or _refused(till) >= 3),
     "is paid, given up or still asked for": lambda till: any(
         (debit.excess_minor and debit.net_again) or debit.state is State.MANUAL for debit in till.debits.values()
     ),
@@ -82,7 +83,8 @@ def stands(till: Till) -> tuple[int, int]:
 
 
 def to_give_back(till: Till) -> int:
-    """What of the rider's money is too much, and his provider would give back if he was asked now."""
+    """What of the rider's money is too much, and his provider would give back if he was asked now. A part of what can't
+    be stopped goes back when that settles."""
     whole, _ = stands(till)
     teller = till.teller
     possible = 0
@@ -93,7 +95,8 @@ def to_give_back(till: Till) -> int:
                 possible += left
     banks = sum(debit.disputed_minor for debit in till.debits.values())
     kept = sum(debit.paid_minor - debit.refunded_minor for debit in till.debits.values()) - banks
-    return max(min(whole - till.owed_minor, possible, kept), 0)
+    later = sum(debit.paid_minor for debit in till.debits.values() if debit.state not in FINAL and debit.excess_minor)
+    return max(min(whole - till.owed_minor, possible, kept - later), 0)
 
 
 def still_asked(debit: Debit) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections import Counter
-from datetime import UTC, timedelta
+from datetime import UTC, datetime, timedelta
 
 import msgspec
 from sim_acts import Acts
@@ -24,6 +24,8 @@ from service.billing.debits.truth import left_open
 from service.flows.collection.calls import Answer
 
 ROUNDS_MAX = 3000
+WANTED_EVERY = timedelta(hours=1)
+"""How often a rider asks once more to pay."""
 PRESSED_MAX = 5
 """How often people begin what is owed back anew."""
 
@@ -80,6 +82,7 @@ class Show:
         self.news = News(self.till, self.ordered)
         self.acts = Acts(self.till, self.ordered, self.news)
         self.pressed = 0
+        self.wanted_at: dict[int, datetime] = {}
 
     def run(self) -> None:
         """From the beginning to rest. Raises WrongError."""
@@ -206,7 +209,9 @@ class Show:
             if decision is not None:
                 till.happen(ordinal, decision)
                 return True
-            if self.plot.ending == "paid" and wants_rider(debit):
+            again = till.now >= self.wanted_at.get(ordinal, till.now - WANTED_EVERY) + WANTED_EVERY
+            if self.plot.ending == "paid" and wants_rider(debit) and again:
+                self.wanted_at[ordinal] = till.now
                 wanted = self.news.want_payment(ordinal, Dice())
                 for payment in till.teller.payable():
                     till.teller.rider_pays(payment)
