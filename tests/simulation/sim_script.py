@@ -92,6 +92,7 @@ class Script(Rides):
         drawn = (*PROFILES, FORGETFUL) if wanted else PROFILES
         profiles = [profile for profile in drawn if not wanted or profile.name in wanted]
         await world.rows("UPDATE installation SET default_operator_no = $1 RETURNING 1", operator.operator_no)
+        await world.rows("DELETE FROM operator_source RETURNING 1")  # Its app is no other world's.
         world.fleet = await open_fleet(world, world.rows)
         for number in range(random.choice((1, 1, 2))):
             await self._open_account(f"acc{number}", random.choice(profiles))
