@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from sim_till import KEY, SESSION, Till
 
@@ -18,46 +18,9 @@ from service.billing.ledger import Account, Fact, account
 CLEARING, RECEIVABLE = account(Account.CLEARING, 1), account(Account.RECEIVABLE, 1)
 
 
-def _unheard(till: Till) -> bool:
-    """A rider at Alipay who pays what was written off, when it was asked about before he opened it; a part of a debit
-    that came in the moment in which it was paid elsewhere."""
-    able, states = till.teller.capabilities, {debit.state for debit in till.debits.values()}
-    string = able.opened_by_rider and State.WRITTEN_OFF in states
-    return string or (able.partial_debit and State.SETTLED_ELSEWHERE in states)
-
-
-def _refused(till: Till) -> int:
-    """How many refunds came to nothing: each further one is asked of the same payment."""
-    return sum(refund.state in UNPAID for refund in till.refunds.values())
-
-
-def _unpaid_refund(till: Till) -> bool:
-    return any(refund.state in UNPAID for refund in till.refunds.values())
-
-
-def _asked_beside(till: Till) -> bool:
-    """Whether something is asked of the rider, or was given up."""
-    return any(still_asked(debit) or debit.forgone_minor for debit in till.debits.values())
-
-
-KNOWN: dict[str, Callable[[Till], bool]] = {
-    "on its hold": lambda till: _unpaid_refund(till) or any(one.fact is Fact.RECOVERY for one in till.posted),
-    "that is still asked for": _unpaid_refund,
-    "could be given back": lambda till: _unpaid_refund(till) and (_asked_beside(till) or _refused(till) >= 3),
-    "is paid, given up or still asked for": lambda till: any(
-        (debit.excess_minor and debit.net_again) or debit.state is State.MANUAL for debit in till.debits.values()
-    ),
-    "was taken there": _unheard,
-    "the ledger's clearing says": _unheard,
-}
-"""Faults that are known and not mended yet, by the words in which they are told, where they may show."""
-
-
 def wrongs(till: Till, *, left: bool) -> list[str]:
     """Everything that is wrong once all has come to rest; `left`: riders may be left to pay what they owe."""
-    found = [*_taken(till), *_owed(till), *_ledger(till), *_rest(till, left=left), *_refunds(till), *_audit(till)]
-    known = [words for words, shows in KNOWN.items() if shows(till)]
-    return [wrong for wrong in found if not any(words in wrong for words in known)]
+    return [*_taken(till), *_owed(till), *_ledger(till), *_rest(till, left=left), *_refunds(till), *_audit(till)]
 
 
 def meanwhile(till: Till) -> Iterator[str]:

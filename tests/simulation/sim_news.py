@@ -20,10 +20,6 @@ from service.flows.collection.calls import debit_ref, debit_request
 from service.flows.collection.disputing import LOOK_AGAIN, LOOK_AGAIN_MAX, _news
 from service.flows.collection.hearing import PREPARED_MAX, order_number
 
-MENDED = True
-"""Hearing.ask_payment keeps the order's number for a debit that does not go through the order, too, which then is taken
-for paid by late news of the one that does: known. False plays it as it is."""
-
 
 class Unheard(msgspec.Struct):
     """A dispute that was told of a debit that nobody knew."""
@@ -93,8 +89,7 @@ class News:
                 return True  # It died before it kept the answer.
             outcome = Unknown("no answer in time") if fate == 4 else outcome
             debit = till.happen(ordinal, PaymentAnswered(debit.provider_key, outcome))
-            through_order = debit.attempts or not MENDED
-            if isinstance(outcome, NeedsRider) and row.hold_ref is not None and through_order:
+            if isinstance(outcome, NeedsRider) and row.hold_ref is not None and debit.attempts:
                 till.numbers.add((order_number("hold_ref", row.hold_ref), ordinal))
             if not isinstance(outcome, Prepared):
                 break

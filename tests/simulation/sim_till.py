@@ -225,7 +225,7 @@ class Till:
 
     # ------------------------------------------------------------------ rows
 
-    def net(self, book: Book) -> None:
+    def net(self, book: Book, *, refunding: bool = True) -> None:
         """Nets the ride as it stands."""
         cap, about = self.cap_minor, self.context()
         owing = OwingRow(
@@ -233,14 +233,15 @@ class Till:
             "Asia/Shanghai", "zh", "sandbox", "till", "", None,
         )  # fmt: skip
         debits = [self.debits[ordinal] for ordinal in sorted(self.debits)]
-        book.net_ride(_owing(owing, UUID(bytes=KEY), SESSION, self.hold_cap(), debits, about))
+        ride = _owing(owing, UUID(bytes=KEY), SESSION, self.hold_cap(), debits, about)
+        book.net_ride(ride, refunding=refunding)
 
     def keep(self, book: Book, leases: dict[Key, datetime | None], *, whole_ride: bool = True) -> None:
         """Writes a book as `keeping.keep` does: what waited for it is netted again, in the same transaction."""
         self._write(book, leases)
-        if book.net_again:
+        if book.net_again or book.lower_again:
             again = Book(self.now)
-            self.net(again)
+            self.net(again, refunding=bool(book.net_again))
             self._write(again, {})
         finished = _finished(book, self.debits.values()) if whole_ride else {}
         for reason in finished.values():

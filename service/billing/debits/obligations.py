@@ -8,6 +8,7 @@ from typing import Literal
 import msgspec
 
 from service.billing.capabilities import Capabilities
+from service.billing.debits.answers import collected_yet
 from service.billing.debits.events import OwedChanged, RefundAsked
 from service.billing.debits.money import TOO_LITTLE, worth_a_debit
 from service.billing.debits.state import FINAL, UNSURE, Debit, State, refused_for_us, to_be_tried
@@ -46,8 +47,8 @@ def net(
     if not debits:
         return _more(difference, debits, capabilities, cap_minor) if difference > 0 else (_nothing_owed(),)
     waiting = [debit for debit in debits if _undecided(debit)]
-    if waiting:  # What is being lowered counts as it was: owed again as before, it makes no difference.
-        marked = waiting if difference or any(debit.lowering_to is not None for debit in waiting) else ()
+    if waiting:
+        marked = waiting if difference or any(map(_owed_no_longer, debits)) else ()
         return tuple(Change(debit.ordinal, OwedChanged(debit.amount_minor)) for debit in marked)
     steps = _more(difference, debits, capabilities, cap_minor) if difference > 0 else tuple(_less(-difference, debits))
     changed = {step.ordinal for step in steps if isinstance(step, Change)}
@@ -58,6 +59,11 @@ def _undecided(debit: Debit) -> bool:
     """Whether it is not known what the debit will bring; one paid elsewhere stands as it is while it is closed."""
     unsure = debit.state in UNSURE and not refused_for_us(debit)
     return unsure or (debit.lowering_to is not None and debit.state not in FINAL)
+
+
+def _owed_no_longer(debit: Debit) -> bool:
+    """Whether less than the debit's amount was owed the last time: owed again as before, it makes no difference."""
+    return debit.state not in FINAL and (debit.lowering_to is not None or debit.excess_minor > 0)
 
 
 def covered_minor(debit: Debit) -> int:
@@ -136,7 +142,8 @@ def _untried(debit: Debit) -> bool:
 
 
 def of_cap_minor(debit: Debit) -> int:
-    """What a debit uses of the cap: what was or may be taken without the rider's approval, and has not gone back."""
-    if debit.state in FINAL:
+    """What a debit uses of the cap: what was or may be taken without the rider's approval, and has not gone back; also
+    what is written off, while its provider still collects it."""
+    if debit.state in FINAL and not collected_yet(debit):
         return debit.paid_minor - debit.refunded_minor
     return debit.amount_minor
