@@ -285,7 +285,7 @@ def _ended(before: Debit, debit: Debit, now: datetime) -> Debit:
         action=debit.action if written_off else None,
         lowering_to=debit.lowering_to if stopping else None,
         due_at=debit.due_at if asking else None,
-        payable_until=debit.payable_until if written_off else None,
+        payable_until=debit.payable_until if written_off or stopping else None,
         given=given,
     )
 
