@@ -275,7 +275,7 @@ def usage(session: Session, told: Course, ended_at: datetime, lost_end: LostEndC
         pauses=_pauses(session, started_at, ended_at) if len(session.counted) > 2 else (),
         vehicle_type=told.start.vehicle_type if told.start else None,
         parking_category=(fix and fix.parking_category) or (end.parking_category if end else None),
-        zone_fees=(fix.zone_fees if fix else ()) or (end.zone_fees if end else ()),
+        zone_fees=next((one.zone_fees for one in (fix, end) if one is not None and one.zone_fees is not None), ()),
         reserved_us=_reserved_us(told, started_at) if told.reservation else None,
         lost_end=lost_end,
     )
@@ -370,7 +370,7 @@ def _laid_over(earlier: RideEvent, later: RideEvent) -> RideEvent:
         corrected_end=later.corrected_end or earlier.corrected_end,
         distance=earlier.distance if later.distance is None else later.distance,
         parking_category=later.parking_category or earlier.parking_category,
-        zone_fees=later.zone_fees or earlier.zone_fees,
+        zone_fees=earlier.zone_fees if later.zone_fees is None else later.zone_fees,
     )
 
 

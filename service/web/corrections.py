@@ -45,7 +45,7 @@ class CorrectionRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
     ended_at: Instant | None = None
     distance: Annotated[int, Meta(ge=0, le=METERS_MAX, description="Metres.")] | None = None
     parking_category: ParkingCategory | None = None
-    zone_fees: Annotated[tuple[Name, ...], Meta(max_length=32)] = ()
+    zone_fees: Annotated[tuple[Name, ...], Meta(max_length=32)] | None = None
 
 
 @post(
@@ -104,7 +104,7 @@ def _event(asked: CorrectionRequest, session_id: str, key: str, now: datetime) -
 
 def _check(asked: CorrectionRequest, ride: Ride) -> None:
     """Refuses what would say nothing, or nothing possible."""
-    said = [name for name in _TOLD if getattr(asked, name) not in (None, ())]
+    said = [name for name in _TOLD if getattr(asked, name) is not None]
     if asked.kind == "voided" and said:
         raise invalid(f"/{said[0]}", f"a voided ride has nothing else to tell: leave {', '.join(said)} out")
     if asked.kind == "corrected" and not said:

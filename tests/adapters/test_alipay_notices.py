@@ -102,6 +102,15 @@ async def test_an_unpaid_trade_that_closed_is_told_apart(zhima: Provider) -> Non
     assert (told.key, told.named_by, told.answer) == ("K3Y", "key", Closed("TRADE_CLOSED"))
 
 
+@pytest.mark.parametrize("further", ["_B", "_C", "_Z"])
+async def test_a_payment_under_a_further_number_is_of_the_debit_whose_key_it_begins_with(
+    zhima: Provider, further: str
+) -> None:
+    told = heard(zhima, trade_notice(out_trade_no=f"K3Y{further}"))
+    assert (told.about, told.key, told.named_by) == ("debit", "K3Y", "key")
+    assert isinstance(told.answer, Succeeded)
+
+
 async def test_a_refund_is_named_by_its_own_number_and_asked_about(zhima: Provider) -> None:
     for status in ("TRADE_SUCCESS", "TRADE_CLOSED"):
         told = heard(zhima, trade_notice(trade_status=status, out_biz_no="R3FUND", refund_fee="1.00"))

@@ -259,6 +259,28 @@ async def test_an_unpaid_trade_is_closed_or_paid_elsewhere(gateway: Double, zhim
     assert await zhima.settle_elsewhere(REF, AT) == NotFound()
 
 
+async def test_numbers_before_the_one_that_the_rider_may_still_open_do_not_count_as_closed(
+    gateway: Double, zhima: Provider
+) -> None:
+    """However many Alipay has closed; once his time is over, or the next one is there, it is as that says."""
+    handed_out = msgspec.structs.replace(REF, handed_out=True)
+    closed = [{**TRADE, "out_trade_no": number, "trade_status": "TRADE_CLOSED"} for number in (ORDER_NO, "K3Y_B")]
+    for before in (closed[:1], closed):
+        for wish in (zhima.close_debit, lambda debit: zhima.settle_elsewhere(debit, AT)):
+            gateway.says(QUERY, *before)
+            assert await wish(handed_out) == NotFound()
+            gateway.says(QUERY, *before)
+            assert await wish(REF) == Closed("TRADE_CLOSED")
+    gateway.says(QUERY, *before)
+    given = await zhima.request_payment(REQUEST)
+    assert isinstance(given, NeedsRider) and opened(given.action)["biz"]["out_trade_no"] == "K3Y_C"
+    assert {call["method"] for call in gateway.asked} == {QUERY}
+    gateway.says(QUERY, closed[0], {**TRADE, "out_trade_no": "K3Y_B", "trade_status": "WAIT_BUYER_PAY"})
+    gateway.says(CLOSE, {"out_trade_no": "K3Y_B"})
+    assert await zhima.close_debit(handed_out) == Closed()
+    assert gateway.biz(CLOSE) == {"out_trade_no": "K3Y_B"}
+
+
 async def test_only_a_change_of_funds_or_the_query_makes_a_refund(gateway: Double, zhima: Provider) -> None:
     request = RefundRequest("R1", msgspec.structs.replace(REF, provider_ref="2026"), 234, "CNY", "good=will")
     gateway.says(REFUND, {"fund_change": "Y", "refund_fee": "12.34"})

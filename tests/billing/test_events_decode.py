@@ -90,7 +90,7 @@ def test_both_modes_say_the_same(mode: Any) -> None:
     ],
 )
 def test_every_kind_is_read_under_its_own_type(kind: Any, expected: dict[str, Any]) -> None:
-    bare = LIKE(EVENT, kind=kind, distance=None, parking_category=None, zone_fees=())
+    bare = LIKE(EVENT, kind=kind, distance=None, parking_category=None, zone_fees=None)
     assert decode(binary(type=f"io.farebox.session.{kind}.v1")) == LIKE(bare, **expected)
 
 

@@ -237,6 +237,10 @@ CORRECTIONS: dict[str, tuple[list[RideEvent], dict[str, Any]]] = {
         [event("corrected", 60, parking_category="invalid", zone_fees=("OUT",))],
         {"parking_category": "invalid", "zone_fees": ("OUT",)},
     ),
+    "a fee that was none": (
+        [event("corrected", 60, zone_fees=("OUT",)), event("corrected", 61, "c2", zone_fees=())],
+        {"zone_fees": ()},
+    ),
     "what the second does not say stays as the first left it": (
         [event("corrected", 60, corrected_end=at(10)), event("corrected", 61, "c2", distance=9)],
         {"ended_at": at(10), "meters": 9},

@@ -218,6 +218,27 @@ async def test_a_part_that_wechat_pay_collected_before_it_was_told_goes_back_tho
         await shop.books_agree()
 
 
+@pytest.mark.parametrize("owed", [0, 50, 100])
+async def test_wechat_pay_collects_no_more_of_an_order_of_which_a_part_was_taken_once_no_more_is_owed(
+    database_url: str, tmp_path: Path, owed: int
+) -> None:
+    """What is owed no longer of that part goes back, though the wallet is empty and the order would not end."""
+    async with wechat(database_url, tmp_path) as shop:
+        ride = await shop.ride()
+        await shop.merchant.wallet("ann", 100)
+        await shop.go_on(12, timedelta(hours=6))
+        assert await shop.bench.states(ride) == [("pending", PRICE, 100)]
+        await shop.bench.owe(ride, 2, owed - PRICE)
+        await shop.go_on(4, timedelta(hours=6))
+        there = await shop.there(ride)
+        assert (there["state"], there["paid_minor"], there["refunded_minor"]) == ("paid", 100, 100 - owed)
+        await shop.merchant.wallet("ann", 10_000)
+        await shop.go_on(60, timedelta(days=7))
+        assert await shop.there(ride) == there
+        assert (await shop.bench.states(ride), await shop.hold_state(ride)) == ([("settled", 100, 100)], "completed")
+        await shop.books_agree()
+
+
 async def test_a_payment_that_the_rider_was_given_is_closed_when_he_pays_elsewhere(
     database_url: str, tmp_path: Path
 ) -> None:

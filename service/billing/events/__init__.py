@@ -118,7 +118,7 @@ class RideEvent(
     reason: str | None = None
     distance: int | None = None
     parking_category: str | None = None
-    zone_fees: tuple[str, ...] = ()
+    zone_fees: tuple[str, ...] | None = None
     corrected_start: datetime | None = None
     corrected_end: datetime | None = None
     adjustment: Adjustment | None = None
@@ -203,7 +203,7 @@ def _ride_event(record: RawRecord, envelope: Envelope) -> RideEvent:
         data.reason,
     )
     if type(data) is Ended:
-        return RideEvent(*event, data.distance, data.parking_category, data.zone_fees)
+        return RideEvent(*event, data.distance, data.parking_category, data.zone_fees or None)
     if type(data) is Corrected:
         start = data.started_at and in_calendar(utc, data.started_at, "$.data.started_at")
         end = data.ended_at and in_calendar(utc, data.ended_at, "$.data.ended_at")

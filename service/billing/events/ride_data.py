@@ -150,13 +150,13 @@ class Cancelled(RideData):
 
 
 class Corrected(RideData):
-    """What the ride really was; a field that is not given stays as it was."""
+    """What the ride really was; a field that is not given stays as it was. No zone's fee at all: an empty list."""
 
     started_at: Annotated[Instant | None, Meta(description="The true start, RFC 3339 with an offset.")] = None
     ended_at: Annotated[Instant | None, Meta(description="The true end, RFC 3339 with an offset.")] = None
     distance: Distance | None = None
     parking_category: ParkingCategory | None = None
-    zone_fees: ZoneFees = ()
+    zone_fees: ZoneFees | None = None
 
 
 class Voided(RideData):
