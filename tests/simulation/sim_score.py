@@ -137,7 +137,7 @@ class ScoreTeller(HoldsTeller):
             known.state, known.code = ("paid", "") if known.taken else ("closed", "PAID_ELSEWHERE")
             known.asked_minor = known.paid_minor or known.asked_minor
             self.orders[debit.hold.key].state = "completed"
-            return Closed("PAID_ELSEWHERE")
+            return AlreadyDone() if known.taken else Closed("PAID_ELSEWHERE")
         return self._over(debit.hold, Unknown("code 271316657"))
 
     async def close_debit(self, debit: DebitRef) -> Outcome:
@@ -232,13 +232,6 @@ class ScoreTeller(HoldsTeller):
         if payment.hold is not None or isinstance(told, Succeeded):
             key, named_by = self.named(payment)
             self.notices.append(Notice("debit", key, told, named_by))
-
-    def tell_again(self) -> None:
-        """A part that came in the moment of "paid elsewhere" is told by its notification alone (known)."""
-        super().tell_again()
-        for payment in self.payments.values():
-            if payment.hold is not None and payment.taken:
-                self.tell(payment)
 
     def payable(self) -> list[Payment]:
         """An order he finds by himself; his own payment while its page is good."""

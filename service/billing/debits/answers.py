@@ -139,7 +139,8 @@ def on_lower_answered(debit: Debit, outcome: Outcome, now: datetime, terms: Term
     match outcome:
         case Succeeded():
             paid, effects = _paid_or_unknown(debit, outcome, now, terms)
-            return (_ended_meanwhile(paid, now) if outcome.last else paid), effects
+            over = outcome.amount_minor > 0 and (outcome.last or not terms.capabilities.partial_debit)
+            return (_ended_meanwhile(paid, now) if over else paid), effects
         case Closed():
             return close_confirmed(debit), ()
         case NotFound() if unopened(debit, now, terms):

@@ -89,17 +89,19 @@ def receipt_of(receipts: Sequence[Receipt], key: str, provider_ref: str | None) 
 
 
 def give_back(debit: Debit, amount_minor: int, reason: str, now: datetime, terms: Terms) -> Step:
-    """Refunds of `amount_minor` against the receipts, the newest first; the caller has seen that there is enough."""
+    """Refunds of `amount_minor` against the receipts, the newest first, but last those of which refunds came to
+    nothing; the caller has seen that there is enough."""
     window = terms.capabilities.refund_window
     receipts, refunds, left, begun_minor = list(debit.receipts), list[StartRefund](), amount_minor, 0
-    for index in range(len(receipts) - 1, -1, -1):
+    for index in sorted(range(len(receipts)), key=lambda place: (receipts[place].refused, -place)):
         receipt = receipts[index]
         part = min(left, receipt.amount_minor - receipt.returned_minor)
         if part > 0:
             late = window is not None and now > receipt.taken_at + window
             refused = "refund_window_over" if late else None
             refunds.append(StartRefund(debit.refunds + len(refunds) + 1, receipt, part, reason, refused))
-            receipts[index] = receipt if late else replace(receipt, returned_minor=receipt.returned_minor + part)
+            given = replace(receipt, returned_minor=receipt.returned_minor + part)
+            receipts[index] = replace(receipt, refused=receipt.refused + 1) if late else given
             left -= part
             begun_minor += 0 if late else part
     assert left == 0, "more is to be given back than was taken"

@@ -107,8 +107,8 @@ def _approved_by_rider(amount_minor: int, ordinal: int, able: Capabilities) -> t
 
 
 def _less(excess_minor: int, debits: Sequence[Debit]) -> Iterable[Netting]:
-    """The newest debits first: what is unpaid is lowered (what can't be is left to settle), then money goes back. What
-    was paid outside stands: it goes back there."""
+    """The newest debits first: what is unpaid is lowered (what can't be is left to settle), then money goes back, of
+    those last of which refunds came to nothing. What was paid outside stands: it goes back there."""
     for debit in reversed(debits):
         ended = debit.state in FINAL
         unpaid = debit.forgone_minor - debit.outside_minor if ended else debit.amount_minor - debit.paid_minor
@@ -116,12 +116,16 @@ def _less(excess_minor: int, debits: Sequence[Debit]) -> Iterable[Netting]:
         if lowered:
             excess_minor -= lowered
             yield Change(debit.ordinal, OwedChanged(debit.amount_minor - lowered))
-    for debit in reversed(debits):
+    for debit in sorted(debits, key=lambda debit: (_refused(debit), -debit.ordinal)):
         if debit.state in FINAL and debit.dispute != "chargeback":
             back = min(excess_minor, refundable_minor(debit))
             if back:
                 excess_minor -= back
                 yield Change(debit.ordinal, RefundAsked(back, "owed less"))
+
+
+def _refused(debit: Debit) -> int:
+    return sum(receipt.refused for receipt in debit.receipts)
 
 
 def _owed_after_all(debits: Sequence[Debit], changed: set[int]) -> Iterable[tuple[int, int]]:

@@ -84,7 +84,8 @@ class Receipt(msgspec.Struct, frozen=True):
     """What a provider says it has taken under one key, and how much of that is given back or being given back.
 
     One for each payment (`provider_ref`) of the key where the provider gives back by payment, else one for the key.
-    `taken_at` is when the last of it was told.
+    `taken_at` is when the last of it was told. `refused` counts refunds of it that came to nothing: what can be given
+    back of another payment is asked of that one first.
     """
 
     key: str
@@ -92,6 +93,7 @@ class Receipt(msgspec.Struct, frozen=True):
     taken_at: datetime
     provider_ref: str | None = None
     returned_minor: int = 0
+    refused: int = 0
 
 
 class Dispute(msgspec.Struct, frozen=True):

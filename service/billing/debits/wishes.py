@@ -231,8 +231,7 @@ def refund_returned(debit: Debit, event: RefundReturned, _now: datetime, _terms:
 def _not_returned(debit: Debit, event: RefundEnded | RefundReturned) -> Debit:
     """The debit whose receipt can be given back by so much again."""
     named = receipt_of(debit.receipts, event.key, event.provider_ref)
-    receipts = tuple(
-        replace(receipt, returned_minor=receipt.returned_minor - event.amount_minor) if receipt is named else receipt
-        for receipt in debit.receipts
-    )
-    return replace(debit, receipts=receipts)
+    if named is None:
+        return debit
+    again = replace(named, returned_minor=named.returned_minor - event.amount_minor, refused=named.refused + 1)
+    return replace(debit, receipts=tuple(again if receipt is named else receipt for receipt in debit.receipts))
