@@ -8,12 +8,14 @@
 #   make lint     the same without the tests
 #   make simulate SEEDS=1000   worlds of sixty days under every fault, their books compared to the fen; SEED=17 plays one
 #                 again, twice, and says if it did not go the same way; TWICE=1 does so with each
+#   make histories HISTORIES=100000   one ride's debits in memory: every kind of provider, lost, late and doubled answers, people,
+#                 banks; SEED=17 plays one again and tells the least of it that goes wrong
 #   make chaos KILLS=300       real processes and servers are killed, stopped, cut off and filled up under load; SEED=7 does
 #                 it by another plan
 #   make fuzz SECONDS=60       every door under inputs that are made by what they reach, so long at each, then requests made
 #                 from openapi.json (TIMES=10 times as many as make test makes); DOOR=name for one door, SEED=7 for other
 #                 inputs, CORPUS=dir keeps what was learnt, DOOR=name REPLAY=base64 enters one door once
-#   make test-full             make test and the large sizes of the last three: most of a day (tests/README.md)
+#   make test-full             make test and the large sizes of the last four: most of a day (tests/README.md)
 #   make bench    the figures, each beside its floor
 #   make image-check       runs the steps of deploy/Dockerfile without a container engine
 #   make kubernetes-check  the manifests as kubectl renders them (needs kubectl)
@@ -27,7 +29,7 @@
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help install demo test lint simulate chaos fuzz test-full bench image-check kubernetes-check constraints hashes sbom advisories clean
+.PHONY: help install demo test lint simulate histories chaos fuzz test-full bench image-check kubernetes-check constraints hashes sbom advisories clean
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
@@ -78,6 +80,9 @@ simulate: .venv/.farebox-test
 	@$(BIN)/python tests/simulation/simulate.py --seeds $(or $(SEEDS),200) \
 	  $(if $(SEED),--seed $(SEED)) $(if $(TWICE),--twice)
 
+histories: .venv/.farebox-test
+	@$(BIN)/python tests/simulation/histories.py --histories $(or $(HISTORIES),10000) $(if $(SEED),--seed $(SEED))
+
 chaos: .venv/.farebox-test
 	@PYTHONPATH=tests $(BIN)/python tests/chaos/chaos.py --kills $(or $(KILLS),20) $(if $(SEED),--seed $(SEED))
 
@@ -88,6 +93,7 @@ fuzz: .venv/.farebox-test
 
 test-full: test
 	@$(MAKE) simulate SEEDS=5000
+	@$(MAKE) histories HISTORIES=200000
 	@$(MAKE) chaos KILLS=300
 	@$(MAKE) fuzz SECONDS=1800 TIMES=100
 

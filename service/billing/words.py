@@ -166,6 +166,11 @@ def spoken(language: str) -> Language:
     return "en" if language.startswith("en") else "zh"
 
 
+def usual_language(currency: str) -> Language:
+    """The language of a rider who is charged in a currency, where nobody says his."""
+    return "zh" if currency == "CNY" else "en"
+
+
 def title_of(title: str, at: datetime, zone: ZoneInfo, language: Language, *, further: bool = False) -> str:
     """What a payment or a freeze is called at the provider: the ride's word, and when it was by the rider's clock.
     `further`: another payment for the same ride, which is no mistake."""

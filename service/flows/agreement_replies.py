@@ -15,10 +15,10 @@ from service.billing.keys import provider_key, session_key_bytes
 from service.billing.money import MoneyError, exponent
 from service.billing.outcomes import RiderAction
 from service.billing.refusals import is_id
+from service.billing.words import usual_language
 from service.billing.zones import UnknownZoneError, zone_named
 
 ID_MAX = 64
-LANGUAGE_DEFAULT = "zh"
 LANGUAGES = ("zh", "en")
 INT8_MAX = (1 << 63) - 1
 
@@ -144,7 +144,7 @@ def intended(operator_no: int, new: NewAgreement, setting: AgreementSetting, rid
         cap_asked_minor=new.cap_minor,
         cap_minor=new.cap_minor,
         time_zone=new.time_zone or setting.time_zone,
-        language=new.language or LANGUAGE_DEFAULT,
+        language=new.language or usual_language(new.currency or setting.currency),
         provider_key=provider_key(session_key_bytes(setting.operator_id, new.agreement_id), "agreement", 0),
         created_at=now,
         due_at=now,

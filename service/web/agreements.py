@@ -28,6 +28,7 @@ class AgreementRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     `rider_ref` is opaque: never a name, a phone number, an identity number. `cap_minor`, in minor units, is what holds
     ask for, unless the provider says another; where neither says one, it is that of the operator's policy on holds.
+    `language` is `zh` or `en`; left out, `zh` for agreements in CNY and else `en`.
     """
 
     agreement_id: Id

@@ -107,6 +107,15 @@ async def test_the_same_id_with_the_same_content_gives_the_same_agreement(it: Wo
         assert told.value.field == field
 
 
+@pytest.mark.parametrize(("currency", "language"), [("CNY", "zh"), ("EUR", "en")])
+async def test_a_rider_whose_language_nobody_says_is_spoken_to_in_that_of_his_currency(
+    it: World, currency: str, language: str
+) -> None:
+    """Riders in Lisbon read Chinese."""
+    created = await it.agreements.create(it.operator_no, new(currency=currency))
+    assert (created.currency, created.language) == (currency, language)
+
+
 @pytest.mark.parametrize(
     ("fields", "error", "field"),
     [
