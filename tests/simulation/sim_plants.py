@@ -16,6 +16,7 @@ from service.adapters import postgres
 from service.adapters.postgres import collection as stored_collection
 from service.adapters.postgres.rides import RideStore
 from service.adapters.providers import sandbox_notices
+from service.adapters.providers.port import DisputeStatus
 from service.billing import adjustments, batch, debits, ledger, sessions
 from service.billing.balances import Balance
 from service.billing.debits import (
@@ -304,16 +305,16 @@ def a_cap_is_looked_at_without_a_lock(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(RideStore, "lock_balances", unlocked)
 
 
-def a_chargeback_takes_what_is_there_when_it_is_told(patch: pytest.MonkeyPatch) -> None:
-    """And nothing more when what is there was another one's, which is over since."""
-    right = disputes.dispute_opened
+def a_chargeback_takes_no_more_than_the_rider_has_not_back(patch: pytest.MonkeyPatch) -> None:
+    """Whatever the provider says that he has moved, and when."""
+    right = disputing._news
 
-    def opened(debit: Debit, event: DisputeOpened, *about: Any) -> Any:
-        left = max(debit.paid_minor - debit.refunded_minor - debit.disputed_minor, 0)
-        told = left if event.amount_minor is None else min(left, event.amount_minor)
-        return right(debit, replace(event, amount_minor=told), *about)
+    def clamped(debit: Debit, status: DisputeStatus) -> Any:
+        left = max(debit.paid_minor - debit.refunded_minor, 0)
+        moved = None if status.moved_minor is None else min(status.moved_minor, left)
+        return right(debit, replace(status, moved_minor=moved))
 
-    patch.setitem(debits._HANDLERS, DisputeOpened, opened)
+    patch.setattr(disputing, "_news", clamped)
 
 
 def a_hold_is_anybodys(patch: pytest.MonkeyPatch) -> None:
@@ -378,7 +379,9 @@ PLANTS: dict[Plant, Planted] = {
     a_hold_unlocks_until_it_is_paid: Planted(13, Focus((), ("order", "credit order"))),
     what_a_cap_left_at_first_counts: Planted(3, Focus(("correct",), CARDS, quiet=True, capped=True)),
     a_cap_is_looked_at_without_a_lock: Planted(55, Focus((), CARDS, capped=True)),
-    a_chargeback_takes_what_is_there_when_it_is_told: Planted(53, Focus(("dispute",), ("chargeback card",))),
+    a_chargeback_takes_no_more_than_the_rider_has_not_back: Planted(
+        118, Focus(("dispute", "correct", "correct"), ("chargeback card",))
+    ),
     a_hold_is_anybodys: Planted(6, Focus((), ("Zhima", "Alipay pre-authorisation"), quiet=True, slips=0.9)),
 }
 
