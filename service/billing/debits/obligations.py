@@ -147,7 +147,7 @@ def _untried(debit: Debit) -> bool:
 
 def of_cap_minor(debit: Debit) -> int:
     """What a debit uses of the cap: what was or may be taken without the rider's approval, and has not gone back; also
-    what is written off, while its provider still collects it."""
-    if debit.state in FINAL and not collected_yet(debit):
+    what is written off, while its provider still collects it by himself."""
+    if debit.state in FINAL and (debit.given or not collected_yet(debit)):
         return debit.paid_minor - debit.refunded_minor
     return debit.amount_minor
