@@ -98,6 +98,12 @@ class Shop:
         assert await self.opens(given) == GONE
         return number
 
+    async def further_string(self) -> tuple[tuple[int, int], Debit]:
+        """The debit of a refused order: its rider let one string lapse, and has the next one, not opened yet."""
+        key = await self.refused_ride()
+        await self.lapsed(key)
+        return key, await self.given(key)
+
     async def one(self, key: tuple[int, int]) -> dict[str, Any]:
         """The debit as we have it."""
         row = await self.bench.connection.fetchrow("SELECT * FROM debit WHERE ride_no = $1 AND ordinal = $2", *key)
@@ -165,9 +171,7 @@ async def test_nothing_is_tried_beside_a_further_string_that_its_rider_may_still
 ) -> None:
     """Support's retry would have opened another order; one that opens after all waits as well."""
     async with alipay(database_url, tmp_path) as shop:
-        key = await shop.refused_ride()
-        await shop.lapsed(key)
-        given = await shop.given(key)
+        key, given = await shop.further_string()
         await shop.merchant.wallet("ann", PRICE)
         with pytest.raises(ImpossibleEventError):
             await shop.bench.collection.happen([(key, RetryAsked())])
@@ -187,9 +191,7 @@ async def test_the_riders_numbers_are_closed_before_an_order_is_collected_once_h
 ) -> None:
     """The retry was taken while that was not refused yet: the debit is to be tried, and its rider has a string."""
     async with alipay(database_url, tmp_path) as shop:
-        key = await shop.refused_ride()
-        await shop.lapsed(key)
-        given = await shop.given(key)
+        key, given = await shop.further_string()
         await shop.merchant.wallet("ann", PRICE)
         await opens_after_all(shop)
         taken_up = "UPDATE debit SET state = 'new', reason = NULL, action = NULL, due_at = $3"
@@ -213,9 +215,7 @@ async def test_what_he_pays_by_a_further_string_for_what_is_owed_no_longer_is_fo
 ) -> None:
     """The ride is voided, or paid at the desk; then he opens his string while its time runs, and nobody tells us."""
     async with alipay(database_url, tmp_path) as shop:
-        key = await shop.refused_ride()
-        await shop.lapsed(key)
-        given = await shop.given(key)
+        key, given = await shop.further_string()
         await shop.rounds(3)
         if ended == "cancelled":
             await shop.voided()

@@ -43,6 +43,7 @@ from service.billing.debits.obligations import OpenDebit, net
 from service.billing.debits.refunds import (
     CHARGEBACK,
     REFUND_FINAL,
+    UNPAID,
     Refund,
     RefundEvent,
     RefundState,
@@ -172,6 +173,8 @@ class Book:
             if isinstance(event, RefundDecided):
                 what = f"refund {decided.refund_ordinal} decided {event.decision}"
                 self._tell(debit, f"{what}: {by_support(event.reason)}")
+        if decided.state in UNPAID and refund.state not in UNPAID:
+            self.lower_again.add(decided.ride_no)
         if decided.state in REFUND_FINAL and refund.state not in REFUND_FINAL:
             rest = refund.amount_minor - decided.amount_minor
             if decided.code == CHARGEBACK:
@@ -180,8 +183,6 @@ class Book:
                 debit = self._current(debit)
                 debit = self.happen(debit, RefundEnded(decided.debit_key, rest, False, decided.debit_ref), context)
                 self.net_again.add(decided.ride_no)
-            if decided.state is RefundState.FAILED:
-                self.lower_again.add(decided.ride_no)
             self._refund_ended(decided, debit, context)
         elif decided.state is RefundState.RETURNED and refund.state is RefundState.SUCCEEDED:
             self._refund_returned(decided, debit, context)
@@ -294,7 +295,6 @@ class Book:
     def _refund_returned(self, refund: Refund, debit: Debit, context: Context) -> None:
         """What was given back is ours again, and owed to the rider. The same road would end the same way, so that
         nothing is sent until somebody asks for it; what the ride came to owe since is paid of it."""
-        self.lower_again.add(refund.ride_no)
         back = RefundReturned(refund.debit_key, refund.amount_minor, refund.debit_ref)
         self.happen(self._current(debit), back, context)
         self.facts.append(refund_fact(refund, debit.session_id, context.naming, self.now))
