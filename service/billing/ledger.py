@@ -35,7 +35,7 @@ class Account(IntEnum):
     WAIVED = 8
     """By operator: too little for a debit."""
     ELSEWHERE = 9
-    """By operator: paid to the operator outside."""
+    """By operator: paid to the operator outside, less what he gave back there."""
     CHARGEBACKS = 10
     """By operator: taken back by banks."""
     EXTRAS = 11
@@ -67,6 +67,10 @@ class Fact(IntEnum):
     DISPUTE_FEE_BACK = 13
     REFUND_BACK = 14
     """The same number as its refund's."""
+    ELSEWHERE_BACK = 15
+    """Given back outside of what was paid there."""
+    GIVEN_BACK = 16
+    """Given back outside of what a provider has taken."""
 
 
 OF_REFUNDS = frozenset({Fact.REFUND, Fact.REFUND_BACK})
@@ -141,9 +145,10 @@ def refund_transfers(agreement_no: int, account_no: int, amount_minor: int, curr
 def forgone_transfers(
     fact: Fact, agreement_no: int, operator_no: int, amount_minor: int, currency: str
 ) -> tuple[Transfer, ...]:
-    """Something is no longer asked of the rider: written off, waived, paid elsewhere; the _BACK facts reverse that."""
+    """Something is no longer asked of the rider: written off, waived, paid elsewhere; the _BACK facts reverse that, and
+    what the operator gives back outside is his as what he is paid there."""
     receivable, given_up = account(Account.RECEIVABLE, agreement_no), account(_FORGONE[fact], operator_no)
-    if fact in (Fact.WRITE_OFF_BACK, Fact.WAIVER_BACK):
+    if fact in (Fact.WRITE_OFF_BACK, Fact.WAIVER_BACK, Fact.ELSEWHERE_BACK, Fact.GIVEN_BACK):
         return (Transfer(receivable, given_up, amount_minor, currency),)
     return (Transfer(given_up, receivable, amount_minor, currency),)
 
@@ -183,6 +188,8 @@ _FORGONE = {
     Fact.ELSEWHERE: Account.ELSEWHERE,
     Fact.WRITE_OFF_BACK: Account.WRITE_OFFS,
     Fact.WAIVER_BACK: Account.WAIVED,
+    Fact.ELSEWHERE_BACK: Account.ELSEWHERE,
+    Fact.GIVEN_BACK: Account.ELSEWHERE,
 }
 
 

@@ -20,9 +20,10 @@ from service.adapters.postgres.reading import BIGINT_MAX, DebitRow, ReadingStore
 from service.adapters.postgres.rides import ride_number
 from service.adapters.providers import Providers
 from service.adapters.providers.secrets import AccountSettingsError
-from service.billing.debits.events import RefundDecided
+from service.billing.debits.events import GivenBack, RefundDecided
 from service.billing.debits.state import DisputeKind, DisputeResult, State, debit_id
 from service.billing.money import format_amount
+from service.cli.amounts import exact_minor
 from service.cli.connections import business_now, carry_out, database_of, load_settings
 from service.cli.plain import say
 from service.cli.sessions import find_ride, whose
@@ -148,8 +149,8 @@ def retry(wanted: str) -> None:
 @click.option("--operator", "operator_id", help="Whose.  [default: the default operator]")
 @click.option("--limit", type=click.IntRange(1, 10_000), default=100, show_default=True)
 def refunds(operator_id: str | None, limit: int) -> None:
-    """Show the refunds that failed or have to wait, the oldest first: money that is still owed to riders; instants in
-    the operator's time zone."""
+    """Show the refunds that failed or have to wait, and what was paid elsewhere and is owed back there, the oldest
+    first: money that is still owed to riders; instants in the operator's time zone."""
 
     async def work(database: Database) -> tuple[list[TroubledRefund], ZoneInfo]:
         async with database.reading(OperatorStore) as operators:
@@ -162,7 +163,8 @@ def refunds(operator_id: str | None, limit: int) -> None:
         click.echo("none")
     for row in found:
         amount, named = format_amount(row.amount_minor, row.currency), debit_id(row.ride_no, row.ordinal)
-        told = f"{named}-{row.refund_ordinal}  session {row.session_id}  {row.state}  {amount} {row.currency}"
+        named = f"{named}-{row.refund_ordinal}" if row.refund_ordinal else named
+        told = f"{named}  session {row.session_id}  {row.state}  {amount} {row.currency}"
         say(f"{told}  since {instant(row.created_at, zone)}  ({row.code or row.reason})")
 
 
@@ -244,6 +246,25 @@ def lost(days: int) -> None:
 def elsewhere(wanted: str, reason: str, by: str | None) -> None:
     """The rider has paid in another way: nothing more is asked of him."""
     _wish(wanted, wishes.settle_elsewhere(reason, by))
+
+
+@debit.command("given-back")
+@click.argument("wanted", metavar="ID")
+@click.argument("amount")
+@REASON
+@BY
+def given_back(wanted: str, amount: str, reason: str, by: str | None) -> None:
+    """The rider got AMOUNT back outside, such as 2.50: in cash, by a transfer.
+
+    Of what he had paid elsewhere, or what its provider could not give back; no refund carries it any more. Refused is
+    more than the ride does not owe, and what a refund may still give back.
+    """
+
+    async def give(collection: Collection, row: DebitRow, rows: RideRows) -> None:
+        given = GivenBack(exact_minor(amount, row.currency), wishes.said(reason, by))
+        await wishes.give_back(collection, row, rows, given)
+
+    _change(wanted, give)
 
 
 @click.group()

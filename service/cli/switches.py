@@ -16,7 +16,8 @@ from service.adapters.postgres.operators import OperatorStore, Switches
 from service.billing.agreements.holds import HoldPolicy
 from service.billing.debits.dunning import Calendar
 from service.billing.instants import InstantError, read_instant
-from service.billing.money import MoneyError, format_amount, from_minor, parse_decimal, to_minor
+from service.billing.money import format_amount
+from service.cli.amounts import exact_minor
 from service.cli.connections import carry_out, database_of, load_settings, named_values
 from service.cli.told import instant as instant_there
 from service.flows.operators import OperatorError, Rules, changed_rules, operator_of, read_switches, switch
@@ -112,7 +113,7 @@ def exposure(operator_id: str, amount: str | None, unlimited: bool) -> None:
         raise click.UsageError("give either an AMOUNT, or --none")
 
     def change(now: Switches) -> Switches:
-        return replace(now, exposure_max_minor=None if amount is None else _minor(amount, now.currency))
+        return replace(now, exposure_max_minor=None if amount is None else exact_minor(amount, now.currency))
 
     click.echo(f"operator {operator_id}: exposure {_limit(_switch(operator_id, change))}")
 
@@ -198,15 +199,3 @@ def _limit(now: Switches) -> str:
     if now.exposure_max_minor is None:
         return "no limit"
     return f"up to {format_amount(now.exposure_max_minor, now.currency)} {now.currency}"
-
-
-def _minor(amount: str, currency: str) -> int:
-    """The amount in minor units; raises OperatorError for one that can't be paid exactly."""
-    try:
-        number = parse_decimal(amount)
-    except MoneyError as error:
-        raise OperatorError(f"AMOUNT: {error}") from None
-    minor = to_minor(number, currency)
-    if number < 0 or from_minor(minor, currency) != number:
-        raise OperatorError(f"AMOUNT {amount}: give an amount of {currency} that can be paid, such as 200.00")
-    return minor

@@ -239,6 +239,7 @@ def _money(ride: SessionView) -> Iterator[str]:
             "paid": ride.paid_minor,
             "given back": ride.refunded_minor,
             "to be given back": ride.to_refund_minor,
+            "given back otherwise": ride.given_back_minor or None,
             "paid otherwise": ride.outside_minor or None,
             "not asked for any more": ride.given_up_minor or None,
             "open": ride.open_minor,

@@ -8,19 +8,23 @@ from typing import Literal
 import msgspec
 
 from service.adapters.postgres.reading import DebitRow, RideRows, TransitionRow
+from service.billing.debits.collecting import why_of
 from service.billing.debits.events import (
     DebitEvent,
     DisputeClosed,
     DisputeOpened,
+    GivenBack,
     ImpossibleEventError,
     OperatorDecided,
     PaidElsewhere,
     RefundDecided,
+    RefundRefusedError,
     Resumed,
     RetryAsked,
     Suspended,
 )
 from service.billing.debits.state import DisputeKind, DisputeResult, State, by_support, debit_id
+from service.billing.money import format_amount
 from service.flows.collection import Collection
 
 Decision = Literal["settled", "submit_again", "cancel"]
@@ -81,6 +85,26 @@ async def decide_refund(collection: Collection, row: DebitRow, number: str, deci
             f"refund {number} of {_named(row)} can't be decided by hand: only one that is manual can, and no more"
             " was given back than it asks for; `farebox debit refunds` shows them",
         )
+
+
+async def give_back(collection: Collection, row: DebitRow, rows: RideRows, given: GivenBack) -> None:
+    """Books what was given back outside, the same amount for the same reason once; raises WishRefusedError."""
+    why = why_of(given, row.currency)
+    if any(step.ordinal == row.ordinal and step.why == why for step in rows.transitions or ()):
+        return
+    try:
+        await collection.given_back((row.ride_no, row.ordinal), given)
+    except ImpossibleEventError:
+        raise WishRefusedError(
+            "debit_id", f"{_named(row)} is {_stands(row)} and not over: what is too much then goes back by itself"
+        ) from None
+    except RefundRefusedError as refused:
+        raise WishRefusedError(
+            "amount_minor",
+            f"{format_amount(given.amount_minor, row.currency)} {row.currency} can't have been given back of"
+            f" {_named(row)}: {refused}. What a ride owes is lowered first (goodwill, a correction); a refund that is"
+            " still under way is waited for, and one that is manual is decided (`farebox debit decide-refund`)",
+        ) from None
 
 
 def said(reason: str, by: str | None) -> str:

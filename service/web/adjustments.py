@@ -175,7 +175,7 @@ def _refundable(row: DebitRow, rows: RideRows, amount_minor: int) -> None:
             [FieldProblem("path:debit_id", "a chargeback is open")],
         )
     ride, taken_minor = money_of(rows), taken_by_banks(rows).get(row.ordinal, 0)
-    kept_minor = row.paid_minor - row.refunded_minor - row.refunding_minor
+    kept_minor = row.paid_minor - row.refunded_minor - row.refunding_minor - row.given_back_minor
     if 0 < kept_minor <= taken_minor:
         raise conflict(
             "the rider's bank has taken this money back: nothing is left that could be given back",
@@ -183,7 +183,7 @@ def _refundable(row: DebitRow, rows: RideRows, amount_minor: int) -> None:
         )
     left = min(
         kept_minor - taken_minor,
-        ride.paid_minor - ride.refunded_minor - ride.to_refund_minor - ride.charged_back_minor,
+        ride.paid_minor - ride.refunded_minor - ride.given_back_minor - ride.to_refund_minor - ride.charged_back_minor,
     )
     if amount_minor > left:
         detail = f"{amount_minor} can't be given back: {max(left, 0)} is left of what was paid"

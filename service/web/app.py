@@ -65,6 +65,7 @@ ROUTES: tuple[HTTPRouteHandler, ...] = (
     debit_wishes.suspend_debit,
     debit_wishes.resume_debit,
     debit_wishes.settle_debit_elsewhere,
+    debit_wishes.give_debit_back,
     debit_wishes.decide_debit,
     debit_wishes.open_dispute,
     debit_wishes.close_dispute,

@@ -6,10 +6,12 @@ import msgspec
 from litestar import Response, post
 from litestar.params import FromPath, RawBody
 
+from service.billing.debits.events import GivenBack
 from service.billing.debits.state import DisputeKind, DisputeResult
 from service.flows import debit_wishes as wishes
 from service.flows.debit_wishes import Decision, Wish, WishRefusedError, fulfil
 from service.web.access import needs
+from service.web.adjustments import Returned
 from service.web.answers import Asked, Name, Text, read
 from service.web.debits import debit_of
 from service.web.doors import doors_of
@@ -25,6 +27,15 @@ class ReasonRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Why, and who decided, as your own system calls him; both stand in the debit's life. Never a name, a phone number,
     an identity number."""
 
+    reason: Text
+    by: Name | None = None
+
+
+class GivenBackRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How much the rider got back past the provider (cash, a transfer), why, and who decided, as your own system calls
+    him. Never a name, a phone number, an identity number."""
+
+    amount_minor: Returned
     reason: Text
     by: Name | None = None
 
@@ -79,6 +90,26 @@ async def settle_debit_elsewhere(
     asked = read(_REASON, body)
     wish = wishes.settle_elsewhere(asked.reason, asked.by)
     return await _happen(request, debit_id, idempotency_key, "settle-elsewhere", asked, wish)
+
+
+@post("/v1/debits/{debit_id:str}/given-back", status_code=200, opt=WRITE | {"body": GivenBackRequest}, tags=["debits"])
+async def give_debit_back(
+    request: Asked, debit_id: FromPath[str], body: RawBody, idempotency_key: Key
+) -> Response[RefundAnswer]:
+    """The rider got it back outside: of what he had paid elsewhere, or what its provider could not give back. No refund
+    carries it any more. At most what the ride does not owe, and no refund may still give back."""
+    asked = read(_GIVEN_BACK, body)
+    await debit_of(request, debit_id)
+
+    async def work() -> tuple[int, RefundAnswer]:
+        given = GivenBack(asked.amount_minor, wishes.said(asked.reason, asked.by))
+        try:
+            await wishes.give_back(doors_of(request).collection, *await debit_of(request, debit_id), given)
+        except WishRefusedError as error:
+            raise _refused(error) from None
+        return 200, refund_answer(*await debit_of(request, debit_id))
+
+    return await once(request, "POST debits given-back", idempotency_key, (debit_id, asked), work)
 
 
 @post("/v1/debits/{debit_id:str}/decide", status_code=200, opt=WRITE | {"body": DecisionRequest}, tags=["debits"])
@@ -168,6 +199,7 @@ async def told(request: Asked, debit_id: str) -> DebitStory:
 
 
 _REASON = msgspec.json.Decoder(ReasonRequest)
+_GIVEN_BACK = msgspec.json.Decoder(GivenBackRequest)
 _DECISION = msgspec.json.Decoder(DecisionRequest)
 _DISPUTE = msgspec.json.Decoder(DisputeRequest)
 _DISPUTE_END = msgspec.json.Decoder(DisputeEndRequest)

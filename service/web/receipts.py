@@ -49,10 +49,11 @@ class ReceiptLine(msgspec.Struct, frozen=True):
 
 class ReceiptView(msgspec.Struct, frozen=True):
     """A receipt. Times are in the operator's zone; `contact` is whom to ask. `to_refund_minor` is still to be given
-    back, `open_minor` still to be paid; `outside_minor` was paid in another way, `given_up_minor` is not asked for any
-    more. Paid - refunded - to be refunded + outside + given up + open is what is owed; of what was paid, his bank has
-    taken back `charged_back_minor`. `notes` say in the rider's language what else he should know of it: that the ride's
-    end was lost, that it was taken back but for an extra charge, that it is a debt of another system."""
+    back, `given_back_minor` was, in another way, `open_minor` still to be paid; `outside_minor` was paid otherwise,
+    `given_up_minor` is not asked for any more. Paid - refunded - to be refunded - given back in another way + outside +
+    given up + open is what is owed; of what was paid, his bank has taken back `charged_back_minor`. `notes` say in the
+    rider's language what else he should know of it: that the ride's end was lost, that it was taken back but for an
+    extra charge, that it is a debt of another system."""
 
     language: Language
     session_id: str
@@ -75,6 +76,7 @@ class ReceiptView(msgspec.Struct, frozen=True):
     paid_minor: int
     refunded_minor: int
     to_refund_minor: int
+    given_back_minor: int
     outside_minor: int
     given_up_minor: int
     open_minor: int
@@ -169,6 +171,7 @@ def receipt(session: SessionView, language: Language, operator: tuple[str, str],
         paid_minor=session.paid_minor,
         refunded_minor=session.refunded_minor,
         to_refund_minor=session.to_refund_minor,
+        given_back_minor=session.given_back_minor,
         outside_minor=session.outside_minor,
         given_up_minor=session.given_up_minor,
         open_minor=session.open_minor,
@@ -212,6 +215,7 @@ def printable(receipt: ReceiptView) -> str:
     )
     totals = [("total", receipt.amount_minor), ("tax", receipt.tax_minor), ("paid", receipt.paid_minor)]
     totals += [("refunded", receipt.refunded_minor), ("to_refund", receipt.to_refund_minor)]
+    totals.append(("given_back", receipt.given_back_minor))
     totals += [("outside", receipt.outside_minor), ("given_up", receipt.given_up_minor), ("open", receipt.open_minor)]
     totals.append(("charged_back", receipt.charged_back_minor))
     sums = "".join(

@@ -173,7 +173,8 @@ class DisputeView(msgspec.Struct, frozen=True):
 
 class DebitView(msgspec.Struct, frozen=True):
     """A debit as it stands; `due_at` is when something is tried next, `pay_by` when it is overdue. `forgone_minor` is
-    what is no longer asked for, `outside_minor` what of that was paid elsewhere.
+    what is no longer asked for, `outside_minor` what of that was paid elsewhere; `given_back_minor` is what of
+    `paid_minor` the operator has given back outside, past its provider.
 
     Until `payable_until` the rider may pay it himself by `action`. `dunned` (since `dunned_at`) is how far reminders
     have come, `nudged_at` when its provider was last asked to try it, `record` what is reported of it: known to the
@@ -191,6 +192,7 @@ class DebitView(msgspec.Struct, frozen=True):
     refunded_minor: int
     forgone_minor: int
     outside_minor: int
+    given_back_minor: int
     overdue: bool
     suspended: bool
     dispute: str | None
@@ -234,16 +236,18 @@ class DebitStory(DebitView, frozen=True):
 
 class RideMoney(msgspec.Struct, frozen=True):
     """The money of a ride over all its debits. `owed_minor` is the sum of the obligations, paid or not;
-    `refunded_minor` is what was given back, `to_refund_minor` what is still to be (asked for, on its way, or put off).
-    Of what is owed, `outside_minor` was paid elsewhere, `given_up_minor` is not asked for any more (waived, cancelled
-    by hand, written off), and `open_minor` is still asked of the rider. Paid - refunded - to be refunded + outside +
-    given up + open = owed. Of what was paid a bank has taken back `charged_back_minor` (while a chargeback is open, or
-    when it was lost): that is not asked for again, and what of it is not owed needs no refund."""
+    `refunded_minor` is what was given back, `to_refund_minor` what is still to be (asked for, on its way, or put off),
+    `given_back_minor` what the operator gave back outside of what was paid here. Of what is owed, `outside_minor` was
+    paid elsewhere, `given_up_minor` is not asked for any more (waived, cancelled by hand, written off), and
+    `open_minor` is still asked of the rider. Paid - refunded - to be refunded - given back + outside + given up + open
+    = owed. Of what was paid a bank has taken back `charged_back_minor` (while a chargeback is open, or when it was
+    lost): that is not asked for again, and what of it is not owed needs no refund."""
 
     owed_minor: int
     paid_minor: int
     refunded_minor: int
     to_refund_minor: int
+    given_back_minor: int
     outside_minor: int
     given_up_minor: int
     open_minor: int
@@ -280,9 +284,9 @@ class SessionSummary(msgspec.Struct, frozen=True):
 
 class SessionView(SessionSummary, frozen=True):
     """Everything about a ride, from one snapshot. `owed_minor` is the sum of the obligations, paid or not;
-    `to_refund_minor` is what is still to be given back. Of what is owed, `outside_minor` was paid elsewhere,
-    `given_up_minor` is not asked for any more (waived, cancelled by hand, written off), and `open_minor` is still asked
-    of the rider; of what was paid, a bank has taken back `charged_back_minor`."""
+    `to_refund_minor` is what is still to be given back, `given_back_minor` was given back outside. Of what is owed,
+    `outside_minor` was paid elsewhere, `given_up_minor` is not asked for any more (waived, cancelled by hand, written
+    off), and `open_minor` is still asked of the rider; of what was paid, a bank has taken back `charged_back_minor`."""
 
     billable: bool
     purpose: str | None
@@ -292,6 +296,7 @@ class SessionView(SessionSummary, frozen=True):
     paid_minor: int
     refunded_minor: int
     to_refund_minor: int
+    given_back_minor: int
     outside_minor: int
     given_up_minor: int
     open_minor: int

@@ -76,6 +76,7 @@ def session_view(rows: RideRows, operator: Operator) -> SessionView:
         paid_minor=money.paid_minor,
         refunded_minor=money.refunded_minor,
         to_refund_minor=money.to_refund_minor,
+        given_back_minor=money.given_back_minor,
         outside_minor=money.outside_minor,
         given_up_minor=money.given_up_minor,
         open_minor=money.open_minor,
@@ -96,21 +97,24 @@ def taken_by_banks(rows: RideRows) -> dict[int, int]:
 
 
 def money_of(rows: RideRows) -> RideMoney:
-    """The money of a ride. To be given back is what was paid and is not owed, as far as a bank has not taken it back;
-    what the rider paid elsewhere counts for what he owes. Of what is owed and was not paid here, so much was paid
-    elsewhere, so much was given up, and the rest is open: they add up to it, also while a debit does not know yet that
-    less is owed."""
+    """The money of a ride. To be given back is what was paid and is not owed, as far as a bank has not taken it back,
+    nor the operator given it back outside; what the rider paid elsewhere counts for what he owes. Of what is owed and
+    was not paid here, so much was paid elsewhere, so much was given up, and the rest is open: they add up to it, also
+    while a debit does not know yet that less is owed."""
     debits = rows.debits or []
     owed_minor = sum(obligation.amount_minor for obligation in rows.obligations or [])
     paid_minor = sum(debit.paid_minor for debit in debits)
     refunded_minor = sum(debit.refunded_minor for debit in debits)
     forgone_minor = sum(debit.forgone_minor for debit in debits)
     outside_minor = sum(debit.outside_minor for debit in debits)
+    given_back_minor = sum(debit.given_back_minor for debit in debits)
     taken = taken_by_banks(rows)
-    at_hand = (debit.paid_minor - debit.refunded_minor - taken.get(debit.ordinal, 0) for debit in debits)
-    excess_minor = paid_minor - refunded_minor - max(0, owed_minor - outside_minor)
+    gone = {debit.ordinal: debit.refunded_minor + debit.given_back_minor for debit in debits}
+    at_hand = (debit.paid_minor - gone[debit.ordinal] - taken.get(debit.ordinal, 0) for debit in debits)
+    kept_minor = paid_minor - sum(gone.values())
+    excess_minor = kept_minor - max(0, owed_minor - outside_minor)
     to_refund_minor = max(0, min(excess_minor, sum(max(0, minor) for minor in at_hand)))
-    unpaid_minor = max(0, owed_minor - (paid_minor - refunded_minor - to_refund_minor))
+    unpaid_minor = max(0, owed_minor - (kept_minor - to_refund_minor))
     paid_outside_minor = min(outside_minor, unpaid_minor)
     given_up_minor = min(forgone_minor - outside_minor, unpaid_minor - paid_outside_minor)
     return RideMoney(
@@ -118,6 +122,7 @@ def money_of(rows: RideRows) -> RideMoney:
         paid_minor=paid_minor,
         refunded_minor=refunded_minor,
         to_refund_minor=to_refund_minor,
+        given_back_minor=given_back_minor,
         outside_minor=paid_outside_minor,
         given_up_minor=given_up_minor,
         open_minor=unpaid_minor - paid_outside_minor - given_up_minor,
@@ -357,39 +362,10 @@ def _line(line: Line) -> LineView:
 
 
 def _debit(row: DebitRow) -> dict[str, Any]:
-    return {
-        "debit_id": debit_id(row.ride_no, row.ordinal),
-        "session_id": row.session_id,
-        "agreement_id": row.agreement_id,
-        "state": row.state,
-        "currency": row.currency,
-        "amount_minor": row.amount_minor,
-        "paid_minor": row.paid_minor,
-        "refunding_minor": row.refunding_minor,
-        "refunded_minor": row.refunded_minor,
-        "forgone_minor": row.forgone_minor,
-        "outside_minor": row.outside_minor,
-        "overdue": row.overdue,
-        "suspended": row.suspended,
-        "dispute": row.dispute,
-        "reason": row.reason,
-        "action": row.action,
-        "attempts": row.attempts,
-        "provider_key": row.provider_key,
-        "provider_reference": row.provider_ref,
-        "submitted_at": row.submitted_at,
-        "settled_at": row.settled_at,
-        "due_at": row.due_at,
-        "pay_by": row.pay_by,
-        "payable_until": row.payable_until,
-        "dunned": row.dunned,
-        "dunned_at": row.dunned_at,
-        "nudged_at": row.nudged_at,
-        "record": row.record,
-        "record_at": row.record_at,
-        "created_at": row.created_at,
-        "updated_at": row.updated_at,
-    }
+    named = {"debit_id": debit_id(row.ride_no, row.ordinal), "provider_reference": row.provider_ref}
+    return named | {name: getattr(row, name) for name in _OF_ROW}
 
 
+_OF_ROW = tuple(name for name in DebitView.__struct_fields__ if name in DebitRow.__struct_fields__)
+"""What is shown of a debit as it is stored."""
 _PLACE = attrgetter("topic", "partition", "offset")

@@ -22,6 +22,7 @@ from service.billing.debits.events import (
     DisputeOpened,
     Due,
     Effect,
+    GivenBack,
     LeaseOver,
     LowerAnswered,
     Notified,
@@ -139,6 +140,7 @@ EVENTS: st.SearchStrategy[DebitEvent] = st.one_of(
             DisputeClosed("won"),
             DisputeClosed("lost"),
             RefundAsked(300, "r"),
+            *[GivenBack(300, "cash")] * 2,
         ]
     ),
 )
@@ -185,7 +187,8 @@ def check_money(made: Debit, posted: int, started: int) -> None:
     """Money moved per debit ≤ its amount, refunds ≤ paid, one settlement in the ledger per movement."""
     assert made.paid_minor == sum(receipt.amount_minor for receipt in made.receipts) == posted
     assert made.paid_minor + made.forgone_minor <= made.amount_minor or made.state is State.SETTLED_TWICE
-    assert made.refunding_minor + made.refunded_minor == started <= made.paid_minor
+    assert made.refunding_minor + made.refunded_minor == started <= made.paid_minor - made.given_back_minor
+    assert 0 <= made.outside_minor <= made.forgone_minor
     assert all(0 <= receipt.returned_minor <= receipt.amount_minor for receipt in made.receipts)
     assert 0 <= made.excess_minor <= made.amount_minor
     if made.state is State.SETTLED:

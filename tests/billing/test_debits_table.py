@@ -16,6 +16,7 @@ from service.billing.debits.events import (
     DisputeClosed,
     DisputeOpened,
     Due,
+    GivenBack,
     LeaseOver,
     LowerAnswered,
     Notified,
@@ -142,6 +143,8 @@ policy due            ... ...   = ...   =   = ... ... ... ... ... ... ...
 owed 0                CAN   =   =   = CAN CAN   =   !   !   !   = CAN   !
 owed less               =   =   =   =   =   =   =   !   !   !   =   =   !
 paid elsewhere          !   ! ELS   ! ELS ELS   !   !   !   !   ! ELS   !
+given back              !   !   !   !   !   !   !   =   =   =   !   !   !
+given back too much     !   !   !   !   !   !   !   !   !   !   !   !   !
 decided settled         !   !   !   !   !   ! SET   !   !   !   !   !   !
 decided again           !   !   !   !   !   ! SUB   !   !   !   !   !   !
 decided cancel          !   !   !   !   !   ! CAN   !   !   !   !   !   !
@@ -221,6 +224,8 @@ EVENTS: dict[str, DebitEvent] = {
     "owed 0": OwedChanged(0),
     "owed less": OwedChanged(700),
     "paid elsewhere": PaidElsewhere("cash"),
+    "given back": GivenBack(300, "cash"),
+    "given back too much": GivenBack(1001, "cash"),
     "decided settled": OperatorDecided("settled", "seen in the statement"),
     "decided again": OperatorDecided("submit_again", "never arrived"),
     "decided cancel": OperatorDecided("cancel", "goodwill"),

@@ -66,6 +66,10 @@ CASES: list[tuple[str, tuple[Transfer, ...], list[tuple[int, int, int]]]] = [
     ("waiver", forgone_transfers(Fact.WAIVER, 7, 2, 9, "CNY"), [(of(Account.WAIVED), RECEIVABLE, 9)]),
     ("less waiver", forgone_transfers(Fact.WAIVER_BACK, 7, 2, 9, "CNY"), [(RECEIVABLE, of(Account.WAIVED), 9)]),
     ("paid elsewhere", forgone_transfers(Fact.ELSEWHERE, 7, 2, 9, "CNY"), [(of(Account.ELSEWHERE), RECEIVABLE, 9)]),
+    *(
+        (f"handed back: {fact.name}", forgone_transfers(fact, 7, 2, 9, "CNY"), [(RECEIVABLE, of(Account.ELSEWHERE), 9)])
+        for fact in (Fact.ELSEWHERE_BACK, Fact.GIVEN_BACK)
+    ),
     ("recovery", recovery_transfers(2, 5, 9, "CNY"), [(CLEARING, of(Account.WRITE_OFFS), 9)]),
     ("chargeback", chargeback_transfers(2, 5, 9, "CNY", won=False), [(of(Account.CHARGEBACKS), CLEARING, 9)]),
     ("chargeback won", chargeback_transfers(2, 5, 9, "CNY", won=True), [(CLEARING, of(Account.CHARGEBACKS), 9)]),

@@ -15,17 +15,19 @@ from service.billing.debits.events import (
     DebitEvent,
     Due,
     Effect,
+    GivenBack,
     LowerAnswered,
     NetAgain,
     Notified,
     OwedChanged,
     PaidElsewhere,
+    Post,
     Queried,
     RefundAsked,
     RefundEnded,
     Submitted,
 )
-from service.billing.debits.obligations import Change, Netting, OpenDebit, covered_minor, net
+from service.billing.debits.obligations import Change, Netting, OpenDebit, covered_minor, net, owed_back_minor
 from service.billing.debits.state import Receipt
 from service.billing.outcomes import Accepted, CapExceeded, Closed, Declined, NotFound, Outcome, Succeeded, Unknown
 
@@ -289,3 +291,45 @@ def test_what_was_paid_of_a_voided_ride_goes_back_though_the_rest_was_settled_in
         State.SETTLED_ELSEWHERE, 500, False, True
     )  # fmt: skip
     assert net(0, [made], ORDER, None) == (Change(1, RefundAsked(500, "owed less")),)
+
+
+CASH = replace(debit(State.SETTLED_ELSEWHERE), paid_minor=0, receipts=())
+BACK = replace(SETTLED, given_back_minor=300)
+
+
+@pytest.mark.parametrize(
+    ("what", "owed", "debits", "back"),
+    [
+        ("all that was paid is owed", 1000, [SETTLED], [0]),
+        ("less is, and no refund is on its way", 700, [SETTLED], [300]),
+        ("a refund is on its way", 700, [replace(SETTLED, refunding_minor=300)], [0]),
+        ("the rider has it", 700, [replace(SETTLED, refunded_minor=200)], [100]),
+        ("he got it at the desk", 700, [BACK], [0]),
+        ("cash of a ride that owes less", 400, [CASH], [600]),
+        ("a bank has it", 700, [replace(SETTLED, disputed_minor=900, dispute="lost")], [100]),
+        ("a bank is taking it", 700, [replace(SETTLED, dispute="chargeback")], [0]),
+        ("of two, what each has brought, and no more than all", 500, [SETTLED, replace(CASH, ordinal=2)], [1000, 1000]),
+        ("what is not over gives back by itself", 0, [replace(debit(State.PENDING), paid_minor=400)], [0]),
+        ("more is owed than was paid", 1300, [SETTLED], [0]),
+    ],
+)
+def test_what_is_the_riders_and_on_no_way_to_him(what: str, owed: int, debits: list[Debit], back: list[int]) -> None:
+    assert [owed_back_minor(owed, debits, one) for one in debits] == back, what
+
+
+@pytest.mark.parametrize(
+    ("made", "amount", "posted"),
+    [
+        (SETTLED, 300, [Post("given_back", 300)]),
+        (CASH, 300, [Post("elsewhere_back", 300)]),
+        (replace(CASH, paid_minor=500), 1200, [Post("elsewhere_back", 1000), Post("given_back", 200)]),
+    ],
+)
+def test_what_was_given_back_outside_is_covered_no_more_and_in_no_refund(
+    made: Debit, amount: int, posted: list[Post]
+) -> None:
+    given_back, effects = after(made, GivenBack(amount, "cash"), NOW, terms())
+    assert list(effects) == posted
+    assert covered_minor(given_back) == covered_minor(made) - amount
+    assert net(covered_minor(given_back), [given_back], CARD, None) == ()
+    assert net(0, [BACK], CARD, None) == (Change(1, RefundAsked(700, "owed less")),)

@@ -315,8 +315,29 @@ async def test_a_debit_is_shown_decided_and_disputed(farebox: Farebox, database:
         assert (nothing[0], "has nothing to give back that its provider takes" in nothing[2]) == (2, True)
     await database.execute("UPDATE debit SET refunding_minor = 100 WHERE ride_no = $1", RIDE)
     assert (await farebox("debit", "decide-refund", f"{DEBIT}-1", "given_back", *said))[0] == 0
-    assert (await farebox("debit", "refunds"))[:2] == (0, "none\n")
+    await _given_back(farebox, database, said)
     shown = (await farebox("debit", "show", DEBIT))[1]
     decided = "refund 1 decided given_back: support: desk-7: in his books"
     for told in ("manual -> settled", "P-77", "succeeded (support: desk-7: in his books)", decided):
         assert told in shown
+
+
+async def _given_back(farebox: Farebox, database: Any, said: tuple[str, ...]) -> None:
+    """What the rider got outside of the 1.50 that its ride does not owe, and of what was paid in cash."""
+    assert (await farebox("debit", "refunds"))[:2] == (0, "none\n")
+    odd, much = [await farebox("debit", "given-back", DEBIT, amount, *said) for amount in ("0.505", "1.51")]
+    assert (odd[0], "give an amount of CNY that can be paid" in odd[2]) == (2, True)
+    assert (much[0], "only 1.50 of it is still to go back to the rider" in much[2]) == (2, True)
+    for _ in range(2):  # It is typed twice.
+        assert (await farebox("debit", "given-back", DEBIT, "1.50", *said))[0] == 0
+    assert await database.fetchval("SELECT given_back_minor FROM debit WHERE ride_no = $1", RIDE) == 150
+    outside = "UPDATE debit SET given_back_minor = 0, paid_minor = 100, forgone_minor = 150, outside_minor = 150"
+    await database.execute(f"{outside} WHERE ride_no = $1", RIDE)
+    await database.execute(
+        "INSERT INTO obligation (ride_no, revision, slot, operator_no, agreement_no, kind, amount_minor, currency,"
+        " occurred_at) SELECT ride_no, 1, slot, operator_no, agreement_no, 'charge', 20, currency, created_at"
+        " FROM debit WHERE ride_no = $1",
+        RIDE,
+    )
+    listed = (await farebox("debit", "refunds"))[1]
+    assert listed.startswith(f"{DEBIT}  session s-1  paid_elsewhere  1.30 CNY  since")

@@ -24,6 +24,7 @@ from service.billing.debits.events import (
     DebitEvent,
     DisputeClosed,
     DisputeOpened,
+    GivenBack,
     OperatorDecided,
     PaidElsewhere,
     PaymentAnswered,
@@ -153,6 +154,9 @@ async def _fill(world: RideWorld) -> None:
     for voided in ("nothing owed", "outside"):
         await _void(world, voided, 1504)
     await collection.plan_round()
+    for session, amount_minor in (("outside", 100), ("too late", 5)):
+        ((ride_no,),) = await world.sql("SELECT ride_no FROM debit WHERE session_id = $1", session)
+        await collection.given_back((ride_no, 1), GivenBack(amount_minor, "cash"))
 
 
 async def _publish(world: RideWorld) -> None:

@@ -58,6 +58,7 @@ def changed(debit: Debit) -> Debit:
         refunded_minor=5,
         forgone_minor=3,
         outside_minor=2,
+        given_back_minor=8,
         refunds=2,
         overdue=True,
         suspended=True,

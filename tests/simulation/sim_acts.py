@@ -246,6 +246,6 @@ class Acts(Persons):
 ACTS: tuple[str, ...] = (
     *("go", "on", "land", "keep", "die", "policy", "hold", "wait", "next", "age"),
     *("tell", "lose", "decide", "pay", "confirm", "come_back", "bank", "fault", "revoke"),
-    *("owe", "want", "suspend", "resume", "retry", "elsewhere", "judge", "again", "letter"),
+    *("owe", "want", "suspend", "resume", "retry", "elsewhere", "judge", "again", "letter", "hand"),
 )
 """The names of all acts."""

@@ -63,7 +63,8 @@ def _check_ride(world: World, ride: Ride, debits: list[dict[str, Any]], late: bo
     forgone = sum(row["forgone_minor"] for row in debits)
     unpaid = [row for row in debits if row["state"] not in FINAL]
     open_minor = sum(row["amount_minor"] - row["paid_minor"] - row["excess_minor"] for row in unpaid)
-    stands = paid - back + forgone + open_minor
+    handed = sum(row["given_back_minor"] for row in debits)
+    stands = paid - back - handed + forgone + open_minor
     # What is too much of what was paid outside goes back outside, too; what was paid here as well does not stay here.
     cash = sum(row["outside_minor"] for row in debits)
     outside = cash > 0 and stands - cash <= max(ride.owed_minor - cash, 0)

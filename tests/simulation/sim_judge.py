@@ -31,16 +31,17 @@ def meanwhile(till: Till) -> Iterator[str]:
             known = sum(receipt.amount_minor for receipt in debit.receipts if receipt.key == key)
             if known > there.get(key, 0):
                 yield f"d{debit.ordinal}: {known} is believed of {key}, {there.get(key, 0)} was taken"
-        if debit.refunding_minor < 0 or debit.refunded_minor < 0 or debit.forgone_minor < 0:
+        sums = (debit.refunding_minor, debit.refunded_minor, debit.given_back_minor, debit.outside_minor)
+        if min(sums) < 0 or debit.forgone_minor < debit.outside_minor:
             yield f"d{debit.ordinal} has less than nothing: {debit}"
-        if debit.refunded_minor + debit.refunding_minor > debit.paid_minor:
+        if debit.refunded_minor + debit.refunding_minor + debit.given_back_minor > debit.paid_minor:
             yield f"d{debit.ordinal}: more is given back than was paid"
 
 
 def stands(till: Till) -> tuple[int, int]:
     """What the ride's debits have brought, given up and may still bring, less what went back; what of it is open."""
     debits = till.debits.values()
-    kept = sum(debit.paid_minor - debit.refunded_minor + debit.forgone_minor for debit in debits)
+    kept = sum(debit.paid_minor - went_back(debit) + debit.forgone_minor for debit in debits)
     unpaid = sum(still_asked(debit) for debit in debits)
     return kept + unpaid, unpaid
 
@@ -57,9 +58,14 @@ def to_give_back(till: Till) -> int:
             if left > 0 and teller.refusal(payment, part, left) is None:
                 possible += left
     banks = sum(debit.disputed_minor for debit in till.debits.values())
-    kept = sum(debit.paid_minor - debit.refunded_minor for debit in till.debits.values()) - banks
+    kept = sum(debit.paid_minor - went_back(debit) for debit in till.debits.values()) - banks
     later = sum(debit.paid_minor for debit in till.debits.values() if debit.state not in FINAL and debit.excess_minor)
     return max(min(whole - till.owed_minor, possible, kept - later), 0)
+
+
+def went_back(debit: Debit) -> int:
+    """What the rider has again of what was taken, however it came to him."""
+    return debit.refunded_minor + debit.given_back_minor
 
 
 def still_asked(debit: Debit) -> int:
@@ -110,7 +116,7 @@ def _ledger(till: Till) -> Iterator[str]:
     if balances[CLEARING] != wanted:
         yield f"the ledger's clearing says {balances[CLEARING]}, the provider {wanted}"
     debits = till.debits.values()
-    covered = sum(debit.paid_minor - debit.refunded_minor + debit.forgone_minor for debit in debits)
+    covered = sum(debit.paid_minor - went_back(debit) + debit.forgone_minor for debit in debits)
     if -balances[RECEIVABLE] != covered:
         yield f"the ledger's receivable says {-balances[RECEIVABLE]} is covered, the debits {covered}"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import lru_cache, partial
 from itertools import product
@@ -17,12 +18,14 @@ from sim_world import BEGINNING, World
 
 from service.adapters.postgres.collection import DebitKey
 from service.adapters.postgres.operators import KnownOperator
+from service.adapters.postgres.reading import ReadingStore
 from service.adapters.providers.port import MerchantAccount
 from service.billing.agreements.asking import AskError
 from service.billing.debits import FINAL, ImpossibleEventError, RefundRefusedError, State
 from service.billing.debits.events import (
     DebitEvent,
     DisputeClosed,
+    GivenBack,
     OperatorDecided,
     RefundDecided,
     Resumed,
@@ -192,6 +195,7 @@ class People:
         self._round_at = BEGINNING
         self._kept_at_rest = False
         self._sent_again: set[tuple[int, int, int]] = set()
+        self._looked_through = 0
 
     async def _debits(self, ride: Ride) -> list[dict[str, Any]]:
         return await self.world.rows(
@@ -304,6 +308,7 @@ class People:
             decision = RefundDecided("given_back" if back else "cancel", "by the provider's books", back or None)
             key = (row["ride_no"], row["ordinal"], row["refund_ordinal"])
             self._human(self.world.now(), "decide refund", partial(_decide_refund, key, decision))
+        await self._hand_back_what_is_listed()
         for key in await self._returned():
             self._sent_again.add(key)
             self._human(self.world.now(), "refund again", partial(_refund_again, key[:2]))
@@ -312,6 +317,28 @@ class People:
             there = self.world.books.refunds[self._account_id(row["account_no"]), row["provider_key"]]
             if there.state == "failed":
                 self._outside(self.world.now(), "send refund elsewhere", partial(_send_elsewhere, there))
+
+    async def _hand_back_what_is_listed(self) -> None:
+        """What can't come back by itself is handed to the rider: what was paid elsewhere and is owed less, and most
+        of what its provider has refused for good to give back; twice, since somebody is not sure that he did."""
+        asked = """
+        SELECT (SELECT count(*) FROM refund WHERE operator_no = $1 AND state = 'failed')
+          + (SELECT count(*) FROM debit WHERE operator_no = $1 AND outside_minor > 0) AS some
+        """
+        rows = await self.world.rows(asked, self.operator.operator_no)
+        if rows[0]["some"] > self._looked_through:
+            self._looked_through = rows[0]["some"]
+            for _ in range(2):
+                self._human(self.world.now(), "hand back", self._hand_back)
+
+    async def _hand_back(self, life: Life) -> None:
+        async with life.database.reading(ReadingStore) as store:
+            listed = await store.troubled_refunds(self.operator.operator_no, 100)
+        for row in listed:
+            if row.state == "paid_elsewhere" or (row.state == "failed" and row.ride_no % 4):
+                given = GivenBack(row.amount_minor, "in cash")
+                with suppress(RefundRefusedError):
+                    await life.collection.given_back((row.ride_no, row.ordinal), given)
 
     async def _returned(self) -> list[tuple[int, int, int]]:
         """Refunds that came back, and that nobody has looked after yet."""

@@ -13,6 +13,7 @@ from service.billing.debits.events import (
     DebitEvent,
     DisputeClosed,
     DisputeOpened,
+    GivenBack,
     ImpossibleEventError,
     OperatorDecided,
     PaidElsewhere,
@@ -22,6 +23,7 @@ from service.billing.debits.events import (
     RetryAsked,
     Suspended,
 )
+from service.billing.debits.obligations import owed_back_minor
 from service.billing.debits.refunds import RefundState
 from service.billing.debits.state import Debit, State, waits_for_hold
 
@@ -76,6 +78,29 @@ class Persons:
         """Refunds that did not come are begun anew."""
         if self.till.debits:
             self.till.refund_again()
+
+    def hand(self, dice: Dice) -> None:
+        """Money is handed to the rider: what a debit has of his that its ride does not owe, a part of it, or more; that
+        it owes less may have been decided a moment before."""
+        if dice.roll(2) == 1:
+            self.till.owe(max(self.till.owed_minor - AMOUNTS[dice.roll(len(AMOUNTS))], 0))
+        some = [debit for debit in self.till.debits.values() if debit.paid_minor + debit.outside_minor]
+        if not some:
+            return
+        debit = some[-1 - dice.roll(len(some))]
+        all_of_it = owed_back_minor(self.till.owed_minor, list(self.till.debits.values()), debit)
+        try:
+            self.hand_back(debit, (all_of_it, (all_of_it + 1) // 2, all_of_it + 1)[dice.roll(3)] or 1)
+        except NO as refused:
+            self.till.reached["told no", type(refused).__name__] += 1
+
+    def hand_back(self, debit: Debit, amount_minor: int) -> None:
+        """What the rider has left of what he paid is never less than the ride owes."""
+        self.till.given_back(debit.ordinal, GivenBack(amount_minor, "cash"))
+        debits = self.till.debits.values()
+        back = sum(one.refunded_minor + one.refunding_minor + one.given_back_minor for one in debits)
+        kept = sum(one.paid_minor + one.outside_minor for one in debits) - back
+        assert kept >= self.till.owed_minor, f"{kept} is kept of what he paid, {self.till.owed_minor} owed"
 
     def letter(self, dice: Dice) -> None:
         """A letter: the rider complains, or his bank has taken money of which no notification was heard yet."""

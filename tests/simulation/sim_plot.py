@@ -128,14 +128,15 @@ WEIGHTS = {
     "judge": 3,
     "again": 1.5,
     "letter": 1.5,
+    "hand": 1.5,
 }
 THEMES: tuple[dict[str, float], ...] = (
     {},
     {},
-    {"owe": 3, "on": 1.5, "again": 2},
+    {"owe": 3, "on": 1.5, "again": 2, "hand": 3},
     {"bank": 4, "owe": 2, "tell": 2, "come_back": 3, "again": 2},
     {"want": 3, "pay": 3, "owe": 1.5},
-    {"elsewhere": 4, "policy": 3, "owe": 2, "wait": 2},
+    {"elsewhere": 4, "policy": 3, "owe": 2, "wait": 2, "hand": 4},
     {"age": 8, "want": 2, "pay": 2, "owe": 1.5},
     {"fault": 6, "judge": 3, "policy": 2},
     {"land": 3, "keep": 3, "go": 2, "owe": 2},

@@ -18,6 +18,7 @@ from sim_till import Till
 
 from service.billing.debits.dunning import Calendar
 from service.billing.debits.events import DisputeClosed, Resumed
+from service.billing.debits.obligations import owed_back_minor
 from service.billing.debits.refunds import UNPAID, RefundState
 from service.billing.debits.state import FINAL, UNSURE, State
 from service.billing.debits.truth import left_open
@@ -188,11 +189,24 @@ class Show:
         states = {one.state for one in till.refunds.values()}
         over = states <= {RefundState.SUCCEEDED, *UNPAID} and not states.isdisjoint(UNPAID)
         over = over and not any(one.state in UNSURE or one.lowering_to is not None for one in till.debits.values())
+        if not done and self.plot.seed % 3 == 0:
+            done = self._hand_back()
         if not done and over and to_give_back(till) and self.pressed < PRESSED_MAX:
             self.pressed += 1
             self._tell("refund again")
             done = till.refund_again()
         return done
+
+    def _hand_back(self) -> bool:
+        """In some shops the rider is handed whatever is owed back and on no way to him."""
+        debits = list(self.till.debits.values())
+        for debit in debits:
+            amount_minor = owed_back_minor(self.till.owed_minor, debits, debit)
+            if amount_minor:
+                self._tell(f"{amount_minor} of d{debit.ordinal} are handed back")
+                self.acts.hand_back(debit, amount_minor)
+                return True
+        return False
 
     def _look_after(self, ordinal: int) -> bool:
         till, debit = self.till, self.till.debits[ordinal]

@@ -24,15 +24,18 @@ from service.billing.debits.dunning import Calendar
 from service.billing.debits.events import (
     DebitEvent,
     Due,
+    GivenBack,
     LeaseOver,
     PolicyDue,
     RefundDecided,
+    RefundRefusedError,
     RetryAsked,
 )
 from service.billing.debits.facts import Naming
 from service.billing.debits.lives import LifeRow, lived
+from service.billing.debits.obligations import owed_back_minor
 from service.billing.debits.refunds import REFUND_FINAL, Refund, RefundEvent, RefundState
-from service.billing.debits.state import Debit, HoldSeen, Terms
+from service.billing.debits.state import FINAL, Debit, HoldSeen, Terms
 from service.billing.keys import session_key_bytes, slot_of
 from service.billing.outcomes import Outcome
 from service.flows.collection import LEASE
@@ -198,6 +201,16 @@ class Till:
             return False
         self.keep(book, {})
         return True
+
+    def given_back(self, ordinal: int, given: GivenBack) -> None:
+        """As `Hearing.given_back`."""
+        book, debit = Book(self.now), self.debits[ordinal]
+        if debit.state in FINAL and given.amount_minor > owed_back_minor(
+            self.owed_minor, list(self.debits.values()), debit
+        ):
+            raise RefundRefusedError("more than is the rider's")
+        self.happened(book, debit, given)
+        self.keep(book, {})
 
     def refund_noticed(self, key: tuple[int, int], event: RefundEvent) -> None:
         """What a notification says of a refund."""

@@ -47,6 +47,7 @@ REACHED = (
     ("refund succeeded", "Queried Declined"),
     ("manual", "OperatorDecided cancel"),
     ("written_off", "Notified Succeeded"),
+    *((state, "GivenBack") for state in ("settled", "settled_elsewhere")),
     ("settled", "DisputeOpened"),
     ("submitting", "LeaseOver"),
     ("hold", "refused"),

@@ -86,6 +86,9 @@ CASES: dict[tuple[str, str], Case] = {
     ("POST", "/v1/debits/{debit_id:str}/settle-elsewhere"): Case(
         WRITE, "/v1/debits/{debit}/settle-elsewhere", {"reason": "in cash"}, right=409
     ),
+    ("POST", "/v1/debits/{debit_id:str}/given-back"): Case(
+        WRITE, "/v1/debits/{debit}/given-back", {"amount_minor": 200, "reason": "in cash"}, right=409
+    ),
     ("POST", "/v1/debits/{debit_id:str}/decide"): Case(
         WRITE, "/v1/debits/{debit}/decide", {"decision": "cancel", "reason": "lost"}, right=409
     ),

@@ -149,6 +149,29 @@ async def test_a_debit_paid_in_cash_is_settled_elsewhere_once(it: WebWorld) -> N
     assert (other.status, other.body["type"]) == (422, "urn:farebox:problem:key-reused")
 
 
+async def test_what_was_paid_in_cash_and_is_not_owed_is_handed_back_once(it: WebWorld) -> None:
+    open_one = await debit(it, "handed-back")
+    await post(it, open_one, "settle-elsewhere", {"reason": "paid at the shop"})
+    early = await post(it, open_one, "given-back", {"amount_minor": 100, "reason": "T-78"})
+    assert (early.status, early.fields) == (409, ["/amount_minor"])
+    assert "1.00 CNY can't have been given back" in early.body["detail"]
+    less = {"kind": "goodwill", "code": "sorry", "amount_minor": 100, "currency": "CNY", "reason": "wet"}
+    assert (await it.ask("POST", "/v1/sessions/handed-back/charges", less)).status == 200
+    asked = {"amount_minor": 100, "reason": "T-78", "by": "desk-7"}
+    done = await post(it, open_one, "given-back", asked, key="k-hand")
+    assert (done.status, done.body["outside_minor"], done.body["given_back_minor"]) == (200, 150, 0)
+    assert (done.body["ride"]["outside_minor"], done.body["ride"]["open_minor"]) == (150, 0)
+    assert done.body["transitions"][-1]["why"] == "given back 1.00 CNY: support: desk-7: T-78"
+    replayed = await post(it, open_one, "given-back", asked, key="k-hand")
+    assert (replayed.body, replayed.headers["idempotency-replayed"]) == (done.body, "true")
+    again = await post(it, open_one, "given-back", asked)  # Under a key of its own: it was typed twice.
+    assert (again.status, again.body) == (200, done.body)
+    more = await post(it, open_one, "given-back", asked | {"reason": "T-79"})
+    assert (more.status, more.fields) == (409, ["/amount_minor"])
+    shown = await it.get(f"/v1/debits/{open_one['debit_id']}", by="anna")
+    assert shown["transitions"][-1]["why"] == "given back 1.00 CNY: support"
+
+
 async def test_what_support_says_of_a_debit_is_for_those_who_work_here(it: WebWorld) -> None:
     """A rider's own token and the topic are told that support did it, and not its words."""
     debits = [await debit(it, f"said-{what}", "decline", code="BALANCE_NOT_ENOUGH") for what in ("a", "b", "c")]
@@ -242,6 +265,8 @@ async def test_what_a_state_forbids_says_what_to_do_instead(it: WebWorld) -> Non
         ("suspend", {"reason": ""}, 422, ["/reason"]),
         ("suspend", {"reason": "x", "by": "me too"}, 422, ["/by"]),
         ("settle-elsewhere", {"reason": "a\x00b"}, 422, ["/reason"]),
+        ("given-back", {"amount_minor": 0, "reason": "r"}, 422, ["/amount_minor"]),
+        ("given-back", {"amount_minor": 1}, 422, ["/reason"]),
         ("decide", {"decision": "forget", "reason": "r"}, 422, ["/decision"]),
         ("decide", {"decision": "cancel"}, 422, ["/reason"]),
         ("decide", {"decision": "cancel", "reason": "r", "provider_reference": "P1"}, 422, ["/provider_reference"]),

@@ -43,7 +43,14 @@ async def refund(it: WebWorld, debit: Any, amount_minor: int, **more: Any) -> An
 def money(*, owed: int, paid: int, refunded: int = 0, to_refund: int = 0, taken: int = 0) -> dict[str, int]:
     """The money of a ride as the doors tell it; `taken` is what a bank has."""
     given = {"owed_minor": owed, "paid_minor": paid, "refunded_minor": refunded, "to_refund_minor": to_refund}
-    return {**given, "outside_minor": 0, "given_up_minor": 0, "open_minor": 0, "charged_back_minor": taken}
+    return {
+        **given,
+        "given_back_minor": 0,
+        "outside_minor": 0,
+        "given_up_minor": 0,
+        "open_minor": 0,
+        "charged_back_minor": taken,
+    }
 
 
 def money_of(ride: dict[str, Any]) -> dict[str, int]:

@@ -59,6 +59,7 @@ class DebitRow(msgspec.Struct, frozen=True):
     refunded_minor: int
     forgone_minor: int
     outside_minor: int
+    given_back_minor: int
     state: str
     overdue: bool
     suspended: bool
@@ -130,7 +131,8 @@ class StopOfDebit(msgspec.Struct, frozen=True):
 
 
 class TroubledRefund(msgspec.Struct, frozen=True):
-    """A refund that failed or had to wait; amounts are minor units."""
+    """A refund that failed or had to wait, or (`refund_ordinal` 0, "paid_elsewhere") what of a debit that was paid
+    elsewhere is owed back; amounts are minor units."""
 
     ride_no: int
     ordinal: int
@@ -332,7 +334,8 @@ class ReadingStore(Store):
         return [(row["ride_no"], row["ordinal"]) for row in await self.all("debits_of_number", number)]
 
     async def troubled_refunds(self, operator_no: int, limit: int) -> list[TroubledRefund]:
-        """An operator's refunds whose money is still owed, the oldest first; looks at every refund there is."""
+        """An operator's refunds whose money is still owed, and what is to be given back elsewhere, the oldest first;
+        looks at every refund there is."""
         return [TroubledRefund(**dict(row)) for row in await self.all("troubled_refunds", operator_no, limit)]
 
 

@@ -27,8 +27,10 @@ _SIGNS: dict[str, dict[Fact, int]] = {
         Fact.RECOVERY: -1,
         Fact.WRITE_OFF_BACK: -1,
         Fact.WAIVER_BACK: -1,
+        Fact.ELSEWHERE_BACK: -1,
     },
-    "outside_minor": {Fact.ELSEWHERE: 1},
+    "outside_minor": {Fact.ELSEWHERE: 1, Fact.ELSEWHERE_BACK: -1},
+    "given_back_minor": {Fact.GIVEN_BACK: 1},
     "disputed_minor": {Fact.CHARGEBACK: 1, Fact.CHARGEBACK_WON: -1},
 }
 """What each sum of a debit is in the ledger."""
@@ -225,7 +227,7 @@ def _check_caps(place: Place, rows: AuditedDebits) -> Iterator[Problem]:
 def _check_owed(place: Place, rows: AuditedDebits, owed_minor: int) -> Iterator[Problem]:
     """What the debits stand for is what the ride owes, unless one of them is being found out about.
 
-    What was paid outside stands even where less is owed later: it goes back outside.
+    What was paid outside stands even where less is owed later, until it was given back there.
     """
     if any(debit.state in UNSURE or debit.lowering_to is not None or debit.net_again for debit in rows.debits):
         return

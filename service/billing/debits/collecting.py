@@ -23,6 +23,7 @@ from service.billing.debits.events import (
     Call,
     DebitEvent,
     Due,
+    GivenBack,
     LeaseOver,
     NetAgain,
     OpenHold,
@@ -55,6 +56,7 @@ from service.billing.debits.state import Debit, State, Terms, by_support
 from service.billing.facts import EncodedFact
 from service.billing.keys import provider_key
 from service.billing.ledger import Fact, Transfer
+from service.billing.money import format_amount
 from service.billing.words import refund_text, spoken
 
 FACT_ORDINALS = 1_000_000
@@ -145,7 +147,7 @@ class Book:
         decided, effects = after(debit, event, self.now, context.terms)
         if _told_by(decided) != _told_by(debit) or (isinstance(event, RetryAsked) and decided != debit):
             decided = replace(decided, transitions=debit.transitions + 1)
-            self.transitions.append(Transition(decided, debit.state, _why(event)))
+            self.transitions.append(Transition(decided, debit.state, why_of(event, debit.currency)))
         if decided != debit:
             self.changed[decided.ride_no, decided.ordinal] = decided
             self.numbers_left += ((decided, number) for number in sorted(_left(debit, decided)))
@@ -369,9 +371,11 @@ _told_by = attrgetter(*(name for name in Debit.__struct_fields__ if name not in 
 """What of a debit is its life, and not only the diary of asking: a change of that is no row."""
 
 
-def _why(event: DebitEvent) -> str:
+def why_of(event: DebitEvent, currency: str) -> str:
     """The event in words, with the provider's answer or a person's reason."""
     name = _words(type(event).__name__)
+    if isinstance(event, GivenBack):
+        return f"{name} {format_amount(event.amount_minor, currency)} {currency}: {by_support(event.reason)}"
     if isinstance(event, OperatorDecided | PaidElsewhere | Suspended):
         return f"{name}: {by_support(event.reason)}"
     outcome = getattr(event, "outcome", None)

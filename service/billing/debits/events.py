@@ -98,6 +98,13 @@ class PaidElsewhere(msgspec.Struct, frozen=True):
     reason: str
 
 
+class GivenBack(msgspec.Struct, frozen=True):
+    """The operator says that he has given so much back outside: in cash, by a transfer."""
+
+    amount_minor: int
+    reason: str
+
+
 class OperatorDecided(msgspec.Struct, frozen=True):
     """The way out of MANUAL; `settled` means that the provider took the whole amount under the present key."""
 
@@ -197,6 +204,7 @@ DebitEvent = (
     | PolicyDue
     | OwedChanged
     | PaidElsewhere
+    | GivenBack
     | OperatorDecided
     | Suspended
     | Resumed
@@ -223,6 +231,8 @@ class Post(msgspec.Struct, frozen=True):
         "settlement",
         "recovery",
         "elsewhere",
+        "elsewhere_back",
+        "given_back",
         "waiver",
         "waiver_back",
         "write_off",

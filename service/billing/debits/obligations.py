@@ -68,10 +68,20 @@ def _owed_no_longer(debit: Debit) -> bool:
 
 def covered_minor(debit: Debit) -> int:
     """How much of what the ride owes a debit stands for: what it asks for or brought, less what went back."""
-    returned = debit.refunded_minor + debit.refunding_minor
+    returned = debit.refunded_minor + debit.refunding_minor + debit.given_back_minor
     if debit.state in FINAL:
         return debit.paid_minor + debit.forgone_minor - returned
     return debit.amount_minor - returned
+
+
+def owed_back_minor(owed_minor: int, debits: Sequence[Debit], debit: Debit) -> int:
+    """How much of one of a ride's debits is the rider's, and on no way to him: brought by the provider or paid
+    elsewhere, and more than the ride owes. What a bank takes, or a refund may still give back, is not."""
+    if debit.state not in FINAL or debit.dispute == "chargeback":
+        return 0
+    here = sum(one.paid_minor - one.refunded_minor - one.refunding_minor - one.given_back_minor for one in debits)
+    too_much = here + sum(one.outside_minor for one in debits) - owed_minor
+    return max(min(too_much, refundable_minor(debit) + debit.outside_minor), 0)
 
 
 def _nothing_owed() -> OpenDebit:

@@ -121,7 +121,8 @@ class Debit(msgspec.Struct, frozen=True, kw_only=True):
     """One debit of a ride. Amounts are minor units of `currency`; instants are business time.
 
     `paid_minor` is the sum of the receipts; `forgone_minor` is what is no longer asked of the rider by us (waived,
-    written off, cancelled by an operator, paid elsewhere), `outside_minor` what of that was paid elsewhere. `due_at` is
+    written off, cancelled by an operator, paid elsewhere), `outside_minor` what of that was paid elsewhere and is not
+    given back there; `given_back_minor` is what of `paid_minor` was given back outside, past the provider. `due_at` is
     when the provider is next to be called, `policy_at` when the calendar next looks at it; None: nothing to do.
     `net_again` says that obligations of the ride wait for this debit; `lowering_to`, that the provider is being asked
     to lower it, or to close it when no more than what was paid is left; `excess_minor` is what is owed no
@@ -160,6 +161,7 @@ class Debit(msgspec.Struct, frozen=True, kw_only=True):
     refunded_minor: int = 0
     forgone_minor: int = 0
     outside_minor: int = 0
+    given_back_minor: int = 0
     refunds: int = 0
     overdue: bool = False
     suspended: bool = False

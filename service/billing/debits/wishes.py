@@ -10,6 +10,7 @@ from service.billing.debits import dunning
 from service.billing.debits.answers import asked_about, collected_yet, ends_when_lowered, unopened
 from service.billing.debits.disputes import disputed, goes_on_at, to_be_noticed_again
 from service.billing.debits.events import (
+    GivenBack,
     ImpossibleEventError,
     OperatorDecided,
     OwedChanged,
@@ -209,9 +210,29 @@ def refund_asked(debit: Debit, event: RefundAsked, now: datetime, terms: Terms) 
     return given, tuple(replace(one, because=event.because) if isinstance(one, StartRefund) else one for one in refunds)
 
 
+def given_back(debit: Debit, event: GivenBack, _now: datetime, _terms: Terms) -> Step:
+    """Given back outside: of what was paid there first, and then of what the provider has taken. How much of it is the
+    rider's at all, only his ride can tell (`obligations.owed_back_minor`)."""
+    if debit.state not in FINAL:
+        raise ImpossibleEventError(debit, event)
+    outside = min(event.amount_minor, debit.outside_minor)
+    rest = event.amount_minor - outside
+    if not 0 <= rest <= refundable_minor(debit) or not event.amount_minor:
+        raise RefundRefusedError(f"{event.amount_minor} can't be given back: it is more than it has brought")
+    given = replace(
+        debit,
+        forgone_minor=debit.forgone_minor - outside,
+        outside_minor=debit.outside_minor - outside,
+        given_back_minor=debit.given_back_minor + rest,
+    )
+    effects = [Post("elsewhere_back", outside)] if outside else []
+    return given, (*effects, *([Post("given_back", rest)] if rest else []))
+
+
 def refundable_minor(debit: Debit) -> int:
     """What can still be given back: what was paid, less what the rider has back already, or is to get back."""
-    return max(debit.paid_minor - debit.refunded_minor - debit.refunding_minor - debit.disputed_minor, 0)
+    gone = debit.refunded_minor + debit.refunding_minor + debit.given_back_minor
+    return max(debit.paid_minor - gone - debit.disputed_minor, 0)
 
 
 def refund_ended(debit: Debit, event: RefundEnded, _now: datetime, _terms: Terms) -> Step:

@@ -17,15 +17,19 @@ from service.adapters.providers.port import NamedBy
 from service.billing.debits.collecting import Book
 from service.billing.debits.events import (
     DebitEvent,
+    GivenBack,
     ImpossibleEventError,
     Notified,
     PaymentAnswered,
     PaymentWanted,
     RefundDecided,
+    RefundRefusedError,
     RetryAsked,
 )
+from service.billing.debits.obligations import owed_back_minor
 from service.billing.debits.refunds import REFUND_FINAL, UNPAID, RefundState
 from service.billing.debits.state import FINAL, Debit, waits_for_hold
+from service.billing.money import format_amount
 from service.billing.outcomes import Accepted, NeedsRider, Outcome, Postponed, Prepared, Succeeded, Unknown
 from service.flows.account_checks import UNWATCHED, Accounts, let_in
 from service.flows.collection.calls import CALL_SECONDS, debit_ref, debit_request
@@ -242,6 +246,24 @@ class Hearing:
                 return False
             await keep(store, self._providers, book, rows, known, self._machine_now(), WRITER, {})
             return True
+
+    async def given_back(self, key: DebitKey, given: GivenBack) -> None:
+        """Books what was given back outside of a debit: no more than is the rider's by what his ride owes, and on no
+        way to him, so that nothing is given back twice.
+
+        Raises RefundRefusedError for more, ImpossibleEventError for a debit that is not over, KeyError for none.
+        """
+        async with self._database.transaction(CollectionStore) as store:
+            rows = await store.lock_debits(key[:1])
+            debit, about = rows[key].debit, context(self._providers, rows[key])
+            owing = await store.rides_owing(key[:1])
+            owed = owed_back_minor(sum(ride.owed_minor for ride in owing), [row.debit for row in rows.values()], debit)
+            if debit.state in FINAL and given.amount_minor > owed:
+                told = f"only {format_amount(owed, debit.currency)} of it is still to go back to the rider"
+                raise RefundRefusedError(told if owed else "nothing of it is still to go back to the rider")
+            book = Book(self._now())
+            book.happen(debit, given, about)
+            await keep(store, self._providers, book, rows, {}, self._machine_now(), WRITER, {})
 
     async def _payment(self, row: DebitRow, debit: Debit) -> Outcome:
         provider = self._providers[debit.account_no]

@@ -433,6 +433,7 @@ CREATE TABLE debit (
   refunded_minor bigint NOT NULL DEFAULT 0 CHECK (refunded_minor >= 0),
   forgone_minor bigint NOT NULL DEFAULT 0 CHECK (forgone_minor >= 0),
   outside_minor bigint NOT NULL DEFAULT 0 CHECK (outside_minor BETWEEN 0 AND forgone_minor),
+  given_back_minor bigint NOT NULL DEFAULT 0 CHECK (given_back_minor >= 0),
   disputed_minor bigint NOT NULL DEFAULT 0 CHECK (disputed_minor >= 0),
   lowering_to bigint CHECK (lowering_to >= 0),
   excess_minor bigint NOT NULL DEFAULT 0 CHECK (excess_minor BETWEEN 0 AND amount_minor),
@@ -489,7 +490,7 @@ CREATE TABLE debit (
     WHEN 'needs_rider' THEN submitted_at IS NOT NULL OR doubted_minor IS NOT NULL
     ELSE true END) STORED,
   CHECK (paid_minor + forgone_minor <= amount_minor OR state = 'settled_twice'),
-  CHECK (refunding_minor + refunded_minor <= paid_minor),
+  CHECK (refunding_minor + refunded_minor + given_back_minor <= paid_minor),
   PRIMARY KEY (ride_no, ordinal, slot)
 ) PARTITION BY RANGE (ride_no);
 CREATE INDEX debit_due ON debit (account_no, due_at) WHERE due_at IS NOT NULL;
@@ -521,6 +522,8 @@ CREATE TABLE debit_number (
 );
 -- A dispute names the debit by the provider's own number of it, where there is one.
 CREATE INDEX debit_by_provider_ref ON debit (provider_ref) WHERE provider_ref IS NOT NULL;
+-- What was paid elsewhere: the few of which something may have to be given back there.
+CREATE INDEX debit_outside ON debit (operator_no) WHERE outside_minor > 0;
 CREATE INDEX debit_policy ON debit (account_no, policy_at) WHERE policy_at IS NOT NULL;
 -- What a rider still owes: a debt that was written off stays one.
 CREATE INDEX debit_owed ON debit (agreement_no)

@@ -162,7 +162,7 @@ GROUP BY operator_no, currency, account ORDER BY operator_no, currency, account;
 SELECT operator_no, currency, account, sum(amount_minor)::text AS amount_minor FROM (
   SELECT operator_no, currency, 1000000000000000 + agreement_no AS account, amount_minor FROM obligation
   UNION ALL
-  SELECT operator_no, currency, 1000000000000000 + agreement_no, refunded_minor - paid_minor - forgone_minor FROM debit
+  SELECT operator_no, currency, 1000000000000000 + agreement_no, refunded_minor + given_back_minor - paid_minor - forgone_minor FROM debit
 ) told
 WHERE $1::integer IS NULL OR operator_no = $1
 GROUP BY operator_no, currency, account;

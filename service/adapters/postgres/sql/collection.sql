@@ -221,6 +221,7 @@ UPDATE debit d SET
   amount_minor = new.amount_minor, paid_minor = coalesce(new.paid_minor, 0),
   refunding_minor = coalesce(new.refunding_minor, 0), refunded_minor = coalesce(new.refunded_minor, 0),
   forgone_minor = coalesce(new.forgone_minor, 0), outside_minor = coalesce(new.outside_minor, 0),
+  given_back_minor = coalesce(new.given_back_minor, 0),
   disputed_minor = coalesce(new.disputed_minor, 0),
   lowering_to = new.lowering_to, excess_minor = coalesce(new.excess_minor, 0),
   asked_minor = coalesce(new.asked_minor, 0), receipts = coalesce(new.receipts, '[]'),
@@ -240,8 +241,8 @@ UPDATE debit d SET
   digest = coalesce(new.digest, d.digest), updated_at = $1
 FROM ROWS FROM (json_to_recordset($2::json) AS (
   ride_no bigint, ordinal smallint, amount_minor bigint, paid_minor bigint, refunding_minor bigint,
-  refunded_minor bigint, forgone_minor bigint, outside_minor bigint, disputed_minor bigint, lowering_to bigint,
-  excess_minor bigint, asked_minor bigint, receipts jsonb, refunds smallint, state text, overdue boolean, suspended boolean,
+  refunded_minor bigint, forgone_minor bigint, outside_minor bigint, given_back_minor bigint, disputed_minor bigint,
+  lowering_to bigint, excess_minor bigint, asked_minor bigint, receipts jsonb, refunds smallint, state text, overdue boolean, suspended boolean,
   net_again boolean, capped boolean, dispute text, disputes jsonb, provider_key text, provider_ref text, action jsonb,
   reason text, attempts integer, queries integer, begun_at timestamptz, submitted_at timestamptz,
   not_found_at timestamptz, resent integer, settled_at timestamptz, due_at timestamptz, pay_by timestamptz,

@@ -23,7 +23,7 @@ SELECT json_build_object(
   'debits', (
     SELECT json_agg(d ORDER BY d.ordinal) FROM (
       SELECT ride_no, ordinal, debit.operator_no, session_id, agreement_id, debit.currency, amount_minor, paid_minor, refunding_minor,
-             refunded_minor, forgone_minor, outside_minor, debit.state, overdue, suspended, dispute, debit.provider_key,
+             refunded_minor, forgone_minor, outside_minor, given_back_minor, debit.state, overdue, suspended, dispute, debit.provider_key,
              debit.provider_ref, debit.action, debit.reason, attempts, submitted_at, settled_at, debit.due_at, pay_by,
              payable_until, dunned, dunned_at, nudged_at, record, record_at,
              debit.created_at, debit.updated_at
@@ -148,7 +148,7 @@ WHERE operator_no = $1 AND rider_no = $2 AND balance_window = ANY($3::text[]);
 -- A page of an operator's debits, newest first, looking at no more than $7 of them.
 WITH scanned AS MATERIALIZED (
   SELECT ride_no, ordinal, operator_no, session_id, agreement_no, currency, amount_minor, paid_minor, refunding_minor,
-         refunded_minor, forgone_minor, outside_minor, state, overdue, suspended, dispute, provider_key, provider_ref, action, reason,
+         refunded_minor, forgone_minor, outside_minor, given_back_minor, state, overdue, suspended, dispute, provider_key, provider_ref, action, reason,
          attempts, submitted_at, settled_at, due_at, pay_by,
          payable_until, dunned, dunned_at, nudged_at, record, record_at, created_at, updated_at
   FROM debit WHERE (ride_no, ordinal) < ($2::bigint, $3::smallint) ORDER BY ride_no DESC, ordinal DESC LIMIT $7
@@ -172,7 +172,7 @@ WITH rides AS MATERIALIZED (
 SELECT (SELECT count(*) FROM rides) AS scanned, (SELECT min(ride_no) || '-0' FROM rides) AS through,
   (SELECT json_agg(d)::text FROM (
     SELECT ride_no, ordinal, debit.operator_no, session_id, agreement_id, debit.currency, amount_minor, paid_minor,
-           refunding_minor, refunded_minor, forgone_minor, outside_minor, debit.state, overdue, suspended, dispute, debit.provider_key,
+           refunding_minor, refunded_minor, forgone_minor, outside_minor, given_back_minor, debit.state, overdue, suspended, dispute, debit.provider_key,
            debit.provider_ref, debit.action, debit.reason, attempts, submitted_at, settled_at, debit.due_at, pay_by,
              payable_until, dunned, dunned_at, nudged_at, record, record_at,
            debit.created_at, debit.updated_at
@@ -194,7 +194,7 @@ SELECT json_build_object(
   'debits', (
     SELECT json_agg(d ORDER BY d.ride_no DESC, d.ordinal) FROM (
       SELECT ride_no, ordinal, debit.operator_no, session_id, agreement_id, debit.currency, amount_minor, paid_minor,
-             refunding_minor, refunded_minor, forgone_minor, outside_minor, debit.state, overdue, suspended, dispute, debit.provider_key,
+             refunding_minor, refunded_minor, forgone_minor, outside_minor, given_back_minor, debit.state, overdue, suspended, dispute, debit.provider_key,
              debit.provider_ref, debit.action, debit.reason, attempts, submitted_at, settled_at, debit.due_at, pay_by,
              payable_until, dunned, dunned_at, nudged_at, record, record_at,
              debit.created_at, debit.updated_at
@@ -235,7 +235,8 @@ ORDER BY ride_no, ordinal;
 
 -- name: troubled_refunds
 -- Refunds of operator $1 that are not sent yet (or put off by the provider), that stand still there, that nobody can
--- tell of, or that failed or came back with none begun after that while something of the ride is still to be given back.
+-- tell of, or that failed or came back with none begun after that while something of the ride is still to be given back;
+-- and what was paid elsewhere of its rides that owe less (refund_ordinal 0): of several such debits the newest first.
 SELECT r.ride_no, r.ordinal, r.refund_ordinal, d.session_id, r.amount_minor, r.currency, r.state, r.reason, r.code, r.created_at
 FROM refund r JOIN debit d ON d.ride_no = r.ride_no AND d.ordinal = r.ordinal AND d.slot = r.slot
 WHERE r.operator_no = $1 AND (
@@ -245,9 +246,25 @@ WHERE r.operator_no = $1 AND (
     SELECT FROM refund later
     WHERE later.ride_no = r.ride_no AND later.slot = r.slot AND later.created_at > r.updated_at)
   AND (
-    SELECT sum(owing.paid_minor - owing.refunded_minor) + sum(owing.outside_minor)
+    SELECT sum(owing.paid_minor - owing.refunded_minor - owing.given_back_minor) + sum(owing.outside_minor)
     FROM debit owing WHERE owing.ride_no = r.ride_no AND owing.slot = r.slot
   ) > greatest((
     SELECT coalesce(sum(o.amount_minor), 0) FROM obligation o WHERE o.ride_no = r.ride_no AND o.slot = r.slot
   ), (SELECT sum(given.outside_minor) FROM debit given WHERE given.ride_no = r.ride_no AND given.slot = r.slot))))
-ORDER BY r.created_at, r.ride_no, r.ordinal, r.refund_ordinal LIMIT $2;
+UNION ALL
+SELECT ride_no, ordinal, 0, session_id, least(outside_minor, too_much - newer)::bigint, currency, 'paid_elsewhere', 'owed less', NULL,
+  lessened_at
+FROM (
+  SELECT d.ride_no, d.ordinal, d.session_id, d.outside_minor, d.currency, owed.lessened_at,
+    sum(d.outside_minor) OVER ride - owed.minor AS too_much,
+    coalesce(sum(d.outside_minor) OVER (ride ORDER BY d.ordinal DESC ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0)
+      AS newer
+  FROM debit d
+  CROSS JOIN LATERAL (
+    SELECT greatest(coalesce(sum(o.amount_minor), 0), 0) AS minor, max(o.occurred_at) AS lessened_at
+    FROM obligation o WHERE o.ride_no = d.ride_no AND o.slot = d.slot) owed
+  WHERE d.operator_no = $1 AND d.outside_minor > 0
+  WINDOW ride AS (PARTITION BY d.ride_no, d.slot)
+) outside
+WHERE too_much > newer
+ORDER BY 10, 1, 2, 3 LIMIT $2;

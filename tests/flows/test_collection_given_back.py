@@ -1,0 +1,153 @@
+"""What is given back outside: booked once, no more than is the rider's, in no refund, and listed until then."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import timedelta
+
+import pytest
+from builders import Ride
+from collecting_bench import Bench, assert_books_agree, open_bench
+
+from service.adapters.postgres.reading import ReadingStore
+from service.billing.capabilities import Capabilities
+from service.billing.debits.events import (
+    DisputeClosed,
+    DisputeOpened,
+    GivenBack,
+    ImpossibleEventError,
+    PaidElsewhere,
+    RefundRefusedError,
+)
+from service.billing.ledger import Account
+from service.flows.debit_wishes import WishRefusedError, give_back
+from service.web.views import money_of
+
+WINDOW = Capabilities(refund_window=timedelta(days=30), dispute="chargeback")
+
+
+@pytest.fixture
+async def bench(database_url: str) -> AsyncIterator[Bench]:
+    async with open_bench(database_url, WINDOW) as bench:
+        yield bench
+        await assert_books_agree(bench)
+
+
+async def refused(bench: Bench) -> Ride:
+    """A ride of 300 that owes 200, and whose refund of 100 its provider has refused."""
+    ride = await bench.ride(await bench.party(), 300)
+    await bench.settle_down(1)
+    bench.pass_time(timedelta(days=31))
+    await bench.owe(ride, 2, -100)
+    return ride
+
+
+async def in_cash(bench: Bench) -> Ride:
+    """A ride of 300 that was paid at the desk."""
+    bench.provider.faults["*"] = ["accepted"]
+    ride = await bench.ride(await bench.party(), 300)
+    await bench.settle_down(1)
+    await bench.collection.happen([((ride.ride_no, 1), PaidElsewhere("cash"))])
+    await bench.settle_down(2)
+    return ride
+
+
+async def listed(bench: Bench, ride: Ride) -> list[tuple[int, int, str]]:
+    """(debit, amount, state) of what `farebox debit refunds` shows of the ride."""
+    async with bench.database.reading(ReadingStore) as store:
+        found = await store.troubled_refunds(ride.party.operator_no, 10_000)
+    return [(row.ordinal, row.amount_minor, row.state) for row in found if row.ride_no == ride.ride_no]
+
+
+async def wish(bench: Bench, ride: Ride, amount_minor: int, reason: str = "T-1") -> None:
+    async with bench.database.reading(ReadingStore) as store:
+        rows = await store.ride(ride.ride_no)
+    assert rows.debits is not None
+    await give_back(bench.collection, rows.debits[0], rows, GivenBack(amount_minor, reason))
+
+
+async def elsewhere(bench: Bench, ride: Ride) -> int:
+    return await bench.balance(Account.ELSEWHERE, ride.party.operator_no)
+
+
+async def test_what_a_provider_refused_to_give_back_is_handed_to_the_rider_once_and_in_no_refund(bench: Bench) -> None:
+    ride = await refused(bench)
+    before = await elsewhere(bench, ride)
+    assert await listed(bench, ride) == [(1, 100, "failed")]
+    for _ in range(2):  # It is typed twice.
+        await wish(bench, ride, 100)
+    with pytest.raises(WishRefusedError, match=r"1\.00 CNY .* nothing of it is still to go back to the rider"):
+        await wish(bench, ride, 100, "T-2")
+    [debit] = await bench.debits(ride)
+    assert (debit["given_back_minor"], debit["refunded_minor"]) == (100, 0)
+    assert (await listed(bench, ride), await elsewhere(bench, ride)) == ([], before - 100)
+    bench.provider.capabilities = Capabilities()
+    assert not await bench.collection.refund_again((ride.ride_no, 1))
+    await bench.owe(ride, 3, -50)
+    await bench.settle_down(2)
+    assert list(bench.provider.given_back.values()) == [50], "the next refund carries it no more"
+    async with bench.database.reading(ReadingStore) as store:
+        rows = await store.ride(ride.ride_no)
+    money = money_of(rows)
+    assert (money.owed_minor, money.paid_minor, money.refunded_minor, money.given_back_minor) == (150, 300, 50, 100)
+    assert (money.to_refund_minor, money.outside_minor, money.given_up_minor, money.open_minor) == (0, 0, 0, 0)
+
+
+async def test_of_what_failed_a_part_is_handed_back_and_the_rest_is_still_listed_and_asked_for(bench: Bench) -> None:
+    ride = await refused(bench)
+    await wish(bench, ride, 30)
+    with pytest.raises(WishRefusedError, match=r"only 0\.70 of it"):
+        await wish(bench, ride, 71)
+    assert await listed(bench, ride) == [(1, 100, "failed")], "the refund is told as it was"
+    bench.provider.capabilities = Capabilities()
+    bench.pass_time(timedelta(minutes=1))
+    assert await bench.collection.refund_again((ride.ride_no, 1))
+    await bench.settle_down(2)
+    assert list(bench.provider.given_back.values()) == [70]
+    assert await listed(bench, ride) == []
+
+
+async def test_what_was_paid_in_cash_and_is_owed_less_is_listed_until_it_is_handed_back(bench: Bench) -> None:
+    ride = await in_cash(bench)
+    before = await elsewhere(bench, ride)
+    assert await listed(bench, ride) == []
+    await bench.owe(ride, 2, -100)
+    assert await listed(bench, ride) == [(1, 100, "paid_elsewhere")]
+    await wish(bench, ride, 100)
+    assert (await listed(bench, ride), await elsewhere(bench, ride)) == ([], before - 100)
+    [debit] = await bench.debits(ride)
+    assert (debit["outside_minor"], debit["forgone_minor"], debit["given_back_minor"]) == (200, 200, 0)
+    await bench.owe(ride, 3, 100)
+    await bench.settle_down(2)
+    assert (await bench.states(ride))[1:] == [("settled", 100, 100)], "owed again, it is asked for again"
+
+
+async def test_of_two_payments_in_cash_the_newest_is_listed_first_and_no_more_than_is_owed_back(bench: Bench) -> None:
+    ride = await in_cash(bench)
+    bench.provider.faults["*"] = ["accepted"]
+    await bench.owe(ride, 2, 100)
+    await bench.settle_down(1)
+    await bench.collection.happen([((ride.ride_no, 2), PaidElsewhere("cash"))])
+    await bench.settle_down(2)
+    await bench.owe(ride, 3, -150)
+    assert await listed(bench, ride) == [(1, 50, "paid_elsewhere"), (2, 100, "paid_elsewhere")]
+
+
+async def test_nothing_is_handed_back_that_a_refund_or_a_bank_may_still_give(bench: Bench) -> None:
+    ride = await bench.ride(await bench.party(), 300)
+    with pytest.raises(ImpossibleEventError):
+        await bench.collection.given_back((ride.ride_no, 1), GivenBack(100, "cash"))
+    await bench.settle_down(1)
+    bench.provider.faults["*"] = ["lost_before"]
+    await bench.owe(ride, 2, -100)
+    for _ in range(2):  # It is new, then unknown.
+        with pytest.raises(RefundRefusedError, match="nothing of it"):
+            await bench.collection.given_back((ride.ride_no, 1), GivenBack(100, "cash"))
+        await bench.collection.submit_round(bench.account_no)
+    await bench.settle_down(4)
+    assert (await bench.debits(ride))[0]["refunded_minor"] == 100
+    other = await refused(bench)
+    await bench.collection.happen([((other.ride_no, 1), DisputeOpened("chargeback", 50))])
+    with pytest.raises(RefundRefusedError, match="nothing of it"):
+        await bench.collection.given_back((other.ride_no, 1), GivenBack(100, "cash"))
+    await bench.collection.happen([((other.ride_no, 1), DisputeClosed("won"))])
