@@ -32,7 +32,11 @@ LAG = Gauge("farebox_intake_lag_records", "Records before the end of the partiti
 QUARANTINED = Counter("farebox_quarantined_total", "Records held in quarantine, by whose fault", ["fault"])
 CACHED_RIDES = Gauge("farebox_cached_rides", "Open rides this intake process remembers")
 PUBLISHED = Counter("farebox_published_total", "Records published to Kafka, by channel", ["channel"])
-DEBITS = Counter("farebox_debit_transitions_total", "Transitions of debits, by the state after them", ["state"])
+DEBITS = Counter(
+    "farebox_debit_transitions_total",
+    "Transitions of debits, by the state after them; one that is manual or unanswered waits for somebody",
+    ["state"],
+)
 REFUNDS = Counter(
     "farebox_refund_changes_total",
     "Refunds opened or changed, by the state after it; one that failed, is returned, manual or stands_still waits for"

@@ -43,6 +43,7 @@ Fault = Literal[
 ]
 
 THROTTLE = timedelta(seconds=30)
+ODD = Unknown("code NEVER_HEARD")
 
 
 class KilledError(BaseException):
@@ -54,7 +55,8 @@ class FakeProvider:
 
     lost: the answer is lost, before or after the money moved · killed: our process dies then · short: no balance ·
     accepted: pending until `collect` · slow: waits for `gate`. `conflicts` are refunds' keys that stand for others,
-    `forbidden` the calls that we are not permitted; with `stand_still` refunds go no further.
+    `forbidden` the calls that we are not permitted; with `stand_still` refunds go no further; while it is
+    `mute` it answers questions in words that nobody has listed.
     """
 
     def __init__(self, account_no: int, capabilities: Capabilities | None = None) -> None:
@@ -69,6 +71,7 @@ class FakeProvider:
         self.conflicts: set[str] = set()
         self.forbidden: set[str] = set()
         self.stand_still = False
+        self.mute = False
         self.come_back: set[str] = set()
         self.holds: dict[str, HoldStatus] = {}
         self.next_hold: HoldAnswer = HoldStatus("open", "hold-ref", 100_000)
@@ -99,6 +102,8 @@ class FakeProvider:
 
     async def get_debit(self, debit: DebitRef) -> Outcome:
         self._called("get_debit", debit.key)
+        if self.mute:
+            return ODD
         if debit.key in self.taken:
             return Succeeded(self.taken[debit.key], f"ref-{debit.key}")
         return Accepted(f"ref-{debit.key}") if debit.key in self.pending else NotFound()
@@ -176,6 +181,8 @@ class FakeProvider:
 
     async def get_refund(self, refund: RefundRef) -> Outcome:
         self._called("get_refund", refund.key)
+        if self.mute:
+            return ODD
         if self.stand_still:
             return Accepted(f"ref-{refund.key}", "ABNORMAL")
         if refund.key in self.come_back:

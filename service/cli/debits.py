@@ -22,6 +22,7 @@ from service.adapters.providers import Providers
 from service.adapters.providers.secrets import AccountSettingsError
 from service.billing.debits.events import GivenBack, RefundDecided
 from service.billing.debits.state import DisputeKind, DisputeResult, State, debit_id
+from service.billing.debits.unanswered import says_nothing
 from service.billing.money import format_amount
 from service.cli.amounts import exact_minor
 from service.cli.connections import business_now, carry_out, database_of, load_settings
@@ -69,8 +70,9 @@ def debit() -> None:
 @click.option("--operator", "operator_id", help="Whose.  [default: the default operator]")
 @click.option("--state", type=click.Choice([str(state) for state in State]), help="Only those; `manual` waits for you.")
 @click.option("--overdue", is_flag=True, help="Only those that are past due.")
+@click.option("--unanswered", is_flag=True, help="Only those of which their provider says neither yes nor no.")
 @click.option("--limit", type=click.IntRange(1, 10_000), default=100, show_default=True)
-def list_command(operator_id: str | None, state: str | None, overdue: bool, limit: int) -> None:
+def list_command(operator_id: str | None, state: str | None, overdue: bool, unanswered: bool, limit: int) -> None:
     """Show debits, newest first."""
 
     async def work(database: Database) -> list[DebitRow]:
@@ -81,7 +83,8 @@ def list_command(operator_id: str | None, state: str | None, overdue: bool, limi
         async with database.reading(ReadingStore) as store:
             while place is not None and len(found) < limit:
                 page = await store.newest_debits(owner.operator_no, place, state, overdue or None, limit - len(found))
-                found, place = found + page.debits, page.through
+                found += [row for row in page.debits if not unanswered or says_nothing(row.state, row.reason)]
+                place = page.through
         return found
 
     for row in _run(work):

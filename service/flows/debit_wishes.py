@@ -24,6 +24,7 @@ from service.billing.debits.events import (
     Suspended,
 )
 from service.billing.debits.state import DisputeKind, DisputeResult, State, by_support, debit_id
+from service.billing.debits.unanswered import says_nothing
 from service.billing.money import format_amount
 from service.flows.collection import Collection
 
@@ -161,7 +162,7 @@ def decide(decision: Decision, reason: str, provider_reference: str | None = Non
     words = said(reason, by)
 
     def check(row: DebitRow) -> None:
-        if decision == "settled" and row.state == State.MANUAL and not row.attempts:
+        if decision == "settled" and _undecided(row) and not row.attempts:
             text = f"{_named(row)} was never sent to its provider; what was paid in another way is settled elsewhere"
             raise WishRefusedError("decision", text)
         if provider_reference is not None and decision != "settled":
@@ -171,14 +172,15 @@ def decide(decision: Decision, reason: str, provider_reference: str | None = Non
     def fulfilled(row: DebitRow, life: Sequence[TransitionRow]) -> bool:
         """Whether this was decided last, and not another thing for the same reason."""
         decided = [step for step in life if step.why.startswith(f"{_DECIDED}: ")]
-        if row.state == State.MANUAL or not decided or decided[-1].why != f"{_DECIDED}: {by_support(words)}":
+        if _undecided(row) or not decided or decided[-1].why != f"{_DECIDED}: {by_support(words)}":
             return False
         return decision == _DECISIONS.get(State(decided[-1].to_state), "submit_again")
 
     return Wish(
         OperatorDecided(decision, words, provider_reference),
         fulfilled,
-        "can't be decided by hand: only one that is manual can; as long as a provider can be asked, he is",
+        "can't be decided by hand: only one that is manual can, or of which its provider says neither yes nor no for"
+        " days; as long as a provider can be asked, he is",
         check,
     )
 
@@ -207,6 +209,10 @@ def close_dispute(result: DisputeResult) -> Wish:
             raise WishRefusedError("result", f"a {row.dispute} ends {' or '.join(_ENDS[row.dispute])}", wrong=True)
 
     return Wish(DisputeClosed(result), lambda row, _: row.dispute == result, "has no dispute to close", check)
+
+
+def _undecided(row: DebitRow) -> bool:
+    return row.state == State.MANUAL or says_nothing(row.state, row.reason)
 
 
 def _named(row: DebitRow) -> str:

@@ -34,9 +34,9 @@ from service.billing.debits.events import (
     RetryAsked,
     Suspended,
 )
-from service.billing.debits.holding import ANSWERED_WITHIN
 from service.billing.debits.obligations import Change, OpenDebit, net
 from service.billing.debits.state import TO_CONFIRM, TO_OPEN, HoldSeen, Terms
+from service.billing.debits.unanswered import ANSWERED_WITHIN
 from service.billing.outcomes import Closed, NeedsRider, NotFound, OpenUrl
 
 CONFIRMED = replace(ORDER, hold_confirmed_by_rider=True)

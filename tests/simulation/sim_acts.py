@@ -238,6 +238,19 @@ class Acts(Persons):
         """The provider refuses whatever would move money, in words that are listed or not; or that is put right."""
         self.teller.fault = FAULTS[dice.roll(len(FAULTS))] if self.teller.fault is None else None
 
+    def mute(self, dice: Dice) -> None:
+        """For five days the provider says nothing that anybody has listed; people may look into his books then."""
+        self.teller.fault = FAULTS[1]
+        for _ in range(10):
+            self._until(self.till.now + timedelta(hours=12))
+            for key in self.till.due():
+                self.till.now += timedelta(milliseconds=1)
+                for claim in self.till.claim(key):
+                    self.till.save(Answer(claim, self.till.call(claim)))
+        if dice.roll(3) == 1:
+            self.judge(dice)
+        self.teller.fault = None
+
     def revoke(self, _: Dice) -> None:
         """The rider has ended his agreement."""
         self.teller.revoked = True
@@ -245,7 +258,7 @@ class Acts(Persons):
 
 ACTS: tuple[str, ...] = (
     *("go", "on", "land", "keep", "die", "policy", "hold", "wait", "next", "age"),
-    *("tell", "lose", "decide", "pay", "confirm", "come_back", "bank", "fault", "revoke"),
+    *("tell", "lose", "decide", "pay", "confirm", "come_back", "bank", "fault", "mute", "revoke"),
     *("owe", "want", "suspend", "resume", "retry", "elsewhere", "judge", "again", "letter", "hand"),
 )
 """The names of all acts."""

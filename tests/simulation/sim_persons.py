@@ -26,6 +26,7 @@ from service.billing.debits.events import (
 from service.billing.debits.obligations import owed_back_minor
 from service.billing.debits.refunds import RefundState
 from service.billing.debits.state import Debit, State, waits_for_hold
+from service.billing.debits.unanswered import unanswered
 
 NO = (ImpossibleEventError, RefundRefusedError)
 """What people are told when they ask for what can't be."""
@@ -122,8 +123,9 @@ class Persons:
         return DisputeOpened("chargeback") if able and named and [one.state for one in unheard] == ["opened"] else None
 
     def decision(self, debit: Debit, dice: Dice) -> OperatorDecided | None:
-        """What the provider's books say of a debit that is manual; None: it must wait, or is no matter of theirs."""
-        if debit.state is not State.MANUAL:
+        """What the provider's books say of a debit that is manual, or of which he says nothing himself; None: it must
+        wait, or is no matter of theirs."""
+        if debit.state is not State.MANUAL and not unanswered(debit):
             return None
         there = [one for one in self.teller.all_payments() if one.key == debit.provider_key]
         taken = sum(one.paid_minor for one in there)

@@ -119,6 +119,7 @@ WEIGHTS = {
     "bank": 4,
     "revoke": 0.3,
     "fault": 0.7,
+    "mute": 0.5,
     "owe": 9,
     "want": 5,
     "suspend": 1.5,
@@ -138,7 +139,7 @@ THEMES: tuple[dict[str, float], ...] = (
     {"want": 3, "pay": 3, "owe": 1.5},
     {"elsewhere": 4, "policy": 3, "owe": 2, "wait": 2, "hand": 4},
     {"age": 8, "want": 2, "pay": 2, "owe": 1.5},
-    {"fault": 6, "judge": 3, "policy": 2},
+    {"fault": 6, "mute": 4, "judge": 3, "policy": 2},
     {"land": 3, "keep": 3, "go": 2, "owe": 2},
 )
 """What a history has more of."""

@@ -37,7 +37,7 @@ from service.billing.debits.obligations import owed_back_minor
 from service.billing.debits.refunds import REFUND_FINAL, Refund, RefundEvent, RefundState
 from service.billing.debits.state import FINAL, Debit, HoldSeen, Terms
 from service.billing.keys import session_key_bytes, slot_of
-from service.billing.outcomes import Outcome
+from service.billing.outcomes import Outcome, Unknown
 from service.flows.collection import LEASE
 from service.flows.collection.calls import Answer, Claim, _ask, debit_event, refund_event
 from service.flows.collection.hearing import _asks_less
@@ -133,8 +133,11 @@ class Till:
 
     def call(self, claim: Claim) -> Outcome:
         """Asks the provider, with the requests that the service makes."""
-        if self.teller.fault is not None and claim.work.what in ("submit", "refund", "lower", "close"):
-            return self.teller.fault
+        fault, what = self.teller.fault, claim.work.what
+        if fault is not None and what in ("submit", "refund", "lower", "close"):
+            return fault
+        if isinstance(fault, Unknown) and what in ("query", "query_refund"):
+            return fault
         return at_once(_ask(self.teller, claim))  # type: ignore[arg-type]  # It has what is called.
 
     def save(self, answer: Answer) -> None:

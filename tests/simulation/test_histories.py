@@ -45,7 +45,7 @@ REACHED = (
     *(("settled_elsewhere", f"LowerAnswered {answer}") for answer in ("Closed", "AlreadyDone")),
     *(("refund submitting", f"Submitted {answer}") for answer in ("Succeeded", "Accepted", "Declined", "Unknown")),
     ("refund succeeded", "Queried Declined"),
-    ("manual", "OperatorDecided cancel"),
+    *((state, "OperatorDecided cancel") for state in ("manual", "unknown")),
     ("written_off", "Notified Succeeded"),
     *((state, "GivenBack") for state in ("settled", "settled_elsewhere")),
     ("settled", "DisputeOpened"),

@@ -217,6 +217,18 @@ async def test_an_unclear_debit_is_decided_by_hand(it: WebWorld, decision: str, 
     assert await it.get(f"/v1/debits/{unclear['debit_id']}") == done.body
 
 
+async def test_a_debit_of_which_nothing_is_said_is_listed_and_may_be_decided(it: WebWorld, database_url: str) -> None:
+    silent, other = [await debit(it, name) for name in ("silent", "said")]
+    words = "its provider says neither yes nor no: code NEVER_HEARD"
+    await it.sql("UPDATE debit SET reason = $1 WHERE session_id = 'silent'", words)
+    listed = (await command(database_url)("debit", "list", "--unanswered"))[1]
+    assert listed == f"{silent['debit_id']}  session silent  pending  0.00 of 2.50 CNY paid  ({words})\n"
+    asked = {"decision": "settled", "reason": "in his books"}
+    assert (await post(it, other, "decide", asked)).status == 409
+    done = await post(it, silent, "decide", asked)
+    assert (done.status, done.body["state"], done.body["paid_minor"]) == (200, "settled", 250)
+
+
 async def test_a_debit_that_waits_for_its_day_is_tried_now(it: WebWorld) -> None:
     waiting = await debit(it, "impatient", "decline", code="BALANCE_NOT_ENOUGH")
     assert waiting["state"] == "retry_wait"

@@ -310,7 +310,7 @@ _REFUND_FIELDS = Refund.__struct_fields__
 _REFUND_VALUES = attrgetter(*_REFUND_FIELDS)
 _REFUND_UPDATE = attrgetter(
     *("ride_no", "ordinal", "refund_ordinal", "state", "provider_ref", "code"),
-    *("attempts", "queries", "not_found_at", "resent", "due_at", "amount_minor", "denied"),
+    *("attempts", "queries", "not_found_at", "resent", "due_at", "amount_minor", "denied", "unanswered_since"),
 )
 _TRANSFER_COLUMNS = (
     *("ride_no", "fact", "ordinal", "line", "slot", "operator_no"),

@@ -243,6 +243,8 @@ def _consequences(before: Debit, debit: Debit, effects: tuple[Effect, ...], now:
         debit = replace(debit, net_again=True)  # It ended before it was lowered: what is too much goes back.
     if debit.overdue and debit.amount_minor <= debit.paid_minor + debit.excess_minor:
         debit = replace(debit, overdue=False)  # What can't be lowered settles or not: the rider owes nothing.
+    if debit.unanswered_since is not None and debit.state is not before.state:
+        debit = replace(debit, unanswered_since=None)
     debit = policy.good_record(before, debit, terms)
     if debit.state is State.WRITTEN_OFF is not before.state:
         open_there = before.state is State.PENDING or asked_about(debit, terms)

@@ -20,6 +20,7 @@ from service.billing.debits.money import (
     worth_a_debit,
 )
 from service.billing.debits.state import Debit, State, Terms, payable, waits_for_hold
+from service.billing.debits.unanswered import ASKED, answered, left_open, unanswered
 from service.billing.outcomes import (
     NOT_ACCEPTED,
     Accepted,
@@ -160,6 +161,8 @@ def on_lower_answered(debit: Debit, outcome: Outcome, now: datetime, terms: Term
             return replace(debit, due_at=now + outcome.retry_after), ()
         case Unknown() | Accepted() | NotFound():
             wait = dunning.query_at if debit.queries < ASKED_SOON else dunning.poll_at
+            if isinstance(outcome, Unknown) and debit.state is State.PENDING:
+                debit = left_open(debit, outcome, now)
             return replace(debit, queries=debit.queries + 1, due_at=wait(debit.queries, now)), ()
         case AlreadyDone() if debit.state in ENDED:  # It was paid there, too: how much, only a question can tell.
             asked = replace(debit, lowering_to=None, doubted_minor=debit.asked_minor, queries=0, due_at=now)
@@ -245,8 +248,8 @@ def needs_rider(debit: Debit, reason: str, action: RiderAction | None, now: date
 def _paid_or_unknown(debit: Debit, outcome: Succeeded, now: datetime, terms: Terms) -> Step:
     """An amount of nothing is not to be believed."""
     if outcome.amount_minor <= 0:
-        return _told_nothing(debit, "succeeded with no amount", now), ()
-    before = debit.paid_minor
+        return _told_nothing(debit, "succeeded with no amount", outcome, now), ()
+    before, debit = debit.paid_minor, answered(debit)
     debit, effects = take_money(debit, debit.provider_key, outcome, now, terms)
     if debit.paid_minor == before and falls_short(debit, outcome, terms):
         debit = ended_short(debit)
@@ -296,7 +299,7 @@ def _unknown_queried(debit: Debit, outcome: Outcome, now: datetime, terms: Terms
         case Postponed():
             return replace(debit, due_at=now + outcome.retry_after)
         case _:
-            return _told_nothing(debit, debit.reason or "unknown", now)
+            return _told_nothing(debit, debit.reason or "unknown", outcome, now)
 
 
 def _used(debit: Debit, terms: Terms) -> Debit:
@@ -326,10 +329,13 @@ def _not_found(debit: Debit, now: datetime) -> Debit:
     return replace(debit, not_found_at=first_at, queries=debit.queries + 1, due_at=at)
 
 
-def _told_nothing(debit: Debit, reason: str, now: datetime) -> Debit:
+def _told_nothing(debit: Debit, reason: str, outcome: Outcome, now: datetime) -> Debit:
     if debit.state is State.SUBMITTING:
         return unknown(debit, reason, now)
+    if debit.state in ASKED and debit.reason != RESTORED:
+        debit = left_open(debit, outcome, now)
     wait = dunning.query_at if debit.state is State.UNKNOWN else dunning.poll_at
+    reason = (debit.reason or "") if unanswered(debit) else reason
     return replace(debit, reason=reason, queries=debit.queries + 1, due_at=wait(debit.queries + 1, now))
 
 
@@ -349,8 +355,12 @@ def _pending_queried(debit: Debit, outcome: Outcome, now: datetime, terms: Terms
             return manual(debit, outcome.code)
         case NotFound():
             return replace(unknown(debit, "accepted, then not found", now), not_found_at=now)
-        case _:
+        case Accepted():
+            return _poll_again(answered(debit), outcome, now)
+        case Postponed():
             return _poll_again(debit, outcome, now)
+        case _:
+            return _poll_again(left_open(debit, outcome, now), outcome, now)
 
 
 def _poll_again(debit: Debit, outcome: Outcome, now: datetime) -> Debit:

@@ -365,7 +365,12 @@ def ledger_transfers(debit: Debit, fact: Fact, amount_minor: int) -> tuple[Trans
             return ledger.forgone_transfers(fact, agreement_no, operator_no, amount_minor, debit.currency)
 
 
-DIARY = frozenset({"queries", "not_found_at", "resent", "due_at", "policy_at", "net_again", "record_asks", "digest"})
+DIARY = frozenset(
+    {
+        *("queries", "not_found_at", "resent", "unanswered_since", "due_at", "policy_at", "net_again", "record_asks"),
+        "digest",
+    }
+)
 """What of a debit is no part of its life."""
 _told_by = attrgetter(*(name for name in Debit.__struct_fields__ if name not in DIARY))
 """What of a debit is its life, and not only the diary of asking: a change of that is no row."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from msgspec.structs import replace
 
@@ -24,11 +24,7 @@ from service.billing.debits.state import (
     payable,
     waits_for_hold,
 )
-
-ANSWERED_WITHIN = timedelta(days=3)
-"""How long a provider may leave open what becomes of a hold before a person must look: it may be words that nobody has
-listed. It is asked about all the same, and the debit goes on by itself once it opens."""
-UNANSWERED = "its provider says neither yes nor no"
+from service.billing.debits.unanswered import ANSWERED_WITHIN, UNANSWERED
 
 
 def goes_through_holds(able: Capabilities) -> bool:

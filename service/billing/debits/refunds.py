@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from service.billing.debits import dunning
 from service.billing.debits.events import Due, LeaseOver, Notified, Queried, RefundDecided, RetryAsked, Submitted
 from service.billing.debits.state import Debit, by_support
+from service.billing.debits.unanswered import ANSWERED_WITHIN, told
 from service.billing.outcomes import (
     Accepted,
     AlreadyDone,
@@ -57,8 +58,9 @@ class Refund(msgspec.Struct, frozen=True, kw_only=True):
     """One refund against one receipt (`debit_key`, `debit_ref`) of a debit; it is given back whole or not at all.
 
     Where the provider says otherwise an operator decides, and `amount_minor` is what he found was given back. `resent`
-    counts how often it was sent again since nobody found it; `denied`: a notification has said that it failed, which
-    an answer of before does not outweigh; `tariff_no` is its debit's, by which it may be stopped.
+    counts how often it was sent again since nobody found it; `unanswered_since`: its provider has said nothing of it
+    since then that anybody has listed; `denied`: a notification has said that it failed, which an answer of before does
+    not outweigh; `tariff_no` is its debit's, by which it may be stopped.
     `reason` is why it was opened, `because` what support has said of that, and `told` what the provider is told of it,
     always the same. One that is `returned` had succeeded, and came back: the rider's bank did not take it.
     """
@@ -85,6 +87,7 @@ class Refund(msgspec.Struct, frozen=True, kw_only=True):
     queries: int = 0
     not_found_at: datetime | None = None
     resent: int = 0
+    unanswered_since: datetime | None = None
     due_at: datetime | None = None
     because: str | None = None
     told: str = ""
@@ -147,7 +150,8 @@ def asked_first(refund: Refund) -> Refund:
 
 
 def stands_still(refund: Refund) -> bool:
-    """Whether the provider has the refund, and goes no further with it until somebody acts there."""
+    """Whether the provider has the refund, and goes no further with it until somebody acts there, or says nothing of it
+    that anybody has listed."""
     return refund.state is RefundState.PENDING and refund.code is not None
 
 
@@ -241,6 +245,10 @@ def _queried(refund: Refund, outcome: Outcome, now: datetime) -> Refund:
             return replace(refund, due_at=now + outcome.retry_after)
         case _:
             wait = dunning.query_at if refund.state is RefundState.UNKNOWN else dunning.poll_at
+            since = refund.unanswered_since or now
+            if refund.state is RefundState.PENDING and now >= since + ANSWERED_WITHIN and refund.code is None:
+                refund = replace(refund, code=told(outcome))
+            refund = replace(refund, unanswered_since=since)
             return replace(refund, queries=refund.queries + 1, due_at=wait(refund.queries + 1, now))
 
 
@@ -268,6 +276,7 @@ def _pending(refund: Refund, outcome: Accepted, now: datetime) -> Refund:
         state=RefundState.PENDING,
         provider_ref=outcome.provider_ref or refund.provider_ref,
         code=outcome.code or None,
+        unanswered_since=None,
         queries=queries,
         due_at=dunning.poll_at(queries, now),
     )

@@ -136,8 +136,9 @@ class Debit(msgspec.Struct, frozen=True, kw_only=True):
     `nudged_at`, `record` (what is reported; told `record_asks` times, last at `record_asked_at`; known to the provider
     since `record_at`) are the calendar's diary.
     `attempts` and `begun_at` count over all keys, `submitted_at`, `not_found_at`, `resent` (how often it was sent again
-    since nobody found it) and `asked_minor` (what is asked for) are of the present one. `dispute` is the kind of the
-    dispute that is open (a chargeback first), else the end of the last of `disputes`, which stand in the order of their
+    since nobody found it) and `asked_minor` (what is asked for) are of the present one; `unanswered_since`: nothing was
+    said of it there since then that anybody has listed. `dispute` is the kind of the dispute that is open (a chargeback
+    first), else the end of the last of `disputes`, which stand in the order of their
     last changes; `disputed_minor` is what banks have taken back and not returned. `digest` is that of its last
     transition (service.billing.debits.lives).
     """
@@ -180,6 +181,7 @@ class Debit(msgspec.Struct, frozen=True, kw_only=True):
     queries: int = 0
     not_found_at: datetime | None = None
     resent: int = 0
+    unanswered_since: datetime | None = None
     begun_at: datetime | None = None
     submitted_at: datetime | None = None
     settled_at: datetime | None = None

@@ -50,6 +50,7 @@ from service.billing.debits.state import (
     refused_a_hold,
     refused_for_us,
 )
+from service.billing.debits.unanswered import unanswered
 from service.billing.outcomes import Succeeded
 
 FORGONE = (State.WAIVED, State.WRITTEN_OFF, State.CANCELLED, State.SETTLED, State.SETTLED_TWICE)
@@ -74,8 +75,11 @@ def retry_asked(debit: Debit, event: RetryAsked, now: datetime, terms: Terms) ->
 
 
 def operator_decided(debit: Debit, event: OperatorDecided, now: datetime, terms: Terms) -> Step:
-    """The way out of MANUAL. What was never sent to anybody can't have been settled there."""
-    if debit.state is not State.MANUAL or (event.decision == "settled" and debit.submitted_at is None):
+    """The way out of MANUAL, and of what its provider says nothing of that anybody has listed. What was never sent to
+    anybody can't have been settled there."""
+    if not (debit.state is State.MANUAL or unanswered(debit)) or (
+        event.decision == "settled" and debit.submitted_at is None
+    ):
         raise ImpossibleEventError(debit, event)
     for_hold = refused_for_us(debit)
     debit = replace(debit, reason=by_support(event.reason))

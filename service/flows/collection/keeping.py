@@ -38,6 +38,7 @@ from service.billing.debits.lives import lived
 from service.billing.debits.money import LIVE
 from service.billing.debits.refunds import stands_still
 from service.billing.debits.state import FINAL, Debit, State, Terms
+from service.billing.debits.unanswered import unanswered
 from service.billing.events import decode_events
 from service.billing.facts import EncodedFact
 from service.billing.keys import provider_key, session_key
@@ -188,7 +189,7 @@ async def _write(
         if refund.resent > refund_rows[refund_key].refund.resent:
             SENT_AGAIN.labels("refund").inc()
     for transition in book.transitions:
-        DEBITS.labels(transition.debit.state).inc()
+        DEBITS.labels("unanswered" if unanswered(transition.debit) else transition.debit.state).inc()
     for refund in (*book.refunds_opened, *book.refunds_changed.values()):
         REFUNDS.labels("stands_still" if stands_still(refund) else refund.state).inc()
 

@@ -231,7 +231,7 @@ UPDATE debit d SET
   provider_key = new.provider_key, provider_ref = new.provider_ref, action = new.action, reason = new.reason,
   attempts = coalesce(new.attempts, 0), queries = coalesce(new.queries, 0), begun_at = new.begun_at,
   submitted_at = new.submitted_at, not_found_at = new.not_found_at,
-  resent = coalesce(new.resent, 0), settled_at = new.settled_at, due_at = new.due_at,
+  resent = coalesce(new.resent, 0), unanswered_since = new.unanswered_since, settled_at = new.settled_at, due_at = new.due_at,
   pay_by = new.pay_by, policy_at = new.policy_at, verify = new.verify,
   doubted_minor = new.doubted_minor, given = coalesce(new.given, false), payable_until = new.payable_until,
   dunned = new.dunned, dunned_at = new.dunned_at, reminded = coalesce(new.reminded, 0), nudged_at = new.nudged_at,
@@ -245,7 +245,7 @@ FROM ROWS FROM (json_to_recordset($2::json) AS (
   lowering_to bigint, excess_minor bigint, asked_minor bigint, receipts jsonb, refunds smallint, state text, overdue boolean, suspended boolean,
   net_again boolean, capped boolean, dispute text, disputes jsonb, provider_key text, provider_ref text, action jsonb,
   reason text, attempts integer, queries integer, begun_at timestamptz, submitted_at timestamptz,
-  not_found_at timestamptz, resent integer, settled_at timestamptz, due_at timestamptz, pay_by timestamptz,
+  not_found_at timestamptz, resent integer, unanswered_since timestamptz, settled_at timestamptz, due_at timestamptz, pay_by timestamptz,
   policy_at timestamptz, verify text, doubted_minor bigint, given boolean, payable_until timestamptz, dunned text,
   dunned_at timestamptz, reminded integer, nudged_at timestamptz, record text, record_at timestamptz, record_asks integer,
   record_asked_at timestamptz, transitions integer, digest uuid
@@ -257,13 +257,15 @@ WHERE d.ride_no = new.ride_no AND d.ordinal = new.ordinal AND d.ride_no BETWEEN 
 UPDATE refund r SET
   state = new.state, provider_ref = new.provider_ref, code = new.code, attempts = new.attempts, queries = new.queries,
   not_found_at = new.not_found_at, resent = new.resent, due_at = new.due_at, lease_until = new.lease_until,
-  updated_at = $1, amount_minor = new.amount_minor, denied = new.denied, digest = new.digest
+  updated_at = $1, amount_minor = new.amount_minor, denied = new.denied, unanswered_since = new.unanswered_since,
+  digest = new.digest
 FROM unnest(
   $2::bigint[], $3::smallint[], $4::smallint[], $5::text[], $6::text[], $7::text[], $8::integer[], $9::integer[],
-  $10::timestamptz[], $11::integer[], $12::timestamptz[], $13::bigint[], $14::boolean[], $15::timestamptz[], $16::uuid[]
+  $10::timestamptz[], $11::integer[], $12::timestamptz[], $13::bigint[], $14::boolean[], $15::timestamptz[], $16::timestamptz[],
+  $17::uuid[]
 ) AS new (
   ride_no, ordinal, refund_ordinal, state, provider_ref, code, attempts, queries, not_found_at, resent, due_at,
-  amount_minor, denied, lease_until, digest
+  amount_minor, denied, unanswered_since, lease_until, digest
 )
 WHERE r.ride_no = new.ride_no AND r.ordinal = new.ordinal AND r.refund_ordinal = new.refund_ordinal;
 
