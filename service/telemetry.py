@@ -48,6 +48,9 @@ SENT_AGAIN = Counter(
     "Debits and refunds sent once more since their provider found nothing of them, by what they are",
     ["what"],
 )
+UNORDERED = Counter(
+    "farebox_unordered_refunds_total", "Refunds of our payments told by notifications that nobody here has ordered"
+)
 UNEXPLAINED = Counter("farebox_unexplained_payments_total", "Payments told by notifications that no debit knows of")
 SET_ASIDE = Counter(
     "farebox_collection_trips_total",

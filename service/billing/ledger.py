@@ -71,6 +71,8 @@ class Fact(IntEnum):
     """Given back outside of what was paid there."""
     GIVEN_BACK = 16
     """Given back outside of what a provider has taken."""
+    GIVEN_BACK_THERE = 17
+    """Given back by the provider, and nobody here had ordered it."""
 
 
 OF_REFUNDS = frozenset({Fact.REFUND, Fact.REFUND_BACK})

@@ -18,6 +18,7 @@ from service.adapters.postgres.catalog import CatalogStore
 from service.adapters.postgres.operators import OperatorStore
 from service.adapters.postgres.reading import BIGINT_MAX, DebitRow, ReadingStore, RideRows, TroubledRefund
 from service.adapters.postgres.rides import ride_number
+from service.adapters.postgres.unordered import UnorderedRefund, UnorderedStore
 from service.adapters.providers import Providers
 from service.adapters.providers.secrets import AccountSettingsError
 from service.billing.debits.events import GivenBack, RefundDecided
@@ -153,17 +154,25 @@ def retry(wanted: str) -> None:
 @click.option("--limit", type=click.IntRange(1, 10_000), default=100, show_default=True)
 def refunds(operator_id: str | None, limit: int) -> None:
     """Show the refunds that failed or have to wait, and what was paid elsewhere and is owed back there, the oldest
-    first: money that is still owed to riders; instants in the operator's time zone."""
+    first: money that is still owed to riders; and before them those that nobody here has ordered. Instants are in the
+    operator's time zone."""
 
-    async def work(database: Database) -> tuple[list[TroubledRefund], ZoneInfo]:
+    async def work(database: Database) -> tuple[list[TroubledRefund], list[UnorderedRefund], ZoneInfo]:
         async with database.reading(OperatorStore) as operators:
             owner = await operator_of(operators, operator_id)
         async with database.reading(ReadingStore) as store:
-            return await store.troubled_refunds(owner.operator_no, limit), ZoneInfo(owner.time_zone)
+            found = await store.troubled_refunds(owner.operator_no, limit)
+            unordered = await UnorderedStore(store.connection).of_operator(owner.operator_no, limit)
+            return found, unordered, ZoneInfo(owner.time_zone)
 
-    found, zone = _run(work)
-    if not found:
+    found, unordered, zone = _run(work)
+    if not (found or unordered):
         click.echo("none")
+    for one in unordered:
+        told = "?" if one.amount_minor is None else format_amount(one.amount_minor, one.currency)
+        named = f"{debit_id(one.ride_no, one.ordinal)}  session {one.session_id}"
+        told = f"{named}  not_ordered_here  {told} {one.currency}  since {instant(one.told_at, zone)}"
+        say(f"{told}  (refund {one.refund_ref} of payment {one.payment_ref})")
     for row in found:
         amount, named = format_amount(row.amount_minor, row.currency), debit_id(row.ride_no, row.ordinal)
         named = f"{named}-{row.refund_ordinal}" if row.refund_ordinal else named
@@ -256,15 +265,16 @@ def elsewhere(wanted: str, reason: str, by: str | None) -> None:
 @click.argument("amount")
 @REASON
 @BY
-def given_back(wanted: str, amount: str, reason: str, by: str | None) -> None:
-    """The rider got AMOUNT back outside, such as 2.50: in cash, by a transfer.
+@click.option("--refund", help="The provider's number of a refund that was made in his console.")
+def given_back(wanted: str, amount: str, reason: str, by: str | None, refund: str | None) -> None:
+    """The rider got AMOUNT back outside, such as 2.50: in cash, by a transfer; or by a refund of the console's.
 
     Of what he had paid elsewhere, or what its provider could not give back; no refund carries it any more. Refused is
     more than the ride does not owe, and what a refund may still give back.
     """
 
     async def give(collection: Collection, row: DebitRow, rows: RideRows) -> None:
-        given = GivenBack(exact_minor(amount, row.currency), wishes.said(reason, by))
+        given = GivenBack(exact_minor(amount, row.currency), wishes.said(reason, by), refund)
         await wishes.give_back(collection, row, rows, given)
 
     _change(wanted, give)

@@ -32,12 +32,14 @@ class ReasonRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class GivenBackRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How much the rider got back past the provider (cash, a transfer), why, and who decided, as your own system calls
-    him. Never a name, a phone number, an identity number."""
+    """How much the rider got back past the provider (cash, a transfer), or by a `refund` of the provider's that was
+    made in his console; why, and who decided, as your own system calls him. Never a name, a phone number, an identity
+    number."""
 
     amount_minor: Returned
     reason: Text
     by: Name | None = None
+    refund: Name | None = None
 
 
 class DecisionRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -102,7 +104,7 @@ async def give_debit_back(
     await debit_of(request, debit_id)
 
     async def work() -> tuple[int, RefundAnswer]:
-        given = GivenBack(asked.amount_minor, wishes.said(asked.reason, asked.by))
+        given = GivenBack(asked.amount_minor, wishes.said(asked.reason, asked.by), asked.refund)
         try:
             await wishes.give_back(doors_of(request).collection, *await debit_of(request, debit_id), given)
         except WishRefusedError as error:

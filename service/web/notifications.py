@@ -88,4 +88,4 @@ async def _hand_over(doors: Doors, provider: Provider, notice: Notification) -> 
     if isinstance(answer, AgreementStatus | HoldStatus) or notice.named_by == "agreement_ref":
         return False  # A status of something else than it is about.
     about: Literal["debit", "refund"] = "refund" if notice.about == "refund" else "debit"
-    return await doors.collection.noticed(number, notice.key, answer, notice.named_by, about)
+    return await doors.collection.noticed(number, notice.key, answer, notice.named_by, about, notice.payment)

@@ -111,10 +111,14 @@ async def test_a_payment_under_a_further_number_is_of_the_debit_whose_key_it_beg
     assert isinstance(told.answer, Succeeded)
 
 
+PAYMENT = "2026041022001400001234567890"
+"""Alipay's number of the payment."""
+
+
 async def test_a_refund_is_named_by_its_own_number_and_asked_about(zhima: Provider) -> None:
     for status in ("TRADE_SUCCESS", "TRADE_CLOSED"):
         told = heard(zhima, trade_notice(trade_status=status, out_biz_no="R3FUND", refund_fee="1.00"))
-        assert (told.about, told.key, told.named_by) == ("refund", "R3FUND", "key")
+        assert (told.about, told.key, told.named_by, told.payment) == ("refund", "R3FUND", "key", PAYMENT)
         assert isinstance(told.answer, Unknown)
 
 

@@ -209,6 +209,16 @@ def test_what_is_nothing_of_ours_is_acknowledged_and_what_cannot_be_read_is_not(
     assert "example.org" not in notice.reason
 
 
+@pytest.mark.parametrize(("metadata", "key"), [({}, "re_1"), (None, "re_1"), ({"farebox_key": "R1"}, "R1")])
+def test_a_refund_of_the_dashboard_is_named_by_its_own_number_and_by_what_it_gives_back(
+    provider: Provider, metadata: Any, key: str
+) -> None:
+    made = REFUND | {"metadata": metadata, "payment_intent": "pi_1", "status": "succeeded"}
+    told = read(provider, "refund.created", made)
+    assert isinstance(told, Notification)
+    assert (told.about, told.key, told.payment, told.answer) == ("refund", key, "pi_1", Succeeded(500, "re_1"))
+
+
 def test_an_event_of_the_other_mode_is_refused(provider: Provider) -> None:
     notice = read(provider, "payment_intent.succeeded", intent("succeeded"), livemode=True)
     assert isinstance(notice, BadNotification)

@@ -185,6 +185,12 @@ async def test_what_each_event_says(
     assert json.loads(read.ack.body)["code"] == "SUCCESS"
 
 
+def test_a_refund_names_the_payment_that_it_gives_back(score: Provider) -> None:
+    read = told(score, notice("REFUND.SUCCESS", {"mchid": MCHID, "out_refund_no": "OTHER", "transaction_id": "42"}))
+    assert isinstance(read, Notification)
+    assert (read.about, read.key, read.payment) == ("refund", "OTHER", "42")
+
+
 @pytest.mark.parametrize(
     ("body", "why"),
     [

@@ -322,13 +322,15 @@ def test_what_is_the_riders_and_on_no_way_to_him(what: str, owed: int, debits: l
     [
         (SETTLED, 300, [Post("given_back", 300)]),
         (CASH, 300, [Post("elsewhere_back", 300)]),
+        (SETTLED, 300, [Post("given_back_there", 300)]),
         (replace(CASH, paid_minor=500), 1200, [Post("elsewhere_back", 1000), Post("given_back", 200)]),
     ],
 )
 def test_what_was_given_back_outside_is_covered_no_more_and_in_no_refund(
     made: Debit, amount: int, posted: list[Post]
 ) -> None:
-    given_back, effects = after(made, GivenBack(amount, "cash"), NOW, terms())
+    there = "re_9" if posted[0].fact == "given_back_there" else None
+    given_back, effects = after(made, GivenBack(amount, "cash", there), NOW, terms())
     assert list(effects) == posted
     assert covered_minor(given_back) == covered_minor(made) - amount
     assert net(covered_minor(given_back), [given_back], CARD, None) == ()

@@ -331,6 +331,18 @@ async def _given_back(farebox: Farebox, database: Any, said: tuple[str, ...]) ->
     for _ in range(2):  # It is typed twice.
         assert (await farebox("debit", "given-back", DEBIT, "1.50", *said))[0] == 0
     assert await database.fetchval("SELECT given_back_minor FROM debit WHERE ride_no = $1", RIDE) == 150
+    await database.execute(
+        "INSERT INTO refund_unordered SELECT account_no, 're_9', ride_no, ordinal, 'pi_9', 30, created_at FROM debit"
+        " WHERE ride_no = $1",
+        RIDE,
+    )
+    console = (await farebox("debit", "refunds"))[1]
+    assert console.startswith(f"{DEBIT}  session s-1  not_ordered_here  0.30 CNY  since")
+    assert console.endswith("(refund re_9 of payment pi_9)\n")
+    assert (await farebox("debit", "given-back", DEBIT, "0.30", *said, "--refund", "re_9"))[0] == 2, "it is all owed"
+    await database.execute("UPDATE debit SET given_back_minor = 120 WHERE ride_no = $1", RIDE)
+    assert (await farebox("debit", "given-back", DEBIT, "0.30", *said, "--refund", "re_9"))[0] == 0
+    assert (await farebox("debit", "refunds"))[:2] == (0, "none\n")
     outside = "UPDATE debit SET given_back_minor = 0, paid_minor = 100, forgone_minor = 150, outside_minor = 150"
     await database.execute(f"{outside} WHERE ride_no = $1", RIDE)
     await database.execute(

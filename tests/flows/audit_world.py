@@ -157,6 +157,9 @@ async def _fill(world: RideWorld) -> None:
     for session, amount_minor in (("outside", 100), ("too late", 5)):
         ((ride_no,),) = await world.sql("SELECT ride_no FROM debit WHERE session_id = $1", session)
         await collection.given_back((ride_no, 1), GivenBack(amount_minor, "cash"))
+    ((ref,),) = await world.sql("SELECT provider_ref FROM debit WHERE session_id = 'too late'")
+    await collection.noticed(1, "re_9", Succeeded(4, "re_9"), about="refund", payment=ref)
+    await collection.given_back((ride_no, 1), GivenBack(4, "in the console", "re_9"))
 
 
 async def _publish(world: RideWorld) -> None:

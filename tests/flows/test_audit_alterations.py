@@ -45,6 +45,7 @@ OTHERS = {
     "operator": "settings of an operator, changed by command",
     "operator_source": "settings of an operator, changed by command",
     "quarantine": "records that were not taken: they are on their topic as well",
+    "refund_unordered": "what a provider has told: a person books it, and that stands in the ledger",
     "rider": "who is meant by a number; the books know the number alone",
     "set_aside": "what is tried again, and when",
     "stop": "what waits, and why",

@@ -10,6 +10,7 @@ from builders import Ride
 from collecting_bench import Bench, assert_books_agree, open_bench
 
 from service.adapters.postgres.reading import ReadingStore
+from service.adapters.postgres.unordered import UnorderedStore
 from service.billing.capabilities import Capabilities
 from service.billing.debits.events import (
     DisputeClosed,
@@ -19,8 +20,11 @@ from service.billing.debits.events import (
     PaidElsewhere,
     RefundRefusedError,
 )
+from service.billing.keys import provider_key
 from service.billing.ledger import Account
+from service.billing.outcomes import Succeeded, Unknown
 from service.flows.debit_wishes import WishRefusedError, give_back
+from service.telemetry import UNORDERED
 from service.web.views import money_of
 
 WINDOW = Capabilities(refund_window=timedelta(days=30), dispute="chargeback")
@@ -151,3 +155,61 @@ async def test_nothing_is_handed_back_that_a_refund_or_a_bank_may_still_give(ben
     with pytest.raises(RefundRefusedError, match="nothing of it"):
         await bench.collection.given_back((other.ride_no, 1), GivenBack(100, "cash"))
     await bench.collection.happen([((other.ride_no, 1), DisputeClosed("won"))])
+
+
+async def in_the_console(bench: Bench, ride: Ride, refund: str, amount_minor: int | None) -> bool:
+    """Somebody gives back in the provider's console, and it is told."""
+    [debit, *_] = await bench.debits(ride)
+    told = Unknown("it was refunded") if amount_minor is None else Succeeded(amount_minor, refund)
+    named = (bench.account_no, refund, told, "key", "refund", debit["provider_ref"])
+    return await bench.collection.noticed(*named)  # type: ignore[arg-type]  # A tuple of them.
+
+
+async def not_ordered(bench: Bench, ride: Ride) -> list[tuple[str, int | None]]:
+    async with bench.database.reading(UnorderedStore) as store:
+        found = await store.of_operator(ride.party.operator_no, 100)
+    return [(row.refund_ref, row.amount_minor) for row in found if row.ride_no == ride.ride_no]
+
+
+async def test_a_refund_of_the_console_is_shown_by_name_and_amount_until_a_person_books_it(bench: Bench) -> None:
+    ride = await refused(bench)
+    counted, cash = UNORDERED._value.get(), await elsewhere(bench, ride)
+    for _ in range(3):  # A repeated notification is the rule.
+        assert await in_the_console(bench, ride, "re_9", 100)
+    assert (await not_ordered(bench, ride), UNORDERED._value.get()) == ([("re_9", 100)], counted + 1)
+    assert (await bench.debits(ride))[0]["given_back_minor"] == 0, "nothing is booked by itself"
+    for wrong in (GivenBack(99, "r", "re_9"), GivenBack(100, "r", "re_8")):
+        with pytest.raises(RefundRefusedError, match="waits to be booked"):
+            await bench.collection.given_back((ride.ride_no, 1), wrong)
+    bench.provider.given_back["re_9"] = 100
+    await bench.collection.given_back((ride.ride_no, 1), GivenBack(100, "made in the console", "re_9"))
+    assert (await not_ordered(bench, ride), await listed(bench, ride)) == ([], [])
+    assert (await bench.debits(ride))[0]["given_back_minor"] == 100
+    assert await elsewhere(bench, ride) == cash, "it went by the provider's own account"
+    assert await in_the_console(bench, ride, "re_9", 100)
+    assert await not_ordered(bench, ride) == []
+
+
+async def test_a_refund_of_which_no_amount_is_told_is_shown_and_one_of_a_stranger_is_not(bench: Bench) -> None:
+    ride = await refused(bench)
+    assert await in_the_console(bench, ride, "alipay-1", None)
+    assert await not_ordered(bench, ride) == [("alipay-1", None)]
+    assert await in_the_console(bench, ride, "alipay-1", 40)
+    assert await not_ordered(bench, ride) == [("alipay-1", 40)]
+    for payment in (None, "another's"):
+        named = (bench.account_no, "re_x", Succeeded(40), "key", "refund", payment)
+        assert not await bench.collection.noticed(*named)  # type: ignore[arg-type]  # A tuple of them.
+
+
+async def test_one_of_ours_that_a_restored_database_had_forgotten_is_shown_until_it_is_known_again(
+    bench: Bench,
+) -> None:
+    ride = await bench.ride(await bench.party(), 300)
+    await bench.settle_down(1)
+    [debit] = await bench.debits(ride)
+    key = provider_key(debit["session_key"].bytes, "refund", 1001)
+    assert await in_the_console(bench, ride, key, 100)
+    assert await not_ordered(bench, ride) == [(key, 100)]
+    await bench.owe(ride, 2, -100)
+    await bench.settle_down(1)
+    assert await not_ordered(bench, ride) == []

@@ -175,5 +175,5 @@ class Life:
             await self.holds.noticed(account_no, notice.key, answer)
         elif not isinstance(answer, AgreementStatus | HoldStatus) and notice.named_by != "agreement_ref":
             about: Literal["debit", "refund"] = "refund" if notice.about == "refund" else "debit"
-            await self.collection.noticed(account_no, notice.key, answer, notice.named_by, about)
+            await self.collection.noticed(account_no, notice.key, answer, notice.named_by, about, notice.payment)
         return notice.ack

@@ -212,7 +212,8 @@ class Notification(msgspec.Struct, frozen=True, tag=True):
     `key` is our key of what it is about, or names the order that a debit goes through (`named_by`), or is one of the
     provider's numbers of an agreement that has several ("agreement_ref"). With a `dispute` all that counts is what that
     says: `key` is its `debit_ref`, the `answer` is Unknown. About a "dispute" that is only announced, `key` is the
-    provider's number of it, for `get_dispute`.
+    provider's number of it, for `get_dispute`. `payment` is the provider's number of the payment that a refund gives
+    back of: the refund may be nobody's here.
     """
 
     notification_id: str
@@ -222,6 +223,7 @@ class Notification(msgspec.Struct, frozen=True, tag=True):
     ack: Ack
     named_by: NamedBy | Literal["agreement_ref"] = "key"
     dispute: DisputeStatus | None = None
+    payment: str | None = None
 
 
 class BadNotification(msgspec.Struct, frozen=True, tag=True):

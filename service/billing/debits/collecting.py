@@ -353,6 +353,8 @@ def ledger_transfers(debit: Debit, fact: Fact, amount_minor: int) -> tuple[Trans
     match fact:
         case Fact.SETTLEMENT:
             return ledger.settlement_transfers(agreement_no, account_no, amount_minor, debit.currency)
+        case Fact.GIVEN_BACK_THERE:
+            return ledger.refund_transfers(agreement_no, account_no, amount_minor, debit.currency)
         case Fact.RECOVERY:
             return ledger.recovery_transfers(operator_no, account_no, amount_minor, debit.currency)
         case Fact.DISPUTE_FEE | Fact.DISPUTE_FEE_BACK:
@@ -366,11 +368,8 @@ def ledger_transfers(debit: Debit, fact: Fact, amount_minor: int) -> tuple[Trans
 
 
 DIARY = frozenset(
-    {
-        *("queries", "not_found_at", "resent", "unanswered_since", "due_at", "policy_at", "net_again", "record_asks"),
-        "digest",
-    }
-)
+    ("queries", "not_found_at", "resent", "unanswered_since", "due_at", "policy_at", "net_again", "record_asks")
+) | {"digest"}
 """What of a debit is no part of its life."""
 _told_by = attrgetter(*(name for name in Debit.__struct_fields__ if name not in DIARY))
 """What of a debit is its life, and not only the diary of asking: a change of that is no row."""
@@ -380,7 +379,8 @@ def why_of(event: DebitEvent, currency: str) -> str:
     """The event in words, with the provider's answer or a person's reason."""
     name = _words(type(event).__name__)
     if isinstance(event, GivenBack):
-        return f"{name} {format_amount(event.amount_minor, currency)} {currency}: {by_support(event.reason)}"
+        what = f"{name} {format_amount(event.amount_minor, currency)} {currency}"
+        return f"{what}{f' by refund {event.refund}' if event.refund else ''}: {by_support(event.reason)}"
     if isinstance(event, OperatorDecided | PaidElsewhere | Suspended):
         return f"{name}: {by_support(event.reason)}"
     outcome = getattr(event, "outcome", None)

@@ -99,10 +99,12 @@ class PaidElsewhere(msgspec.Struct, frozen=True):
 
 
 class GivenBack(msgspec.Struct, frozen=True):
-    """The operator says that he has given so much back outside: in cash, by a transfer."""
+    """The operator says that he has given so much back outside: in cash, by a transfer; or in the provider's console,
+    by a `refund` of that number."""
 
     amount_minor: int
     reason: str
+    refund: str | None = None
 
 
 class OperatorDecided(msgspec.Struct, frozen=True):
@@ -233,6 +235,7 @@ class Post(msgspec.Struct, frozen=True):
         "elsewhere",
         "elsewhere_back",
         "given_back",
+        "given_back_there",
         "waiver",
         "waiver_back",
         "write_off",

@@ -215,11 +215,11 @@ def refund_asked(debit: Debit, event: RefundAsked, now: datetime, terms: Terms) 
 
 
 def given_back(debit: Debit, event: GivenBack, _now: datetime, _terms: Terms) -> Step:
-    """Given back outside: of what was paid there first, and then of what the provider has taken. How much of it is the
-    rider's at all, only his ride can tell (`obligations.owed_back_minor`)."""
+    """Given back outside: of what was paid there first, and then of what the provider has taken, unless he gave it back
+    himself. How much is the rider's at all, only his ride can tell (`obligations.owed_back_minor`)."""
     if debit.state not in FINAL:
         raise ImpossibleEventError(debit, event)
-    outside = min(event.amount_minor, debit.outside_minor)
+    outside = min(event.amount_minor, debit.outside_minor) if event.refund is None else 0
     rest = event.amount_minor - outside
     if not 0 <= rest <= refundable_minor(debit) or not event.amount_minor:
         raise RefundRefusedError(f"{event.amount_minor} can't be given back: it is more than it has brought")
@@ -230,7 +230,8 @@ def given_back(debit: Debit, event: GivenBack, _now: datetime, _terms: Terms) ->
         given_back_minor=debit.given_back_minor + rest,
     )
     effects = [Post("elsewhere_back", outside)] if outside else []
-    return given, (*effects, *([Post("given_back", rest)] if rest else []))
+    from_paid = Post("given_back" if event.refund is None else "given_back_there", rest)
+    return given, (*effects, from_paid) if rest else tuple(effects)
 
 
 def refundable_minor(debit: Debit) -> int:

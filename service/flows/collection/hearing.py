@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from service.adapters.clock import Clock
 from service.adapters.postgres import Database
 from service.adapters.postgres.collection import CollectionStore, DebitKey, DebitRow, RefundKey
+from service.adapters.postgres.unordered import UnorderedStore
 from service.adapters.providers.port import NamedBy
 from service.billing.debits.collecting import Book
 from service.billing.debits.events import (
@@ -28,13 +29,13 @@ from service.billing.debits.events import (
 )
 from service.billing.debits.obligations import owed_back_minor
 from service.billing.debits.refunds import REFUND_FINAL, UNPAID, RefundState
-from service.billing.debits.state import FINAL, Debit, waits_for_hold
+from service.billing.debits.state import FINAL, Debit, debit_id, waits_for_hold
 from service.billing.money import format_amount
 from service.billing.outcomes import Accepted, NeedsRider, Outcome, Postponed, Prepared, Succeeded, Unknown
 from service.flows.account_checks import UNWATCHED, Accounts, let_in
 from service.flows.collection.calls import CALL_SECONDS, debit_ref, debit_request
 from service.flows.collection.keeping import Providers, context, keep, net_rides
-from service.telemetry import UNEXPLAINED, logger
+from service.telemetry import UNEXPLAINED, UNORDERED, logger
 
 LOG = logger("collection")
 PREPARED_MAX = 3
@@ -119,6 +120,7 @@ class Hearing:
         outcome: Outcome,
         named_by: NamedBy = "key",
         about: Literal["debit", "refund"] = "debit",
+        payment: str | None = None,
     ) -> bool:
         """Takes in what a verified notification says; False when it is about nothing of ours, as far as its key or the
         provider's number in it tell.
@@ -128,12 +130,12 @@ class Hearing:
         about it at once, and his answer is taken in; without one NoAnswerError, and nothing was changed. Of a debit
         that is settled nothing is believed nor asked under its key: a repeated notification is the rule; what comes
         under an earlier one goes back. A payment of a number that no debit ever had is recorded with the notification
-        and counted as unexplained; what a provider or its console takes or gives back without us (a reversal, a refund
-        that we did not order) is found by comparing the provider's statement with the ledger, which alone sees what
-        nobody told.
+        and counted as unexplained. A refund of one of our payments (`payment`) that nobody here ordered is kept and
+        shown until a person has booked it; nothing is booked by itself. What nobody told (a reversal) is found by
+        comparing the provider's statement with the ledger.
         """
         if about == "refund":
-            return await self._refunds_noticed(account_no, key, outcome)
+            return await self._refunds_noticed(account_no, key, outcome, payment)
         async with self._database.reading(CollectionStore) as store:
             if named_by == "key":
                 known = await store.debits_by_provider_key(key, account_no)
@@ -261,6 +263,10 @@ class Hearing:
             if debit.state in FINAL and given.amount_minor > owed:
                 told = f"only {format_amount(owed, debit.currency)} of it is still to go back to the rider"
                 raise RefundRefusedError(told if owed else "nothing of it is still to go back to the rider")
+            if given.refund is not None and not await UnorderedStore(store.connection).book(
+                debit.account_no, given.refund, key, given.amount_minor, self._now()
+            ):
+                raise RefundRefusedError(f"no refund {given.refund} of it waits to be booked with this amount")
             book = Book(self._now())
             book.happen(debit, given, about)
             await keep(store, self._providers, book, rows, {}, self._machine_now(), WRITER, {})
@@ -275,9 +281,11 @@ class Hearing:
         except TimeoutError:
             return Unknown("no answer in time")
 
-    async def _refunds_noticed(self, account_no: int, key: str, outcome: Outcome) -> bool:
+    async def _refunds_noticed(self, account_no: int, key: str, outcome: Outcome, payment: str | None) -> bool:
         async with self._database.transaction(CollectionStore) as store:
             known = await store.refunds_by_provider_key(key, account_no)
+            if not known:
+                return await self._unordered(store, account_no, key, outcome, payment)
             again = isinstance(outcome, Succeeded)  # A repeated notification is the rule.
             refunds: list[RefundKey] = [
                 number
@@ -291,4 +299,19 @@ class Hearing:
                 row, refund = rows[number[:2]], refund_rows[number].refund
                 book.refund_happen(refund, row.debit, Notified(key, outcome), context(self._providers, row))
             await keep(store, self._providers, book, rows, refund_rows, self._machine_now(), WRITER, {})
-            return bool(known)
+            return True
+
+    async def _unordered(
+        self, store: CollectionStore, account_no: int, key: str, outcome: Outcome, payment: str | None
+    ) -> bool:
+        """Keeps that a refund which nobody here ordered has given back of a payment of ours; False: it is not ours."""
+        if payment is None or not isinstance(outcome, Succeeded | Unknown):
+            return False
+        debits = await store.debits_by_provider_ref(payment, account_no)
+        amount_minor = outcome.amount_minor if isinstance(outcome, Succeeded) else None
+        for debit in debits[:1]:
+            if await UnorderedStore(store.connection).keep(account_no, key, debit, payment, amount_minor, self._now()):
+                named = {"debit": debit_id(*debit), "refund": key, "amount_minor": amount_minor}
+                LOG.error("a refund that nobody here ordered", account_no=account_no, **named)
+                UNORDERED.inc()
+        return bool(debits)

@@ -603,6 +603,20 @@ CREATE INDEX refund_sent ON refund (account_no, due_at) WHERE due_at IS NOT NULL
 CREATE INDEX refund_waiting ON refund (account_no, coalesce(tariff_no, 0), due_at)
   WHERE due_at IS NOT NULL AND state = 'new';
 
+-- What a provider says was given back of a debit's payment that nobody here ordered (amount_minor NULL: he does not say
+-- how much), by his number of the refund, until somebody has booked it.
+CREATE TABLE refund_unordered (
+  account_no integer NOT NULL,
+  refund_ref text NOT NULL,
+  ride_no bigint NOT NULL,
+  ordinal smallint NOT NULL,
+  payment_ref text NOT NULL,
+  amount_minor bigint,
+  told_at timestamptz NOT NULL,
+  booked_at timestamptz,
+  PRIMARY KEY (account_no, refund_ref)
+);
+
 -- What is not sent to providers for now: debits, refunds or reports of an operator, one of its accounts or tariffs; who
 -- stopped it, who let it go on, and why. 'farebox' stops by itself where debits leave the usual.
 CREATE TABLE stop (

@@ -96,7 +96,8 @@ def _trade(settings: AlipaySettings, form: Mapping[str, str], number: str) -> No
     """A trade by its out_trade_no."""
     refund = form.get("out_biz_no", "")
     if refund and "refund_fee" in form:  # What was refunded under which number is asked for.
-        return Notification(number, "refund", refund, Unknown("Alipay says it was refunded"), SUCCESS)
+        payment, ask = form.get("trade_no") or None, Unknown("Alipay says it was refunded")
+        return Notification(number, "refund", refund, ask, SUCCESS, payment=payment)
     trade, state = form["out_trade_no"], _trade_state(settings, form)
     key, named_by = debit_named(trade)
     return Notification(number, "debit", key, state, SUCCESS, named_by)

@@ -164,8 +164,10 @@ def _refund(number: str, data: bytes) -> Notification | str | None:
     refund = decoded(data, REFUND)
     if refund is None:
         return "not a refund in a shape that is known"
-    key = our_key(refund.metadata)
-    return Notification(number, "refund", key, refund_outcome(refund), TAKEN) if key else None
+    key = our_key(refund.metadata) or (refund.id if refund.payment_intent else None)  # Made in the dashboard.
+    if key is None:
+        return None
+    return Notification(number, "refund", key, refund_outcome(refund), TAKEN, payment=refund.payment_intent)
 
 
 def _dispute(event: Event, data: bytes) -> Notification | str | None:

@@ -120,6 +120,7 @@ class Refund(msgspec.Struct, frozen=True):
     status: str | None = None
     failure_reason: str | None = None
     metadata: dict[str, str] | None = None
+    payment_intent: str | None = None
 
 
 class Moved(msgspec.Struct, frozen=True):

@@ -44,6 +44,7 @@ class _Named(msgspec.Struct, frozen=True):
     out_order_no: str = ""
     out_trade_no: str = ""
     out_refund_no: str = ""
+    transaction_id: str = ""
     authorization_code: str = ""
     complaint_id: str = ""
 
@@ -88,18 +89,18 @@ def _content(notice: _Notice, named: _Named, content: bytes) -> Notification | B
     if event.startswith("PAYSCORE.") and named.authorization_code and event in PERMISSION_EVENTS:
         return _about(notice, "agreement", named.authorization_code, Unknown("WeChat Pay says it has changed"))
     if event == "PAYSCORE.USER_PAID" and named.out_order_no:
-        paid = _order_paid(content)
-        return Notification(notice.id, "debit", named.out_order_no, paid, SUCCESS, "hold")
+        return Notification(notice.id, "debit", named.out_order_no, _order_paid(content), SUCCESS, "hold")
     if event == "PAYSCORE.USER_CONFIRM" and named.out_order_no:
         return _about(notice, "hold", named.out_order_no, _confirmed(content))
     if event == "TRANSACTION.SUCCESS" and named.out_trade_no:
-        payment = decoded(content, wire.PAYMENT)
-        answer = wire.payment_outcome(payment) if payment else Unknown("another shape")
+        paid = decoded(content, wire.PAYMENT)
+        answer = wire.payment_outcome(paid) if paid else Unknown("another shape")
         return _about(notice, "debit", named.out_trade_no, answer)
     if event in REFUND_EVENTS and named.out_refund_no:
         refund = decoded(content, wire.REFUND)
         answer = wire.refund_outcome(refund) if refund else Unknown("another shape")
-        return _about(notice, "refund", named.out_refund_no, answer)
+        payment = named.transaction_id or None
+        return Notification(notice.id, "refund", named.out_refund_no, answer, SUCCESS, payment=payment)
     if event in COMPLAINT_EVENTS and named.complaint_id:
         return _about(notice, "dispute", named.complaint_id, Unknown("WeChat Pay tells no more than its number"))
     return BadNotification(f"a notification of type {event[:64]!r}, which is not used", SUCCESS)
