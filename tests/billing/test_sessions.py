@@ -98,7 +98,7 @@ AFTER: dict[str, tuple[Usage | None, SessionState, list[RideEvent], RideEvent, s
         SessionState.CLOSED,
         [START],
         event("paused", 5),
-        "conflict",
+        "counted",
     ),
     "the ride after its reservation was charged": (
         Usage(started_at=NOON, ended_at=NOON, duration_us=0, rode=False),
