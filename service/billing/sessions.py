@@ -384,13 +384,14 @@ def _reserved_us(told: Course, started_at: datetime) -> int:
 
 
 def _pauses(session: Session, started_at: datetime, ended_at: datetime) -> tuple[tuple[datetime, datetime], ...]:
-    """The pauses inside the ride; one that was never resumed lasts to the end."""
-    marks = sorted((event.time, event.kind == "resumed") for event in session.counted if event.kind in PAUSING)
+    """The pauses inside the ride, each to its end or the ride's; one that ends as the next begins goes on."""
+    paused, resumed = ({one.time for one in session.counted if one.kind == kind} for kind in ("paused", "resumed"))
+    marks = sorted((at, at in resumed) for at in paused ^ resumed)
     pauses: list[tuple[datetime, datetime]] = []
     since: datetime | None = None
-    for at, resumed in [*marks, (ended_at, True)]:
+    for at, ends in [*marks, (ended_at, True)]:
         instant = min(max(at, started_at), ended_at)
-        if not resumed:
+        if not ends:
             since = since or instant
         elif since is not None:
             if since < instant:

@@ -202,6 +202,10 @@ PAUSES: dict[str, tuple[list[RideEvent], list[tuple[float, float]]]] = {
         [event("paused", 3), event("resumed", 8), event("paused", 9, "b"), event("resumed", 10, "c")],
         [(3, 8), (9, 10)],
     ),
+    "one that ends in the second in which another begins": (
+        [event("paused", 3), event("resumed", 8), event("paused", 8, "b"), event("resumed", 10, "c")],
+        [(3, 10)],
+    ),
     "never resumed": ([event("paused", 3)], [(3, 20)]),
     "paused twice": ([event("paused", 3), event("paused", 5, "b"), event("resumed", 8)], [(3, 8)]),
     "resumed twice": ([event("paused", 3), event("resumed", 8), event("resumed", 9, "b")], [(3, 8)]),
