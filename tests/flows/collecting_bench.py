@@ -136,6 +136,13 @@ class Bench:
         )
         return [row["to_state"] for row in rows]
 
+    async def whys(self, ride: Ride) -> list[str]:
+        """What is said of each step of its debits' lives."""
+        rows = await self.connection.fetch(
+            "SELECT why FROM debit_transition WHERE ride_no = $1 ORDER BY ordinal, transition", ride.ride_no
+        )
+        return [row["why"] for row in rows]
+
     async def balance(self, kind: int, number: int) -> int:
         """What stands on an account: debits less credits."""
         account = kind * 10**15 + number

@@ -211,6 +211,7 @@ async def test_a_refund_of_which_nothing_was_given_back_is_sent_again_or_begun_a
         assert await bench.collection.refund_again((ride.ride_no, 1))
     await bench.settle_down(2)
     assert [state for state, _, _ in await refunds(bench, ride)] == ["succeeded"] if again else ["failed", "succeeded"]
+    assert ("refund ended: failed, 1.00 CNY" in await bench.whys(ride)) is not again
     assert (await bench.debits(ride))[0]["refunded_minor"] == 100
     assert (key in bench.provider.given_back, len(bench.provider.given_back)) == (again, 1)
     told = await bench.connection.fetch("SELECT facts FROM batch_facts ORDER BY writer_no, seq")
@@ -273,6 +274,11 @@ async def test_a_refund_that_came_back_is_booked_back_and_told_and_given_back_wh
     assert [state for state, _, _ in await refunds(bench, ride)] == ["returned", "succeeded"]
     assert (await bench.debits(ride))[0]["refunded_minor"] == 100
     assert await troubled(bench, ride) == []
+    assert [why for why in await bench.whys(ride) if why.startswith(("refund ended", "refund returned"))] == [
+        "refund ended: succeeded, 1.00 CNY",
+        "refund returned: 1.00 CNY",
+        "refund ended: succeeded, 1.00 CNY",
+    ]
 
 
 async def test_what_came_back_is_asked_for_less_where_the_rider_owes_something(bench: Bench) -> None:

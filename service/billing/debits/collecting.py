@@ -5,10 +5,8 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from datetime import datetime
-from functools import cache
 from operator import attrgetter
 from typing import Literal
 from uuid import UUID
@@ -26,8 +24,6 @@ from service.billing.debits.events import (
     LeaseOver,
     NetAgain,
     OpenHold,
-    OperatorDecided,
-    PaidElsewhere,
     Post,
     Publish,
     RefundAsked,
@@ -36,7 +32,6 @@ from service.billing.debits.events import (
     RefundReturned,
     RetryAsked,
     StartRefund,
-    Suspended,
 )
 from service.billing.debits.facts import Naming, debit_fact, refund_fact
 from service.billing.debits.obligations import OpenDebit, net
@@ -52,6 +47,7 @@ from service.billing.debits.refunds import (
     refund_call,
 )
 from service.billing.debits.state import Debit, State, Terms, by_support
+from service.billing.debits.steps import why_text
 from service.billing.facts import EncodedFact
 from service.billing.keys import provider_key
 from service.billing.ledger import Fact, Transfer
@@ -145,7 +141,7 @@ class Book:
         decided, effects = after(debit, event, self.now, context.terms)
         if _told_by(decided) != _told_by(debit) or (isinstance(event, RetryAsked) and decided != debit):
             decided = replace(decided, transitions=debit.transitions + 1)
-            self.transitions.append(Transition(decided, debit.state, _why(event)))
+            self.transitions.append(Transition(decided, debit.state, why_text(event, decided)))
         if decided != debit:
             self.changed[decided.ride_no, decided.ordinal] = decided
             self.numbers_left += ((decided, number) for number in sorted(_left(debit, decided)))
@@ -367,21 +363,3 @@ DIARY = frozenset({"queries", "not_found_at", "resent", "due_at", "policy_at", "
 """What of a debit is no part of its life."""
 _told_by = attrgetter(*(name for name in Debit.__struct_fields__ if name not in DIARY))
 """What of a debit is its life, and not only the diary of asking: a change of that is no row."""
-
-
-def _why(event: DebitEvent) -> str:
-    """The event in words, with the provider's answer or a person's reason."""
-    name = _words(type(event).__name__)
-    if isinstance(event, OperatorDecided | PaidElsewhere | Suspended):
-        return f"{name}: {by_support(event.reason)}"
-    outcome = getattr(event, "outcome", None)
-    if outcome is not None:
-        code = getattr(outcome, "code", None) or getattr(outcome, "reason", None) or ""
-        return f"{name}: {_words(type(outcome).__name__)} {code}".rstrip()
-    return f"{name}: {getattr(event, 'reason', '')}".rstrip(": ")
-
-
-@cache
-def _words(name: str) -> str:
-    """`PaymentWanted` as people read it: "payment wanted"."""
-    return re.sub(r"(?<!^)(?=[A-Z])", " ", name).lower()
