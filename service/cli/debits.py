@@ -26,7 +26,7 @@ from service.billing.money import format_amount
 from service.cli.connections import business_now, carry_out, database_of, load_settings
 from service.cli.plain import say
 from service.cli.sessions import find_ride, whose
-from service.cli.told import debit_line, debit_lines, instant, stop_lines
+from service.cli.told import debit_line, debit_lines, instant, owing_lines, stop_lines
 from service.flows import debit_wishes as wishes
 from service.flows.accounts import list_accounts, merchant_account
 from service.flows.clock import BusinessClock
@@ -115,8 +115,8 @@ def show(wanted: str, operator_id: str | None) -> None:
 def decide(wanted: str, decision: Decision, reason: str, by: str | None, provider_reference: str | None) -> None:
     """The way out of `manual`: look at the provider's own books, and say what became of the debit.
 
-    settled: he took all that was asked. submit_again: he took nothing, and is asked again under the same key. cancel:
-    he took nothing, and it is given up.
+    settled: he took all that was asked. submit_again: he took nothing, and is asked again under the same key; not where
+    its ride owes nothing of it any more. cancel: he took nothing, and it is given up. `show` says what its ride owes.
     """
     _wish(wanted, wishes.decide(decision, reason, provider_reference, by))
 
@@ -284,7 +284,7 @@ def _change(wanted: str, change: Callable[[Collection, DebitRow, RideRows], Awai
 
     debit = _run(work)
     click.echo(debit_line(debit))
-    for line in stop_lines(debit):
+    for line in (*owing_lines(debit), *stop_lines(debit)):
         click.echo(f"  {line}")
 
 

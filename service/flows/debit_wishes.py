@@ -44,14 +44,14 @@ class Wish(msgspec.Struct, frozen=True):
     event: DebitEvent
     fulfilled: Callable[[DebitRow, Sequence[TransitionRow]], bool]
     refusal: str
-    check: Callable[[DebitRow], None] = lambda _: None
+    check: Callable[[DebitRow, RideRows], None] = lambda *_: None
 
 
 async def fulfil(collection: Collection, row: DebitRow, rows: RideRows, wish: Wish) -> None:
     """Lets it happen to the debit of a ride; raises WishRefusedError."""
     if wish.fulfilled(row, [step for step in rows.transitions or () if step.ordinal == row.ordinal]):
         return
-    wish.check(row)
+    wish.check(row, rows)
     try:
         await collection.happen([((row.ride_no, row.ordinal), wish.event)])
     except ImpossibleEventError:
@@ -101,7 +101,7 @@ def suspend(reason: str, by: str | None = None) -> Wish:
 def resume() -> Wish:
     """Let it go on."""
 
-    def check(row: DebitRow) -> None:
+    def check(row: DebitRow, rows: RideRows) -> None:
         if not row.suspended:
             raise WishRefusedError("debit_id", f"{_named(row)} is {_stands(row)} and was never suspended")
 
@@ -136,13 +136,17 @@ def decide(decision: Decision, reason: str, provider_reference: str | None = Non
     """Say what became of it, where nobody could find out."""
     words = said(reason, by)
 
-    def check(row: DebitRow) -> None:
+    def check(row: DebitRow, rows: RideRows) -> None:
         if decision == "settled" and row.state == State.MANUAL and not row.attempts:
             text = f"{_named(row)} was never sent to its provider; what was paid in another way is settled elsewhere"
             raise WishRefusedError("decision", text)
         if provider_reference is not None and decision != "settled":
             text = "only a debit that is settled has the provider's number of a payment"
             raise WishRefusedError("provider_reference", text, wrong=True)
+        if decision == "submit_again" and row.state == State.MANUAL and rows.owed_of_minor(row) <= row.paid_minor:
+            owes = f"its ride owes {'no more than was paid of it' if row.paid_minor else 'nothing any more'}"
+            text = f"{_named(row)} is not sent again, since {owes}: `cancel` it, and nothing more is taken"
+            raise WishRefusedError("decision", text)
 
     def fulfilled(row: DebitRow, life: Sequence[TransitionRow]) -> bool:
         """Whether this was decided last, and not another thing for the same reason."""
@@ -162,7 +166,7 @@ def decide(decision: Decision, reason: str, provider_reference: str | None = Non
 def open_dispute(kind: DisputeKind) -> Wish:
     """The rider complains at the provider, or his bank takes the money back."""
 
-    def check(row: DebitRow) -> None:
+    def check(row: DebitRow, rows: RideRows) -> None:
         if row.dispute in _ENDS:
             raise WishRefusedError("kind", f"{_named(row)} has a {row.dispute} already: close that first")
 
@@ -174,7 +178,7 @@ def open_dispute(kind: DisputeKind) -> Wish:
 def close_dispute(result: DisputeResult) -> Wish:
     """A dispute has ended; a chargeback that was lost may be won after all."""
 
-    def check(row: DebitRow) -> None:
+    def check(row: DebitRow, rows: RideRows) -> None:
         if (row.dispute, result) == ("lost", "won"):
             return
         if row.dispute not in _ENDS:

@@ -14,6 +14,7 @@ import asyncpg
 import msgspec
 
 from service.adapters.postgres import Store
+from service.billing.debits.obligations import owed_of_minor
 from service.billing.debits.state import Dispute
 from service.billing.outcomes import RiderAction
 from service.billing.rides import StoredRevision
@@ -171,6 +172,12 @@ class RideRows(msgspec.Struct, frozen=True):
     disputes: list[DisputesRow] | None = None
     stops: list[StopOfDebit] | None = None
     hold: HoldRow | None = None
+
+    def owed_of_minor(self, debit: DebitRow) -> int:
+        """How much of one of its debits the ride owes now."""
+        owed_minor = sum(obligation.amount_minor for obligation in self.obligations or ())
+        before = [one for one in self.debits or () if one.ordinal < debit.ordinal]
+        return owed_of_minor(owed_minor, before, debit)
 
 
 class Numbers(msgspec.Struct, frozen=True):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Literal
+from typing import Literal, Protocol
 
 import msgspec
 
@@ -32,6 +32,23 @@ class Change(msgspec.Struct, frozen=True):
 
 
 Netting = OpenDebit | Change
+
+
+class Standing(Protocol):
+    """What of a debit, as it is decided about or as it is stored, says how much of its ride it stands for."""
+
+    @property
+    def state(self) -> str: ...
+    @property
+    def amount_minor(self) -> int: ...
+    @property
+    def paid_minor(self) -> int: ...
+    @property
+    def forgone_minor(self) -> int: ...
+    @property
+    def refunded_minor(self) -> int: ...
+    @property
+    def refunding_minor(self) -> int: ...
 
 
 def net(
@@ -66,12 +83,19 @@ def _owed_no_longer(debit: Debit) -> bool:
     return debit.state not in FINAL and (debit.lowering_to is not None or debit.excess_minor > 0)
 
 
-def covered_minor(debit: Debit) -> int:
+def covered_minor(debit: Standing) -> int:
     """How much of what the ride owes a debit stands for: what it asks for or brought, less what went back."""
     returned = debit.refunded_minor + debit.refunding_minor
     if debit.state in FINAL:
         return debit.paid_minor + debit.forgone_minor - returned
     return debit.amount_minor - returned
+
+
+def owed_of_minor(owed_minor: int, before: Iterable[Standing], debit: Standing) -> int:
+    """How much of a debit's amount is owed now that its ride owes `owed_minor` in all; `before` are the ride's debits
+    that were opened before it: the newest are lowered first."""
+    left = owed_minor - sum(map(covered_minor, before))
+    return min(max(left, 0), debit.amount_minor)
 
 
 def _nothing_owed() -> OpenDebit:
