@@ -148,8 +148,8 @@ def retry(wanted: str) -> None:
 @click.option("--operator", "operator_id", help="Whose.  [default: the default operator]")
 @click.option("--limit", type=click.IntRange(1, 10_000), default=100, show_default=True)
 def refunds(operator_id: str | None, limit: int) -> None:
-    """Show the refunds that failed or have to wait, the oldest first: money that is still owed to riders; instants in
-    the operator's time zone."""
+    """Show the refunds that failed or have to wait: money that is still owed to riders, and since when, the longest
+    first; instants in the operator's time zone."""
 
     async def work(database: Database) -> tuple[list[TroubledRefund], ZoneInfo]:
         async with database.reading(OperatorStore) as operators:
@@ -163,7 +163,7 @@ def refunds(operator_id: str | None, limit: int) -> None:
     for row in found:
         amount, named = format_amount(row.amount_minor, row.currency), debit_id(row.ride_no, row.ordinal)
         told = f"{named}-{row.refund_ordinal}  session {row.session_id}  {row.state}  {amount} {row.currency}"
-        say(f"{told}  since {instant(row.created_at, zone)}  ({row.code or row.reason})")
+        say(f"{told}  since {instant(row.since_at, zone)}  ({row.code or row.reason})")
 
 
 @debit.command("refund-again")

@@ -131,7 +131,8 @@ class StopOfDebit(msgspec.Struct, frozen=True):
 
 
 class TroubledRefund(msgspec.Struct, frozen=True):
-    """A refund that failed or had to wait; amounts are minor units."""
+    """A refund that failed or had to wait; amounts are minor units. `since_at` is when its money was first to be given
+    back: what failed and is asked for again was owed before."""
 
     ride_no: int
     ordinal: int
@@ -142,7 +143,7 @@ class TroubledRefund(msgspec.Struct, frozen=True):
     state: str
     reason: str
     code: str | None
-    created_at: datetime
+    since_at: datetime
 
 
 class HoldRow(msgspec.Struct, frozen=True):
@@ -339,7 +340,7 @@ class ReadingStore(Store):
         return [(row["ride_no"], row["ordinal"]) for row in await self.all("debits_of_number", number)]
 
     async def troubled_refunds(self, operator_no: int, limit: int) -> list[TroubledRefund]:
-        """An operator's refunds whose money is still owed, the oldest first; looks at every refund there is."""
+        """An operator's refunds whose money is still owed, the longest first; looks at every refund there is."""
         return [TroubledRefund(**dict(row)) for row in await self.all("troubled_refunds", operator_no, limit)]
 
 
