@@ -8,6 +8,7 @@ from typing import Literal
 import msgspec
 
 from service.adapters.postgres.reading import DebitRow, RideRows, TransitionRow
+from service.billing.debits.disputes import disputed
 from service.billing.debits.events import (
     DebitEvent,
     DisputeClosed,
@@ -20,7 +21,7 @@ from service.billing.debits.events import (
     RetryAsked,
     Suspended,
 )
-from service.billing.debits.state import DisputeKind, DisputeResult, State, by_support, debit_id
+from service.billing.debits.state import FINAL, Debit, DisputeKind, DisputeResult, State, by_support, debit_id
 from service.flows.collection import Collection
 
 Decision = Literal["settled", "submit_again", "cancel"]
@@ -39,11 +40,12 @@ class WishRefusedError(Exception):
 
 class Wish(msgspec.Struct, frozen=True):
     """`fulfilled`: whether the debit, with its transitions, is already as wished, so that nothing happens: whoever
-    wished it may have died before he was told. `check` raises WishRefusedError."""
+    wished it may have died before he was told. `refusal` says what of the debit is in the way, and what to do; `check`
+    raises WishRefusedError."""
 
     event: DebitEvent
     fulfilled: Callable[[DebitRow, Sequence[TransitionRow]], bool]
-    refusal: str
+    refusal: str | Callable[[Debit], str]
     check: Callable[[DebitRow, RideRows], None] = lambda *_: None
 
 
@@ -54,8 +56,9 @@ async def fulfil(collection: Collection, row: DebitRow, rows: RideRows, wish: Wi
     wish.check(row, rows)
     try:
         await collection.happen([((row.ride_no, row.ordinal), wish.event)])
-    except ImpossibleEventError:
-        raise WishRefusedError("debit_id", f"{_named(row)} is {_stands(row)} and {wish.refusal}") from None
+    except ImpossibleEventError as error:
+        refusal = wish.refusal if isinstance(wish.refusal, str) else wish.refusal(error.debit)
+        raise WishRefusedError("debit_id", f"{_named(row)} is {_stands(row)} and {refusal}") from None
 
 
 async def refund_again(collection: Collection, row: DebitRow) -> None:
@@ -116,9 +119,7 @@ def retry() -> Wish:
     return Wish(
         RetryAsked(),
         lambda row, _: row.state == State.SUBMITTING,
-        "can't be tried now: that is possible while it is new, waits for a retry, is pending or unknown, or was refused"
-        " its hold; resume it if it is suspended, close its dispute; one that needs the rider is paid by him, one"
-        " that is manual is decided, and what he was given to pay at Alipay is his until its time is over",
+        lambda debit: f"can't be tried now: {_not_tried(debit)}",
     )
 
 
@@ -187,6 +188,23 @@ def close_dispute(result: DisputeResult) -> Wish:
             raise WishRefusedError("result", f"a {row.dispute} ends {' or '.join(_ENDS[row.dispute])}", wrong=True)
 
     return Wish(DisputeClosed(result), lambda row, _: row.dispute == result, "has no dispute to close", check)
+
+
+def _not_tried(debit: Debit) -> str:
+    """Why a debit is not tried when somebody wants it to be, and what to do in place of it."""
+    if debit.suspended:
+        return "resume it"
+    if disputed(debit):
+        return f"its {debit.dispute} is to be closed first"
+    if debit.state is State.MANUAL:
+        return "say what became of it (`decide`)"
+    if debit.state in FINAL:
+        return "nothing more is asked of its rider"
+    if debit.lowering_to is not None:
+        return "its provider is being asked to lower it"
+    if debit.state is State.NEEDS_RIDER:
+        return "it waits for its rider"
+    return "its rider was given it to pay, and it is his until that time is over"
 
 
 def _named(row: DebitRow) -> str:

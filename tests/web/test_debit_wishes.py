@@ -236,6 +236,27 @@ async def test_a_debit_that_waits_for_its_day_is_tried_now(it: WebWorld) -> None
     assert (late.status, late.fields) == (409, ["path:debit_id"])
 
 
+async def test_why_a_debit_is_not_tried_is_one_thing(it: WebWorld) -> None:
+    """It was a sentence of sixty words on whatever could be, Alipay's ways at an account of the sandbox among them."""
+    one = await debit(it, "not-now", "decline", code="BALANCE_NOT_ENOUGH")
+    stands: list[tuple[str, bool, str | None, int | None, str, str]] = [
+        ("retry_wait", True, None, None, "retry_wait, suspended", "resume it"),
+        ("retry_wait", False, "complaint", None, "retry_wait, disputed", "its complaint is to be closed first"),
+        ("retry_wait", False, None, 100, "retry_wait", "its provider is being asked to lower it"),
+        ("needs_rider", False, None, None, "needs_rider", "it waits for its rider"),
+        ("manual", False, None, None, "manual", "say what became of it (`decide`)"),
+        ("cancelled", False, None, None, "cancelled", "nothing more is asked of its rider"),
+    ]
+    for *columns, named, why in stands:
+        await it.sql(
+            "UPDATE debit SET state = $1, suspended = $2, dispute = $3, lowering_to = $4 WHERE session_id = 'not-now'",
+            *columns,
+        )
+        refused = await post(it, one, "retry")
+        told = f"debit {one['debit_id']} is {named} and can't be tried now: {why}"
+        assert (refused.status, refused.body["detail"]) == (409, told)
+
+
 async def test_a_complaint_is_opened_and_resolved(it: WebWorld) -> None:
     open_one = await debit(it, "complaint")
     none = await post(it, open_one, "disputes/close", {"result": "resolved"})
