@@ -41,6 +41,10 @@ PAGE = MiniProgram("wx", "pages/pay")
 MUST_PAY = "RIDER_MUST_PAY"
 PREPAID_FOR = timedelta(hours=2)
 """How long a rider may begin a payment of a prepay_id."""
+OWN_FOR = timedelta(days=7)
+"""After which a payment of his own that he has not made is closed."""
+FURTHER = ("", "_B", "_C", "_D", "_E", "_F")
+"""What follows our key in the numbers of his own payments, each begun once those before are closed."""
 CREATED_FOR = timedelta(hours=1)
 """How long an order waits for its rider (there: longer)."""
 APART = timedelta(minutes=1)
@@ -101,7 +105,7 @@ class ScoreTeller(HoldsTeller):
     async def get_debit(self, debit: DebitRef) -> Outcome:
         """What the order says, or the rider's own payment."""
         if debit.hold is None:
-            payment = self.payments.get(debit.key)
+            _, payment = self._payable(debit.key)
             outcome = NotFound() if payment is None else self.outcome(payment)
             other = (
                 payment is not None and isinstance(outcome, NeedsRider) and payment.asked_minor != debit.amount_minor
@@ -186,26 +190,48 @@ class ScoreTeller(HoldsTeller):
             beside = self.orders.get(request.beside.key) if request.beside is not None else None
             if beside is None or beside.state in ("pending", "refused", "expired"):
                 return Rejected("OPENID_UNKNOWN")
-        known = self.payments.get(request.key)
+        number, known = self._payable(request.key)
+        if known is not None and known.number != number:
+            known = None
         if known is not None and known.state == "paid":
             return AlreadyDone()
         if known is not None and known.state == "closed":
             return Closed("ORDER_CLOSED")
         if known is not None and known.asked_minor != request.amount_minor:
             return Conflict("OUT_TRADE_NO_USED")
-        made = known or Payment(request.key, request.key, request.amount_minor, self.now(), "shown")
+        made = known or Payment(number, request.key, request.amount_minor, self.now(), "shown")
         made.until, made.shown = self.now() + PREPAID_FOR, True
-        self.payments[request.key] = made
+        self.payments[number] = made
         return NeedsRider(MUST_PAY, PAGE)
 
     def _close_own(self, debit: DebitRef) -> Outcome:
-        payment = self.payments.get(debit.key)
+        _, payment = self._payable(debit.key)
         if payment is None:
             return NotFound()
         if payment.state == "paid":
             return AlreadyDone()
         payment.state = "closed"
         return Closed()
+
+    def _payable(self, key: str) -> tuple[str, Payment | None]:
+        """The number under which a payment of his own is or can still be made, and that payment, or the one that was
+        closed last."""
+        number, payment = key, self._own(key)
+        for further in FURTHER[1:]:
+            if payment is None or payment.state != "closed":
+                break
+            number = key + further
+            payment = self._own(number) or payment
+            if payment.number != number:
+                break
+        return number, payment
+
+    def _own(self, number: str) -> Payment | None:
+        """A payment of his own, which is closed when its time is over."""
+        payment = self.payments.get(number)
+        if payment is not None and payment.state == "shown" and self.now() > payment.made_at + OWN_FOR:
+            payment.state = "closed"
+        return payment
 
     # ------------------------------------------------------------------ books
 
@@ -236,7 +262,7 @@ class ScoreTeller(HoldsTeller):
     def payable(self) -> list[Payment]:
         """An order he finds by himself; his own payment while its page is good."""
         own = (one for one in self.payments.values() if one.state in ("accepted", "shown"))
-        return [one for one in own if one.until is None or self.now() < one.until]
+        return [one for one in own if one.until is None or self.now() < min(one.until, one.made_at + OWN_FOR)]
 
     def rider_pays(self, payment: Payment) -> None:
         """See Teller."""
@@ -311,7 +337,7 @@ class ScoreTeller(HoldsTeller):
     def _payment(self, debit: DebitRef, amount_minor: int) -> tuple[Payment, Taken] | Outcome:
         """The payment that can give the amount back."""
         if debit.hold is None:
-            own = self.payments.get(debit.key)
+            _, own = self._payable(debit.key)
             if debit.provider_ref is None or own is None or not own.taken:
                 return Rejected("PAYMENT_UNKNOWN")
             return own, own.taken[0]
