@@ -129,7 +129,8 @@ def settle_elsewhere(reason: str, by: str | None = None) -> Wish:
         PaidElsewhere(said(reason, by)),
         lambda row, _: row.state == State.SETTLED_ELSEWHERE,
         "can't be settled elsewhere: that is possible while it is pending, waits for a retry or for the rider, was"
-        " never sent or is written off; a new one can be suspended, an unclear one decided, what is paid refunded",
+        " never sent, is written off, was cancelled at its provider or brings no more there than it has; a new one can"
+        " be suspended, an unclear one decided, what is paid refunded",
     )
 
 

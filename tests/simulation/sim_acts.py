@@ -238,6 +238,10 @@ class Acts(Persons):
         """The provider refuses whatever would move money, in words that are listed or not; or that is put right."""
         self.teller.fault = FAULTS[dice.roll(len(FAULTS))] if self.teller.fault is None else None
 
+    def platform(self, dice: Dice) -> None:
+        """The operator's own people end something at the provider's own desk, and nobody is told."""
+        self.teller.at_desk(dice)
+
     def revoke(self, _: Dice) -> None:
         """The rider has ended his agreement."""
         self.teller.revoked = True
@@ -245,7 +249,7 @@ class Acts(Persons):
 
 ACTS: tuple[str, ...] = (
     *("go", "on", "land", "keep", "die", "policy", "hold", "wait", "next", "age"),
-    *("tell", "lose", "decide", "pay", "confirm", "come_back", "bank", "fault", "revoke"),
+    *("tell", "lose", "decide", "pay", "confirm", "come_back", "bank", "fault", "revoke", "platform"),
     *("owe", "want", "suspend", "resume", "retry", "elsewhere", "judge", "again", "letter"),
 )
 """The names of all acts."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from sim_held import HoldsTeller
-from sim_teller import CURRENCY, Giving, Held, Notice, Order, Payment, Taken
+from sim_teller import CURRENCY, Dice, Giving, Held, Notice, Order, Payment, Taken
 
 from service.adapters.providers.port import (
     DebitRef,
@@ -39,6 +39,7 @@ from service.billing.outcomes import (
 
 PAGE = MiniProgram("wx", "pages/pay")
 MUST_PAY = "RIDER_MUST_PAY"
+PAID_ELSEWHERE, REVOKED = Closed("PAID_ELSEWHERE", "paid"), Closed("REVOKED", "cancelled")
 PREPAID_FOR = timedelta(hours=2)
 """How long a rider may begin a payment of a prepay_id."""
 OWN_FOR = timedelta(days=7)
@@ -138,10 +139,8 @@ class ScoreTeller(HoldsTeller):
             return self._close_own(debit)
         known = self.payments.get(debit.hold.key)
         if known is not None and known.state == "accepted":
-            known.state, known.code = ("paid", "") if known.taken else ("closed", "PAID_ELSEWHERE")
-            known.asked_minor = known.paid_minor or known.asked_minor
-            self.orders[debit.hold.key].state = "completed"
-            return AlreadyDone() if known.taken else Closed("PAID_ELSEWHERE")
+            self._stop(known, PAID_ELSEWHERE.code)
+            return AlreadyDone() if known.taken else PAID_ELSEWHERE
         return self._over(debit.hold, Unknown("code 271316657"))
 
     async def close_debit(self, debit: DebitRef) -> Outcome:
@@ -175,7 +174,9 @@ class ScoreTeller(HoldsTeller):
             return NotFound()
         if known is not None:
             return self.outcome(known)
-        return Closed(order.state) if order.state in ("released", "expired", "completed") else NotFound()
+        if order.state in ("released", "completed"):
+            return REVOKED
+        return Closed("EXPIRED") if order.state == "expired" else NotFound()
 
     def _over(self, hold: HoldRef, otherwise: Outcome) -> Outcome:
         state, known = self._order_outcome(hold), self.payments.get(hold.key)
@@ -244,7 +245,9 @@ class ScoreTeller(HoldsTeller):
         if payment.taken:
             parts = tuple(Part(one.ref, one.amount_minor) for one in payment.taken)
             return Succeeded(payment.paid_minor, parts[0].provider_ref, parts, payment.state == "paid")
-        return Closed("PAID_ELSEWHERE") if payment.state == "closed" else Accepted()
+        if payment.state == "closed":
+            return PAID_ELSEWHERE if payment.code == PAID_ELSEWHERE.code else REVOKED
+        return Accepted()
 
     def named(self, payment: Payment) -> tuple[str, NamedBy]:
         """See Teller."""
@@ -277,6 +280,27 @@ class ScoreTeller(HoldsTeller):
         self.bring(payment, (rest + 1) // 2 if roll == 2 else rest)
         self._done(payment)
         self.tell(payment)
+
+    def at_desk(self, dice: Dice) -> None:
+        """At the merchant platform: an order is cancelled or marked as paid, a payment of the rider's own is closed."""
+        waiting: list[Payment | Order] = [one for one in self.payments.values() if one.state in ("accepted", "shown")]
+        waiting += [one for one in self.orders.values() if one.state == "open" and one.key not in self.payments]
+        if not waiting:
+            return
+        one = waiting[dice.roll(len(waiting))]
+        if isinstance(one, Order):
+            one.state = "released"
+        elif one.hold is None:
+            one.state = "closed"
+        else:
+            self._stop(one, REVOKED.code if dice.roll(2) == 1 else PAID_ELSEWHERE.code)
+
+    def _stop(self, payment: Payment, code: str) -> None:
+        """The rest is not collected any more."""
+        payment.state, payment.code = ("paid", "") if payment.taken else ("closed", code)
+        payment.asked_minor = payment.paid_minor or payment.asked_minor
+        assert payment.hold is not None
+        self.orders[payment.hold].state = "completed"
 
     def _done(self, payment: Payment) -> None:
         if payment.hold is not None and payment.state == "paid":

@@ -11,7 +11,7 @@ from service.billing.capabilities import Capabilities
 from service.billing.debits.answers import collected_yet
 from service.billing.debits.events import OwedChanged, RefundAsked
 from service.billing.debits.money import TOO_LITTLE, worth_a_debit
-from service.billing.debits.state import FINAL, UNSURE, Debit, State, refused_for_us, to_be_tried
+from service.billing.debits.state import FINAL, UNSURE, Debit, State, certain, to_be_tried
 from service.billing.debits.wishes import refundable_minor
 
 
@@ -74,7 +74,7 @@ def net(
 
 def _undecided(debit: Debit) -> bool:
     """Whether it is not known what the debit will bring; one paid elsewhere stands as it is while it is closed."""
-    unsure = debit.state in UNSURE and not refused_for_us(debit)
+    unsure = debit.state in UNSURE and not certain(debit)
     return unsure or (debit.lowering_to is not None and debit.state not in FINAL)
 
 
