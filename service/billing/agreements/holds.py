@@ -34,6 +34,10 @@ LOOK_SELDOM = timedelta(hours=6)
 LOOK_RARELY = timedelta(days=7)
 """And one that has been open for longer than `DUNNED_FOR`: what was written off is asked about for years."""
 DUNNED_FOR = timedelta(days=30)
+UNOPENED_SOON = timedelta(minutes=5)
+"""How soon what a rider may still open of a hold that was given up is looked for, at first."""
+UNOPENED_UNKNOWN = timedelta(hours=1)
+"""And how soon at the latest where its provider says nothing clear."""
 OURS_AGAIN = timedelta(hours=1)
 """How soon a call that was refused as our fault is made again."""
 
@@ -195,6 +199,24 @@ def waiting(hold: Hold, ride: RideSeen, now: datetime) -> Hold:
 def completing(hold: Hold, reason: str | None, now: datetime) -> Hold:
     """The hold that is being finished or given up: no debit is begun on it any more."""
     return replace(hold, state=HoldState.COMPLETING, reason=reason, action=None, due_at=now)
+
+
+def unopened_at(given_up_at: datetime, answer: HoldAnswer, now: datetime) -> datetime | None:
+    """When what a rider may still open of a hold that was given up is looked for again, after his provider was told to
+    end it; None: he has, and nobody can open it any more.
+
+    Nobody knows for how long it can be opened: the time between two looks is as long as it has been given up, so that
+    what is frozen then is free after as long again at the latest, though no notification comes, and a few questions
+    reach over years.
+    """
+    if isinstance(answer, Postponed):
+        return now + answer.retry_after
+    since = max(now - given_up_at, UNOPENED_SOON)
+    if isinstance(answer, NotFound) or (isinstance(answer, HoldStatus) and answer.unopened):
+        return now + since
+    if isinstance(answer, HoldStatus) and answer.state not in ("open", "pending"):
+        return None
+    return now + min(since, UNOPENED_UNKNOWN)
 
 
 def refused_by_us(hold: Hold, reason: str) -> Hold:
