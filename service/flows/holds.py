@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from typing import TypeAlias
+from uuid import UUID
 
 import msgspec
 from msgspec.structs import replace
@@ -137,6 +138,18 @@ class Holds:
                 raise ConflictingAskError("session_id", f"the ride of {session_id} has begun: its hold is needed")
             hold = await store.save_hold(completing(row.hold, reason, self._now()), self._now(), self._lease())
         return reply(row if hold is None else await self._step(replace(row, hold=hold), "release"))
+
+    async def look(self, key: UUID, slot: int) -> None:
+        """Asks how a session's hold stands whose rider is to confirm it, as he wants to now; one that nobody has opened
+        yet is opened. Nothing happens to any other, nor while somebody is at it."""
+        async with self._database.reading(HoldStore) as store:
+            known = await store.find_hold(key, slot)
+            row = None if known is None else await self._take_up(store, known)
+        if row is None or row.lease_until is None:
+            return
+        provider = self._providers.of(merchant_account(row.account))
+        ask = partial(call, provider, row, "ask", row.policy.answer_within)
+        await self._keep(row, await self._let_in(provider, row, ask))
 
     async def noticed(self, account_no: int, key: str, answer: HoldAnswer) -> bool:
         """Takes in what a verified notification says; False when it is about no hold that is under way, nor one that

@@ -51,7 +51,8 @@ class Bench:
     def collector(self) -> Collection:
         """Another process that collects."""
         providers = {self.account_no: cast(Provider, self.provider)}
-        return Collection(self.database, providers, lambda: self.now, lambda: self.machine, concurrency=8)
+        now, look = lambda: self.now, self.holder().look
+        return Collection(self.database, providers, now, lambda: self.machine, concurrency=8, look_at_hold=look)
 
     def holder(self) -> Holds:
         """Another process that asks for holds and lets go of them."""

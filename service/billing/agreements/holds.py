@@ -27,6 +27,11 @@ ASK_AFTER = tuple(timedelta(seconds=seconds) for seconds in (1, 2, 5, 10, 30, 60
 """Steps between calls that brought no answer; the last one repeats."""
 ASKED_SOON = 24
 """After so many calls (an hour and a half) a hold that the provider does not end is asked to end seldom."""
+CONFIRMED_SOON = timedelta(hours=2)
+"""A hold that its rider has not confirmed by then is asked about hourly, after a day seldom, after `DUNNED_FOR` rarely:
+that he confirms it is told, and what he opens his debts for is asked about at once."""
+CONFIRMED_LATE = timedelta(days=1)
+HOURLY = timedelta(hours=1)
 LOOK_AGAIN = timedelta(minutes=10)
 """How soon an open hold whose ride goes on is looked at again; collection makes it due when its debits are final."""
 LOOK_SELDOM = timedelta(hours=6)
@@ -156,7 +161,7 @@ def answered(hold: Hold, answer: HoldAnswer, now: datetime, policy: HoldPolicy) 
         ):  # It was not released or finished: something at the provider is not done yet.
             return _again(hold, now)
         case "pending":
-            return replace(_again(hold, now), action=answer.action)
+            return _again(replace(hold, action=answer.action), now)
         case "refused" if hold.state is HoldState.REQUESTED:
             return _refused(hold, "passing" if answer.retryable else "final", answer.code or "refused")
         case "completed":
@@ -231,7 +236,7 @@ def _told_nothing(hold: Hold, answer: HoldAnswer, now: datetime) -> Hold:
         case Postponed(retry_after=wait):
             return replace(hold, due_at=now + wait)
         case NeedsRider(action=action) if asking:
-            return replace(_again(hold, now), action=action)
+            return _again(replace(hold, action=action), now)
         case Declined(code=code, retryable=retryable) if asking:
             return _refused(hold, "passing" if retryable else "final", code)
         case CapExceeded() if asking:  # More than the contract allows: the operator has said too high a cap.
@@ -249,7 +254,18 @@ def _again(hold: Hold, now: datetime) -> Hold:
     wait = ASK_AFTER[min(hold.asks, len(ASK_AFTER) - 1)]
     if hold.state is HoldState.COMPLETING and hold.asks >= ASKED_SOON:
         wait = LOOK_SELDOM
+    if hold.state is HoldState.REQUESTED and hold.action is not None:
+        wait = max(wait, _unconfirmed(now - hold.requested_at))
     return replace(hold, asks=hold.asks + 1, due_at=now + wait)
+
+
+def _unconfirmed(age: timedelta) -> timedelta:
+    """How long a hold that has been its rider's to confirm for so long is left alone, at least."""
+    if age < CONFIRMED_SOON:
+        return timedelta()
+    if age < CONFIRMED_LATE:
+        return HOURLY
+    return LOOK_SELDOM if age < DUNNED_FOR else LOOK_RARELY
 
 
 def _refused(hold: Hold, refusal: Refusal, reason: str) -> Hold:
