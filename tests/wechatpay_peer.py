@@ -69,6 +69,11 @@ class Merchant:
         """The rider pays what is open."""
         await self._does(b"", answer="pay", account=self.account_id, order=order)
 
+    async def at_platform(self, does: str, order: str) -> None:
+        """The merchant's own people "cancel" an order at the merchant platform, or mark it as "paid"."""
+        path = f"/wechatpay/platform?does={does}&account={self.account_id}&order={order}"
+        await self.peer.call("POST", path)
+
     async def terminates(self, rider: str) -> None:
         """The rider ends his permission."""
         await self._does(b"", answer="terminate", account=self.account_id, rider=rider)

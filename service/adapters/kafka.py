@@ -156,12 +156,15 @@ class RecordSource(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
             return {}  # The partitions were assigned anew while we waited: they are sought before the next fetch.
         return {key.partition: records for key, records in fetched.items() if records and key in self._ready}
 
-    def end_seen(self, partition: int) -> int:
-        """The end of a partition as the last fetch told it, or 2**63 - 1 where none has, or where the partition was
-        taken away since."""
+    def ended_at_ms(self, partition: int, offset: int) -> int | None:
+        """When the broker told that a partition had nothing from `offset` on (milliseconds, this machine's clock): with
+        the last records that the client fetched ahead, which may have lain here for as long as the process stood still.
+        None where it has more, where nothing was told, or where the partition was taken away since."""
         key = TopicPartition(self._settings.topic, partition)
-        end = self._consumer.highwater(key) if key in self._consumer.assignment() else None
-        return int(end) if end is not None else 2**63 - 1
+        if key not in self._consumer.assignment():
+            return None
+        end, at_ms = self._consumer.highwater(key), self._consumer.last_poll_timestamp(key)
+        return None if end is None or end > offset else at_ms
 
     async def behind(self) -> dict[int, int]:
         """How many offsets lie before the end of each partition that is ready, asked from the brokers now."""

@@ -147,7 +147,8 @@ def _revise(
         verdict = Verdict(SessionState.REVIEW, ride.reason, verdict.terms)
     if verdict.usage is None or verdict.terms is None:
         if session.final and verdict.state not in FINAL:
-            verdict = Verdict(SessionState.REVIEW, verdict.reason or _unfinished(session), verdict.terms)
+            terms = verdict.terms if ride.charge is None else None  # What stands was charged by the terms before.
+            verdict = Verdict(SessionState.REVIEW, verdict.reason or _unfinished(session), terms)
         if verdict.state not in UNCHARGED or ride.charge is None:
             return compose(ride, session, fresh, verdict, None, now)
         left = taken_back(ride.charge, session)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Literal
 
 import msgspec
 
@@ -88,9 +89,14 @@ class Declined(msgspec.Struct, frozen=True, tag=True):
 
 
 class Closed(msgspec.Struct, frozen=True, tag=True):
-    """What the key stands for is closed at the provider: no money will move under it any more."""
+    """What the key stands for is closed at the provider: no money will move under it any more.
+
+    `ended`: why, where nobody can pay it under any other number either: it is known there as paid in another way, or as
+    cancelled by the merchant. We may have said so ourselves, or his own people.
+    """
 
     code: str = ""
+    ended: Literal["paid", "cancelled"] | None = None
 
 
 class NotFound(msgspec.Struct, frozen=True, tag=True):

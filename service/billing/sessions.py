@@ -334,14 +334,15 @@ _ONCE = frozenset({"started", "ended", "cancelled", "reservation_started", "rese
 
 
 def _counts_after_decision(session: Session, event: RideEvent) -> bool:
-    """Whether an event of a decided ride still says something: a correction, the true end instead of an assumed one,
-    the ride after its reservation was charged (both to whom that was charged), or anything about a ride that will never
-    be charged."""
+    """Whether an event of a decided ride still says something: a correction, the true end instead of an assumed one and
+    the pauses before it, the ride after its reservation was charged (both to whom that was charged), or anything about
+    a ride that will never be charged."""
     if event.kind in _BY_PEOPLE:
         return True
     if session.assumed_end:
         started = any(known.kind == "started" and known.agreement_id for known in session.counted)
-        return event.kind == "ended" and (started or not _differs_in_contract(session, event))
+        told = event.kind == "ended" or event.kind in PAUSING
+        return told and (started or not _differs_in_contract(session, event))
     if session.reserved_only:
         rides = event.kind not in ("reservation_started", "reservation_cancelled")
         return rides and not _differs_in_contract(session, event)
@@ -383,13 +384,14 @@ def _reserved_us(told: Course, started_at: datetime) -> int:
 
 
 def _pauses(session: Session, started_at: datetime, ended_at: datetime) -> tuple[tuple[datetime, datetime], ...]:
-    """The pauses inside the ride; one that was never resumed lasts to the end."""
-    marks = sorted((event.time, event.kind == "resumed") for event in session.counted if event.kind in PAUSING)
+    """The pauses inside the ride, each to its end or the ride's; one that ends as the next begins goes on."""
+    paused, resumed = ({one.time for one in session.counted if one.kind == kind} for kind in ("paused", "resumed"))
+    marks = sorted((at, at in resumed) for at in paused ^ resumed)
     pauses: list[tuple[datetime, datetime]] = []
     since: datetime | None = None
-    for at, resumed in [*marks, (ended_at, True)]:
+    for at, ends in [*marks, (ended_at, True)]:
         instant = min(max(at, started_at), ended_at)
-        if not resumed:
+        if not ends:
             since = since or instant
         elif since is not None:
             if since < instant:

@@ -68,6 +68,15 @@ ADJUSTMENTS = {
 }
 """What an adjustment was for, by its code; another code is shown as the operator gave it."""
 
+PARKED = {
+    "corral": _both("停车点", "parking area"),
+    "curb": _both("路边", "kerb"),
+    "rack": _both("停车架", "rack"),
+    "other_valid": _both("其他允许区域", "another permitted place"),
+    "invalid": _both("违规停放", "not permitted there"),
+}
+"""How a vehicle was parked that a fee is for, by its category."""
+
 UNITS = {
     "min": _both("分钟", "min"),
     "km": _both("公里", "km"),
@@ -183,9 +192,12 @@ def title_of(title: str, at: datetime, zone: ZoneInfo, language: Language, *, fu
 def line_text(
     code: str, path: str, window: str | None, language: Language, labels: Mapping[str, Label | None] = NO_LABELS
 ) -> str:
-    """A charge line's own words; of an adjustment also what it was for: its label, of `labels` by adjustment id, else
-    its code's word."""
+    """A charge line's own words; of a fee also its zone, or how it was parked; of an adjustment what it was for: its
+    label, of `labels` by adjustment id, else its code's word."""
     text = LINES.get(code, {}).get(language, code)
+    if code in ("zone_fee", "unknown_zone_fee", "parking_fee"):
+        fee = path.rpartition("/")[2].replace("~1", "/").replace("~0", "~")  # The last name of a JSON pointer.
+        return f"{text}{_COLON[language]}{PARKED.get(fee, {}).get(language, fee) if code == 'parking_fee' else fee}"
     if not is_adjustment(path) or window is None:
         return text
     label = labels.get(path.partition(":")[2])

@@ -29,7 +29,7 @@ from service.cli.amounts import exact_minor
 from service.cli.connections import business_now, carry_out, database_of, load_settings
 from service.cli.plain import say
 from service.cli.sessions import find_ride, whose
-from service.cli.told import debit_line, debit_lines, instant, stop_lines
+from service.cli.told import debit_line, debit_lines, instant, owing_lines, stop_lines
 from service.flows import debit_wishes as wishes
 from service.flows.accounts import list_accounts, merchant_account
 from service.flows.clock import BusinessClock
@@ -120,8 +120,8 @@ def show(wanted: str, operator_id: str | None) -> None:
 def decide(wanted: str, decision: Decision, reason: str, by: str | None, provider_reference: str | None) -> None:
     """The way out of `manual`: look at the provider's own books, and say what became of the debit.
 
-    settled: he took all that was asked. submit_again: he took nothing, and is asked again under the same key. cancel:
-    he took nothing, and it is given up.
+    settled: he took all that was asked. submit_again: he took nothing, and is asked again under the same key; not where
+    its ride owes nothing of it any more. cancel: he took nothing, and it is given up. `show` says what its ride owes.
     """
     _wish(wanted, wishes.decide(decision, reason, provider_reference, by))
 
@@ -153,9 +153,9 @@ def retry(wanted: str) -> None:
 @click.option("--operator", "operator_id", help="Whose.  [default: the default operator]")
 @click.option("--limit", type=click.IntRange(1, 10_000), default=100, show_default=True)
 def refunds(operator_id: str | None, limit: int) -> None:
-    """Show the refunds that failed or have to wait, and what was paid elsewhere and is owed back there, the oldest
-    first: money that is still owed to riders; and before them those that nobody here has ordered. Instants are in the
-    operator's time zone."""
+    """Show the refunds that failed or have to wait, and what was paid elsewhere and is owed back there: money that is
+    still owed to riders, and since when, the longest first; and before them those that nobody here has ordered.
+    Instants are in the operator's time zone."""
 
     async def work(database: Database) -> tuple[list[TroubledRefund], list[UnorderedRefund], ZoneInfo]:
         async with database.reading(OperatorStore) as operators:
@@ -177,7 +177,7 @@ def refunds(operator_id: str | None, limit: int) -> None:
         amount, named = format_amount(row.amount_minor, row.currency), debit_id(row.ride_no, row.ordinal)
         named = f"{named}-{row.refund_ordinal}" if row.refund_ordinal else named
         told = f"{named}  session {row.session_id}  {row.state}  {amount} {row.currency}"
-        say(f"{told}  since {instant(row.created_at, zone)}  ({row.code or row.reason})")
+        say(f"{told}  since {instant(row.since_at, zone)}  ({row.code or row.reason})")
 
 
 @debit.command("refund-again")
@@ -318,7 +318,7 @@ def _change(wanted: str, change: Callable[[Collection, DebitRow, RideRows], Awai
 
     debit = _run(work)
     click.echo(debit_line(debit))
-    for line in stop_lines(debit):
+    for line in (*owing_lines(debit), *stop_lines(debit)):
         click.echo(f"  {line}")
 
 

@@ -58,6 +58,8 @@ The workbench (JSON; no key: keep it on loopback):
                               ?answer=pay&account=score&order=NAME, ?answer=terminate&account=score&rider=r1;
                               NAME is the hold's key or WeChat's number of the order; of a payment without an order,
                               the debit's key
+  POST /wechatpay/platform?does=cancel&account=score&order=NAME   the merchant's own people at the merchant platform:
+                              they cancel an order, or mark it as paid to the merchant (does: cancel, paid)
   PUT  /wallets               [{"rider": "r1", "currency": "CNY", "balance_minor": 0}]; what a rider pays by himself
                               in his app he pays from elsewhere, whatever this wallet has
   POST /script                [{"kind": "lost", "op": "debit.take", "on": "<key, number or rider>"}]; DELETE forgets;

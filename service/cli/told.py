@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 
 from msgspec.structs import replace
 
+from service.billing.debits.state import UNSURE, State
 from service.billing.money import format_amount
 from service.billing.refusals import printable
 from service.billing.words import quantity_text
@@ -95,7 +96,7 @@ def _debit(debit: DebitStory, zone: ZoneInfo, now: datetime) -> Iterator[str]:
     yield f"  agreement {debit.agreement_id}  key {debit.provider_key}  at the provider {at_provider}"
     instants = {_next(debit, now): debit.due_at, "pay by": debit.pay_by, "settled": debit.settled_at}
     yield from (f"  {name} {instant(at, zone)}" for name, at in instants.items() if at is not None)
-    yield from (f"  {line}" for line in stop_lines(debit))
+    yield from (f"  {line}" for line in (*owing_lines(debit), *stop_lines(debit)))
     for step in debit.transitions:
         told = f"{step.from_state or '-'} -> {step.to_state}"
         yield f"  {instant(step.at, zone)}  {told:<28}  {step.why}  {step.provider_reference or ''}".rstrip()
@@ -113,6 +114,16 @@ def _debit(debit: DebitStory, zone: ZoneInfo, now: datetime) -> Iterator[str]:
         number = f"  at the provider {held.provider_reference}" if held.provider_reference else ""
         told = f"about {about}, the bank has {has}, fee {fee} {debit.currency}"
         yield f"  dispute {held.number}  {held.kind}, {held.state}  {told}{number}"
+
+
+def owing_lines(debit: DebitStory) -> Iterator[str]:
+    """What a debit's ride owes of it now, where somebody is to decide about it, or less than it asks for: nothing is
+    lowered of which it is not known what became of it."""
+    if debit.state not in UNSURE or (debit.state != State.MANUAL and debit.owed_minor == debit.amount_minor):
+        return
+    owed, amount = (format_amount(minor, debit.currency) for minor in (debit.owed_minor, debit.amount_minor))
+    less = ": what is taken above that goes back" if debit.owed_minor < debit.amount_minor else ""
+    yield f"its ride owes {owed} of these {amount} {debit.currency} now{less}"
 
 
 def stop_lines(debit: DebitStory) -> Iterator[str]:

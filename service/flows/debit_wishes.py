@@ -8,7 +8,7 @@ from typing import Literal
 import msgspec
 
 from service.adapters.postgres.reading import DebitRow, RideRows, TransitionRow
-from service.billing.debits.collecting import why_of
+from service.billing.debits.disputes import disputed
 from service.billing.debits.events import (
     DebitEvent,
     DisputeClosed,
@@ -23,7 +23,8 @@ from service.billing.debits.events import (
     RetryAsked,
     Suspended,
 )
-from service.billing.debits.state import DisputeKind, DisputeResult, State, by_support, debit_id
+from service.billing.debits.state import FINAL, Debit, DisputeKind, DisputeResult, State, by_support, debit_id
+from service.billing.debits.steps import given_back_text
 from service.billing.debits.unanswered import says_nothing
 from service.billing.money import format_amount
 from service.flows.collection import Collection
@@ -44,23 +45,25 @@ class WishRefusedError(Exception):
 
 class Wish(msgspec.Struct, frozen=True):
     """`fulfilled`: whether the debit, with its transitions, is already as wished, so that nothing happens: whoever
-    wished it may have died before he was told. `check` raises WishRefusedError."""
+    wished it may have died before he was told. `refusal` says what of the debit is in the way, and what to do; `check`
+    raises WishRefusedError."""
 
     event: DebitEvent
     fulfilled: Callable[[DebitRow, Sequence[TransitionRow]], bool]
-    refusal: str
-    check: Callable[[DebitRow], None] = lambda _: None
+    refusal: str | Callable[[Debit], str]
+    check: Callable[[DebitRow, RideRows], None] = lambda *_: None
 
 
 async def fulfil(collection: Collection, row: DebitRow, rows: RideRows, wish: Wish) -> None:
     """Lets it happen to the debit of a ride; raises WishRefusedError."""
     if wish.fulfilled(row, [step for step in rows.transitions or () if step.ordinal == row.ordinal]):
         return
-    wish.check(row)
+    wish.check(row, rows)
     try:
         await collection.happen([((row.ride_no, row.ordinal), wish.event)])
-    except ImpossibleEventError:
-        raise WishRefusedError("debit_id", f"{_named(row)} is {_stands(row)} and {wish.refusal}") from None
+    except ImpossibleEventError as error:
+        refusal = wish.refusal if isinstance(wish.refusal, str) else wish.refusal(error.debit)
+        raise WishRefusedError("debit_id", f"{_named(row)} is {_stands(row)} and {refusal}") from None
 
 
 async def refund_again(collection: Collection, row: DebitRow) -> None:
@@ -90,7 +93,7 @@ async def decide_refund(collection: Collection, row: DebitRow, number: str, deci
 
 async def give_back(collection: Collection, row: DebitRow, rows: RideRows, given: GivenBack) -> None:
     """Books what was given back outside, the same amount for the same reason once; raises WishRefusedError."""
-    why = why_of(given, row.currency)
+    why = given_back_text(given, row.currency)
     if any(step.ordinal == row.ordinal and step.why == why for step in rows.transitions or ()):
         return
     try:
@@ -126,7 +129,7 @@ def suspend(reason: str, by: str | None = None) -> Wish:
 def resume() -> Wish:
     """Let it go on."""
 
-    def check(row: DebitRow) -> None:
+    def check(row: DebitRow, rows: RideRows) -> None:
         if not row.suspended:
             raise WishRefusedError("debit_id", f"{_named(row)} is {_stands(row)} and was never suspended")
 
@@ -141,9 +144,7 @@ def retry() -> Wish:
     return Wish(
         RetryAsked(),
         lambda row, _: row.state == State.SUBMITTING,
-        "can't be tried now: that is possible while it is new, waits for a retry, is pending or unknown, or was refused"
-        " its hold; resume it if it is suspended, close its dispute; one that needs the rider is paid by him, one"
-        " that is manual is decided, and what he was given to pay at Alipay is his until its time is over",
+        lambda debit: f"can't be tried now: {_not_tried(debit)}",
     )
 
 
@@ -153,7 +154,8 @@ def settle_elsewhere(reason: str, by: str | None = None) -> Wish:
         PaidElsewhere(said(reason, by)),
         lambda row, _: row.state == State.SETTLED_ELSEWHERE,
         "can't be settled elsewhere: that is possible while it is pending, waits for a retry or for the rider, was"
-        " never sent or is written off; a new one can be suspended, an unclear one decided, what is paid refunded",
+        " never sent, is written off, was cancelled at its provider or brings no more there than it has; a new one can"
+        " be suspended, an unclear one decided, what is paid refunded",
     )
 
 
@@ -161,13 +163,17 @@ def decide(decision: Decision, reason: str, provider_reference: str | None = Non
     """Say what became of it, where nobody could find out."""
     words = said(reason, by)
 
-    def check(row: DebitRow) -> None:
+    def check(row: DebitRow, rows: RideRows) -> None:
         if decision == "settled" and _undecided(row) and not row.attempts:
             text = f"{_named(row)} was never sent to its provider; what was paid in another way is settled elsewhere"
             raise WishRefusedError("decision", text)
         if provider_reference is not None and decision != "settled":
             text = "only a debit that is settled has the provider's number of a payment"
             raise WishRefusedError("provider_reference", text, wrong=True)
+        if decision == "submit_again" and row.state == State.MANUAL and rows.owed_of_minor(row) <= row.paid_minor:
+            owes = f"its ride owes {'no more than was paid of it' if row.paid_minor else 'nothing any more'}"
+            text = f"{_named(row)} is not sent again, since {owes}: `cancel` it, and nothing more is taken"
+            raise WishRefusedError("decision", text)
 
     def fulfilled(row: DebitRow, life: Sequence[TransitionRow]) -> bool:
         """Whether this was decided last, and not another thing for the same reason."""
@@ -188,7 +194,7 @@ def decide(decision: Decision, reason: str, provider_reference: str | None = Non
 def open_dispute(kind: DisputeKind) -> Wish:
     """The rider complains at the provider, or his bank takes the money back."""
 
-    def check(row: DebitRow) -> None:
+    def check(row: DebitRow, rows: RideRows) -> None:
         if row.dispute in _ENDS:
             raise WishRefusedError("kind", f"{_named(row)} has a {row.dispute} already: close that first")
 
@@ -200,7 +206,7 @@ def open_dispute(kind: DisputeKind) -> Wish:
 def close_dispute(result: DisputeResult) -> Wish:
     """A dispute has ended; a chargeback that was lost may be won after all."""
 
-    def check(row: DebitRow) -> None:
+    def check(row: DebitRow, rows: RideRows) -> None:
         if (row.dispute, result) == ("lost", "won"):
             return
         if row.dispute not in _ENDS:
@@ -213,6 +219,23 @@ def close_dispute(result: DisputeResult) -> Wish:
 
 def _undecided(row: DebitRow) -> bool:
     return row.state == State.MANUAL or says_nothing(row.state, row.reason)
+
+
+def _not_tried(debit: Debit) -> str:
+    """Why a debit is not tried when somebody wants it to be, and what to do in place of it."""
+    if debit.suspended:
+        return "resume it"
+    if disputed(debit):
+        return f"its {debit.dispute} is to be closed first"
+    if debit.state is State.MANUAL:
+        return "say what became of it (`decide`)"
+    if debit.state in FINAL:
+        return "nothing more is asked of its rider"
+    if debit.lowering_to is not None:
+        return "its provider is being asked to lower it"
+    if debit.state is State.NEEDS_RIDER:
+        return "it waits for its rider"
+    return "its rider was given it to pay, and it is his until that time is over"
 
 
 def _named(row: DebitRow) -> str:

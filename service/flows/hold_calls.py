@@ -12,6 +12,10 @@ from service.billing.agreements.holds import Hold, HoldState, Step
 from service.billing.agreements.standing import HoldAnswer, HoldStatus
 from service.billing.outcomes import NotFound, Unknown
 
+LEASE = timedelta(seconds=30)
+"""Machine time after which another process may ask about a hold that this one was working on."""
+CALL_WITHIN = timedelta(seconds=10)
+AT_ONCE = 16
 LOCAL: dict[Step, HoldStatus] = {
     "ask": HoldStatus("open"),
     "release": HoldStatus("released"),
@@ -30,19 +34,19 @@ async def call(provider: Provider, row: HoldRow, step: Step, within: timedelta) 
     ref = HoldRef(row.hold.provider_key, row.hold.provider_ref, row.hold.vehicle_id, row.hold.title)
     match step:
         case "release":
-            return await _bounded(provider.release_hold(ref), within)
+            return await bounded(provider.release_hold(ref), within)
         case "finish":
-            return await _bounded(provider.finish_hold(ref), within)
+            return await bounded(provider.finish_hold(ref), within)
         case "ask" if row.hold.state is HoldState.REQUESTED:
-            return await _bounded(_look_or_open(provider, row, ref), within)
-    return await _bounded(provider.get_hold(ref), within)
+            return await bounded(_look_or_open(provider, row, ref), within)
+    return await bounded(provider.get_hold(ref), within)
 
 
 async def open_first(provider: Provider, row: HoldRow, within: timedelta) -> HoldAnswer:
     """Opens a hold that nobody has asked for before."""
     if not provider.capabilities.hold_needed:
         return LOCAL["ask"]
-    return await _bounded(provider.open_hold(_request(row)), within)
+    return await bounded(provider.open_hold(_request(row)), within)
 
 
 async def _look_or_open(provider: Provider, row: HoldRow, ref: HoldRef) -> HoldAnswer:
@@ -50,7 +54,8 @@ async def _look_or_open(provider: Provider, row: HoldRow, ref: HoldRef) -> HoldA
     return await provider.open_hold(_request(row)) if isinstance(answer, NotFound) else answer
 
 
-async def _bounded(answer: Awaitable[HoldAnswer], within: timedelta) -> HoldAnswer:
+async def bounded(answer: Awaitable[HoldAnswer], within: timedelta) -> HoldAnswer:
+    """The answer; Unknown when it takes longer than `within` (machine time)."""
     try:
         async with asyncio.timeout(within.total_seconds()):
             return await answer

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from typing import TypeAlias
+from uuid import UUID
 
 import msgspec
 from msgspec.structs import replace
@@ -26,6 +27,7 @@ from service.billing.agreements import refusal
 from service.billing.agreements.asking import ConflictingAskError, UnknownAskError
 from service.billing.agreements.holds import (
     BEFORE_ITS_END,
+    UNOPENED_SOON,
     Hold,
     HoldState,
     RideSeen,
@@ -36,15 +38,15 @@ from service.billing.agreements.holds import (
     refused_by_us,
     waiting,
 )
-from service.billing.agreements.standing import HoldAnswer
+from service.billing.agreements.standing import HoldAnswer, HoldStatus
 from service.billing.facts import encode_fact
 from service.billing.keys import session_key, slot_of
-from service.billing.outcomes import NOT_ACCEPTED, Barred
+from service.billing.outcomes import NOT_ACCEPTED, Barred, Unknown
 from service.flows.account_checks import UNWATCHED, Accounts, let_in
 from service.flows.accounts import merchant_account
 from service.flows.admission import Admission
 from service.flows.each import each
-from service.flows.hold_calls import LOCAL, call, open_first
+from service.flows.hold_calls import AT_ONCE, CALL_WITHIN, LEASE, LOCAL, call, open_first
 from service.flows.hold_replies import (
     HoldAsk,
     HoldReply,
@@ -55,12 +57,9 @@ from service.flows.hold_replies import (
     requested_row,
     same_content,
 )
+from service.flows.unopened import UnopenedHolds
 
-LEASE = timedelta(seconds=30)
-"""Machine time after which another process may ask about a hold that this one was working on."""
-CALL_WITHIN = timedelta(seconds=10)
 HOLDS_MAX = 200
-AT_ONCE = 16
 LookAgain: TypeAlias = Callable[[int, str, timedelta], Awaitable[object]]
 
 
@@ -92,6 +91,7 @@ class Holds:
         self._now = now
         self._machine_now = machine_now
         self._admission = Admission()
+        self._unopened = UnopenedHolds(database, providers, now, machine_now, accounts)
         self._look_again = look_again
         self._operators: dict[int, str] = {}
 
@@ -139,12 +139,28 @@ class Holds:
             hold = await store.save_hold(completing(row.hold, reason, self._now()), self._now(), self._lease())
         return reply(row if hold is None else await self._step(replace(row, hold=hold), "release"))
 
+    async def look(self, key: UUID, slot: int) -> None:
+        """Asks how a session's hold stands whose rider is to confirm it, as he wants to now; one that nobody has opened
+        yet is opened. Nothing happens to any other, nor while somebody is at it."""
+        async with self._database.reading(HoldStore) as store:
+            known = await store.find_hold(key, slot)
+            row = None if known is None else await self._take_up(store, known)
+        if row is None or row.lease_until is None:
+            return
+        provider = self._providers.of(merchant_account(row.account))
+        ask = partial(call, provider, row, "ask", row.policy.answer_within)
+        await self._keep(row, await self._let_in(provider, row, ask))
+
     async def noticed(self, account_no: int, key: str, answer: HoldAnswer) -> bool:
-        """Takes in what a verified notification says; False when it is about no hold that is under way."""
+        """Takes in what a verified notification says; False when it is about no hold that is under way, nor one that
+        was given up before its rider had opened it: that is ended now."""
         async with self._database.reading(HoldStore) as store:
             row = await store.find_hold_by_provider_key(account_no, key)
         if row is None:
-            return False
+            return await self._unopened.told(account_no, key)
+        if isinstance(answer, Unknown):  # It has changed: its provider is asked how.
+            await self._save(row, replace(row.hold, due_at=self._now()))
+            return True
         await self._keep(row, answer)
         return True
 
@@ -153,8 +169,10 @@ class Holds:
         return await self._round(account_no, [HoldState.REQUESTED])
 
     async def release_round(self, account_no: int) -> int:
-        """Gives up what nobody used and completes what is paid, of one account; returns how many were looked at."""
-        return await self._round(account_no, [HoldState.OPEN, HoldState.COMPLETING])
+        """Gives up what nobody used and completes what is paid, of one account, and ends what was opened after it had
+        been given up; returns how many were looked at."""
+        looked_at = await self._round(account_no, [HoldState.OPEN, HoldState.COMPLETING])
+        return looked_at + await self._unopened.round(account_no)
 
     # -------------------------------------------------------------- before the call
 
@@ -257,20 +275,31 @@ class Holds:
     async def _keep(self, row: HoldRow, answer: HoldAnswer, *, awaited: bool = True) -> HoldRow:
         """Keeps what the provider answered; where somebody was faster, what he kept stands. `awaited`: a debit may be
         waiting for it."""
-        kept = await self._save(row, answered(row.hold, answer, self._now(), row.policy), awaited=awaited)
+        unopened = isinstance(answer, HoldStatus) and answer.unopened
+        hold = answered(row.hold, answer, self._now(), row.policy)
+        kept = await self._save(row, hold, awaited=awaited, unopened=unopened)
         if kept is not None:
             return kept
         async with self._database.reading(HoldStore) as store:
             return await self._find(store, row.hold.operator_no, row.hold.session_id)
 
     async def _save(
-        self, row: HoldRow, hold: Hold, lease_until: datetime | None = None, *, awaited: bool = False
+        self,
+        row: HoldRow,
+        hold: Hold,
+        lease_until: datetime | None = None,
+        *,
+        awaited: bool = False,
+        unopened: bool = False,
     ) -> HoldRow | None:
         async with self._database.transaction(HoldStore) as store:
             saved = await store.save_hold(hold, self._now(), lease_until)
             if saved is None:
                 return None
             changed = replace(row, hold=saved, lease_until=lease_until)
+            if unopened:
+                now = self._now()
+                await store.leave_unopened(saved.provider_key, saved.account_no, now, now + UNOPENED_SOON)
             if awaited and (saved.state is not row.hold.state or saved.action != row.hold.action):
                 await store.wake_debits(saved, self._now())
             if saved.state is not row.hold.state:

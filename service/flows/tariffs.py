@@ -106,9 +106,14 @@ async def _publish(
 
 def _beside(newest: KeptVersion, draft: TariffDraft, zone: str) -> tuple[Tariff, list[Change]]:
     """The version after the newest, and where it differs from that; the newest itself where it says the same. Raises
-    TariffError for a draft that can't be used, and one that differs and does not say when it begins."""
+    TariffError for a draft that can't be used, one in another currency, and one that differs and does not say when it
+    begins."""
     before = load(newest.document, newest.version)
     again = build(draft, version=newest.version + 1, valid_from=newest.valid_from, time_zone=zone)
+    if again.currency != before.currency:
+        problem = f"version {before.version} is in {before.currency}, and this one in {again.currency}"
+        remedy = "riders' caps are counted in a tariff's currency, so that it keeps it: give this one another id"
+        raise TariffError(f"{draft.plan_at}/currency", problem, remedy)
     differences = changes(before, again)
     if differences and draft.valid_from is None:
         remedy = f"{_told(newest.version, draft, differences)}; say from when the tariff holds"

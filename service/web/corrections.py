@@ -11,6 +11,7 @@ from litestar.params import FromPath, RawBody
 from msgspec import Meta
 from msgspec.structs import replace
 
+from service.billing.catalog import Catalog
 from service.billing.events import Position, RideEvent
 from service.billing.events.ride_data import ParkingCategory
 from service.billing.extent import METERS_MAX
@@ -18,6 +19,7 @@ from service.billing.instants import utc
 from service.billing.keys import session_key_bytes
 from service.billing.opening import debt_of
 from service.billing.rides import Ride
+from service.billing.running import running_tariff
 from service.billing.sessions import AHEAD_MAX, SessionState, course, review_reason
 from service.flows.decisions import CrowdedError, decide_rides, taking_in
 from service.web.access import access_of, needs
@@ -31,6 +33,8 @@ from service.web.views import ride_of, session_view
 SOURCE = "urn:farebox:operator"
 """The source of an operator's own events; they come from no topic."""
 
+TOLD_MAX = 20
+"""So many of a tariff's zones are named where one is not known."""
 Instant = Annotated[datetime, Meta(tz=True)]
 
 
@@ -57,9 +61,10 @@ class CorrectionRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
 async def correct(
     request: Asked, session_id: FromPath[str], body: RawBody, idempotency_key: Key
 ) -> Response[SessionView]:
-    """Append a revision with the ride as it truly was: re-rated, the difference becomes an obligation. Times in the
-    future, an end before the start and a ride longer than the operator allows are refused. A debt that was brought over
-    has no ride to correct: it can be voided."""
+    """Append a revision with the ride as it truly was: re-rated, the difference becomes an obligation. Times more than
+    15 minutes ahead of ours, as the clocks of vehicles may be, an end before the start, a ride longer than the operator
+    allows and zones of which its tariff knows no fee are refused. A debt that was brought over has no ride to correct:
+    it can be voided."""
     asked = read(_CORRECTION, body)
 
     async def decide() -> tuple[int, SessionView]:
@@ -73,6 +78,7 @@ async def correct(
         if known is None:
             _check(asked, ride)
             _check_times(asked, ride, doors.now())
+            _check_zones(asked, ride, doors.knowledge.catalog)
             key = session_key_bytes(access.operator_id, session_id)
             try:
                 await decide_rides(doors.working, doors.knowledge, taking_in(event), keys=[key], role="operator")
@@ -124,7 +130,8 @@ def _check_times(asked: CorrectionRequest, ride: Ride, now: datetime) -> None:
     given = [(field, at) for field, at in (("/started_at", asked.started_at), ("/ended_at", asked.ended_at)) if at]
     for field, at in given:
         if at > now + AHEAD_MAX:
-            raise invalid(field, f"{at.isoformat()} is in the future: it is {now.isoformat(timespec='seconds')}")
+            ahead = f"more than {AHEAD_MAX // timedelta(minutes=1)} minutes in the future"
+            raise invalid(field, f"{at.isoformat()} is {ahead}: it is {now.isoformat(timespec='seconds')}")
     told = course(ride.session)
     started_at, ended_at = asked.started_at or told.started_at, asked.ended_at or told.ended_at
     if asked.kind == "voided" or started_at is None or ended_at is None:
@@ -136,6 +143,19 @@ def _check_times(asked: CorrectionRequest, ride: Ride, now: datetime) -> None:
         hours = (ended_at - started_at) / timedelta(hours=1)
         detail = f"the ride would last {hours:.1f} h; the operator allows {ride.operator.ride_hours_max}"
         raise invalid(field, detail)
+
+
+def _check_zones(asked: CorrectionRequest, ride: Ride, catalog: Catalog) -> None:
+    """Refuses zones of which the ride's tariff knows no fee: they would cost nothing, and a slip of the pen is more
+    likely. (Of an event they are taken, at no charge: a ride is not held up by them.)"""
+    _, version = running_tariff(ride.session, ride.operator, catalog, ride.tariff[1] if ride.tariff else None)
+    fees = None if version is None else version.tariff.rules.zone_fees
+    unknown = [] if fees is None else [code for code in asked.zone_fees or () if code not in fees]
+    if fees is not None and unknown:
+        known = sorted(fees)
+        more = f" and {len(known) - TOLD_MAX} more" if len(known) > TOLD_MAX else ""
+        has = f"{', '.join(known[:TOLD_MAX])}{more}" if known else "none"
+        raise invalid("/zone_fees", f"the ride's tariff has no fee of the zone {unknown[0]!r}; it has: {has}")
 
 
 _TOLD = ("started_at", "ended_at", "distance", "parking_category", "zone_fees")

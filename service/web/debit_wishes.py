@@ -44,8 +44,9 @@ class GivenBackRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class DecisionRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What became of a debit that nobody could find out: `settled`, the provider took all that was asked (with his
-    number, where it is known); `submit_again`, he took nothing and is asked again under the same key; `cancel`, he took
-    nothing and it is given up. `by`: who decided, as your own system calls him."""
+    number, where it is known); `submit_again`, he took nothing and is asked again under the same key (a conflict where
+    the debit's `owed_minor` is not above what was paid of it); `cancel`, he took nothing and it is given up. `by`: who
+    decided, as your own system calls him."""
 
     decision: Decision
     reason: Text

@@ -128,7 +128,8 @@ class Doors:
         now, machine, watch = self.clock.now, self.machine, self.watch
         self.agreements = Agreements(self.working, self.providers, now, machine, watch)
         self.holds = Holds(self.working, self.providers, now, machine, self.agreements.look_again, watch)
-        self.collection = Collection(self.working, self.providers.by_number, now, machine, accounts=watch)
+        by_number, look = self.providers.by_number, self.holds.look
+        self.collection = Collection(self.working, by_number, now, machine, accounts=watch, look_at_hold=look)
 
     async def close(self) -> None:
         """Lets go of the servers."""

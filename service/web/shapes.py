@@ -225,9 +225,11 @@ class StopView(msgspec.Struct, frozen=True):
 
 
 class DebitStory(DebitView, frozen=True):
-    """A debit with its whole life, its refunds and its disputes. It, or a refund of it, waits to be sent for as long as
-    one of `stops` stands, whatever `due_at` says; riders are told of none."""
+    """A debit with its whole life, its refunds and its disputes. `owed_minor` is what its ride owes of it now: less
+    than its amount while it can't be lowered, or once it is paid. It, or a refund of it, waits to be sent for as long
+    as one of `stops` stands, whatever `due_at` says; riders are told of none."""
 
+    owed_minor: int
     transitions: list[TransitionView]
     refunds: list[RefundView]
     disputes: list[DisputeView]

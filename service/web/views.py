@@ -249,6 +249,7 @@ def refund_answer(row: DebitRow, rows: RideRows) -> RefundAnswer:
 
 def _story(row: DebitRow, rows: RideRows) -> dict[str, Any]:
     return {
+        "owed_minor": rows.owed_of_minor(row),
         "transitions": [
             TransitionView(
                 item.transition,

@@ -154,8 +154,11 @@ async def test_what_is_still_frozen_is_given_back(gateway: Double, preauth: Prov
     gateway.says(AUTH_QUERY, {**AUTH, "order_status": "INIT"})
     gateway.says("alipay.fund.auth.operation.cancel", {})
     assert await preauth.release_hold(hold) == HoldStatus("released", "2026A")
+    assert await preauth.finish_hold(hold) == HoldStatus("released", "2026A")
+    assert gateway.biz("alipay.fund.auth.operation.cancel")["out_order_no"] == "H0LD"
     gateway.refuses(AUTH_QUERY, "AUTH_ORDER_NOT_EXIST")
-    assert await preauth.release_hold(hold) == NotFound()
+    for ended in (await preauth.release_hold(hold), await preauth.finish_hold(hold)):
+        assert ended == HoldStatus("released", "2026A", unopened=True)
 
 
 async def test_how_a_rider_paid_is_reported_where_it_is_ours_to_report(

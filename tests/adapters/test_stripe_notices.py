@@ -62,6 +62,9 @@ REFUND = {"id": "re_1", "amount": 500, "currency": "eur", "metadata": {"farebox_
 HOLD = intent("requires_capture", amount_capturable=1250, metadata={"farebox_hold": "H1"})
 FAILED = intent("requires_payment_method", last_payment_error={"code": "card_declined", "decline_code": "lost_card"})
 
+NOT_HELD = FAILED | {"metadata": {"farebox_hold": "H1"}}
+ENDED = NOT_HELD | {"status": "canceled", "cancellation_reason": "abandoned"}
+
 
 @pytest.mark.parametrize(
     ("type_", "data", "about", "key", "answer"),
@@ -72,6 +75,8 @@ FAILED = intent("requires_payment_method", last_payment_error={"code": "card_dec
         ("payment_intent.canceled", intent("canceled"), "debit", "D1", Closed("canceled")),
         ("payment_intent.succeeded", intent("of_tomorrow"), "debit", "D1", Unknown("payment state of_tomorrow")),
         ("payment_intent.amount_capturable_updated", HOLD, "hold", "H1", HoldStatus("open", "pi_1", 1250)),
+        ("payment_intent.payment_failed", NOT_HELD, "hold", "H1", Unknown("refused: to be cancelled")),
+        ("payment_intent.canceled", ENDED, "hold", "H1", HoldStatus("refused", "pi_1", code="lost_card")),
         (
             "setup_intent.succeeded",
             SETUP | {"status": "succeeded", "payment_method": "pm_1"},

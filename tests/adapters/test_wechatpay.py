@@ -178,14 +178,15 @@ async def test_a_conflict_is_none_when_the_order_was_completed_so(
             Succeeded(234, "4200", (Part("4200", 234),), last=True),
         ),
         (paid(DETAIL | {"paid_type": "QUANTUM"}), Succeeded(1234, "4200", (Part("4200", 1234),), last=True)),
-        (paid(DETAIL | {"paid_type": "MCH", "transaction_id": ""}), Closed("PAID_ELSEWHERE")),
-        (paid(DETAIL | {"paid_type": "MCH"}), Closed("PAID_ELSEWHERE")),
+        (paid(DETAIL | {"paid_type": "MCH", "transaction_id": ""}), Closed("PAID_ELSEWHERE", "paid")),
+        (paid(DETAIL | {"paid_type": "MCH"}), Closed("PAID_ELSEWHERE", "paid")),
         (paid(DETAIL | {"transaction_id": ""}), Unknown("paid, without saying how")),
         (paid(), Unknown("paid, without saying how")),
-        ({"state": "DONE", "total_amount": 0}, Closed("NOTHING_TO_COLLECT")),
-        ({"state": "DONE", "need_collection": False}, Closed("NOTHING_TO_COLLECT")),
+        ({"state": "DONE", "total_amount": 0}, Closed("NOTHING_TO_COLLECT", "cancelled")),
+        ({"state": "DONE", "need_collection": False}, Closed("NOTHING_TO_COLLECT", "cancelled")),
         ({"state": "DONE"}, Unknown("done, with nothing collected")),
-        ({"state": "REVOKED"}, Closed("REVOKED")),
+        ({"state": "REVOKED"}, Closed("REVOKED", "cancelled")),
+        (paid(DETAIL | {"amount": 34}, state="REVOKED"), Succeeded(34, "4200", (Part("4200", 34),), last=True)),
         ({"state": "EXPIRED"}, Closed("EXPIRED")),
         ({"state": "DOING", "state_description": "QUANTUM"}, Unknown("state DOING QUANTUM")),
         ({"state": "QUANTUM"}, Unknown("state QUANTUM")),
@@ -227,7 +228,7 @@ async def test_what_waits_for_payment_is_lowered_and_never_to_nothing(wechat: Do
         (PAYING | {"total_amount": 1000}, Accepted()),
         (PAYING, Unknown("code INVALID_REQUEST_271316657")),
         (paid(DETAIL), Succeeded(1234, "4200", (Part("4200", 1234),), last=True)),
-        ({"state": "REVOKED"}, Closed("REVOKED")),
+        ({"state": "REVOKED"}, Closed("REVOKED", "cancelled")),
     ):
         wechat.order(**order)
         assert await score.reduce_debit(REF, 1000) == meaning
@@ -236,12 +237,12 @@ async def test_what_waits_for_payment_is_lowered_and_never_to_nothing(wechat: Do
 async def test_paid_elsewhere_is_told_and_looked_at_when_it_can_not_be(wechat: Double, score: Provider) -> None:
     wechat.says(f"{ORDER}/sync", {"out_order_no": "H0LD"})
     wechat.order(**PAYING)
-    assert await score.settle_elsewhere(REF, AT) == Closed("PAID_ELSEWHERE")
+    assert await score.settle_elsewhere(REF, AT) == Closed("PAID_ELSEWHERE", "paid")
     assert wechat.last(f"{ORDER}/sync") == NAMED | {"type": "Order_Paid", "detail": {"paid_time": "20261122180000"}}
     wechat.refuses(f"{ORDER}/sync", "INVALID_REQUEST", number=271302262)
     for order, meaning in (
         (paid(DETAIL), AlreadyDone()),
-        (paid(DETAIL | {"paid_type": "MCH"}), Closed("PAID_ELSEWHERE")),
+        (paid(DETAIL | {"paid_type": "MCH"}), Closed("PAID_ELSEWHERE", "paid")),
         (PAYING, Unknown("code INVALID_REQUEST_271302262")),
     ):
         wechat.order(**order)
@@ -261,7 +262,7 @@ async def test_an_order_is_never_closed_unpaid(wechat: Double, score: Provider) 
     wechat.order(**paid(DETAIL))
     assert await score.close_debit(REF) == AlreadyDone()
     wechat.order(state="REVOKED")
-    assert await score.close_debit(REF) == Closed("REVOKED")
+    assert await score.close_debit(REF) == Closed("REVOKED", "cancelled")
 
 
 async def test_a_nudge_asks_to_collect_now(wechat: Double, score: Provider) -> None:
@@ -293,7 +294,7 @@ async def test_a_rider_pays_the_very_order_that_is_collected(wechat: Double, sco
     wechat.order(**paid(DETAIL))
     assert await score.request_payment(REQUEST) == AlreadyDone()
     wechat.order(state="REVOKED")
-    assert await score.request_payment(REQUEST) == Closed("REVOKED")
+    assert await score.request_payment(REQUEST) == Closed("REVOKED", "cancelled")
     wechat.order(state="DOING", state_description="USER_CONFIRM")
     wechat.says(f"{ORDER}/complete", {"out_order_no": "H0LD"})
     assert isinstance(await score.request_payment(REQUEST), NeedsRider)  # Completed first: the same number.

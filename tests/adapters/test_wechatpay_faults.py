@@ -163,7 +163,7 @@ async def test_no_fault_keeps_an_order_from_being_lowered_and_stopped(shop: Merc
     assert await provider.reduce_debit(ref(debit), 1000) == Accepted()
     await shop.peer.script(fault, on=hold.key, op="debit.settle_elsewhere", seconds=seconds(fault))
     assert isinstance(await provider.settle_elsewhere(ref(debit), AT), said | Closed)
-    assert await provider.settle_elsewhere(ref(debit), AT) == Closed("PAID_ELSEWHERE")
+    assert await provider.settle_elsewhere(ref(debit), AT) == Closed("PAID_ELSEWHERE", "paid")
     assert (await shop.peer.debit(hold.key))["payments"] == 0
     await shop.peer.books()
 

@@ -66,6 +66,13 @@ BACK = RefundRequest("B4CK", msgspec.structs.replace(REF, provider_ref="4200"), 
 MINUTE = timedelta(minutes=1)
 
 
+@pytest.fixture(autouse=True)
+def nothing_begun(wechat: Double) -> None:
+    """No payment of the rider's own was begun under our key, and none under the next number."""
+    for number in (BY_KEY, f"{BY_KEY}_B"):
+        wechat.refuses(number, "ORDER_NOT_EXIST", 404)
+
+
 async def test_a_rider_approves_a_payment_with_signed_parameters(wechat: Double, score: Provider) -> None:
     wechat.says(JSAPI, {"prepay_id": "wx2014"})
     for ask in (score.request_payment, score.debit):  # Neither moves anything.
@@ -153,7 +160,6 @@ async def test_each_state_of_a_payment(wechat: Double, score: Provider, said: di
 
 
 async def test_a_payment_that_was_not_made_is_closed(wechat: Double, score: Provider) -> None:
-    wechat.refuses(BY_KEY, "ORDER_NOT_EXIST", 404)
     assert await score.get_debit(OWN) == NotFound()
     wechat.says(f"{BY_KEY}/close", Canned(None, 204))
     for closing in (score.close_debit(OWN), score.settle_elsewhere(OWN, REQUEST.ended_at or datetime.now(UTC))):

@@ -104,6 +104,14 @@ def told(
         ),
         (
             "TRANSACTION.SUCCESS",
+            {"mchid": MCHID, "out_trade_no": "K3Y_B", "transaction_id": "42", "trade_state": "SUCCESS"}
+            | {"amount": {"total": 800, "currency": "CNY"}},
+            "debit",
+            "K3Y",
+            Succeeded(800, "42"),
+        ),
+        (
+            "TRANSACTION.SUCCESS",
             {"mchid": MCHID, "out_trade_no": "K3Y", "transaction_id": "42", "trade_state": "SUCCESS"}
             | {"amount": {"total": 800, "currency": "USD"}},
             "debit",

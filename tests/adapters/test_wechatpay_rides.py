@@ -142,12 +142,12 @@ async def test_what_is_paid_elsewhere_is_collected_by_nobody(shop: Merchant) -> 
     hold = await shop.ordered("H0LD", agreement)
     debit = request("DEBIT", hold, agreement)
     await shop.provider.debit(debit)
-    assert await shop.provider.settle_elsewhere(ref(debit), AT) == Closed("PAID_ELSEWHERE")
-    assert await shop.provider.settle_elsewhere(ref(debit), AT) == Closed("PAID_ELSEWHERE")
+    assert await shop.provider.settle_elsewhere(ref(debit), AT) == Closed("PAID_ELSEWHERE", "paid")
+    assert await shop.provider.settle_elsewhere(ref(debit), AT) == Closed("PAID_ELSEWHERE", "paid")
     await shop.wallet("dan", 5000)
     await shop.later(timedelta(days=2))
-    assert await shop.provider.get_debit(ref(debit)) == Closed("PAID_ELSEWHERE")
-    assert await shop.provider.close_debit(ref(debit)) == Closed("PAID_ELSEWHERE")
+    assert await shop.provider.get_debit(ref(debit)) == Closed("PAID_ELSEWHERE", "paid")
+    assert await shop.provider.close_debit(ref(debit)) == Closed("PAID_ELSEWHERE", "paid")
     assert await shop.provider.finish_hold(hold) == HoldStatus("completed", hold.provider_ref)
 
 
@@ -157,7 +157,7 @@ async def test_an_order_that_nobody_used_is_cancelled(shop: Merchant) -> None:
     assert await shop.provider.release_hold(hold) == HoldStatus("released", hold.provider_ref)
     assert await shop.provider.release_hold(hold) == HoldStatus("released", hold.provider_ref)
     assert await shop.provider.get_hold(hold) == HoldStatus("released", hold.provider_ref)
-    assert await shop.provider.get_debit(ref(request("DEBIT", hold, agreement))) == Closed("REVOKED")
+    assert await shop.provider.get_debit(ref(request("DEBIT", hold, agreement))) == Closed("REVOKED", "cancelled")
     assert await shop.provider.get_hold(HoldRef("NEVER_PAID")) == NotFound()
     await shop.peer.books()
 

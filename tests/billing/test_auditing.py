@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 import msgspec
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ride_builders import World, at, catalog, event, store, tariff, told, whole
@@ -16,6 +17,9 @@ from service.billing.auditing.problems import Place, Problem, differing
 from service.billing.auditing.rows import RideRows, StoredCapUse, StoredKey, StoredObligation, StoredTransfer
 from service.billing.charged import obligation_kind
 from service.billing.events import RideEvent
+from service.billing.rides import compose
+from service.billing.sessions import SessionState
+from service.billing.verdicts import Verdict
 
 DAY = 1440
 RowT = TypeVar("RowT", bound=msgspec.Struct)
@@ -138,6 +142,26 @@ def test_a_rerate_with_less_than_other_rides_had_used_is_named() -> None:
         msgspec.structs.replace(move, before=held, after=held + move.after - move.before),
     ]
     assert any("cap_use.before" in line for line in problems(world, found))
+
+
+@pytest.mark.parametrize(
+    ("batches", "state"),
+    [
+        ([[event("started", 0)], [event("ended", 20)]], "open"),
+        ([[event("ended", 20)], [event("started", 0)]], "incomplete"),
+        ([[event("reservation_started", 0)], [event("reservation_cancelled", 5)]], "reserved"),
+        ([whole("s-1")], "closed"),
+    ],
+)
+def test_a_ride_that_is_over_and_was_never_charged_is_named(batches: list[list[RideEvent]], state: str) -> None:
+    """Its digests are right: it was decided so."""
+    world = told(batches)
+    assert problems(world, rows(world)) == []
+    last = world.revisions[-1]
+    verdict = Verdict(SessionState(state), terms=last.verdict.terms)
+    world.revisions[-1] = compose(last.before, last.ride.session, last.events, verdict, None, at(60))
+    (line,) = problems(world, rows(world))
+    assert f"state, charge: expected closed, and a charge, found {state}, and none" in line
 
 
 def test_a_problem_says_where_and_what() -> None:

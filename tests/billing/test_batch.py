@@ -196,6 +196,26 @@ def test_a_lost_end_is_closed_by_the_tariffs_rule_and_corrected_by_the_true_one(
     assert found.total() == total, "the second true end is a conflict"
 
 
+@pytest.mark.parametrize("lost_end", ["ride_max", "last_sign"])
+def test_pauses_that_come_late_with_the_true_end_count_as_if_they_had_come_in_time(lost_end: str) -> None:
+    """A vehicle was off line for a day, and then tells it all at once, or bit by bit."""
+    terms = catalog(tariff({"pause_rate": "0.01", "lost_end": {"after_hours": 24, "charge": lost_end}}))
+    late = [event("paused", 3), event("resumed", 30), event("ended", 40)]
+    in_time = told([[START, *late]], terms)
+    assert in_time.total() != told([[START, event("ended", 40)]], terms).total()
+    for batches in ([late], [[one] for one in late]):
+        found = told([[START]], terms)
+        found.look(DAY, "deadline")
+        for number, batch in enumerate(batches):
+            found.take(*batch, now=DAY + 1 + number)
+        assert outcome(found) == outcome(in_time)
+        assert found.ride().session.conflicts == ()
+        assert sum(found.owed()) == in_time.total()
+    found.take(event("paused", 35, "after the end"), now=DAY + 9)
+    assert found.total() == in_time.total()
+    assert len(found.ride().session.conflicts) == 1
+
+
 def test_an_impossible_true_end_leaves_the_lost_ends_charge_until_a_better_one_comes() -> None:
     found = told([[START]])
     found.look(DAY, "deadline")

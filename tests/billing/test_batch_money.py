@@ -266,3 +266,15 @@ def test_a_version_with_a_higher_cap_takes_nothing_of_what_was_charged_by_the_on
     assert found.total() == 250
     found.take(event("corrected", 301, "longer", corrected_end=at(50)))
     assert found.total() == 250, "and it takes no more than the cap of its own version"
+
+
+def test_a_correction_that_charges_nothing_anew_leaves_the_version_that_the_charge_is_by() -> None:
+    known = catalog()
+    dearer = msgspec.structs.replace(tariff(price="9.00"), version=2, valid_from=at(-5))
+    known.add_tariffs({(1, "bike"): [TariffVersion(1, 2, at(-5), dearer)]})
+    found = told([whole("s-1")], known)
+    found.take(event("corrected", 60, corrected_start=at(-10), corrected_end=at(-20)))
+    ride = found.ride()
+    assert (ride.state, ride.tariff, found.total()) == (SessionState.REVIEW, (1, 2), 1000)
+    found.take(event("corrected", 61, "mended", corrected_end=at(20)))
+    assert (found.ride().tariff, found.total()) == ((1, 1), 250)

@@ -10,7 +10,7 @@ from debit_makers import CARD, KEY, NOW, ORDER, ZONE, debit, terms
 from msgspec.structs import replace
 
 from service.billing.capabilities import Capabilities
-from service.billing.debits import Debit, ImpossibleEventError, RefundRefusedError, State, after, dunning
+from service.billing.debits import Debit, RefundRefusedError, State, after, dunning
 from service.billing.debits.dunning import Calendar
 from service.billing.debits.events import (
     Call,
@@ -24,7 +24,6 @@ from service.billing.debits.events import (
     Notified,
     OwedChanged,
     PaidElsewhere,
-    PaymentWanted,
     PolicyDue,
     Post,
     Queried,
@@ -35,7 +34,7 @@ from service.billing.debits.events import (
     Submitted,
     Suspended,
 )
-from service.billing.debits.state import TO_CONFIRM, HoldSeen
+from service.billing.debits.state import HoldSeen
 from service.billing.outcomes import (
     Accepted,
     AlreadyDone,
@@ -175,12 +174,6 @@ def test_what_was_sent_and_then_throttled_needs_a_person_once_its_key_may_be_for
     again, _ = live(pending, [*twice, (seconds(61), Submitted(KEY, Throttled(seconds(0))))])
     assert again.state is State.SUBMITTING
     assert live(again, [(timedelta(days=9), Due())])[0].state is State.MANUAL
-
-
-def test_who_is_asked_to_confirm_a_hold_is_given_nothing_else_to_pay_meanwhile() -> None:
-    made = debit(State.NEEDS_RIDER, attempts=0, begun_at=None, submitted_at=None, asked_minor=0, reason=TO_CONFIRM)
-    with pytest.raises(ImpossibleEventError):
-        after(made, PaymentWanted(), NOW, terms(ORDER))
 
 
 def test_a_number_whose_hold_is_over_is_asked_about_while_it_may_be_paid() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from datetime import UTC, datetime, timedelta
 from typing import Any, get_args
 
@@ -11,7 +12,17 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from service.billing.agreements import Debt, Standing, refusal, signing
-from service.billing.agreements.holds import ENDED, OVER, Hold, HoldPolicy, HoldState, RideSeen, answered, next_step
+from service.billing.agreements.holds import (
+    ENDED,
+    OVER,
+    Hold,
+    HoldPolicy,
+    HoldState,
+    RideSeen,
+    answered,
+    next_step,
+    unopened_at,
+)
 from service.billing.agreements.standing import AgreementState, AgreementStatus, HoldStatus, HoldStatusState
 from service.billing.keys import session_key
 from service.billing.outcomes import (
@@ -131,6 +142,51 @@ def test_nothing_but_a_status_opens_a_hold(answer: Any) -> None:
 )
 def test_a_requested_hold_becomes_what_the_answer_says(answer: Any, state: HoldState) -> None:
     assert answered(hold(HoldState.REQUESTED), answer, AT, POLICY).state is state
+
+
+CONFIRM = HoldStatus("pending", action=OpenUrl("u"))
+
+
+@pytest.mark.parametrize("say", [CONFIRM, NeedsRider("C", OpenUrl("u")), Unknown("timeout")])
+def test_a_hold_that_its_rider_never_confirms_is_asked_about_less_and_less(say: Any) -> None:
+    """Every five minutes until its debt was written off: 51,840 questions in half a year."""
+    it, asked = answered(hold(HoldState.REQUESTED), CONFIRM, AT, POLICY), []
+    while it.due_at is not None and it.due_at < AT + timedelta(days=180):
+        asked.append(it.due_at - AT)
+        it = answered(it, say, it.due_at, POLICY)
+    steps = [after - before for before, after in itertools.pairwise(asked)]
+    assert steps == sorted(steps) and len(asked) < 250
+    assert all(step <= timedelta(minutes=5) for step, at in zip(steps, asked, strict=False) if at < timedelta(hours=2))
+    assert sum(1 for at in asked if timedelta(days=7) <= at < timedelta(days=8)) == 4
+
+
+def test_a_hold_that_nobody_answers_is_asked_about_as_before() -> None:
+    it = hold(HoldState.REQUESTED, asks=1_000)
+    assert answered(it, Unknown("timeout"), AT + timedelta(days=2), POLICY).due_at == AT + timedelta(days=2, minutes=5)
+
+
+UNOPENED = HoldStatus("released", unopened=True)
+
+
+@given(st.timedeltas(timedelta(), timedelta(days=900)), st.sampled_from([UNOPENED, NotFound()]))
+def test_what_may_still_be_opened_is_looked_for_within_as_long_again(opened_after: timedelta, say: Any) -> None:
+    looked_at, looks = AT, 0
+    while looked_at < AT + opened_after:
+        due_at = unopened_at(AT, say, looked_at)
+        assert due_at is not None and due_at > looked_at
+        looked_at, looks = due_at, looks + 1
+    assert looked_at - AT <= max(2 * opened_after, timedelta(minutes=5)) and looks < 22
+
+
+@pytest.mark.parametrize("say", HOLD_ANSWERS)
+def test_only_an_end_at_the_provider_ends_the_looking(say: Any) -> None:
+    over = isinstance(say, HoldStatus) and say.state not in ("open", "pending")
+    assert (unopened_at(AT, say, AT + timedelta(days=9)) is None) is over
+
+
+def test_what_is_not_ended_for_an_unclear_answer_is_tried_again_within_the_hour() -> None:
+    assert unopened_at(AT, Unknown("timeout"), AT) == AT + timedelta(minutes=5)
+    assert unopened_at(AT, HoldStatus("open"), AT + timedelta(days=9)) == AT + timedelta(days=9, hours=1)
 
 
 @pytest.mark.parametrize(

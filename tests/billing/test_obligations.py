@@ -27,7 +27,15 @@ from service.billing.debits.events import (
     RefundEnded,
     Submitted,
 )
-from service.billing.debits.obligations import Change, Netting, OpenDebit, covered_minor, net, owed_back_minor
+from service.billing.debits.obligations import (
+    Change,
+    Netting,
+    OpenDebit,
+    covered_minor,
+    net,
+    owed_back_minor,
+    owed_of_minor,
+)
 from service.billing.debits.state import Receipt
 from service.billing.outcomes import Accepted, CapExceeded, Closed, Declined, NotFound, Outcome, Succeeded, Unknown
 
@@ -335,3 +343,22 @@ def test_what_was_given_back_outside_is_covered_no_more_and_in_no_refund(
     assert covered_minor(given_back) == covered_minor(made) - amount
     assert net(covered_minor(given_back), [given_back], CARD, None) == ()
     assert net(0, [BACK], CARD, None) == (Change(1, RefundAsked(700, "owed less")),)
+
+
+@pytest.mark.parametrize(
+    ("owed", "first", "second"), [(1200, 1000, 200), (1100, 1000, 100), (1000, 1000, 0), (300, 300, 0), (0, 0, 0)]
+)
+def test_of_what_is_owed_by_now_the_oldest_debit_has_its_share_first(owed: int, first: int, second: int) -> None:
+    """As netting lowers the newest first: what is told of each is what netting would leave of it."""
+    debits = [NEW, SECOND]
+    assert [owed_of_minor(owed, debits[:number], one) for number, one in enumerate(debits)] == [first, second]
+    events = {step.ordinal: step.event for step in net(owed, debits, CARD, None) if isinstance(step, Change)}
+    amounts = {number: event.amount_minor for number, event in events.items() if isinstance(event, OwedChanged)}
+    assert [amounts.get(one.ordinal, one.amount_minor) for one in debits] == [first, second]
+
+
+def test_of_a_debit_whose_ride_was_paid_by_another_nothing_is_owed() -> None:
+    assert owed_of_minor(1000, [SETTLED], SECOND) == 0
+    assert owed_of_minor(1150, [SETTLED], SECOND) == 150
+    given_back = replace(SETTLED, refunded_minor=50, refunding_minor=50)
+    assert owed_of_minor(1000, [given_back], SECOND) == 100

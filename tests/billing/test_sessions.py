@@ -98,7 +98,7 @@ AFTER: dict[str, tuple[Usage | None, SessionState, list[RideEvent], RideEvent, s
         SessionState.CLOSED,
         [START],
         event("paused", 5),
-        "conflict",
+        "counted",
     ),
     "the ride after its reservation was charged": (
         Usage(started_at=NOON, ended_at=NOON, duration_us=0, rode=False),
@@ -201,6 +201,10 @@ PAUSES: dict[str, tuple[list[RideEvent], list[tuple[float, float]]]] = {
     "two": (
         [event("paused", 3), event("resumed", 8), event("paused", 9, "b"), event("resumed", 10, "c")],
         [(3, 8), (9, 10)],
+    ),
+    "one that ends in the second in which another begins": (
+        [event("paused", 3), event("resumed", 8), event("paused", 8, "b"), event("resumed", 10, "c")],
+        [(3, 10)],
     ),
     "never resumed": ([event("paused", 3)], [(3, 20)]),
     "paused twice": ([event("paused", 3), event("paused", 5, "b"), event("resumed", 8)], [(3, 8)]),

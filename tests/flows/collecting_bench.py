@@ -51,7 +51,8 @@ class Bench:
     def collector(self) -> Collection:
         """Another process that collects."""
         providers = {self.account_no: cast(Provider, self.provider)}
-        return Collection(self.database, providers, lambda: self.now, lambda: self.machine, concurrency=8)
+        now, look = lambda: self.now, self.holder().look
+        return Collection(self.database, providers, now, lambda: self.machine, concurrency=8, look_at_hold=look)
 
     def holder(self) -> Holds:
         """Another process that asks for holds and lets go of them."""
@@ -135,6 +136,13 @@ class Bench:
             "SELECT to_state FROM debit_transition WHERE ride_no = $1 ORDER BY ordinal, transition", ride.ride_no
         )
         return [row["to_state"] for row in rows]
+
+    async def whys(self, ride: Ride) -> list[str]:
+        """What is said of each step of its debits' lives."""
+        rows = await self.connection.fetch(
+            "SELECT why FROM debit_transition WHERE ride_no = $1 ORDER BY ordinal, transition", ride.ride_no
+        )
+        return [row["why"] for row in rows]
 
     async def balance(self, kind: int, number: int) -> int:
         """What stands on an account: debits less credits."""

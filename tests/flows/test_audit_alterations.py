@@ -38,6 +38,7 @@ OTHERS = {
     "dispute_question": "questions to the provider, asked until they are answered",
     "dispute_unheard": "questions to the provider, asked until they are answered",
     "hold": "what the provider holds: his books are the truth, and debits on it are checked by themselves",
+    "hold_unopened": "questions to the provider, asked until they are answered",
     "idempotency": "answers to writes, for a day",
     "installation": "the clock, the default operator and which cluster this is",
     "merchant_account": "settings of an operator, changed by command",

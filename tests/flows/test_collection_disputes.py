@@ -14,6 +14,7 @@ from fakes import Fault
 
 from service.adapters.providers.port import DisputeStatus
 from service.billing.capabilities import Capabilities
+from service.billing.debits.events import DisputeClosed, DisputeOpened
 
 CLEARING, FEES, CHARGEBACKS = 4, 5, 10
 State = Literal["opened", "won", "lost"]
@@ -172,3 +173,21 @@ async def test_each_dispute_of_a_debit_that_is_not_known_yet_is_kept(bench: Benc
     [debit] = await bench.debits(ride)
     assert {one["ref"]: one["state"] for one in msgspec.json.decode(debit["disputes"])} == {"D1": "won", "D2": "opened"}
     assert await bench.balance(FEES, bench.account_no) == 30
+
+
+async def test_a_debits_life_says_how_its_disputes_ended_and_about_how_much(bench: Bench) -> None:
+    """It said "dispute opened" and "dispute closed"."""
+    card = await paid(bench)
+    await card.told("D1", "opened", 0)
+    await card.told("D2", "lost", 1)
+    await card.told("D1", "won", 2)
+    for what in (DisputeOpened("complaint"), DisputeClosed("resolved")):
+        await bench.collection.happen([((card.ride.ride_no, 1), what)])
+    assert [why for why in await bench.whys(card.ride) if why.startswith("dispute")] == [
+        "dispute opened: chargeback, about 5.00 CNY",
+        "dispute opened: chargeback, about 5.00 CNY",
+        "dispute closed: chargeback lost, about 5.00 CNY",
+        "dispute closed: chargeback won, about 5.00 CNY",
+        "dispute opened: complaint",
+        "dispute closed: complaint resolved",
+    ]

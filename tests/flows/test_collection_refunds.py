@@ -103,17 +103,22 @@ async def test_a_refund_that_failed_stands_there_until_it_is_ordered_again(bench
         assert not await bench.collection.refund_again((ride.ride_no, 1))
     assert await refunds(bench, ride) == [("failed", 100, "refund_window_over")]
     [stands] = await troubled(bench, ride)
-    assert (stands.ride_no, stands.amount_minor, stands.code) == (ride.ride_no, 100, "refund_window_over")
+    since, named = bench.now, (ride.ride_no, 100, "refund_window_over")
+    assert (stands.ride_no, stands.amount_minor, stands.code, stands.since_at) == (*named, since)
     bench.provider.capabilities = Capabilities()
     bench.pass_time(timedelta(minutes=1))
     for _ in range(2):  # The second time it is on its way already.
         assert await bench.collection.refund_again((ride.ride_no, 1))
-    assert [waits.state for waits in await troubled(bench, ride)] == ["new"], "nobody has sent the other one yet"
+    waits = [(one.state, one.since_at) for one in await troubled(bench, ride)]
+    assert waits == [("new", since)], "nobody has sent the other one yet, and the rider waits since then"
     await bench.settle_down(1)
     assert await troubled(bench, ride) == []
     assert await refunds(bench, ride) == [("failed", 100, "refund_window_over"), ("succeeded", 100, None)]
     assert not await bench.collection.refund_again((ride.ride_no, 1))
     assert sum(bench.provider.given_back.values()) == 100
+    bench.pass_time(timedelta(days=1))
+    await bench.owe(ride, 3, -50)
+    assert [one.since_at for one in await troubled(bench, ride)] == [bench.now], "the first was given back"
 
 
 async def test_what_is_paid_twice_long_after_goes_back_as_the_payment_itself_is_new(bench: Bench) -> None:
@@ -211,6 +216,7 @@ async def test_a_refund_of_which_nothing_was_given_back_is_sent_again_or_begun_a
         assert await bench.collection.refund_again((ride.ride_no, 1))
     await bench.settle_down(2)
     assert [state for state, _, _ in await refunds(bench, ride)] == ["succeeded"] if again else ["failed", "succeeded"]
+    assert ("refund ended: failed, 1.00 CNY" in await bench.whys(ride)) is not again
     assert (await bench.debits(ride))[0]["refunded_minor"] == 100
     assert (key in bench.provider.given_back, len(bench.provider.given_back)) == (again, 1)
     told = await bench.connection.fetch("SELECT facts FROM batch_facts ORDER BY writer_no, seq")
@@ -273,6 +279,11 @@ async def test_a_refund_that_came_back_is_booked_back_and_told_and_given_back_wh
     assert [state for state, _, _ in await refunds(bench, ride)] == ["returned", "succeeded"]
     assert (await bench.debits(ride))[0]["refunded_minor"] == 100
     assert await troubled(bench, ride) == []
+    assert [why for why in await bench.whys(ride) if why.startswith(("refund ended", "refund returned"))] == [
+        "refund ended: succeeded, 1.00 CNY",
+        "refund returned: 1.00 CNY",
+        "refund ended: succeeded, 1.00 CNY",
+    ]
 
 
 async def test_what_came_back_is_asked_for_less_where_the_rider_owes_something(bench: Bench) -> None:

@@ -202,6 +202,15 @@ async def test_a_version_that_begins_too_soon_is_told_where_it_differs(
     assert f"it differs from version 1 at {paths};" in str(refused.value)
 
 
+async def test_a_tariff_keeps_its_currency(database: Database, operator: KnownOperator) -> None:
+    """Its riders' caps are counted in it: 3 EUR would have been 3 of the 8 CNY of a day."""
+    await _published(database, operator, "one-currency", SAME)
+    later = SAME.replace("2020-01-01", "2027-01-01").replace("CNY", "EUR")
+    with pytest.raises(TariffError, match=r"^/plan/currency: version 1 is in CNY, and this one in EUR; .*another id"):
+        await _published(database, operator, "one-currency", later)
+    assert (await _published(database, operator, "one-currency-eur", later)).created
+
+
 async def test_a_plan_without_a_start_is_the_same_as_the_newest_version_of_it(
     database: Database, operator: KnownOperator
 ) -> None:

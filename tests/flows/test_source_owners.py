@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 
+import asyncpg
 import pytest
 from intake_world import NOON, World, world_on
 
@@ -52,6 +54,42 @@ async def test_a_source_whose_rides_are_billed_is_not_given_to_another_operator(
     assert await map_source(database, "default", world.topic, SOURCE, NOON)
     assert not await map_source(database, "default", world.topic, SOURCE, NOON)
     assert await sources(world) == [(SOURCE, "default", False)]
+
+
+@pytest.mark.parametrize("default", ["default", None])
+async def test_what_is_held_while_its_source_is_mapped_is_the_operators(
+    world: World, database: Database, default: str | None
+) -> None:
+    """The process does not know of it yet, and a record that can't be read takes no source."""
+    await set_default_operator(database, default)
+    intake = await world.intake()
+    for name in (b"before", b"after"):
+        if name == b"after":
+            assert await map_source(database, "city", world.topic, SOURCE, NOON)
+        await world.send(name, b"{", {"ce_type": "io.farebox.session.started.v1", "ce_source": SOURCE}, partition=0)
+        await world.drain(intake, 1 if name == b"before" else 2)
+    held = "SELECT operator_id, fault, source FROM quarantine LEFT JOIN operator USING (operator_no)"
+    assert await world.rows(held) == [("city", "record", SOURCE)] * 2
+
+
+async def test_a_source_is_mapped_once_what_is_being_held_of_it_is_committed(world: World, database: Database) -> None:
+    writer = await asyncpg.connect(world.url)
+    transaction = writer.transaction()
+    await transaction.start()
+    await writer.execute(
+        "INSERT INTO quarantine (topic, partition, record_offset, record_timestamp_ms, record_headers, fault, reason,"
+        " path, source, created_at) VALUES ($1, 0, 0, 0, '', 'record', 'broken', '$', $2, now())",
+        *(world.topic, SOURCE),
+    )
+    mapping = asyncio.create_task(map_source(database, "city", world.topic, SOURCE, NOON))
+    waiting = "SELECT count(*) FROM pg_locks WHERE relation = 'quarantine'::regclass AND NOT granted"
+    async with asyncio.timeout(20):
+        while not await world.value(waiting):  # noqa: ASYNC110  Another connection waits.
+            await asyncio.sleep(0.01)
+    await transaction.commit()
+    assert await mapping
+    await writer.close()
+    assert await world.rows("SELECT operator_id FROM quarantine LEFT JOIN operator USING (operator_no)") == [("city",)]
 
 
 @pytest.mark.parametrize("default", ["city", None])

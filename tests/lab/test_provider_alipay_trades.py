@@ -137,6 +137,25 @@ async def test_a_refused_authorisation_is_closed() -> None:
         assert (told["order_status"], told["status"]) == ("CLOSED", "CLOSED")
 
 
+async def test_a_string_is_opened_whenever_the_rider_likes_and_must_be_confirmed_soon_after() -> None:
+    cancel = ("alipay.fund.auth.operation.cancel", {"out_order_no": "auth_order_1", "out_request_no": "c"})
+    query = ("alipay.fund.auth.operation.detail.query", {"out_order_no": "auth_order_1"})
+    async with shop() as it:
+        assert (await it.call(cancel[0], **cancel[1]))["sub_code"] == "AUTH_ORDER_NOT_EXIST"
+        await it.later(timedelta(days=30))
+        assert (await it.freeze(answer="look", timeout_express="2h"))["resultStatus"] == "6001"
+        await it.later(timedelta(minutes=119))
+        assert (await it.call(query[0], **query[1]))["order_status"] == "INIT"
+        await it.later(timedelta(minutes=1))
+        told = await it.call(query[0], **query[1])
+        assert (told["order_status"], told["status"]) == ("CLOSED", "CLOSED")
+        assert (await it.freeze(timeout_express="2h"))["resultStatus"] == "4000"
+        assert (await it.freeze("auth_order_2"))["resultStatus"] == "9000"
+        await it.later(timedelta(days=1))
+        told = await it.call(query[0], out_order_no="auth_order_2")
+        assert told["order_status"] == "AUTHORIZED", "what was confirmed stands"
+
+
 async def test_a_freeze_is_taken_back_while_it_waits_and_after() -> None:
     async with shop() as it:
         for key, action in (("auth_order_1", "unfreeze"), ("auth_order_2", "close")):

@@ -163,6 +163,26 @@ async def test_a_bank_may_take_the_rest_by_another_chargeback_once_the_first_is_
         await at.books()
 
 
+async def test_the_books_say_what_banks_have_taken_back() -> None:
+    """Paid less refunded was above what the merchant has, and above his own ledger's."""
+    async with notified() as (at, provider, _):
+        agreement = await sign(at, provider, "ag")
+        await provider.debit(debit_request("d", agreement))
+        named, found = {"account_id": "shop", "debit": "d"}, []
+        for kind, more in (
+            ("complaint", {}),
+            ("complaint", {"state": "resolved"}),
+            ("chargeback", {"amount_minor": 30}),
+            ("chargeback", {"state": "lost"}),
+            ("chargeback", {"another": True}),
+            ("chargeback", {"state": "won"}),
+        ):
+            await at.call("POST", "/disputes", named | {"kind": kind} | more)
+            [account], [line] = (await at.books())["accounts"], await at.call("GET", "/books/debits")
+            found.append((account["charged_back_minor"], line["charged_back_minor"]))
+        assert found == [(minor, minor) for minor in (0, 0, 30, 30, 250, 30)]
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [

@@ -228,7 +228,31 @@ async def test_a_payment_that_the_rider_approves_himself() -> None:
             closed = await it.post("/v3/pay/transactions/out-trade-no/rest_2/close", mchid=MCHID)
             assert closed.status == 204
         assert (await it.get(by_key.replace("rest_1", "rest_2"))).body["trade_state"] == "CLOSED"
+        assert (
+            await it.post("/v3/pay/transactions/jsapi", **(asked | {"out_trade_no": "rest_2"}))
+        ).code == "ORDER_CLOSED"
         assert (await it.get(by_key.replace("rest_1", "rest_3"))).code == "ORDER_NOT_EXIST"
+
+
+@pytest.mark.parametrize(("expires", "days"), [(None, 7), ("2026-11-22T18:30:00+08:00", 1)])
+async def test_a_prepay_id_begins_a_payment_for_two_hours_and_what_nobody_pays_is_closed_for_good(
+    expires: str | None, days: int
+) -> None:
+    async with shop() as it:
+        asked: dict[str, Any] = {"appid": APPID, "mchid": MCHID, "description": "the rest", "out_trade_no": "rest_1"}
+        asked |= {"notify_url": it.url, "amount": {"total": 500}, "payer": {"openid": "o" + "A" * 27}}
+        asked |= {} if expires is None else {"time_expire": expires}
+        by_key = f"/v3/pay/transactions/out-trade-no/rest_1?mchid={MCHID}"
+        first = (await it.post("/v3/pay/transactions/jsapi", **asked)).body["prepay_id"]
+        if expires is None:
+            await it.later(timedelta(hours=2))
+            assert (await it.ride("confirm", first))["errMsg"] == "openBusinessView:fail"
+            again = (await it.post("/v3/pay/transactions/jsapi", **asked)).body["prepay_id"]
+            assert again != first
+        await it.later(timedelta(days=days))
+        assert (await it.get(by_key)).body["trade_state"] == "CLOSED"
+        assert (await it.post("/v3/pay/transactions/jsapi", **asked)).code == "ORDER_CLOSED"
+        assert (await it.ride("confirm", first))["errMsg"] == "openBusinessView:fail"
 
 
 async def test_complaints_are_told_listed_answered_and_completed() -> None:

@@ -302,6 +302,47 @@ async def test_a_collection_in_parts_tells_each_payment_and_each_can_be_refunded
         assert (await it.post("/v3/refund/domestic/refunds", **back)).body["transaction_id"] == second
 
 
+@pytest.mark.parametrize("completed", [False, True])
+async def test_the_merchants_own_people_cancel_an_order_also_one_that_waits_to_be_paid(*, completed: bool) -> None:
+    async with shop() as it:
+        await it.order(await it.permission())
+        await it.balance(0)
+        if completed:
+            await it.complete()
+        await at_platform(it, "cancel", str((await it.found())["order_id"]))
+        found = await it.found()
+        assert (found["state"], "collection" in found) == ("REVOKED", False)
+        await it.balance(5000)
+        await it.later(timedelta(days=3))
+        assert (await it.found())["state"] == "REVOKED"
+        assert (await it.complete()).code == "INVALID_REQUEST"
+        assert (await pay(it)).code == (await sync(it)).code == "INVALID_REQUEST"
+
+
+async def test_the_merchants_own_people_mark_an_order_as_paid() -> None:
+    async with shop() as it:
+        await it.order(await it.permission())
+        await it.balance(0)
+        await it.complete()
+        await at_platform(it, "paid")
+        assert await it.states() == ("DONE", None, "USER_PAID")
+        assert [one["paid_type"] for one in (await it.found())["collection"]["details"]] == ["MCH"]
+
+
+async def test_what_was_taken_of_an_order_that_is_cancelled_stays_taken() -> None:
+    async with shop() as it:
+        await it.order(await it.permission())
+        await it.balance(1000)
+        await it.complete()
+        await at_platform(it, "cancel")
+        found = await it.found()
+        assert (found["state"], [one["amount"] for one in found["collection"]["details"]]) == ("REVOKED", [1000])
+        for wrong in ("does=cancel&account=none&order=order_1", "does=sell&order=order_1", "does=paid&order=none"):
+            named = wrong if "account=" in wrong else f"{wrong}&account=shop"
+            async with it.peer.session.post(f"{it.peer.url}/wechatpay/platform?{named}") as said:
+                assert said.status in (404, 422)
+
+
 async def test_made_and_completed_in_one() -> None:
     async with shop() as it:
         whose = await it.permission()
@@ -315,6 +356,10 @@ async def test_made_and_completed_in_one() -> None:
 
 async def cancel(it: Shop, key: str = "order_1") -> Any:
     return await it.post(f"/v3/payscore/serviceorder/{key}/cancel", **NAMES, reason="no ride")
+
+
+async def at_platform(it: Shop, does: str, order: str = "order_1") -> None:
+    await it.peer.call("POST", f"/wechatpay/platform?does={does}&account=shop&order={order}")
 
 
 async def pay(it: Shop, key: str = "order_1") -> Any:

@@ -251,6 +251,10 @@ class Acts(Persons):
             self.judge(dice)
         self.teller.fault = None
 
+    def platform(self, dice: Dice) -> None:
+        """The operator's own people end something at the provider's own desk, and nobody is told."""
+        self.teller.at_desk(dice)
+
     def revoke(self, _: Dice) -> None:
         """The rider has ended his agreement."""
         self.teller.revoked = True
@@ -258,7 +262,7 @@ class Acts(Persons):
 
 ACTS: tuple[str, ...] = (
     *("go", "on", "land", "keep", "die", "policy", "hold", "wait", "next", "age"),
-    *("tell", "lose", "decide", "pay", "confirm", "come_back", "bank", "fault", "mute", "revoke"),
+    *("tell", "lose", "decide", "pay", "confirm", "come_back", "bank", "fault", "mute", "revoke", "platform"),
     *("owe", "want", "suspend", "resume", "retry", "elsewhere", "judge", "again", "letter", "hand"),
 )
 """The names of all acts."""

@@ -100,7 +100,11 @@ async def _check_holds(world: World, script: Script) -> list[str]:
     """What is debited on a hold is no more than its cap; none stands at the provider that is over, or unknown, here."""
     rows = await world.rows(ON_HOLDS, script.operator.operator_no)
     found = [f"{row['taken']} is debited on the hold of {row['session_id']}, of {row['cap_minor']}" for row in rows]
-    asked = "SELECT provider_key FROM hold WHERE operator_no = $1 AND state IN ('requested', 'open', 'completing')"
+    asked = (
+        "SELECT provider_key FROM hold WHERE operator_no = $1 AND state IN ('requested', 'open', 'completing')"
+        " UNION ALL SELECT provider_key FROM hold_unopened JOIN merchant_account USING (account_no)"
+        " WHERE operator_no = $1"
+    )
     known = {row["provider_key"] for row in await world.rows(asked, script.operator.operator_no)}
     standing = (hold for hold in world.books.holds.values() if hold.state == "open" and hold.expires_at > world.now())
     return found + [f"the hold {hold.asked} is forgotten" for hold in standing if hold.asked.key not in known]

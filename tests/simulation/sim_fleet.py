@@ -59,7 +59,7 @@ class Member:
         self.looked = False
         """Whether it has looked at its partitions since somebody last wanted to know how far they were read."""
         self._world = world
-        self.source = TopicSource(topic, world.turns, self.process)
+        self.source = TopicSource(topic, world.turns, self.process, world.now)
         streams = Streams(self.source, GROUP, TOPIC, CLUSTER, "earliest")
         knowledge = Knowledge(BusinessClock(world.now), world.random.choice((0, 1, 1000)))
         settings = IntakeSettings(world.random.choice((1, 2, 3, 500)), 50)

@@ -137,9 +137,10 @@ class Life:
         self._numbers = {account.account_id: account.account_no for account in accounts}
         for account in accounts:
             self.providers.of(account)
-        self.collection = Collection(self.database, self.providers.by_number, now, now, concurrency=4)
         self.agreements = Agreements(self.database, self.providers, now, now)
         self.holds = Holds(self.database, self.providers, now, now, self.agreements.look_again)
+        by_number, look = self.providers.by_number, self.holds.look
+        self.collection = Collection(self.database, by_number, now, now, concurrency=4, look_at_hold=look)
         self.disputes = Disputes(self.database, self.providers, self.collection.disputed, now, now)
         self.keep = Housekeeping(self.database, Knowledge(BusinessClock(now), 0), GROUP, TOPIC, now)
         self._now = now

@@ -14,11 +14,11 @@ from service.adapters.providers.port import DisputeStatus
 from service.billing.agreements.standing import HoldStatus
 from service.billing.debits.events import ImpossibleEventError, Notified, PaymentAnswered, PaymentWanted
 from service.billing.debits.refunds import UNPAID, RefundState
-from service.billing.debits.state import Debit, State
+from service.billing.debits.state import Debit, State, waits_for_hold
 from service.billing.outcomes import Accepted, NeedsRider, Outcome, Postponed, Prepared, Succeeded, Unknown
 from service.flows.collection.calls import debit_ref, debit_request
 from service.flows.collection.disputing import LOOK_AGAIN, LOOK_AGAIN_MAX, _news
-from service.flows.collection.hearing import PREPARED_MAX, order_number
+from service.flows.collection.hearing import HOLDS_LOOKED_AT, PREPARED_MAX, order_number
 
 
 class Unheard(msgspec.Struct):
@@ -70,8 +70,9 @@ class News:
     def want_payment(self, ordinal: int, dice: Dice) -> bool:
         """As Hearing.ask_payment: what the rider has to do to pay a debit now; False: nothing. A call may be lost, and
         the process may die between two steps."""
-        till = self.till
-        debit = till.happen(ordinal, PaymentWanted())
+        till, debit = self.till, self._wanted(ordinal, dice)
+        if waits_for_hold(debit) and debit.action is not None:
+            return True
         if debit.payable_until is None:
             return False
         outcome: Outcome = Unknown("not asked")
@@ -94,6 +95,18 @@ class News:
             if not isinstance(outcome, Prepared):
                 break
         return isinstance(outcome, NeedsRider)
+
+    def _wanted(self, ordinal: int, dice: Dice) -> Debit:
+        """As Hearing's: what he is to confirm is asked about first."""
+        till = self.till
+        if not waits_for_hold(till.debits[ordinal]):
+            return till.happen(ordinal, PaymentWanted())
+        for _ in range(HOLDS_LOOKED_AT):
+            self.ordered.look(dice)
+            debit = till.happen(ordinal, PaymentWanted())
+            if not waits_for_hold(debit) or debit.action is not None:
+                break
+        return debit
 
     # ------------------------------------------------------------------ debits and refunds
 

@@ -85,6 +85,13 @@ class Ordered:
         if seldom and after.state not in ENDED:
             self.hold = replace(after, due_at=till.now + timedelta(days=7))
 
+    def look(self, dice: Dice) -> None:
+        """As Holds.look: the rider wants to confirm it now."""
+        if self.hold is not None and self.hold.state is HoldState.REQUESTED:
+            fate = dice.roll(6)
+            answer = self._call(self.hold, "ask") if fate != 2 else Unknown("lost")
+            self.answered(Unknown("lost") if fate == 1 else answer)
+
     def answered(self, answer: HoldAnswer) -> None:
         """Keeps what the provider says, and wakes the debits that wait for it."""
         before, till = self._known(), self.till

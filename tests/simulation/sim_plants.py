@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any, NamedTuple
 
@@ -272,7 +272,7 @@ def what_is_above_a_cap_is_forgotten(patch: pytest.MonkeyPatch) -> None:
 
 def every_clock_is_believed(patch: pytest.MonkeyPatch) -> None:
     """A record's timestamp is its producer's word."""
-    patch.setattr(preparing, "_read_through", lambda tail, at, clock: min(clock.at_ms(tail.timestamp_ms), at))
+    patch.setattr(preparing, "AHEAD_MAX", timedelta(days=36_500))
 
 
 def a_hold_unlocks_until_it_is_paid(patch: pytest.MonkeyPatch) -> None:

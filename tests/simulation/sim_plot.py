@@ -130,6 +130,7 @@ WEIGHTS = {
     "again": 1.5,
     "letter": 1.5,
     "hand": 1.5,
+    "platform": 0.7,
 }
 THEMES: tuple[dict[str, float], ...] = (
     {},
@@ -139,6 +140,7 @@ THEMES: tuple[dict[str, float], ...] = (
     {"want": 3, "pay": 3, "owe": 1.5},
     {"elsewhere": 4, "policy": 3, "owe": 2, "wait": 2, "hand": 4},
     {"age": 8, "want": 2, "pay": 2, "owe": 1.5},
+    {"platform": 8, "want": 2, "owe": 1.5, "judge": 2},
     {"fault": 6, "mute": 4, "judge": 3, "policy": 2},
     {"land": 3, "keep": 3, "go": 2, "owe": 2},
 )

@@ -40,6 +40,9 @@ SELECT CASE state WHEN 'requested' THEN 'resolve' ELSE 'release' END, account_no
 FROM hold WHERE account_no = ANY($1) AND due_at IS NOT NULL AND state IN ('requested', 'open', 'completing')
 GROUP BY 1, 2
 UNION ALL
+SELECT 'release', account_no, min(greatest(due_at, lease_until)) FROM hold_unopened
+WHERE account_no = ANY($1) GROUP BY account_no
+UNION ALL
 SELECT 'refresh', account_no, min(greatest(due_at, lease_until)) FROM agreement
 WHERE account_no = ANY($1) AND due_at IS NOT NULL GROUP BY account_no
 UNION ALL

@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from sim_held import HoldsTeller
-from sim_teller import CURRENCY, Giving, Held, Notice, Order, Payment, Taken
+from sim_teller import CURRENCY, Dice, Giving, Held, Notice, Order, Payment, Taken
 
 from service.adapters.providers.port import (
     DebitRef,
@@ -39,8 +39,13 @@ from service.billing.outcomes import (
 
 PAGE = MiniProgram("wx", "pages/pay")
 MUST_PAY = "RIDER_MUST_PAY"
+PAID_ELSEWHERE, REVOKED = Closed("PAID_ELSEWHERE", "paid"), Closed("REVOKED", "cancelled")
 PREPAID_FOR = timedelta(hours=2)
 """How long a rider may begin a payment of a prepay_id."""
+OWN_FOR = timedelta(days=7)
+"""After which a payment of his own that he has not made is closed."""
+FURTHER = ("", "_B", "_C", "_D", "_E", "_F")
+"""What follows our key in the numbers of his own payments, each begun once those before are closed."""
 CREATED_FOR = timedelta(hours=1)
 """How long an order waits for its rider (there: longer)."""
 APART = timedelta(minutes=1)
@@ -101,7 +106,7 @@ class ScoreTeller(HoldsTeller):
     async def get_debit(self, debit: DebitRef) -> Outcome:
         """What the order says, or the rider's own payment."""
         if debit.hold is None:
-            payment = self.payments.get(debit.key)
+            _, payment = self._payable(debit.key)
             outcome = NotFound() if payment is None else self.outcome(payment)
             other = (
                 payment is not None and isinstance(outcome, NeedsRider) and payment.asked_minor != debit.amount_minor
@@ -134,10 +139,8 @@ class ScoreTeller(HoldsTeller):
             return self._close_own(debit)
         known = self.payments.get(debit.hold.key)
         if known is not None and known.state == "accepted":
-            known.state, known.code = ("paid", "") if known.taken else ("closed", "PAID_ELSEWHERE")
-            known.asked_minor = known.paid_minor or known.asked_minor
-            self.orders[debit.hold.key].state = "completed"
-            return AlreadyDone() if known.taken else Closed("PAID_ELSEWHERE")
+            self._stop(known, PAID_ELSEWHERE.code)
+            return AlreadyDone() if known.taken else PAID_ELSEWHERE
         return self._over(debit.hold, Unknown("code 271316657"))
 
     async def close_debit(self, debit: DebitRef) -> Outcome:
@@ -171,7 +174,9 @@ class ScoreTeller(HoldsTeller):
             return NotFound()
         if known is not None:
             return self.outcome(known)
-        return Closed(order.state) if order.state in ("released", "expired", "completed") else NotFound()
+        if order.state in ("released", "completed"):
+            return REVOKED
+        return Closed("EXPIRED") if order.state == "expired" else NotFound()
 
     def _over(self, hold: HoldRef, otherwise: Outcome) -> Outcome:
         state, known = self._order_outcome(hold), self.payments.get(hold.key)
@@ -186,26 +191,48 @@ class ScoreTeller(HoldsTeller):
             beside = self.orders.get(request.beside.key) if request.beside is not None else None
             if beside is None or beside.state in ("pending", "refused", "expired"):
                 return Rejected("OPENID_UNKNOWN")
-        known = self.payments.get(request.key)
+        number, known = self._payable(request.key)
+        if known is not None and known.number != number:
+            known = None
         if known is not None and known.state == "paid":
             return AlreadyDone()
         if known is not None and known.state == "closed":
             return Closed("ORDER_CLOSED")
         if known is not None and known.asked_minor != request.amount_minor:
             return Conflict("OUT_TRADE_NO_USED")
-        made = known or Payment(request.key, request.key, request.amount_minor, self.now(), "shown")
+        made = known or Payment(number, request.key, request.amount_minor, self.now(), "shown")
         made.until, made.shown = self.now() + PREPAID_FOR, True
-        self.payments[request.key] = made
+        self.payments[number] = made
         return NeedsRider(MUST_PAY, PAGE)
 
     def _close_own(self, debit: DebitRef) -> Outcome:
-        payment = self.payments.get(debit.key)
+        _, payment = self._payable(debit.key)
         if payment is None:
             return NotFound()
         if payment.state == "paid":
             return AlreadyDone()
         payment.state = "closed"
         return Closed()
+
+    def _payable(self, key: str) -> tuple[str, Payment | None]:
+        """The number under which a payment of his own is or can still be made, and that payment, or the one that was
+        closed last."""
+        number, payment = key, self._own(key)
+        for further in FURTHER[1:]:
+            if payment is None or payment.state != "closed":
+                break
+            number = key + further
+            payment = self._own(number) or payment
+            if payment.number != number:
+                break
+        return number, payment
+
+    def _own(self, number: str) -> Payment | None:
+        """A payment of his own, which is closed when its time is over."""
+        payment = self.payments.get(number)
+        if payment is not None and payment.state == "shown" and self.now() > payment.made_at + OWN_FOR:
+            payment.state = "closed"
+        return payment
 
     # ------------------------------------------------------------------ books
 
@@ -218,7 +245,9 @@ class ScoreTeller(HoldsTeller):
         if payment.taken:
             parts = tuple(Part(one.ref, one.amount_minor) for one in payment.taken)
             return Succeeded(payment.paid_minor, parts[0].provider_ref, parts, payment.state == "paid")
-        return Closed("PAID_ELSEWHERE") if payment.state == "closed" else Accepted()
+        if payment.state == "closed":
+            return PAID_ELSEWHERE if payment.code == PAID_ELSEWHERE.code else REVOKED
+        return Accepted()
 
     def named(self, payment: Payment) -> tuple[str, NamedBy]:
         """See Teller."""
@@ -236,7 +265,7 @@ class ScoreTeller(HoldsTeller):
     def payable(self) -> list[Payment]:
         """An order he finds by himself; his own payment while its page is good."""
         own = (one for one in self.payments.values() if one.state in ("accepted", "shown"))
-        return [one for one in own if one.until is None or self.now() < one.until]
+        return [one for one in own if one.until is None or self.now() < min(one.until, one.made_at + OWN_FOR)]
 
     def rider_pays(self, payment: Payment) -> None:
         """See Teller."""
@@ -251,6 +280,27 @@ class ScoreTeller(HoldsTeller):
         self.bring(payment, (rest + 1) // 2 if roll == 2 else rest)
         self._done(payment)
         self.tell(payment)
+
+    def at_desk(self, dice: Dice) -> None:
+        """At the merchant platform: an order is cancelled or marked as paid, a payment of the rider's own is closed."""
+        waiting: list[Payment | Order] = [one for one in self.payments.values() if one.state in ("accepted", "shown")]
+        waiting += [one for one in self.orders.values() if one.state == "open" and one.key not in self.payments]
+        if not waiting:
+            return
+        one = waiting[dice.roll(len(waiting))]
+        if isinstance(one, Order):
+            one.state = "released"
+        elif one.hold is None:
+            one.state = "closed"
+        else:
+            self._stop(one, REVOKED.code if dice.roll(2) == 1 else PAID_ELSEWHERE.code)
+
+    def _stop(self, payment: Payment, code: str) -> None:
+        """The rest is not collected any more."""
+        payment.state, payment.code = ("paid", "") if payment.taken else ("closed", code)
+        payment.asked_minor = payment.paid_minor or payment.asked_minor
+        assert payment.hold is not None
+        self.orders[payment.hold].state = "completed"
 
     def _done(self, payment: Payment) -> None:
         if payment.hold is not None and payment.state == "paid":
@@ -311,7 +361,7 @@ class ScoreTeller(HoldsTeller):
     def _payment(self, debit: DebitRef, amount_minor: int) -> tuple[Payment, Taken] | Outcome:
         """The payment that can give the amount back."""
         if debit.hold is None:
-            own = self.payments.get(debit.key)
+            _, own = self._payable(debit.key)
             if debit.provider_ref is None or own is None or not own.taken:
                 return Rejected("PAYMENT_UNKNOWN")
             return own, own.taken[0]

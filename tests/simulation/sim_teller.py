@@ -191,6 +191,9 @@ class Teller:
         """The provider collects, declines, gives up."""
         raise NotImplementedError
 
+    def at_desk(self, dice: Dice) -> None:
+        """What the merchant's own people end there, where they can."""
+
     # ------------------------------------------------------------------ money
 
     def number(self, kind: str) -> str:

@@ -15,6 +15,7 @@ from aiokafka import TopicPartition
 from aiokafka.errors import KafkaConnectionError, NoOffsetForPartitionError
 from turns import Process, Turns
 
+from service.adapters.clock import Clock
 from service.adapters.kafka import ConsumerSettings, RecordSource, record_digest
 from service.adapters.kafka_access import Brokers
 
@@ -66,12 +67,18 @@ class Topic:
 class Consumer:
     """aiokafka's consumer as far as RecordSource uses it; what asks a broker waits for its turn, and may be cut off."""
 
-    def __init__(self, topic: Topic, turns: Turns, process: Process) -> None:
+    def __init__(self, topic: Topic, turns: Turns, process: Process, now: Clock) -> None:
         self._topic = topic
+        self._now = now
+        self._told: dict[int, tuple[int, int]] = {}
         self._turns = turns
         self._process = process
         self.assigned: set[int] = set()
         self.positions: dict[int, int] = {}
+
+    def begin(self, partitions: Iterable[int]) -> None:
+        """The group gives it these partitions: nothing is known of them yet."""
+        self.assigned, self.positions, self._told = set(partitions), {}, {}
 
     async def getmany(
         self, *keys: TopicPartition, timeout_ms: int, max_records: int
@@ -90,6 +97,7 @@ class Consumer:
                 continue  # It was given back meanwhile.
             if key.partition not in self.positions:
                 raise NoOffsetForPartitionError({key})
+            self._told[key.partition] = self._topic.end(key.partition), round(self._now().timestamp() * 1000)
             records = self._topic.since(key.partition, self.positions[key.partition], left)
             if records:
                 found[key] = list(records)
@@ -101,9 +109,13 @@ class Consumer:
         """What the client has."""
         return {TopicPartition(TOPIC, partition) for partition in self.assigned}
 
-    def highwater(self, key: TopicPartition) -> int:
+    def highwater(self, key: TopicPartition) -> int | None:
         """The end, as the last fetch told it."""
-        return self._topic.end(key.partition)
+        return self._told[key.partition][0] if key.partition in self._told else None
+
+    def last_poll_timestamp(self, key: TopicPartition) -> int | None:
+        """When it told that: milliseconds."""
+        return self._told[key.partition][1] if key.partition in self._told else None
 
     def seek(self, key: TopicPartition, offset: int) -> None:
         """Reads on from there."""
@@ -136,10 +148,10 @@ class Consumer:
 class TopicSource(RecordSource):
     """The real gate over the model of the client."""
 
-    def __init__(self, topic: Topic, turns: Turns, process: Process) -> None:
+    def __init__(self, topic: Topic, turns: Turns, process: Process, now: Clock) -> None:
         super().__init__(ConsumerSettings(Brokers("kafka.invalid:9092"), TOPIC, GROUP))
         self._topic = topic
-        self.consumer = Consumer(topic, turns, process)
+        self.consumer = Consumer(topic, turns, process, now)
         self._joined = cast("Any", self.consumer)
 
     async def revoked(self) -> None:
@@ -149,7 +161,7 @@ class TopicSource(RecordSource):
 
     async def given(self, partitions: Iterable[int]) -> None:
         """The client has these partitions now."""
-        self.consumer.assigned, self.consumer.positions = set(partitions), {}
+        self.consumer.begin(partitions)
         await self.on_partitions_assigned({TopicPartition(TOPIC, one) for one in partitions})
 
     @property

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 from command_line import command
-from ride_builders import whole
+from ride_builders import adjustment, event, whole
 from web_world import WebWorld, web_world
 
 from service.billing.keys import provider_key, session_key_bytes
+from service.flows.decisions import adjust_ride
 from service.flows.stops import list_stops, resume, stop
 
 
@@ -229,6 +230,36 @@ async def test_a_debit_of_which_nothing_is_said_is_listed_and_may_be_decided(it:
     assert (done.status, done.body["state"], done.body["paid_minor"]) == (200, "settled", 250)
 
 
+async def test_what_a_ride_owes_by_now_is_told_to_whoever_decides_and_nothing_is_taken_for_a_voided_one(
+    it: WebWorld, database_url: str
+) -> None:
+    """Nobody was told, and the whole debit was sent again, to be given back."""
+    farebox, asked = command(database_url), {"reason": "not in his books"}
+    unclear = {name: await debit(it, name) for name in ("as-it-was", "less-by-now", "undone")}
+    await it.sql("UPDATE debit SET state = 'manual', due_at = NULL WHERE session_id = ANY($1)", list(unclear))
+    operator = it.doors.knowledge.operators[1]
+    await adjust_ride(it.database, it.doors.knowledge, operator, "less-by-now", adjustment("goodwill", 100))
+    await it.take(event("voided", 31, session="undone"))
+    await it.collect()
+    owing = {}
+    for name, owed in (("as-it-was", "2.50"), ("less-by-now", "1.50"), ("undone", "0.00")):
+        shown = (await farebox("debit", "show", unclear[name]["debit_id"]))[1].splitlines()
+        owing[name] = [line for line in shown if "its ride owes" in line]
+        assert owing[name][0].startswith(f"  its ride owes {owed} of these 2.50 CNY now")
+    assert owing["less-by-now"][0].endswith(" now: what is taken above that goes back")
+    _, sent, _ = await farebox("debit", "decide", unclear["less-by-now"]["debit_id"], "submit_again", "--reason", "r")
+    assert sent.splitlines()[1:] == owing["less-by-now"], "also of what is on its way"
+    assert (await post(it, unclear["as-it-was"], "decide", asked | {"decision": "submit_again"})).status == 200
+    refused = await post(it, unclear["undone"], "decide", asked | {"decision": "submit_again"})
+    assert (refused.status, refused.fields) == (409, ["/decision"])
+    assert "its ride owes nothing any more: `cancel` it" in refused.body["detail"]
+    over = await post(it, unclear["undone"], "decide", asked | {"decision": "cancel"})
+    await it.collect()
+    ride = await it.get("/v1/sessions/undone")
+    [cancelled] = ride["debits"]
+    assert (over.status, cancelled["state"], cancelled["forgone_minor"], ride["open_minor"]) == (200, "cancelled", 0, 0)
+
+
 async def test_a_debit_that_waits_for_its_day_is_tried_now(it: WebWorld) -> None:
     waiting = await debit(it, "impatient", "decline", code="BALANCE_NOT_ENOUGH")
     assert waiting["state"] == "retry_wait"
@@ -238,6 +269,27 @@ async def test_a_debit_that_waits_for_its_day_is_tried_now(it: WebWorld) -> None
     assert (await it.get(f"/v1/debits/{waiting['debit_id']}"))["state"] == "settled"
     late = await post(it, waiting, "retry")
     assert (late.status, late.fields) == (409, ["path:debit_id"])
+
+
+async def test_why_a_debit_is_not_tried_is_one_thing(it: WebWorld) -> None:
+    """It was a sentence of sixty words on whatever could be, Alipay's ways at an account of the sandbox among them."""
+    one = await debit(it, "not-now", "decline", code="BALANCE_NOT_ENOUGH")
+    stands: list[tuple[str, bool, str | None, int | None, str, str]] = [
+        ("retry_wait", True, None, None, "retry_wait, suspended", "resume it"),
+        ("retry_wait", False, "complaint", None, "retry_wait, disputed", "its complaint is to be closed first"),
+        ("retry_wait", False, None, 100, "retry_wait", "its provider is being asked to lower it"),
+        ("needs_rider", False, None, None, "needs_rider", "it waits for its rider"),
+        ("manual", False, None, None, "manual", "say what became of it (`decide`)"),
+        ("cancelled", False, None, None, "cancelled", "nothing more is asked of its rider"),
+    ]
+    for *columns, named, why in stands:
+        await it.sql(
+            "UPDATE debit SET state = $1, suspended = $2, dispute = $3, lowering_to = $4 WHERE session_id = 'not-now'",
+            *columns,
+        )
+        refused = await post(it, one, "retry")
+        told = f"debit {one['debit_id']} is {named} and can't be tried now: {why}"
+        assert (refused.status, refused.body["detail"]) == (409, told)
 
 
 async def test_a_complaint_is_opened_and_resolved(it: WebWorld) -> None:

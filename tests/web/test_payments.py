@@ -63,6 +63,25 @@ async def test_a_provider_that_does_not_answer_is_told_as_such(it: WebWorld) -> 
     assert answer.headers["retry-after"]
 
 
+async def test_who_is_to_confirm_a_hold_that_is_over_is_given_another_one_at_once(it: WebWorld) -> None:
+    """He was given the old one, which could not be confirmed any more."""
+    assert it.sandbox is not None
+    await it.open_account(1, "confirming", hold_needed=True, hold_confirmed_by_rider=True)
+    await it.agree("agr-c", "anna", account_id="confirming")
+    await it.take(*whole("confirms", agreement_id="agr-c"))
+    await it.collect()
+    await it.doors.holds.resolve_round(it.accounts[-1].account_no)
+    await it.collect()
+    (debit,) = (await it.get("/v1/sessions/confirms"))["debits"]
+    assert (debit["state"], debit["action"]["kind"]) == ("needs_rider", "url")
+    page = debit["action"]["url"].removeprefix(it.sandbox.url)
+    await it.sandbox.call("POST", f"{page}&answer=refuse")
+    await it.sql("UPDATE hold SET state = 'expired', action = NULL, due_at = NULL WHERE session_id = 'confirms'")
+    given = await it.ask("POST", f"/v1/debits/{debit['debit_id']}/payment", by="payer")
+    assert (given.status, given.body["state"]) == (200, "needs_rider")
+    assert given.body["action"]["url"] not in ("", debit["action"]["url"])
+
+
 @pytest.mark.parametrize("debit", ["none", "1-1", "99999999999999999999-1"])
 async def test_a_debit_that_is_not_there_is_a_404(it: WebWorld, debit: str) -> None:
     assert (await it.ask("POST", f"/v1/debits/{debit}/payment")).status == 404

@@ -12,16 +12,19 @@ import msgspec
 import pytest
 from command_line import command
 from msgspec.structs import replace
-from ride_builders import adjustment, at, event, whole
+from ride_builders import adjustment, at, event, tariff, whole
 from web_world import WebWorld, instant, web_world
 
 from service.billing.events import Position
 from service.billing.opening import SOURCE
+from service.billing.rating import rate
+from service.billing.sessions import Usage
 from service.billing.words import Language, line_text
 from service.flows.decisions import adjust_ride
 from service.web import receipts
 from service.web.receipts import ReceiptView, printable
 from service.web.shapes import SessionView
+from service.web.views import charge_view
 
 
 @pytest.fixture(scope="module")
@@ -368,3 +371,21 @@ async def test_a_receipt_says_that_an_end_was_lost_and_what_another_system_left_
         [["What", "was", "open", "in", "another"]],
         [["The", "ride", "was", "taken", "back;"]],
     ]
+
+
+async def test_a_receipt_s_fees_say_which_zone_and_how_it_was_parked(it: WebWorld) -> None:
+    """Two zones were two lines of the same name, in JSON and on paper."""
+    await it.clock(30)
+    await it.take(*whole("fees"))
+    ride = msgspec.convert(await it.get("/v1/sessions/fees"), SessionView)
+    rules = {"zone_fees": {"LAKE": "2.50", "A/B~": "1.25", "rack": 1}, "parking_fees": {"invalid": 3}}
+    used = Usage(started_at=at(0), ended_at=at(20), duration_us=1_200_000_000)
+    usage = replace(used, zone_fees=("LAKE", "A/B~", "rack", "nowhere"), parking_category="invalid")
+    fees = replace(ride, charge=charge_view(rate(usage, tariff(rules))))
+    languages: tuple[Language, ...] = ("en", "zh")
+    english, chinese = (receipts.receipt(fees, one, ("City", ""), ZoneInfo("UTC")) for one in languages)
+    named = ["Zone fee: LAKE", "Zone fee: A/B~", "Zone fee: rack", "Unknown zone: nowhere"]
+    assert [line.text for line in english.lines if line.unit == "fee"] == [*named, "Parking: not permitted there"]
+    named = ["区域调度费：LAKE", "区域调度费：A/B~", "区域调度费：rack", "未知区域：nowhere"]
+    assert [line.text for line in chinese.lines if line.unit == "项"] == [*named, "停车费：违规停放"]
+    assert "<td>Zone fee: A/B~<td>1 fee<td>1.25<td>1.25" in printable(english)

@@ -382,13 +382,3 @@ async def test_a_rider_is_told_with_debts_and_debits_page_by_page(it: WebWorld) 
     newest = (await it.get("/v1/debits?rider_ref=owes&limit=1"))["items"][0]
     assert newest["session_id"] == "owes-2"
     assert (await it.get(f"/v1/debits/{newest['debit_id']}"))["transitions"][0]["to_state"] == "new"
-
-
-async def test_a_zones_fee_is_corrected_away(it: WebWorld) -> None:
-    """An empty list was passed over without a word, as if nothing had been said."""
-    await it.clock(60)
-    await it.take(event("started", 0, session="zone"), event("ended", 20, session="zone", zone_fees=("OUT",)))
-    asked = {"kind": "corrected", "reason": "he was inside", "zone_fees": []}
-    before = (await it.get("/v1/sessions/zone"))["usage"]["zone_fees"]
-    ride = (await it.ask("POST", "/v1/sessions/zone/corrections", asked)).body
-    assert (before, ride["usage"]["zone_fees"]) == (["OUT"], [])

@@ -115,10 +115,10 @@ class WebWorld:
         async with self.database.transaction(TokenStore) as store:
             await store.add(token_hash(secret), operator_id, secret, scopes, rider_ref, machine_now(), None)
 
-    async def agree(self, agreement_id: str, rider_ref: str, token: str = ALL) -> None:
+    async def agree(self, agreement_id: str, rider_ref: str, token: str = ALL, **more: Any) -> None:
         """An agreement, asked for over HTTP and signed by the rider at the provider."""
         assert self.sandbox is not None
-        asked = {"agreement_id": agreement_id, "rider_ref": rider_ref, "language": "en"}
+        asked = {"agreement_id": agreement_id, "rider_ref": rider_ref, "language": "en"} | more
         begun = await self.ask("POST", "/v1/agreements", asked, by=token)
         assert begun.status == 201, begun
         if begun.body["action"] is not None:
@@ -168,7 +168,7 @@ class WebWorld:
         )
         await self.clock(0)
         for operator_no, operator_id in ((1, "default"), (2, "other")):
-            await self.open_account(operator_no, f"acc-{operator_id}")
+            await self.open_account(operator_no, f"acc-{operator_id}", hold_needed=False)
             await self.publish(operator_no, bike())
             await self.publish(operator_no, bike({"day_cap": "5.00"}, name="capped"))
         await self.sql("UPDATE operator SET contact = 'call 400' WHERE operator_no = 1")
@@ -183,9 +183,9 @@ class WebWorld:
             await self.agree("agr-1", "anna", token)
             await self.agree("agr-2", "bert", token)
 
-    async def open_account(self, operator_no: int, account_id: str) -> None:
+    async def open_account(self, operator_no: int, account_id: str, **abilities: Any) -> None:
         assert self.sandbox is not None
-        capabilities = Capabilities(hold_needed=False)
+        capabilities = Capabilities(**abilities)
         secret = f"{NOTIFY_SECRET}-{account_id}"
         account = Account(account_id, f"{API_KEY}-{account_id}", terms_of(capabilities), notify_secret=secret)
         await self.sandbox.call("PUT", "/accounts", account)

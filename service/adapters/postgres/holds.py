@@ -11,7 +11,8 @@ import asyncpg
 import msgspec
 from msgspec.structs import replace
 
-from service.adapters.postgres.agreements import AccountRow, AgreementStore, account_row, action_of, action_text
+from service.adapters.postgres.agreements import AccountRow, account_row, action_of, action_text
+from service.adapters.postgres.unopened import UnopenedStore
 from service.billing.agreements import Debt
 from service.billing.agreements.holds import Hold, HoldPolicy, HoldState, RideSeen
 from service.billing.bounds import bounded
@@ -77,8 +78,8 @@ class HoldRow(msgspec.Struct, frozen=True):
     lease_until: datetime | None
 
 
-class HoldStore(AgreementStore):
-    """Holds, and the agreements they are on."""
+class HoldStore(UnopenedStore):
+    """Holds, what was given up of them unopened, and the agreements they are on."""
 
     async def hold_setting(
         self, operator_no: int, agreement_id: str, tariff_id: str | None, now: datetime, key: UUID | None = None

@@ -103,11 +103,12 @@ class OperatorStore(Store):
         await self.run("switch_operator", new.operator_no, *told)
 
     async def map_source(self, topic: str, source: str, operator_no: int, now: datetime) -> bool:
-        """Maps a source for ever; False when it had an operator before, whoever that is."""
+        """Maps a source for ever; False when it had an operator before, whoever that is. Nothing is held meanwhile."""
+        await self.run("lock_quarantine")
         return await self.run("map_source", topic, source, operator_no, now) == 1
 
     async def give_quarantined(self, topic: str, source: str, operator_no: int) -> None:
-        """What is held of a source, and was nobody's, is an operator's from now on."""
+        """What is held of a source, of which nothing was taken, is an operator's from now on."""
         await self.run("give_quarantined", topic, source, operator_no)
 
     async def source_owner(self, topic: str, source: str) -> tuple[str, bool]:

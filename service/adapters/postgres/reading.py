@@ -14,6 +14,7 @@ import asyncpg
 import msgspec
 
 from service.adapters.postgres import Store
+from service.billing.debits.obligations import owed_of_minor
 from service.billing.debits.state import Dispute
 from service.billing.outcomes import RiderAction
 from service.billing.rides import StoredRevision
@@ -132,7 +133,8 @@ class StopOfDebit(msgspec.Struct, frozen=True):
 
 class TroubledRefund(msgspec.Struct, frozen=True):
     """A refund that failed or had to wait, or (`refund_ordinal` 0, "paid_elsewhere") what of a debit that was paid
-    elsewhere is owed back; amounts are minor units."""
+    elsewhere is owed back; amounts are minor units. `since_at` is when its money was first to be given back: what
+    failed and is asked for again was owed before."""
 
     ride_no: int
     ordinal: int
@@ -143,7 +145,7 @@ class TroubledRefund(msgspec.Struct, frozen=True):
     state: str
     reason: str
     code: str | None
-    created_at: datetime
+    since_at: datetime
 
 
 class HoldRow(msgspec.Struct, frozen=True):
@@ -173,6 +175,12 @@ class RideRows(msgspec.Struct, frozen=True):
     disputes: list[DisputesRow] | None = None
     stops: list[StopOfDebit] | None = None
     hold: HoldRow | None = None
+
+    def owed_of_minor(self, debit: DebitRow) -> int:
+        """How much of one of its debits the ride owes now."""
+        owed_minor = sum(obligation.amount_minor for obligation in self.obligations or ())
+        before = [one for one in self.debits or () if one.ordinal < debit.ordinal]
+        return owed_of_minor(owed_minor, before, debit)
 
 
 class Numbers(msgspec.Struct, frozen=True):
@@ -334,7 +342,7 @@ class ReadingStore(Store):
         return [(row["ride_no"], row["ordinal"]) for row in await self.all("debits_of_number", number)]
 
     async def troubled_refunds(self, operator_no: int, limit: int) -> list[TroubledRefund]:
-        """An operator's refunds whose money is still owed, and what is to be given back elsewhere, the oldest first;
+        """An operator's refunds whose money is still owed, and what is to be given back elsewhere, the longest first;
         looks at every refund there is."""
         return [TroubledRefund(**dict(row)) for row in await self.all("troubled_refunds", operator_no, limit)]
 

@@ -263,7 +263,7 @@ class Provider(Protocol):
         """How the hold stands."""
 
     async def release_hold(self, hold: HoldRef) -> HoldAnswer:
-        """Gives up a hold on which nothing was debited."""
+        """Gives up a hold on which nothing was debited; `unopened` where its rider may still make it."""
 
     async def finish_hold(self, hold: HoldRef) -> HoldAnswer:
         """Completes a hold whose debits are final: no debit is possible after it."""

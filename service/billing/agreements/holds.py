@@ -27,6 +27,11 @@ ASK_AFTER = tuple(timedelta(seconds=seconds) for seconds in (1, 2, 5, 10, 30, 60
 """Steps between calls that brought no answer; the last one repeats."""
 ASKED_SOON = 24
 """After so many calls (an hour and a half) a hold that the provider does not end is asked to end seldom."""
+CONFIRMED_SOON = timedelta(hours=2)
+"""A hold that its rider has not confirmed by then is asked about hourly, after a day seldom, after `DUNNED_FOR` rarely:
+that he confirms it is told, and what he opens his debts for is asked about at once."""
+CONFIRMED_LATE = timedelta(days=1)
+HOURLY = timedelta(hours=1)
 LOOK_AGAIN = timedelta(minutes=10)
 """How soon an open hold whose ride goes on is looked at again; collection makes it due when its debits are final."""
 LOOK_SELDOM = timedelta(hours=6)
@@ -34,6 +39,10 @@ LOOK_SELDOM = timedelta(hours=6)
 LOOK_RARELY = timedelta(days=7)
 """And one that has been open for longer than `DUNNED_FOR`: what was written off is asked about for years."""
 DUNNED_FOR = timedelta(days=30)
+UNOPENED_SOON = timedelta(minutes=5)
+"""How soon what a rider may still open of a hold that was given up is looked for, at first."""
+UNOPENED_UNKNOWN = timedelta(hours=1)
+"""And how soon at the latest where its provider says nothing clear."""
 OURS_AGAIN = timedelta(hours=1)
 """How soon a call that was refused as our fault is made again."""
 
@@ -152,7 +161,7 @@ def answered(hold: Hold, answer: HoldAnswer, now: datetime, policy: HoldPolicy) 
         ):  # It was not released or finished: something at the provider is not done yet.
             return _again(hold, now)
         case "pending":
-            return replace(_again(hold, now), action=answer.action)
+            return _again(replace(hold, action=answer.action), now)
         case "refused" if hold.state is HoldState.REQUESTED:
             return _refused(hold, "passing" if answer.retryable else "final", answer.code or "refused")
         case "completed":
@@ -197,6 +206,24 @@ def completing(hold: Hold, reason: str | None, now: datetime) -> Hold:
     return replace(hold, state=HoldState.COMPLETING, reason=reason, action=None, due_at=now)
 
 
+def unopened_at(given_up_at: datetime, answer: HoldAnswer, now: datetime) -> datetime | None:
+    """When what a rider may still open of a hold that was given up is looked for again, after his provider was told to
+    end it; None: he has, and nobody can open it any more.
+
+    Nobody knows for how long it can be opened: the time between two looks is as long as it has been given up, so that
+    what is frozen then is free after as long again at the latest, though no notification comes, and a few questions
+    reach over years.
+    """
+    if isinstance(answer, Postponed):
+        return now + answer.retry_after
+    since = max(now - given_up_at, UNOPENED_SOON)
+    if isinstance(answer, NotFound) or (isinstance(answer, HoldStatus) and answer.unopened):
+        return now + since
+    if isinstance(answer, HoldStatus) and answer.state not in ("open", "pending"):
+        return None
+    return now + min(since, UNOPENED_UNKNOWN)
+
+
 def refused_by_us(hold: Hold, reason: str) -> Hold:
     """The hold that our own rules refuse; asking again decides anew."""
     return _refused(hold, "rules", reason)
@@ -209,7 +236,7 @@ def _told_nothing(hold: Hold, answer: HoldAnswer, now: datetime) -> Hold:
         case Postponed(retry_after=wait):
             return replace(hold, due_at=now + wait)
         case NeedsRider(action=action) if asking:
-            return replace(_again(hold, now), action=action)
+            return _again(replace(hold, action=action), now)
         case Declined(code=code, retryable=retryable) if asking:
             return _refused(hold, "passing" if retryable else "final", code)
         case CapExceeded() if asking:  # More than the contract allows: the operator has said too high a cap.
@@ -227,7 +254,18 @@ def _again(hold: Hold, now: datetime) -> Hold:
     wait = ASK_AFTER[min(hold.asks, len(ASK_AFTER) - 1)]
     if hold.state is HoldState.COMPLETING and hold.asks >= ASKED_SOON:
         wait = LOOK_SELDOM
+    if hold.state is HoldState.REQUESTED and hold.action is not None:
+        wait = max(wait, _unconfirmed(now - hold.requested_at))
     return replace(hold, asks=hold.asks + 1, due_at=now + wait)
+
+
+def _unconfirmed(age: timedelta) -> timedelta:
+    """How long a hold that has been its rider's to confirm for so long is left alone, at least."""
+    if age < CONFIRMED_SOON:
+        return timedelta()
+    if age < CONFIRMED_LATE:
+        return HOURLY
+    return LOOK_SELDOM if age < DUNNED_FOR else LOOK_RARELY
 
 
 def _refused(hold: Hold, refusal: Refusal, reason: str) -> Hold:

@@ -31,7 +31,8 @@ class AgreementStatus(msgspec.Struct, frozen=True, tag=True):
 
 class HoldStatus(msgspec.Struct, frozen=True, tag=True):
     """How a hold stands; pending with an `action`: the rider must confirm it; refused and `retryable`: for a reason
-    that may pass."""
+    that may pass; released and `unopened`: its provider has never heard of it, and what the rider was given to confirm
+    may still make it."""
 
     state: HoldStatusState
     provider_ref: str | None = None
@@ -40,6 +41,7 @@ class HoldStatus(msgspec.Struct, frozen=True, tag=True):
     action: RiderAction | None = None
     code: str | None = None
     retryable: bool = False
+    unopened: bool = False
 
 
 AgreementAnswer: TypeAlias = AgreementStatus | Outcome

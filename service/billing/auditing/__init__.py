@@ -36,6 +36,9 @@ from service.billing.verdicts import Verdict, judge
 ANY_LENGTH = 10**7
 """Hours: the longest ride of an operator may have been another when the ride was decided."""
 
+UNSEEN = frozenset({SessionState.OPEN, SessionState.RESERVED, SessionState.INCOMPLETE, SessionState.CLOSED})
+"""The states in which nobody would see that a charge is missing; rides that are parked or in review are in a list."""
+
 RowT = TypeVar("RowT", bound=msgspec.Struct)
 
 
@@ -159,6 +162,8 @@ def _check_revision(
         yield from check_unrated(place, state, events, charge, before, standing.session)
     elif charge is not None:
         yield from _check_rated(place, stored, charge, standing, known)
+    elif before is None and state in UNSEEN:
+        yield from _check_uncharged(place, stored, state, standing, known)
     columns = (charge.charge.total_minor, charge.charge.currency) if charge is not None else (None, None)
     if (stored.amount_minor, stored.currency) != columns:
         yield Problem(place, "ride_revision", "amount_minor, currency", columns, (stored.amount_minor, stored.currency))
@@ -190,7 +195,8 @@ def _check_rated(
     place: Place, stored: StoredRevision, charge: StoredCharge, standing: _Standing, known: Known
 ) -> Iterator[Problem]:
     """A charge against the one that its events, its balance and its tariff version give."""
-    verdict = _verdict(stored, charge, standing, known.catalog)
+    at_deadline = charge.usage.lost_end is not None or not charge.usage.rode
+    verdict = _verdict(stored, at_deadline, standing, known.catalog)
     if verdict.usage is None or verdict.terms is None:
         yield Problem(place, "ride_revision", "charge", f"none: {verdict.state} {verdict.reason or ''}", charge)
         return
@@ -204,9 +210,16 @@ def _check_rated(
     yield from check_same(place, rated_charge(verdict.usage, again, owed, standing.session), charge)
 
 
-def _verdict(stored: StoredRevision, charge: StoredCharge, standing: _Standing, catalog: Catalog) -> Verdict:
-    """What the ride's events came to when it was charged."""
-    at_deadline = charge.usage.lost_end is not None or not charge.usage.rode
+def _check_uncharged(
+    place: Place, stored: StoredRevision, state: SessionState, standing: _Standing, known: Known
+) -> Iterator[Problem]:
+    """A ride without a charge that is closed, or is said to go on while its events say that it is over."""
+    if state is SessionState.CLOSED or _verdict(stored, False, standing, known.catalog).usage is not None:
+        yield Problem(place, "ride_revision", "state, charge", "closed, and a charge", f"{state}, and none")
+
+
+def _verdict(stored: StoredRevision, at_deadline: bool, standing: _Standing, catalog: Catalog) -> Verdict:
+    """What the ride's events came to when the revision was decided."""
     operator = msgspec.structs.replace(standing.operator, ride_hours_max=ANY_LENGTH)
     return judge(standing.session, operator, catalog, stored.decided_at, "deadline" if at_deadline else "events")
 

@@ -27,6 +27,7 @@ from service.billing.debits.answers import (
     unknown,
     window_over,
 )
+from service.billing.debits.ended import ended_there
 from service.billing.debits.events import (
     Call,
     CloseAnswered,
@@ -61,9 +62,9 @@ from service.billing.debits.events import (
     Suspended,
 )
 from service.billing.debits.money import Step, taken_minor, waived, worth_a_debit
-from service.billing.debits.state import FINAL, UNSURE, Debit, Receipt, State, Terms, payable, waits_for_hold
+from service.billing.debits.state import FINAL, UNSURE, Debit, Receipt, State, Terms, certain, payable, waits_for_hold
 from service.billing.keys import provider_key
-from service.billing.outcomes import Outcome
+from service.billing.outcomes import Closed, Outcome
 
 __all__ = [
     "FINAL",
@@ -201,6 +202,9 @@ def _submitted(debit: Debit, event: Submitted, now: datetime, terms: Terms) -> S
 
 
 def _queried(debit: Debit, event: Queried, now: datetime, terms: Terms) -> Step:
+    over = ended_there(debit, event.outcome) if isinstance(event.outcome, Closed) else None
+    if over is not None and event.key == debit.provider_key and debit.state is not State.SUBMITTING:
+        return truth.told(over[0], event.outcome, now, terms), over[1]
     asked = debit.state in (State.UNKNOWN, State.PENDING, State.NEEDS_RIDER)
     asked = asked and (not debit.suspended or payable(debit, now))
     present = event.key == debit.provider_key
@@ -256,7 +260,8 @@ def _consequences(before: Debit, debit: Debit, effects: tuple[Effect, ...], now:
     debit = replace(debit, policy_at=policy.policy_at(debit, now, terms))
     published = _published(before, debit)
     moved = debit.state is not before.state or debit.amount_minor != before.amount_minor
-    decided = debit.state in FINAL or (debit.state not in UNSURE and debit.lowering_to is None)
+    clear = debit.state not in UNSURE or certain(debit)
+    decided = debit.state in FINAL or (clear and debit.lowering_to is None)
     if debit.net_again and moved and decided:
         debit = replace(debit, net_again=False, excess_minor=0)
         effects = (*effects, NetAgain())

@@ -8,6 +8,7 @@ from msgspec.structs import replace
 
 from service.billing.capabilities import Capabilities
 from service.billing.debits import dunning
+from service.billing.debits.ended import ended_there
 from service.billing.debits.events import NetAgain
 from service.billing.debits.money import (
     ENDED,
@@ -95,7 +96,7 @@ def on_submitted(debit: Debit, outcome: Outcome, now: datetime, terms: Terms) ->
         case Declined():
             return needs_rider(debit, outcome.code, None, now, terms), ()
         case Closed():
-            return _ended(debit, outcome.code, now, terms), ()
+            return ended_there(debit, outcome) or (_ended(debit, outcome.code, now, terms), ())
         case NeedsRider():
             return needs_rider(debit, outcome.code, outcome.action, now, terms), ()
         case Rejected() | Conflict():
@@ -143,7 +144,7 @@ def on_lower_answered(debit: Debit, outcome: Outcome, now: datetime, terms: Term
             over = outcome.amount_minor > 0 and (outcome.last or not terms.capabilities.partial_debit)
             return (_ended_meanwhile(paid, now) if over else paid), effects
         case Closed():
-            return close_confirmed(debit), ()
+            return ended_there(debit, outcome) or (close_confirmed(debit), ())
         case NotFound() if unopened(debit, now, terms):
             return replace(debit, due_at=debit.payable_until), ()
         case NotFound() if debit.state in ENDED:

@@ -5,10 +5,8 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from datetime import datetime
-from functools import cache
 from operator import attrgetter
 from typing import Literal
 from uuid import UUID
@@ -23,12 +21,9 @@ from service.billing.debits.events import (
     Call,
     DebitEvent,
     Due,
-    GivenBack,
     LeaseOver,
     NetAgain,
     OpenHold,
-    OperatorDecided,
-    PaidElsewhere,
     Post,
     Publish,
     RefundAsked,
@@ -37,7 +32,6 @@ from service.billing.debits.events import (
     RefundReturned,
     RetryAsked,
     StartRefund,
-    Suspended,
 )
 from service.billing.debits.facts import Naming, debit_fact, refund_fact
 from service.billing.debits.obligations import OpenDebit, net
@@ -53,10 +47,10 @@ from service.billing.debits.refunds import (
     refund_call,
 )
 from service.billing.debits.state import Debit, State, Terms, by_support
+from service.billing.debits.steps import why_text
 from service.billing.facts import EncodedFact
 from service.billing.keys import provider_key
 from service.billing.ledger import Fact, Transfer
-from service.billing.money import format_amount
 from service.billing.words import refund_text, spoken
 
 FACT_ORDINALS = 1_000_000
@@ -147,7 +141,7 @@ class Book:
         decided, effects = after(debit, event, self.now, context.terms)
         if _told_by(decided) != _told_by(debit) or (isinstance(event, RetryAsked) and decided != debit):
             decided = replace(decided, transitions=debit.transitions + 1)
-            self.transitions.append(Transition(decided, debit.state, why_of(event, debit.currency)))
+            self.transitions.append(Transition(decided, debit.state, why_text(event, decided)))
         if decided != debit:
             self.changed[decided.ride_no, decided.ordinal] = decided
             self.numbers_left += ((decided, number) for number in sorted(_left(debit, decided)))
@@ -373,24 +367,3 @@ DIARY = frozenset(
 """What of a debit is no part of its life."""
 _told_by = attrgetter(*(name for name in Debit.__struct_fields__ if name not in DIARY))
 """What of a debit is its life, and not only the diary of asking: a change of that is no row."""
-
-
-def why_of(event: DebitEvent, currency: str) -> str:
-    """The event in words, with the provider's answer or a person's reason."""
-    name = _words(type(event).__name__)
-    if isinstance(event, GivenBack):
-        what = f"{name} {format_amount(event.amount_minor, currency)} {currency}"
-        return f"{what}{f' by refund {event.refund}' if event.refund else ''}: {by_support(event.reason)}"
-    if isinstance(event, OperatorDecided | PaidElsewhere | Suspended):
-        return f"{name}: {by_support(event.reason)}"
-    outcome = getattr(event, "outcome", None)
-    if outcome is not None:
-        code = getattr(outcome, "code", None) or getattr(outcome, "reason", None) or ""
-        return f"{name}: {_words(type(outcome).__name__)} {code}".rstrip()
-    return f"{name}: {getattr(event, 'reason', '')}".rstrip(": ")
-
-
-@cache
-def _words(name: str) -> str:
-    """`PaymentWanted` as people read it: "payment wanted"."""
-    return re.sub(r"(?<!^)(?=[A-Z])", " ", name).lower()

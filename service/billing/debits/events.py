@@ -299,6 +299,7 @@ class ImpossibleEventError(Exception):
     """This can't be done to a debit in this state; the message says both."""
 
     def __init__(self, debit: Debit, event: DebitEvent) -> None:
+        self.debit = debit
         super().__init__(f"{type(event).__name__} is not possible for a debit that is {debit.state}")
 
 

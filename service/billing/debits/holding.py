@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from service.billing.capabilities import Capabilities
 from service.billing.debits import dunning
-from service.billing.debits.answers import manual, may_be_given, needs_rider, retry_wait
+from service.billing.debits.answers import manual, may_be_given, needs_rider, next_retry_at, retry_wait
 from service.billing.debits.disputes import disputed
 from service.billing.debits.events import OpenHold
 from service.billing.debits.money import Step, worth_a_debit
@@ -26,6 +26,9 @@ from service.billing.debits.state import (
 )
 from service.billing.debits.unanswered import ANSWERED_WITHIN, UNANSWERED
 
+OVER = ("expired", "completed", "released")
+"""States of a hold that is over, and was not refused."""
+
 
 def goes_through_holds(able: Capabilities) -> bool:
     """Whether every debit needs an open hold."""
@@ -38,7 +41,8 @@ def hold_first(debit: Debit, now: datetime, terms: Terms) -> Step | None:
     A ride that was charged without a hold, or whose hold was given up too early, gets one now; so does one whose hold
     was refused before the debit asked for any: by our own rules (none is asked for while its agreement is pending, and
     the debit waits for that), or by the provider, who may say otherwise now. What he refuses to the debit itself is
-    that debit's matter. A number that stays the same stays on the hold it was first sent on.
+    that debit's matter. What it asked for and nobody confirmed is asked for again as often as a debit is tried. A
+    number that stays the same stays on the hold it was first sent on.
     """
     hold, able = terms.hold, terms.capabilities
     if not goes_through_holds(able) or (hold is not None and hold.state == "open"):
@@ -48,8 +52,8 @@ def hold_first(debit: Debit, now: datetime, terms: Terms) -> Step | None:
             return None
         return needs_rider(debit, "the hold is over", None, now, terms), ()  # Its number may still be paid.
     waits = replace(debit, queries=debit.queries + 1, due_at=dunning.query_at(debit.queries, now))
-    if hold is None or hold.state in ("expired", "completed", "released"):
-        return _asked(debit, waits, terms)
+    if hold is None or hold.state in OVER:
+        return _in_its_turn(debit, waits, now, terms)
     if hold.state == "refused":
         waited = debit.reason in (TO_OPEN, TO_CONFIRM)
         return _refused(debit, hold, now, terms) if waited and hold.refusal != "rules" else _asked(debit, waits, terms)
@@ -75,6 +79,37 @@ def opened_after_all(debit: Debit, now: datetime, terms: Terms) -> bool:
     rider is paying otherwise."""
     opened = terms.hold is not None and terms.hold.state == "open"
     return kept_from_hold(debit) and opened and not (payable(debit, now) or debit.suspended or disputed(debit))
+
+
+def wanted_now(debit: Debit, now: datetime, terms: Terms) -> Step:
+    """The rider wants to pay what he pays by confirming a hold: that which waits for him now, or another one at once in
+    the place of what is over, whatever the calendar says. What stands otherwise goes on by itself."""
+    hold, waits = terms.hold, replace(debit, action=None, queries=0, due_at=now)
+    if hold is None or hold.state in OVER or (hold.state == "refused" and hold.refusal == "rules"):
+        return _asked(debit, replace(waits, queries=1, due_at=dunning.query_at(0, now)), terms)
+    if hold.state == "requested" and hold.action is not None:
+        return replace(waits, action=hold.action, due_at=dunning.poll_at(0, now)), ()
+    return waits, ()
+
+
+def _in_its_turn(debit: Debit, waits: Debit, now: datetime, terms: Terms) -> Step:
+    """Another hold in the place of none, or of one that is over.
+
+    Where that was asked for by the debit, and was of no use to it (its rider did not confirm it, and its provider has
+    ended it), the next one waits for the calendar's day after it was asked for: he is not to be asked more often than
+    a debit is tried. After the last of them it is for him to ask (`wanted_now`).
+    """
+    hold = terms.hold
+    at: datetime | None = now
+    if hold is not None and hold.state != "completed" and debit.reason in (TO_OPEN, TO_CONFIRM):
+        asked_at = hold.requested_at
+        at = next_retry_at(debit, asked_at, terms) if asked_at is not None and asked_at >= debit.created_at else now
+    if hold is None or (at is not None and at <= now):
+        return _asked(debit, waits, terms)
+    lapsed = replace(debit, action=None, queries=0, due_at=at)
+    if waits_for_hold(debit):
+        return lapsed, ()
+    return retry_wait(lapsed, f"{HOLD_REFUSED}: {hold.reason or hold.state}", now, terms), ()
 
 
 def _asked(debit: Debit, waits: Debit, terms: Terms) -> Step:

@@ -17,6 +17,8 @@ Step = tuple[Debit, tuple[Effect, ...]]
 
 ENDED = frozenset({State.CANCELLED, State.SETTLED_ELSEWHERE, State.WAIVED, State.SETTLED, State.SETTLED_TWICE})
 """States in which money that comes is too much."""
+NO_MORE = "taken, and its number brings no more"
+"""How the reason ends of a debit of which less was taken than was asked for."""
 TOO_LITTLE = "too little for a debit"
 """Why something is waived."""
 LIVE = frozenset({State.SUBMITTING, State.UNKNOWN, State.PENDING})
@@ -60,8 +62,13 @@ def ended_short(debit: Debit) -> Debit:
         again = debit.net_again or debit.excess_minor > 0
         return replace(debit, state=State.SETTLED, amount_minor=debit.paid_minor, excess_minor=0, net_again=again)
     taken = taken_minor(debit, debit.provider_key)
-    reason = f"{taken} of {debit.asked_minor} taken, and its number brings no more"
+    reason = f"{taken} of {debit.asked_minor} {NO_MORE}"
     return replace(debit, state=State.MANUAL, reason=reason, due_at=None)
+
+
+def brings_no_more(debit: Debit) -> bool:
+    """Whether a person is to say what becomes of a debit of which a part was taken, and nothing more will be."""
+    return debit.state is State.MANUAL and (debit.reason or "").endswith(NO_MORE)
 
 
 def worth_a_debit(amount_minor: int, able: Capabilities) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Literal
+from typing import Literal, Protocol
 
 import msgspec
 
@@ -11,7 +11,7 @@ from service.billing.capabilities import Capabilities
 from service.billing.debits.answers import collected_yet
 from service.billing.debits.events import OwedChanged, RefundAsked
 from service.billing.debits.money import TOO_LITTLE, worth_a_debit
-from service.billing.debits.state import FINAL, UNSURE, Debit, State, refused_for_us, to_be_tried
+from service.billing.debits.state import FINAL, UNSURE, Debit, State, certain, to_be_tried
 from service.billing.debits.wishes import refundable_minor
 
 
@@ -32,6 +32,25 @@ class Change(msgspec.Struct, frozen=True):
 
 
 Netting = OpenDebit | Change
+
+
+class Standing(Protocol):
+    """What of a debit, as it is decided about or as it is stored, says how much of its ride it stands for."""
+
+    @property
+    def state(self) -> str: ...
+    @property
+    def amount_minor(self) -> int: ...
+    @property
+    def paid_minor(self) -> int: ...
+    @property
+    def forgone_minor(self) -> int: ...
+    @property
+    def refunded_minor(self) -> int: ...
+    @property
+    def refunding_minor(self) -> int: ...
+    @property
+    def given_back_minor(self) -> int: ...
 
 
 def net(
@@ -57,7 +76,7 @@ def net(
 
 def _undecided(debit: Debit) -> bool:
     """Whether it is not known what the debit will bring; one paid elsewhere stands as it is while it is closed."""
-    unsure = debit.state in UNSURE and not refused_for_us(debit)
+    unsure = debit.state in UNSURE and not certain(debit)
     return unsure or (debit.lowering_to is not None and debit.state not in FINAL)
 
 
@@ -66,7 +85,7 @@ def _owed_no_longer(debit: Debit) -> bool:
     return debit.state not in FINAL and (debit.lowering_to is not None or debit.excess_minor > 0)
 
 
-def covered_minor(debit: Debit) -> int:
+def covered_minor(debit: Standing) -> int:
     """How much of what the ride owes a debit stands for: what it asks for or brought, less what went back."""
     returned = debit.refunded_minor + debit.refunding_minor + debit.given_back_minor
     if debit.state in FINAL:
@@ -82,6 +101,13 @@ def owed_back_minor(owed_minor: int, debits: Sequence[Debit], debit: Debit) -> i
     here = sum(one.paid_minor - one.refunded_minor - one.refunding_minor - one.given_back_minor for one in debits)
     too_much = here + sum(one.outside_minor for one in debits) - owed_minor
     return max(min(too_much, refundable_minor(debit) + debit.outside_minor), 0)
+
+
+def owed_of_minor(owed_minor: int, before: Iterable[Standing], debit: Standing) -> int:
+    """How much of a debit's amount is owed now that its ride owes `owed_minor` in all; `before` are the ride's debits
+    that were opened before it: the newest are lowered first."""
+    left = owed_minor - sum(map(covered_minor, before))
+    return min(max(left, 0), debit.amount_minor)
 
 
 def _nothing_owed() -> OpenDebit:

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from service.billing.debits import dunning, holding
 from service.billing.debits.answers import asked_about, collected_yet, may_be_given, needs_rider, unknown, unopened
+from service.billing.debits.disputes import disputed
 from service.billing.debits.events import (
     Call,
     CloseAnswered,
@@ -23,7 +24,7 @@ from service.billing.debits.events import (
     PaymentWanted,
 )
 from service.billing.debits.money import LIVE, Step, take_money
-from service.billing.debits.state import CAN_BE_OVERDUE, Debit, State, Terms, left_to_hold, payable, waits_for_hold
+from service.billing.debits.state import CAN_BE_OVERDUE, Debit, State, Terms, payable, refused_a_hold, waits_for_hold
 from service.billing.debits.truth import goes_on, left_open
 from service.billing.keys import provider_key
 from service.billing.outcomes import (
@@ -43,14 +44,18 @@ from service.billing.outcomes import (
 def payment_wanted(debit: Debit, event: PaymentWanted, now: datetime, terms: Terms) -> Step:
     """The intent, stored before the provider is asked: the number is the rider's until `payable_until`.
 
-    Not while he is asked to confirm a hold: what he pays beside it has another number at the provider, and once he
-    confirms, both could be taken. Where he can only pay through a hold that he confirms, another one is asked for.
+    Where he is asked to confirm a hold he pays by that alone: what he pays beside it has another number at the
+    provider, and once he confirms, both could be taken. Where he can only pay through a hold that he confirms, and it
+    was refused, another one is asked for.
     """
     unpaid = debit.amount_minor - debit.paid_minor - debit.excess_minor
     payable = debit.state in (*CAN_BE_OVERDUE, State.WRITTEN_OFF) and not debit.suspended and unpaid > 0
-    if not payable or debit.lowering_to is not None or waits_for_hold(debit):
+    to_confirm = waits_for_hold(debit)
+    if not payable or debit.lowering_to is not None or (to_confirm and disputed(debit)):
         raise ImpossibleEventError(debit, event)
-    if left_to_hold(debit) and not terms.capabilities.payable_apart:
+    if to_confirm:
+        return holding.wanted_now(debit, now, terms)
+    if refused_a_hold(debit) and not terms.capabilities.payable_apart:
         return holding.taken_up(debit, now), ()
     until = now + terms.calendar.payment_open_for
     if debit.state is State.PENDING:

@@ -64,8 +64,12 @@ TO_OPEN = "waits for a hold"
 """Why a debit is not tried while a hold is being asked for."""
 HOLD_REFUSED = "the hold was refused"
 """How the reason begins of a debit that could not be tried, since the hold that it asked for was refused."""
+GONE_THERE = "cancelled at its provider, not by us"
+"""How the reason begins of a debit that nobody can pay any more, since it was ended there."""
 SUPPORT = "support"
 """Who gave a reason; what follows it are his own words, which are for those who work here."""
+PROVIDER = "provider"
+"""Who gave a reason, where the provider has told of it by himself."""
 
 
 UNWRITTEN = UUID(int=0)
@@ -243,6 +247,11 @@ def by_support(words: str) -> str:
     return f"{SUPPORT}: {words}"
 
 
+def by_provider(words: str) -> str:
+    """The reason of what was not decided here: "provider: marked as paid there"."""
+    return f"{PROVIDER}: {words}"
+
+
 def for_all(reason: str) -> str:
     """A reason without support's own words, as riders and programs outside are told it."""
     before, support, _ = reason.partition(by_support(""))
@@ -263,9 +272,18 @@ def refused_a_hold(debit: Debit) -> bool:
 
 
 def refused_for_us(debit: Debit) -> bool:
-    """Whether a person is to put right what keeps the debit's hold from being opened. Nothing is unclear about it: as
-    what is owed changes, so does the debit."""
+    """Whether a person is to put right what keeps the debit's hold from being opened."""
     return debit.state is State.MANUAL and refused_a_hold(debit)
+
+
+def gone_there(debit: Debit) -> bool:
+    """Whether the debit was cancelled at its provider, so that a person is to say what becomes of it."""
+    return debit.state is State.MANUAL and (debit.reason or "").startswith(GONE_THERE)
+
+
+def certain(debit: Debit) -> bool:
+    """Whether nothing is unclear about a debit that waits for a person: as what is owed changes, so does the debit."""
+    return refused_for_us(debit) or gone_there(debit)
 
 
 def left_to_hold(debit: Debit) -> bool:

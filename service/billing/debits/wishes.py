@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from service.billing.debits import dunning
 from service.billing.debits.answers import asked_about, collected_yet, ends_when_lowered, unopened
 from service.billing.debits.disputes import disputed, goes_on_at, to_be_noticed_again
+from service.billing.debits.ended import settled_outside
 from service.billing.debits.events import (
     GivenBack,
     ImpossibleEventError,
@@ -29,6 +30,7 @@ from service.billing.debits.holding import taken_up
 from service.billing.debits.money import (
     TOO_LITTLE,
     Step,
+    brings_no_more,
     close_confirmed,
     give_back,
     receipt_of,
@@ -45,6 +47,8 @@ from service.billing.debits.state import (
     State,
     Terms,
     by_support,
+    certain,
+    gone_there,
     kept_from_hold,
     payable,
     refused_a_hold,
@@ -97,31 +101,14 @@ def operator_decided(debit: Debit, event: OperatorDecided, now: datetime, terms:
 
 
 def paid_elsewhere(debit: Debit, event: PaidElsewhere, now: datetime, terms: Terms) -> Step:
-    """Paid outside: nothing more is asked, and the provider is told where he listens, until he has answered. What was
-    owed no longer of a debit that can't be lowered was not paid outside either. What had been written off is paid."""
+    """Paid outside: nothing more is asked, and the provider is told where he listens, until he has answered."""
     written_off = debit.state is State.WRITTEN_OFF
-    if debit.state not in CAN_BE_OVERDUE and not refused_for_us(debit) and not written_off:
+    told = certain(debit) or brings_no_more(debit)
+    if debit.state not in CAN_BE_OVERDUE and not told and not written_off:
         raise ImpossibleEventError(debit, event)
-    rest = max(debit.amount_minor - debit.paid_minor - debit.excess_minor, 0)  # A part may have brought too much.
-    if written_off:
-        rest = debit.forgone_minor
     open_there = collected_yet(debit) if written_off else debit.state is State.PENDING or asked_about(debit, terms)
-    stop = terms.capabilities.told_paid_elsewhere and open_there
-    ended = replace(
-        debit,
-        state=State.SETTLED_ELSEWHERE,
-        amount_minor=debit.paid_minor + rest,
-        excess_minor=0,
-        forgone_minor=rest,
-        outside_minor=rest,
-        reason=by_support(event.reason),
-        lowering_to=debit.paid_minor if stop else None,
-        given=open_there,
-        queries=0,
-        due_at=now if stop else None,
-    )
-    back = [Post("write_off_back", rest)] if written_off else []
-    return ended, (*back, Post("elsewhere", rest))
+    stop_at = now if terms.capabilities.told_paid_elsewhere and open_there else None
+    return settled_outside(debit, by_support(event.reason), open_there=open_there, stop_at=stop_at)
 
 
 def owed_changed(debit: Debit, event: OwedChanged, now: datetime, terms: Terms) -> Step:
@@ -130,14 +117,14 @@ def owed_changed(debit: Debit, event: OwedChanged, now: datetime, terms: Terms) 
         return _less_forgone(debit, event, now, terms)
     if debit.state in FINAL or (event.amount_minor > debit.amount_minor and debit.attempts > 0):
         raise ImpossibleEventError(debit, event)
-    if (debit.state in UNSURE and not refused_for_us(debit)) or debit.lowering_to is not None:
+    if (debit.state in UNSURE and not certain(debit)) or debit.lowering_to is not None:
         return replace(debit, net_again=True), ()
     wanted = max(event.amount_minor, debit.paid_minor)
     if wanted == debit.amount_minor:
         return replace(debit, excess_minor=0, net_again=False), ()
     able = terms.capabilities
     pending = debit.state is State.PENDING
-    open_there = pending or asked_about(debit, terms)
+    open_there = pending or (asked_about(debit, terms) and not gone_there(debit))
     if wanted == debit.paid_minor or not worth_a_debit(wanted - debit.paid_minor, able):
         never_closed = debit.state is State.RETRY_WAIT and not able.closes_unpaid
         if not open_there or never_closed:

@@ -22,6 +22,7 @@ from service.billing.debits.state import Debit
 from service.flows.account_checks import UNWATCHED, Accounts
 from service.flows.collection.apart import Key, one_at_a_time, or_apart, set_aside
 from service.flows.collection.calls import Answer, Claim, debit_event, refund_event
+from service.flows.collection.hearing import LookAtHold
 from service.flows.collection.keeping import Providers, context, keep
 from service.flows.collection.lanes import Lane
 from service.flows.collection.planning import Planning
@@ -49,8 +50,9 @@ class Collection(Planning):
         *,
         concurrency: int = 64,
         accounts: Accounts = UNWATCHED,
+        look_at_hold: LookAtHold | None = None,
     ) -> None:
-        super().__init__(database, providers, now, machine_now, accounts)
+        super().__init__(database, providers, now, machine_now, accounts, look_at_hold)
         self._concurrency = concurrency
         self._lanes: dict[int, Lane] = {}
 

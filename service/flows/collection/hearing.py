@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Literal
+from typing import Literal, TypeAlias
+from uuid import UUID
 
 from msgspec.structs import replace
 
@@ -42,7 +43,10 @@ PREPARED_MAX = 3
 """How often a provider may answer that the payment has a number now, and must be asked for again."""
 CONFIRM_SECONDS = 2.0
 """How long the provider may take to confirm what he tells: he waits for our answer meanwhile, some for 5 s."""
+HOLDS_LOOKED_AT = 2
+"""The hold that stands, and the one that is asked for in its place where it is over."""
 WRITER = "collection/wishes"
+LookAtHold: TypeAlias = Callable[[UUID, int], Awaitable[None]]
 HOLD_ASKED = NeedsRider(
     "HOLD_ASKED", advice="he pays by confirming another order, which is being asked for now: ask again in a moment"
 )
@@ -83,12 +87,23 @@ class NoAnswerError(Exception):
 
 
 class Hearing:
-    """Debits as people and notifications change them; `now` is the business clock."""
+    """Debits as people and notifications change them; `now` is the business clock.
+
+    `look_at_hold` asks the provider how a session's hold (its key and slot) stands, for a rider who wants to confirm it
+    now; where nobody wants to pay, none is needed.
+    """
 
     def __init__(
-        self, database: Database, providers: Providers, now: Clock, machine_now: Clock, accounts: Accounts = UNWATCHED
+        self,
+        database: Database,
+        providers: Providers,
+        now: Clock,
+        machine_now: Clock,
+        accounts: Accounts = UNWATCHED,
+        look_at_hold: LookAtHold | None = None,
     ) -> None:
         self._accounts = accounts
+        self._look_at_hold = look_at_hold
         self._database = database
         self._providers = providers
         self._now = now
@@ -179,21 +194,24 @@ class Hearing:
 
     async def ask_payment(self, key: DebitKey) -> Debit:
         """What the rider has to do to pay a debit now: the debit with its `action`, which is polled afterwards. One
-        that waits for him to confirm a hold is paid by that: it is given as it is; where he can pay in no other way and
-        the hold was refused, another one is asked for, and he is told to ask again.
+        that waits for him to confirm a hold is paid by that: by the one that stands at the provider, or another one at
+        once where that is over; where he can pay in no other way and the hold was refused, another one is asked for,
+        and he is told to ask again.
 
         The intent is committed before the provider is asked, and no transaction is open meanwhile. Raises KeyError for
         no such debit, ImpossibleEventError for one that can't be paid by him now, NoPaymentError where the provider
         gave him nothing to do. The account's provider must be open in this process.
         """
         try:
-            debit = (await self.happen([(key, PaymentWanted())]))[key]
+            debit = await self._wanted(key)
         except ImpossibleEventError:
             async with self._database.reading(CollectionStore) as store:
                 waiting = (await store.read_debits([key[0]]))[key].debit
             if not waits_for_hold(waiting) or waiting.action is None:
                 raise
             return waiting
+        if waits_for_hold(debit) and debit.action is not None:
+            return debit
         if debit.payable_until is None:
             raise NoPaymentError(HOLD_ASKED)
         outcome: Outcome = Unknown("not asked")
@@ -209,6 +227,19 @@ class Hearing:
                 break
         if not isinstance(outcome, NeedsRider) or debit.action is None:
             raise NoPaymentError(outcome)
+        return debit
+
+    async def _wanted(self, key: DebitKey) -> Debit:
+        """The intent; where he pays by confirming a hold, what he is shown is good now: asked about, or made anew."""
+        async with self._database.reading(CollectionStore) as store:
+            debit = (await store.read_debits([key[0]]))[key].debit
+        if not waits_for_hold(debit) or self._look_at_hold is None:
+            return (await self.happen([(key, PaymentWanted())]))[key]
+        for _ in range(HOLDS_LOOKED_AT):
+            await self._look_at_hold(debit.session_key, debit.slot)
+            debit = (await self.happen([(key, PaymentWanted())]))[key]
+            if not waits_for_hold(debit) or debit.action is not None:
+                break
         return debit
 
     async def refund_again(self, key: DebitKey) -> bool:

@@ -53,8 +53,8 @@ def prepare(
     moved = []
     for partition, revisions in own.items():
         tail = work.tails[partition]
-        caught_up = source.end_seen(partition) <= tail.next_offset
-        read_through_at = work.fetched_at if caught_up else _read_through(tail, work.fetched_at, knowledge.clock)
+        ended_at_ms = source.ended_at_ms(partition, tail.next_offset)
+        read_through_at = _read_through(tail, ended_at_ms, work.fetched_at, knowledge.clock)
         ordered = sorted(revisions, key=lambda revision: revision.ride.ride_no)
         batch = StreamBatch(
             held[partition],
@@ -72,9 +72,11 @@ def prepare(
     return Prepared(work, decision, quarantined, rows, moved, now, machine_at)
 
 
-def _read_through(tail: Tail, fetched_at: datetime, clock: BusinessClock) -> datetime:
-    """Up to when a partition was read that has more, by the last record's timestamp. That is its producer's: one that
-    nobody can mean, or far ahead of us, says nothing."""
+def _read_through(tail: Tail, ended_at_ms: int | None, fetched_at: datetime, clock: BusinessClock) -> datetime:
+    """Up to when a partition was read: to when its broker told that it had no more. One that has more, by the last
+    record's timestamp. That is its producer's: one that nobody can mean, or far ahead of us, says nothing."""
+    if ended_at_ms is not None:
+        return min(clock.at_ms(ended_at_ms), fetched_at)
     try:
         at = clock.at_ms(tail.timestamp_ms)
     except (InstantError, OverflowError):

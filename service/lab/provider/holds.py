@@ -44,9 +44,16 @@ def open_hold(
 
 
 def offer(
-    books: Books, account: Account, asked: AskHold, rider: str, now: datetime, *, notify_url: str | None = None
+    books: Books,
+    account: Account,
+    asked: AskHold,
+    rider: str,
+    now: datetime,
+    *,
+    within: timedelta,
+    notify_url: str | None = None,
 ) -> Hold:
-    """A hold on no agreement, which the rider who was shown it confirms or refuses (`answer_by_rider`)."""
+    """A hold on no agreement, which the rider who was shown it confirms or refuses (`answer_by_rider`) in that time."""
     known = books.holds.get((account.account_id, asked.key))
     if known and known.asked != asked:
         raise conflict("hold")
@@ -56,7 +63,7 @@ def offer(
     if not 0 < cap <= account.terms.cap_minor:
         raise RefusedError(422, "INVALID_REQUEST", f"the amount is not within 1 and {account.terms.cap_minor}")
     hold = _new(account, books.next_number(), asked, rider, cap, "pending", now)
-    hold = replace(hold, notify_url=notify_url)
+    hold = replace(hold, expires_at=now + within, notify_url=notify_url)
     books.put(*books.opening(rider, asked.currency, now), hold)
     return hold
 
@@ -104,11 +111,14 @@ def free(books: Books, account: Account, key: str, amount_minor: int, now: datet
 
 
 def answer_by_rider(books: Books, account: Account, key: str, confirmed: bool, now: datetime) -> Hold:
-    """The rider confirms or refuses a hold that waits for him; anything else stays as it is."""
+    """The rider confirms or refuses a hold that waits for him, and it lives from then on; anything else stays as it
+    is."""
     hold = get(books, account, key, now)
     if hold.state != "pending":
         return hold
     code = (_too_many(books, account, hold.rider, but=key)) if confirmed else "RIDER_REFUSED"
+    if not code:
+        hold = replace(hold, expires_at=now + timedelta(seconds=account.terms.hold_life_s))
     hold = replace(hold, state="refused" if code else "open", code=code)
     books.put(hold)
     return hold

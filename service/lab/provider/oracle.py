@@ -10,7 +10,8 @@ from service.lab.provider.books import Books
 
 
 class AccountSum(msgspec.Struct):
-    """A merchant account in one currency; amounts in minor units."""
+    """A merchant account in one currency; amounts in minor units. `charged_back_minor` is with riders' banks: while a
+    chargeback is open, and for good when it was lost."""
 
     account_id: str
     currency: str
@@ -18,6 +19,7 @@ class AccountSum(msgspec.Struct):
     debits_paid: int  # Debits under which money moved.
     paid_minor: int
     refunded_minor: int
+    charged_back_minor: int
     fees_minor: int
     open_holds: int
 
@@ -47,6 +49,7 @@ class DebitLine(msgspec.Struct):
     amount_minor: int
     paid_minor: int
     refunded_minor: int
+    charged_back_minor: int
     payments: int  # Movements to the merchant.
 
 
@@ -55,7 +58,7 @@ def summarize(books: Books) -> BooksSummary:
     sums: dict[tuple[str, str], AccountSum] = {}
 
     def of(account_id: str, currency: str) -> AccountSum:
-        return sums.setdefault((account_id, currency), AccountSum(account_id, currency, {}, 0, 0, 0, 0, 0))
+        return sums.setdefault((account_id, currency), AccountSum(account_id, currency, {}, 0, 0, 0, 0, 0, 0))
 
     for debit in books.debits_by_number.values():
         total = of(debit.account_id, debit.asked.currency)
@@ -63,6 +66,7 @@ def summarize(books: Books) -> BooksSummary:
         total.debits_paid += debit.paid_minor > 0
         total.paid_minor += debit.paid_minor
         total.refunded_minor += debit.refunded_minor
+        total.charged_back_minor += charged_back_minor(books, debit.number)
     for entry in books.entries:
         if entry.what == "fee":
             of(entry.account_id, entry.currency).fees_minor += entry.amount_minor
@@ -94,11 +98,18 @@ def debit_lines(books: Books, account_id: str | None) -> list[DebitLine]:
             debit.amount_minor,
             debit.paid_minor,
             debit.refunded_minor,
+            charged_back_minor(books, debit.number),
             payments[debit.ref],
         )
         for debit in books.debits_by_number.values()
         if account_id in (None, debit.account_id)
     ]
+
+
+def charged_back_minor(books: Books, debit_number: int) -> int:
+    """What the rider's bank has of a debit."""
+    held = (one for one in books.disputes_of(debit_number) if one.kind == "chargeback" and one.state != "won")
+    return sum(one.amount_minor for one in held)
 
 
 def problems(books: Books) -> list[str]:

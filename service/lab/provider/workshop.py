@@ -29,6 +29,7 @@ from service.lab.provider.oracle import debit_lines, summarize
 from service.lab.provider.refusals import RefusedError
 from service.lab.provider.rows import Account, Entry, Wallet
 from service.lab.provider.signatures import new_key, public_half, public_key
+from service.lab.provider.wechatpay.platform import platform
 from service.lab.provider.wechatpay.riders import rider as rider_of_wechat
 from service.lab.provider.wechatpay.signing import certificate, serial_of
 from service.lab.provider.wire import rider_token, view
@@ -306,6 +307,7 @@ DOORS: dict[tuple[str, str], Answer] = {
     ("POST", "/alipay/rider"): open_order_string,
     ("GET", "/alipay/bill"): download,
     ("POST", "/wechatpay/rider"): rider_of_wechat,
+    ("POST", "/wechatpay/platform"): platform,
 }
 
 

@@ -412,6 +412,18 @@ CREATE INDEX hold_by_provider_key ON hold (provider_key) WHERE state IN ('reques
 CREATE INDEX hold_by_provider_ref ON hold (provider_ref) WHERE state IN ('requested', 'open', 'completing');
 CREATE INDEX hold_running ON hold (agreement_no) WHERE state IN ('requested', 'open', 'completing');
 
+-- What riders were given to confirm, of holds that were given up before they had opened it: their provider makes such an
+-- order only when it is opened, by the key that the rider has, whenever that is. Looked for until it was, and ended there.
+CREATE TABLE hold_unopened (
+  provider_key text NOT NULL,
+  account_no integer NOT NULL REFERENCES merchant_account,
+  given_up_at timestamptz NOT NULL,
+  due_at timestamptz NOT NULL,
+  lease_until timestamptz,
+  PRIMARY KEY (provider_key, account_no)
+);
+CREATE INDEX hold_unopened_due ON hold_unopened (account_no, due_at);
+
 -- A debit and where it stands; every change is also a row of debit_transition (its columns: service.billing.debit_state).
 -- due_at is when the provider must be called next, policy_at when the calendar looks (NULL: nothing to do);
 -- lease_until is machine time. receipts: what was taken under which key; paid_minor is their sum. asked: it is due so

@@ -37,12 +37,17 @@ INSERT INTO batch_facts (writer_no, seq, facts)
 SELECT * FROM unnest($1::integer[], $2::bigint[], $3::bytea[]);
 
 -- name: hold_in_quarantine
--- Records that could not be taken, raw. The same record again (after a restore) changes nothing.
+-- Records that could not be taken, raw. The same record again (after a restore) changes nothing. Its source may have been
+-- mapped since the record was read.
 INSERT INTO quarantine (operator_no, topic, partition, record_offset, record_timestamp_ms, record_key, record_headers,
                         record_value, fault, reason, path, source, created_at)
-SELECT n.*, $13::timestamptz
+SELECT coalesce((SELECT s.operator_no FROM operator_source s WHERE s.topic = n.topic AND s.source = n.source), n.operator_no),
+       n.topic, n.partition, n.record_offset, n.record_timestamp_ms, n.record_key, n.record_headers,
+       n.record_value, n.fault, n.reason, n.path, n.source, $13::timestamptz
 FROM unnest($1::integer[], $2::text[], $3::integer[], $4::bigint[], $5::bigint[], $6::bytea[], $7::bytea[], $8::bytea[],
-            $9::text[], $10::text[], $11::text[], $12::text[]) AS n
+            $9::text[], $10::text[], $11::text[], $12::text[])
+  AS n (operator_no, topic, partition, record_offset, record_timestamp_ms, record_key, record_headers,
+        record_value, fault, reason, path, source)
 ON CONFLICT (topic, partition, record_offset, record_timestamp_ms) DO NOTHING;
 
 -- name: take_sources

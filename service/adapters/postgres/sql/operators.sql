@@ -33,9 +33,13 @@ INSERT INTO operator_source (topic, source, operator_no, created_at) VALUES ($1,
 ON CONFLICT (topic, source) DO UPDATE SET by_default = false
 WHERE operator_source.by_default AND operator_source.operator_no = excluded.operator_no;
 
+-- name: lock_quarantine
+-- Whoever holds a record has committed it before a source is mapped, or sees that it is.
+LOCK TABLE quarantine IN SHARE MODE;
+
 -- name: give_quarantined
--- What was held of a source while it was nobody's.
-UPDATE quarantine SET operator_no = $3 WHERE coalesce(operator_no, 0) = 0 AND topic = $1 AND source = $2;
+-- What was held of a source before anything of it was taken.
+UPDATE quarantine SET operator_no = $3 WHERE topic = $1 AND source = $2;
 
 -- name: source_owner
 -- Whose a source is, and whether nobody had mapped it when its first event came.

@@ -237,7 +237,15 @@ ORDER BY ride_no, ordinal;
 -- Refunds of operator $1 that are not sent yet (or put off by the provider), that stand still there, that nobody can
 -- tell of, or that failed or came back with none begun after that while something of the ride is still to be given back;
 -- and what was paid elsewhere of its rides that owe less (refund_ordinal 0): of several such debits the newest first.
-SELECT r.ride_no, r.ordinal, r.refund_ordinal, d.session_id, r.amount_minor, r.currency, r.state, r.reason, r.code, r.created_at
+-- `since_at` is when the rider's waiting began: with the first that came to nothing, where none succeeded in between.
+SELECT r.ride_no, r.ordinal, r.refund_ordinal, d.session_id, r.amount_minor, r.currency, r.state, r.reason, r.code,
+  least(r.created_at, (
+    SELECT min(before.created_at) FROM refund before
+    WHERE before.ride_no = r.ride_no AND before.slot = r.slot AND before.created_at < r.created_at
+      AND before.state IN ('failed', 'returned') AND NOT EXISTS (
+        SELECT FROM refund given
+        WHERE given.ride_no = r.ride_no AND given.slot = r.slot AND given.state = 'succeeded'
+          AND given.created_at > before.updated_at AND given.created_at < r.created_at))) AS since_at
 FROM refund r JOIN debit d ON d.ride_no = r.ride_no AND d.ordinal = r.ordinal AND d.slot = r.slot
 WHERE r.operator_no = $1 AND (
   r.state = 'new'

@@ -13,9 +13,10 @@ from service.adapters.providers.alipay import codes, wire
 from service.adapters.providers.alipay.codes import Problem
 from service.adapters.providers.alipay.complaints import ask_complaint
 from service.adapters.providers.alipay.gateway import ZONE, Gateway
-from service.adapters.providers.alipay.notices import FURTHER, read_notice
+from service.adapters.providers.alipay.notices import read_notice
 from service.adapters.providers.alipay.settings import AlipaySettings, capabilities_of
 from service.adapters.providers.alipay.statements import read_statement
+from service.adapters.providers.further import FURTHER, payable
 from service.adapters.providers.port import (
     BadNotification,
     DebitRef,
@@ -233,22 +234,14 @@ class AlipayAccount:
         """The number under which a debit is or can still be paid, and how its trade stands.
 
         That is the debit's own number, until Alipay has closed it unpaid (after 15 days, AlipayTradePayModel; when the
-        rider opened it and let its time pass): nothing moves under it any more, and he pays the next one. While he has
-        not begun to, the trade that was closed last is told.
+        rider opened it and let its time pass): nothing moves under it any more, and he pays the next one.
         """
         number = await self._number(debit)
         if not isinstance(number, str):
             return None, number
-        trade = await self._trade(number)
-        for further in FURTHER:
-            if not isinstance(trade, wire.TradeView) or not isinstance(self._meaning(trade, Accepted()), Closed):
-                break
-            number = debit.key + further
-            again = await self._trade(number)
-            if isinstance(again, NotFound):
-                break
-            trade = again
-        return number, trade
+        return await payable(
+            number, debit.key, self._trade, lambda trade: isinstance(self._meaning(trade, Accepted()), Closed)
+        )
 
     def _unpaid(self, debit: DebitRef) -> Outcome:
         """What it means that a debit's trade waits for the buyer."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from string import ascii_uppercase
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -16,6 +15,7 @@ import msgspec
 from service.adapters.providers.alipay import wire
 from service.adapters.providers.alipay.settings import AlipaySettings
 from service.adapters.providers.exchange import decoded
+from service.adapters.providers.further import key_of
 from service.adapters.providers.port import Ack, BadNotification, NamedBy, Notification
 from service.billing.agreements.standing import HoldAnswer, HoldStatus
 from service.billing.outcomes import Closed, Outcome, Unknown
@@ -26,8 +26,6 @@ REFUSED = Ack(400, "text/plain", b"fail")
 FIELDS_MAX = 200
 ORDER_NUMBER = re.compile(r"ZMCB[0-9]{8,60}")
 """unverified: what a credit_biz_order_id looks like (agent-skill 芝麻先享, glossary); our own keys never do."""
-FURTHER = tuple(f"_{letter}" for letter in ascii_uppercase[1:])
-"""What a debit's key is followed by in the numbers that the rider pays once those before are closed (see base.py)."""
 AGREEMENT_CHANGED = "zhima.credit.payafteruse.creditagreement.changed"
 ORDER_CHANGED = "zhima.credit.payafteruse.creditbizorder.changed"
 COMPLAINT_CHANGED = "alipay.merchant.tradecomplain.changed"
@@ -107,7 +105,7 @@ def debit_named(out_trade_no: str) -> tuple[str, NamedBy]:
     """What a trade's number names: the hold of its ride, where it is an order's; any other is our key of the debit."""
     if ORDER_NUMBER.fullmatch(out_trade_no):
         return out_trade_no, "hold_ref"
-    return out_trade_no[:-2] if out_trade_no.endswith(FURTHER) else out_trade_no, "key"
+    return key_of(out_trade_no), "key"
 
 
 def _trade_state(settings: AlipaySettings, form: Mapping[str, str]) -> Outcome:

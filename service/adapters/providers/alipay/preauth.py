@@ -79,16 +79,13 @@ class PreauthProvider(AlipayAccount):
         return HoldStatus(state, seen.auth_no or None, frozen)
 
     async def release_hold(self, hold: HoldRef) -> HoldAnswer:
-        """See the port. What was not confirmed is cancelled, what was frozen is unfrozen."""
-        seen, done = await self._authorisation(hold), HoldStatus("released", hold.provider_ref)
-        if isinstance(seen, wire.AuthView) and seen.order_status == "INIT":
-            asked = {"out_order_no": hold.key, "out_request_no": hold.key, "remark": "未使用"}
-            return await self._ended(hold, "alipay.fund.auth.operation.cancel", asked, done)
-        return await self._unfreeze(hold, seen, done)
+        """See the port. What was not confirmed is cancelled, what was frozen is unfrozen; what Alipay does not know
+        can't be cancelled."""
+        return await self._end(hold, HoldStatus("released", hold.provider_ref))
 
     async def finish_hold(self, hold: HoldRef) -> HoldAnswer:
         """See the port. Our debit unfreezes the rest by itself; a ride that was paid in another way is not debited."""
-        return await self._unfreeze(hold, await self._authorisation(hold), HoldStatus("completed", hold.provider_ref))
+        return await self._end(hold, HoldStatus("completed", hold.provider_ref))
 
     async def debit(self, request: DebitRequest) -> Outcome:
         """See the port. The payer's number, which Alipay wants, is asked for each time and never kept."""
@@ -153,10 +150,25 @@ class PreauthProvider(AlipayAccount):
             return wire.ANOTHER_NUMBER
         return answer
 
-    async def _unfreeze(self, hold: HoldRef, seen: wire.AuthView | Outcome, done: HoldStatus) -> HoldAnswer:
-        """Gives back what is still frozen; an authorisation that has ended is answered as it ended."""
+    async def _end(self, hold: HoldRef, done: HoldStatus) -> HoldAnswer:
+        """Ends a freeze, as far as it has come. Its time (timeout_express) begins only when the rider opens the string:
+        until he does, nothing is there to be cancelled, and he may do so whenever he likes.
+
+        Source: AlipayFundAuthOrderAppFreezeModel.timeout_express ("从商户客户端请求时间开始计算").
+        """
+        seen = await self._authorisation(hold)
+        if isinstance(seen, NotFound):
+            return HoldStatus("released", hold.provider_ref, unopened=True)
         if not isinstance(seen, wire.AuthView):
-            return seen if isinstance(seen, NotFound) else codes.of_query(seen)
+            return codes.of_query(seen)
+        if seen.order_status != "INIT":
+            return await self._unfreeze(hold, seen, done)
+        asked = {"out_order_no": hold.key, "out_request_no": hold.key, "remark": "未使用"}
+        closed = HoldStatus("released", hold.provider_ref)
+        return await self._ended(hold, "alipay.fund.auth.operation.cancel", asked, closed)
+
+    async def _unfreeze(self, hold: HoldRef, seen: wire.AuthView, done: HoldStatus) -> HoldAnswer:
+        """Gives back what is still frozen; an authorisation that has ended is answered as it ended."""
         rest = wire.minor(seen.rest_amount)
         if seen.order_status != "AUTHORIZED" or not rest:
             ended = seen.order_status in ("FINISH", "CLOSED") or (seen.order_status == "AUTHORIZED" and rest == 0)

@@ -17,6 +17,7 @@ from service.adapters.providers.alipay import codes, wire
 from service.adapters.providers.alipay.codes import Problem
 from service.adapters.providers.alipay.gateway import ZONE, Gateway
 from service.adapters.providers.exchange import ANSWER_BYTES_MAX, Reply
+from service.adapters.providers.further import key_of
 from service.adapters.providers.port import Statement, StatementAnswer, StatementRow
 from service.billing.instants import utc
 from service.billing.outcomes import NotFound, Unknown
@@ -115,8 +116,8 @@ def _cells(line: str, count: int) -> list[str]:
 
 
 def _row(cells: list[str]) -> StatementRow | None:
-    """A payment under its out_trade_no (the order's number where it went through one), a refund under its own; the fee
-    of a refund is what comes back of it, below 0."""
+    """A payment under our key of it (the order's number where it went through one), a refund under its own; the fee of
+    a refund is what comes back of it, below 0."""
     trade, number, kind, done_at, amount, refund, fee = cells
     what = KINDS.get(kind)
     sign = -1 if what == "refund" else 1
@@ -127,7 +128,7 @@ def _row(cells: list[str]) -> StatementRow | None:
         at = utc(datetime.strptime(done_at, "%Y-%m-%d %H:%M:%S").replace(tzinfo=ZONE))
     except ValueError:
         return None
-    key = refund if what == "refund" else number
+    key = refund if what == "refund" else key_of(number)
     return StatementRow(what, key, trade, taken * sign, abs(charged) * sign, wire.CURRENCY, at) if key else None
 
 

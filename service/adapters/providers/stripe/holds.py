@@ -12,10 +12,10 @@ from service.adapters.providers.port import HoldRef, HoldRequest
 from service.adapters.providers.stripe.agreements import Paying
 from service.adapters.providers.stripe.calls import Calls
 from service.adapters.providers.stripe.intents import EXPAND_CHARGE, Intents
-from service.adapters.providers.stripe.meaning import NOT_SIGNED, decline, hold_status, refusal
+from service.adapters.providers.stripe.meaning import NOT_SIGNED, REFUSED, decline, hold_status, refusal
 from service.adapters.providers.stripe.wire import HOLD, INTENT, Intent, Refused
 from service.billing.agreements.standing import HoldAnswer, HoldStatus
-from service.billing.outcomes import Conflict, NeedsRider, NotFound, Rejected
+from service.billing.outcomes import Conflict, NeedsRider, NotFound, Rejected, Unknown
 
 
 class Holds:
@@ -55,11 +55,22 @@ class Holds:
         return _refused(intent) if intent.status == 402 else refusal(intent)
 
     async def get(self, hold: HoldRef) -> HoldAnswer:
-        """Without a number: NotFound. What a lost answer has authorised can't be captured, and ends by itself."""
+        """Without a number: NotFound. What a lost answer has authorised can't be captured, and ends by itself.
+
+        What was refused once the rider had been asked is cancelled before that is said: he still has its client_secret,
+        and another card would be authorised by it for nobody.
+        """
         if hold.provider_ref is None:
             return NotFound()
         intent = await self._intents.get(hold.provider_ref)
-        return hold_status(intent) if isinstance(intent, Intent) else intent
+        status = hold_status(intent) if isinstance(intent, Intent) else intent
+        over = isinstance(intent, Intent) and intent.status == "canceled"
+        if not isinstance(status, HoldStatus) or status.state != "refused" or over:
+            return status
+        ended = await self._intents.cancel(hold.provider_ref, REFUSED)
+        if not isinstance(ended, Intent):
+            return ended
+        return status if ended.status == "canceled" else Unknown(f"refused, and not cancelled: {ended.status}")
 
     async def release(self, hold: HoldRef) -> HoldAnswer:
         """Gives the authorisation back."""

@@ -91,9 +91,11 @@ class Intents:
             return refusal(changed) if isinstance(changed, Refused) else changed
         return changed if changed.amount == amount else Unknown("the amount was not changed")
 
-    async def cancel(self, number: str) -> Intent | Outcome:
-        """The PaymentIntent once it was told to end: as it stands then, where it would not."""
-        intent = await self.post(number, "cancel", [], None)
+    async def cancel(self, number: str, reason: str | None = None) -> Intent | Outcome:
+        """The PaymentIntent once it was told to end, for one of Stripe's reasons: as it stands then, where it would
+        not."""
+        form: list[tuple[str, str | int]] = [("cancellation_reason", reason)] if reason else []
+        intent = await self.post(number, "cancel", form, None)
         if isinstance(intent, Refused) and intent.status in (400, 404):
             return await self.get(number)
         if isinstance(intent, Intent):

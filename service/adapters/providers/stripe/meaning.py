@@ -36,6 +36,8 @@ NOT_LET_IN = frozenset({"api_key_expired", "platform_api_key_expired", "testmode
 """Error codes of a key that is over, and of an account that was never activated (docs.stripe.com/error-codes): nothing
 was executed, whatever their status. Beside them every 401 (no valid key) and 403 (a restricted key without the
 permission; docs.stripe.com/api/errors)."""
+REFUSED = "abandoned"
+"""The cancellation reason that we give for a hold that was refused."""
 UNPAYABLE = frozenset(
     {"charge_already_refunded", "charge_disputed", "charge_not_refundable", "refund_disputed_payment"}
 )
@@ -89,6 +91,10 @@ def hold_status(intent: Intent) -> HoldStatus | Unknown:
             if isinstance(why, NeedsRider):
                 return HoldStatus("pending", intent.id, action=why.action)
             return HoldStatus("refused", intent.id, code=why.code, retryable=why.retryable)
+        case "canceled" if intent.cancellation_reason == REFUSED:
+            why = decline(intent.last_payment_error or ErrorBody(), intent)
+            retryable = isinstance(why, Declined) and why.retryable
+            return HoldStatus("refused", intent.id, code=why.code, retryable=retryable)
         case "succeeded":
             return HoldStatus("completed", intent.id)
         case "canceled" if intent.cancellation_reason in EXPIRED:

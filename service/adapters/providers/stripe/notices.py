@@ -31,7 +31,7 @@ from service.adapters.providers.stripe.wire import (
     Event,
     our_key,
 )
-from service.billing.agreements.standing import AgreementStatus
+from service.billing.agreements.standing import AgreementStatus, HoldStatus
 from service.billing.outcomes import Unknown
 
 CLOCK_OFFSET_MAX_S = 300
@@ -135,7 +135,10 @@ def _payment(number: str, data: bytes) -> Notification | str | None:
     if key := intent.metadata.get(KEY):
         return Notification(number, "debit", key, debit_outcome(intent), TAKEN)
     if key := intent.metadata.get(HOLD):
-        return Notification(number, "hold", key, hold_status(intent), TAKEN)
+        status = hold_status(intent)
+        if isinstance(status, HoldStatus) and status.state == "refused" and intent.status != "canceled":
+            return Notification(number, "hold", key, Unknown("refused: to be cancelled"), TAKEN)
+        return Notification(number, "hold", key, status, TAKEN)
     return None
 
 

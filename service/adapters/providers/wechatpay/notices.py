@@ -13,6 +13,7 @@ from typing import Literal
 import msgspec
 
 from service.adapters.providers.exchange import decoded
+from service.adapters.providers.further import key_of
 from service.adapters.providers.port import Ack, BadNotification, Notification
 from service.adapters.providers.wechatpay import wire
 from service.adapters.providers.wechatpay.client import Client, Envelope
@@ -95,7 +96,7 @@ def _content(notice: _Notice, named: _Named, content: bytes) -> Notification | B
     if event == "TRANSACTION.SUCCESS" and named.out_trade_no:
         paid = decoded(content, wire.PAYMENT)
         answer = wire.payment_outcome(paid) if paid else Unknown("another shape")
-        return _about(notice, "debit", named.out_trade_no, answer)
+        return _about(notice, "debit", key_of(named.out_trade_no), answer)
     if event in REFUND_EVENTS and named.out_refund_no:
         refund = decoded(content, wire.REFUND)
         answer = wire.refund_outcome(refund) if refund else Unknown("another shape")

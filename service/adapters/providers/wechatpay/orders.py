@@ -174,7 +174,7 @@ class Orders:
         order = await self.order(hold)
         if not isinstance(order, wire.OrderView):
             return codes.of_query(order)
-        return AlreadyDone() if wire.payments(order) else Closed("PAID_ELSEWHERE")
+        return AlreadyDone() if wire.payments(order) else wire.PAID_ELSEWHERE
 
     async def close(self, hold: HoldRef) -> Outcome:
         """A completed order is never closed unpaid (排障手册 3.1 #4); one that has ended is told."""
@@ -285,7 +285,7 @@ class Orders:
         if not isinstance(order, wire.OrderView):
             return codes.of_query(order)
         state = wire.debit_outcome(order)
-        if isinstance(state, Succeeded) and order.state == "DONE":
+        if isinstance(state, Succeeded) and state.last:
             return AlreadyDone()
         return state if isinstance(state, Closed | NotFound) else otherwise
 

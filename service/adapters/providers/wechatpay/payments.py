@@ -1,12 +1,14 @@
 """What is not collected through an order: payments that the rider makes himself (JSAPI), and refunds of any payment.
 
-Sources: wechatpay-go (services/payments/jsapi, services/refunddomestic); pay.weixin.qq.com, JSAPI下单, 申请退款.
+Sources: wechatpay-go (services/payments/jsapi, services/refunddomestic); pay.weixin.qq.com, JSAPI下单, 关闭订单,
+申请退款.
 """
 
 from __future__ import annotations
 
 from secrets import token_hex
 
+from service.adapters.providers.further import payable
 from service.adapters.providers.port import DebitRef, DebitRequest, RefundRef, RefundRequest
 from service.adapters.providers.wechatpay import codes, signing, wire
 from service.adapters.providers.wechatpay.agreements import Permissions
@@ -34,7 +36,12 @@ DESCRIPTION_MAX, REFUND_REASON_MAX = 127, 80
 
 
 class Payments:
-    """One merchant's ordinary payments; their number is our key of the debit."""
+    """One merchant's ordinary payments.
+
+    Their number is our key of the debit, until WeChat Pay has closed that unpaid: because we asked for it, or by itself
+    (after 7 days: JSAPI 开发指引, time_expire). It is ORDER_CLOSED for good then, and the rider pays the next one
+    (`further`).
+    """
 
     def __init__(self, client: Client, settings: WechatPaySettings, permissions: Permissions, orders: Orders) -> None:
         self._client = client
@@ -44,18 +51,21 @@ class Payments:
 
     async def request(self, request: DebitRequest) -> Outcome:
         """Prepares a payment that the rider approves in WeChat: nothing moves before. The same content again prepares
-        the same one."""
+        the same one, for two hours more."""
         wrong = wire.amount_wrong(request.amount_minor, request.currency)
         if wrong is not None:
             return wrong
         openid = await self._openid(request)
         if not isinstance(openid, str):
             return openid
+        number, seen = await self._payable(request)
+        if not isinstance(seen, wire.PaymentView | NotFound):
+            return codes.not_sent(codes.of_query(seen))
         asked = {
             "appid": self._settings.appid,
             "mchid": self._settings.mchid,
             "description": wire.shortened(request.subject, DESCRIPTION_MAX) or self._settings.service_introduction,
-            "out_trade_no": request.key,
+            "out_trade_no": number,
             "notify_url": self._settings.notify_url,
             "amount": {"total": request.amount_minor, "currency": wire.CURRENCY},
             "payer": {"openid": openid},
@@ -68,26 +78,26 @@ class Payments:
         return NeedsRider(RIDER_MUST_PAY, self._action(answer.prepay_id))
 
     async def get(self, debit: DebitRef) -> Outcome:
-        """What became of a payment."""
-        path = f"{TRANSACTIONS}/out-trade-no/{debit.key}"
-        answer = await self._client.get(path, {"mchid": self._settings.mchid}, wire.PAYMENT)
-        if isinstance(answer, Problem):
-            return codes.of_query(codes.outcome(answer))
-        if not isinstance(answer, wire.PaymentView):
-            return codes.of_query(answer)
-        if answer.out_trade_no != debit.key:
-            return wire.ANOTHER_NUMBER
-        outcome, total = wire.payment_outcome(answer), answer.amount.total if answer.amount else 0
+        """What became of a payment: of the one number of it that is open or paid, where there is one."""
+        _, seen = await self._payable(debit)
+        if not isinstance(seen, wire.PaymentView):
+            return codes.of_query(seen)
+        outcome, total = wire.payment_outcome(seen), seen.amount.total if seen.amount else 0
         another = isinstance(outcome, NeedsRider) and total not in (0, debit.amount_minor)
         return Conflict(f"total {total}") if another else outcome
 
     async def close(self, debit: DebitRef) -> Outcome:
-        """Closes a payment that was not made."""
-        path = f"{TRANSACTIONS}/out-trade-no/{debit.key}/close"
-        answer = await self._client.post(path, {"mchid": self._settings.mchid}, wire.NOTHING)
-        if isinstance(answer, Problem):
-            return codes.outcome(answer)
-        return Closed() if isinstance(answer, wire.Nothing) else answer
+        """Closes a payment that was not made. The next number after a closed one is closed, too: the query may be older
+        than its beginning."""
+        number, seen = await self._payable(debit)
+        if not isinstance(seen, wire.PaymentView | NotFound):
+            return codes.of_query(seen)
+        answer = await self._client.post(f"{_of(number)}/close", {"mchid": self._settings.mchid}, wire.NOTHING)
+        if not isinstance(answer, Problem):
+            return Closed() if isinstance(answer, wire.Nothing) else answer
+        outcome = codes.outcome(answer)
+        not_begun = isinstance(outcome, NotFound) and isinstance(seen, wire.PaymentView) and seen.out_trade_no != number
+        return Closed() if not_begun else outcome
 
     async def refund(self, request: RefundRequest) -> Outcome:
         """Gives back of a payment, by WeChat Pay's number of it (an order's number is not taken: 排障手册 2.6 #8)."""
@@ -118,6 +128,22 @@ class Payments:
         if isinstance(answer, Problem):
             return codes.of_query(codes.outcome(answer))
         return self._refunded(answer, refund.key) if isinstance(answer, wire.RefundView) else codes.of_query(answer)
+
+    async def _payable(self, debit: DebitRef | DebitRequest) -> tuple[str, wire.PaymentView | Outcome]:
+        """The number under which a debit is or can still be paid, and how that stands, or the one that was closed last
+        where it is not begun."""
+        return await payable(
+            debit.key, debit.key, self._payment_of, lambda seen: isinstance(wire.payment_outcome(seen), Closed)
+        )
+
+    async def _payment_of(self, number: str) -> wire.PaymentView | Outcome:
+        """A payment by our number."""
+        answer = await self._client.get(_of(number), {"mchid": self._settings.mchid}, wire.PAYMENT)
+        if isinstance(answer, Problem):
+            return codes.outcome(answer)
+        if isinstance(answer, wire.PaymentView) and answer.out_trade_no != number:
+            return wire.ANOTHER_NUMBER
+        return answer
 
     async def _openid(self, request: DebitRequest) -> str | Outcome:
         """Whom to ask for a payment: by the rider's permission; or, of one who confirms each order, by the ride's own,
@@ -169,3 +195,7 @@ class Payments:
             "paySign": signing.payment_signature(key, self._settings.appid, timestamp, nonce, package),
         }
         return MiniProgram(self._settings.appid, self._settings.payment_path, params)
+
+
+def _of(number: str) -> str:
+    return f"{TRANSACTIONS}/out-trade-no/{number}"

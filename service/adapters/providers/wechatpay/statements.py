@@ -13,6 +13,7 @@ from datetime import date, datetime
 from decimal import Decimal
 
 from service.adapters.providers.exchange import Reply
+from service.adapters.providers.further import key_of
 from service.adapters.providers.port import Statement, StatementAnswer, StatementRow
 from service.adapters.providers.wechatpay import codes, wire
 from service.adapters.providers.wechatpay.client import Client
@@ -108,7 +109,7 @@ def _row(cells: list[str]) -> StatementRow | None:
         return None
     if given_back:
         return StatementRow("refund", refund, payment, moved, -abs(charged), wire.CURRENCY, at) if refund else None
-    key = number
+    key = key_of(number)
     if kind == "AUTH":
         found = PACKET.fullmatch(packet)
         key = found[1] if found else ""

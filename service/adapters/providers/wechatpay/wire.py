@@ -40,6 +40,7 @@ PAYMENTS_MAX, DISCOUNTS_MAX = 100, 30
 AMOUNT_MINOR_MAX = 100_000_000_00
 ELSEWHERE = "MCH"
 """paid_type: the merchant said that the rider had paid him (Enumerations.yaml, PayScoreCollectionPaidType)."""
+PAID_ELSEWHERE = Closed("PAID_ELSEWHERE", "paid")
 ANOTHER_NUMBER = Unknown("the answer is about another number")
 _COMPACT = re.compile(r"\d{14}", re.ASCII)
 
@@ -269,7 +270,9 @@ def debit_outcome(order: OrderView) -> Outcome:
             return _collected(order, Accepted())
         case "DONE":
             return _collected(order, Unknown("done, with nothing collected"))
-        case "REVOKED" | "CLOSED" | "EXPIRED":
+        case "REVOKED" | "CLOSED":
+            return _taken_of(order, last=True) or Closed(order.state, "cancelled")
+        case "EXPIRED":
             return Closed(order.state)
     return Unknown(f"state {order.state} {order.state_description}".rstrip())
 
@@ -284,18 +287,25 @@ def _taken(detail: Detail) -> bool:
     return detail.paid_type != ELSEWHERE and detail.amount > 0
 
 
+def _taken_of(order: OrderView, *, last: bool) -> Succeeded | None:
+    """What WeChat Pay has taken of an order; None: nothing."""
+    parts = tuple(Part(transaction_id, amount) for transaction_id, amount in payments(order).items())
+    if not parts:
+        return None
+    return Succeeded(sum(part.amount_minor for part in parts), parts[0].provider_ref, parts, last=last)
+
+
 def _collected(order: OrderView, unpaid: Outcome) -> Outcome:
     got = order.collection
     if got is None:
         waived = order.state == "DONE" and (order.need_collection is False or order.total_amount == 0)
-        return Closed("NOTHING_TO_COLLECT") if waived else unpaid
-    taken = payments(order)
+        return Closed("NOTHING_TO_COLLECT", "cancelled") if waived else unpaid
+    taken = _taken_of(order, last=order.state == "DONE")
     elsewhere = any(detail.paid_type == ELSEWHERE for detail in got.details or ())
-    if taken:
-        parts = tuple(Part(transaction_id, amount) for transaction_id, amount in taken.items())
-        return Succeeded(sum(taken.values()), parts[0].provider_ref, parts, last=order.state == "DONE")
+    if taken is not None:
+        return taken
     if elsewhere and order.state == "DONE":
-        return Closed("PAID_ELSEWHERE")
+        return PAID_ELSEWHERE
     if got.paid_amount > 0 or got.state == "USER_PAID":
         return Unknown("paid, without saying how")
     if got.state in ("USER_PAYING", "WAIT_PAY", ""):  # WAIT_PAY: unverified, only in 排障手册 3.7 #4.

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+from typing import Annotated
+
 import msgspec
 from msgspec.structs import replace
 
@@ -31,11 +34,13 @@ ORDER_STATUS = {
 }
 """FINISH when it was paid out of and nothing is left, CLOSED when it was never given, or all of it was given back
 (AlipayFundAuthOperationDetailQueryResponse.orderStatus)."""
+UNITS = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1)}
 OPERATION_STATUS = {"pending": "INIT", "refused": "CLOSED", "expired": "CLOSED"}
 
 
 class Freeze(msgspec.Struct, frozen=True):
-    """alipay.fund.auth.order.app.freeze: an order string that the rider confirms."""
+    """alipay.fund.auth.order.app.freeze: an order string that the rider confirms, within `timeout_express` of when he
+    opens it first; nothing says until when he may open it (AlipayFundAuthOrderAppFreezeModel)."""
 
     out_order_no: str
     out_request_no: str
@@ -44,6 +49,7 @@ class Freeze(msgspec.Struct, frozen=True):
     product_code: str = "PRE_AUTH_ONLINE"
     payee_user_id: str | None = None
     extra_param: str | None = None
+    timeout_express: Annotated[str, msgspec.Meta(pattern=r"^[1-9][0-9]{0,4}[mhd]$")] = "15m"
 
 
 class NameOperation(msgspec.Struct, frozen=True):
@@ -81,7 +87,8 @@ def freeze(visit: Visit, asked: Freeze, rider: str, confirmed: bool | None) -> H
     made = AskHold(asked.out_order_no, "", CURRENCY, fen(asked.amount), asked.order_title)
     books, key = visit.desk.books, made.key
     known = books.holds.get((visit.account.account_id, key))
-    hold = holds.offer(books, visit.account, made, rider, visit.now, notify_url=visit.notify_url)
+    within = int(asked.timeout_express[:-1]) * UNITS[asked.timeout_express[-1]]
+    hold = holds.offer(books, visit.account, made, rider, visit.now, within=within, notify_url=visit.notify_url)
     if known is None:
         visit.keep(f"freeze/{key}", {"out_request_no": asked.out_request_no})
     refusal = visit.desk.faults.refusal("hold.open", visit.account.account_id, key, (rider,))

@@ -11,6 +11,8 @@ UNPAID = ("accepted", "declined")
 
 def state_of(hold: Hold, debit: Debit | None, told: Answer) -> tuple[str, str | None]:
     """state and state_description: CREATED, DOING (USER_CONFIRM, MCH_COMPLETE), DONE, REVOKED, EXPIRED."""
+    if debit and told.get("cancelled"):
+        return "REVOKED", None
     if debit:
         return ("DOING", "MCH_COMPLETE") if debit.state in UNPAID else ("DONE", None)
     match hold.state:
@@ -29,6 +31,8 @@ def view(visit: Visit, debit: Debit | None, told: Answer) -> Answer:
     """What an order says of its collection, nothing before it was completed."""
     if debit is None:
         return {"total_amount": 0, "need_collection": False} if told.get("completed_free") else {}
+    if told.get("cancelled") and not debit.paid_minor:
+        return {"total_amount": debit.amount_minor, "need_collection": True}
     elsewhere = debit.state == "closed"
     details = [
         {

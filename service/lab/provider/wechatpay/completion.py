@@ -137,9 +137,9 @@ def sync(visit: Visit, asked: Sync, key: str) -> Answer:
     visit.check(asked.appid, asked.service_id)
     instant(asked.detail.paid_time, "detail.paid_time")
     hold, known = orders.found(visit, key), collected(visit, key)
-    if known is None or known.state != "closed":
+    told = visit.kept(f"order/{key}") or {}
+    if known is None or known.state != "closed" or told.get("cancelled"):
         _waiting(visit, key)
-        told = visit.kept(f"order/{key}") or {}
         visit.keep(f"order/{key}", {**told, "paid_time": asked.detail.paid_time})
         known = debits.close(visit.desk.books, visit.account, key, "PAID_ELSEWHERE", visit.now)
     return orders.view(visit, hold, known)

@@ -52,7 +52,7 @@ async def rider(desk: Desk, request: web.BaseRequest) -> web.Response:
 
 def _confirms(visit: Visit, kind: str, key: str, who: str) -> Answer:
     if kind == "payment":
-        return _pays(visit, key)
+        return _pays(visit, transactions.prepaid(visit, key))
     if not who:
         raise RefusedError(422, "INVALID_REQUEST", "rider= says who opens it")
     if kind == "permission":

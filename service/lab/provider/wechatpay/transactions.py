@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
 from typing import Annotated
 
 import msgspec
+from msgspec.structs import replace
 
 from service.lab.provider import debits
 from service.lab.provider.refusals import RefusedError
@@ -13,7 +15,12 @@ from service.lab.provider.wechatpay.collection import UNPAID, payments
 from service.lab.provider.wechatpay.orders import Fen
 from service.lab.provider.wechatpay.tokens import token
 from service.lab.provider.wechatpay.visits import Answer, Visit
-from service.lab.provider.wechatpay.wire import CURRENCY, payment_of, rfc3339, transaction_id
+from service.lab.provider.wechatpay.wire import CURRENCY, instant, payment_of, rfc3339, transaction_id
+
+OPEN_FOR = timedelta(days=7)
+"""What nobody has paid by then is closed, unless `time_expire` says when (pay.weixin.qq.com, JSAPI 开发指引)."""
+PREPAID_FOR = timedelta(hours=2)
+"""How long a prepay_id begins a payment; the same order gives another one (统一下单, time_expire)."""
 
 
 class Payer(msgspec.Struct, frozen=True):
@@ -63,8 +70,19 @@ def prepay(visit: Visit, asked: Prepay) -> Answer:
         raise RefusedError(400, "ORDER_PAID" if known.state == "paid" else "ORDER_CLOSED", f"it is {known.state}")
     if known is None:
         visit.keep(f"transaction/{asked.out_trade_no}", {"attach": asked.attach})
-        debits.ask_rider(visit.desk.books, visit.account, made, visit.now, rider=rider, notify_url=asked.notify_url)
-    return {"prepay_id": "wx" + token(visit.account, "payment", asked.out_trade_no)}
+        books = visit.desk.books
+        asks = debits.ask_rider(books, visit.account, made, visit.now, rider=rider, notify_url=asked.notify_url)
+        books.put(replace(asks, next_at=_open_until(visit, asked)))
+    named = f"{asked.out_trade_no}@{int(visit.now.timestamp())}"
+    return {"prepay_id": "wx" + token(visit.account, "payment", named)}
+
+
+def prepaid(visit: Visit, named: str) -> str:
+    """The merchant's number that a prepay_id begins the payment of; RefusedError once it is too old."""
+    key, _, prepaid_at = named.partition("@")
+    if visit.now.timestamp() >= int(prepaid_at) + PREPAID_FOR.total_seconds():
+        raise RefusedError(400, "INVALID_REQUEST", "the prepay_id is older than two hours")
+    return key
 
 
 def query(visit: Visit, asked: Name, key: str) -> Answer:
@@ -130,3 +148,10 @@ def view(visit: Visit, row: Debit) -> Answer:
 def _check_mchid(visit: Visit, mchid: str) -> None:
     if mchid != visit.merchant.mchid:
         raise RefusedError(400, "271302144", "mchid is not the merchant's who signed")
+
+
+def _open_until(visit: Visit, asked: Prepay) -> datetime:
+    """When an unpaid payment is closed."""
+    if asked.time_expire is None:
+        return visit.now + OPEN_FOR
+    return instant(asked.time_expire, "time_expire")
