@@ -334,18 +334,18 @@ _ONCE = frozenset({"started", "ended", "cancelled", "reservation_started", "rese
 
 
 def _counts_after_decision(session: Session, event: RideEvent) -> bool:
-    """Whether an event of a decided ride still says something: a correction, the true end instead of an assumed one and
-    the pauses before it, the ride after its reservation was charged (both to whom that was charged), or anything about
-    a ride that will never be charged."""
+    """Whether an event of a decided ride still says something: a correction, the true end (or cancellation) instead of
+    an assumed one and the pauses before it, the ride after its reservation was charged and the end of one that ran out
+    (all to whom that was charged), or anything about a ride that will never be charged."""
     if event.kind in _BY_PEOPLE:
         return True
     if session.assumed_end:
         started = any(known.kind == "started" and known.agreement_id for known in session.counted)
-        told = event.kind == "ended" or event.kind in PAUSING
-        return told and (started or not _differs_in_contract(session, event))
+        return event.kind in ("ended", "cancelled", *PAUSING) and (started or not _differs_in_contract(session, event))
     if session.reserved_only:
-        rides = event.kind not in ("reservation_started", "reservation_cancelled")
-        return rides and not _differs_in_contract(session, event)
+        given_up = any(known.kind in ("reservation_cancelled", "cancelled") for known in session.counted)
+        second = event.kind == "reservation_started" or (event.kind == "reservation_cancelled" and given_up)
+        return not second and not _differs_in_contract(session, event)
     return any(known.kind == "voided" or not known.billable for known in session.counted)
 
 

@@ -278,3 +278,25 @@ def test_a_correction_that_charges_nothing_anew_leaves_the_version_that_the_char
     assert (ride.state, ride.tariff, found.total()) == (SessionState.REVIEW, (1, 2), 1000)
     found.take(event("corrected", 61, "mended", corrected_end=at(20)))
     assert (found.ride().tariff, found.total()) == ((1, 1), 250)
+
+
+def test_a_cancellation_that_comes_after_the_lost_end_was_charged_is_the_true_end() -> None:
+    for minutes, owed in ((0.5, 0), (20, 250)):
+        world = told([[event("started", 0)]])
+        world.look(DAY, "deadline")
+        world.take(event("cancelled", minutes), now=DAY + 5)
+        assert world.owed() == [3000, owed - 3000]
+        in_time = told([[event("started", 0), event("cancelled", minutes)]])
+        assert (world.ride().state, world.total()) == (in_time.ride().state, in_time.total())
+
+
+def test_a_reservation_that_was_given_up_costs_no_more_because_that_was_told_late() -> None:
+    world = told([[event("reservation_started", 0)]])
+    world.look(15, "deadline")
+    assert world.total() == 150
+    world.take(event("reservation_cancelled", 3), now=20)
+    assert world.owed() == [150, -120]
+    world.take(event("reservation_cancelled", 9, "again"), now=21)
+    assert (world.total(), len(world.ride().session.conflicts)) == (30, 1)
+    world.take(event("started", 30), event("ended", 40), now=45)
+    assert world.total() == 180
