@@ -272,7 +272,7 @@ def usage(session: Session, told: Course, ended_at: datetime, lost_end: LostEndC
         ended_at=ended_at,
         duration_us=microseconds(started_at, ended_at),
         meters=told.meters,
-        pauses=_pauses(session, started_at, ended_at) if len(session.counted) > 2 else (),
+        pauses=_pauses(session, started_at, ended_at) if end is None or len(session.counted) > 2 else (),
         vehicle_type=told.start.vehicle_type if told.start else None,
         parking_category=(fix and fix.parking_category) or (end.parking_category if end else None),
         zone_fees=next((one.zone_fees for one in (fix, end) if one is not None and one.zone_fees is not None), ()),

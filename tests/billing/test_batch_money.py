@@ -300,3 +300,12 @@ def test_a_reservation_that_was_given_up_costs_no_more_because_that_was_told_lat
     assert (world.total(), len(world.ride().session.conflicts)) == (30, 1)
     world.take(event("started", 30), event("ended", 40), now=45)
     assert world.total() == 180
+
+
+def test_a_ride_that_was_paused_and_never_heard_of_again_was_paused() -> None:
+    rules = {"pause_rate": "0.01", "lost_end": {"after_hours": 2, "charge": "ride_max"}}
+    world = told([[event("started", 0)], [event("paused", 1)]], catalog(tariff(rules)))
+    world.look(120, "deadline")
+    assert world.total() == 150 + 119
+    world.take(event("corrected", 130))
+    assert world.owed() == [269], "a correction that says nothing moves nothing"
