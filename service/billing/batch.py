@@ -177,7 +177,7 @@ def _stays_in_review(ride: Ride, session: Session, verdict: Verdict) -> bool:
     return (
         ride.state is SessionState.REVIEW
         and ride.reason == "time_in_the_future"
-        and verdict.state in (SessionState.OPEN, SessionState.CLOSED)
+        and verdict.state in (SessionState.OPEN, SessionState.CLOSED, SessionState.INCOMPLETE)
         and first(session, "corrected") is None
     )
 

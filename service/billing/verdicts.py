@@ -163,6 +163,9 @@ def _without_start(
 ) -> Verdict:
     if told.reservation is not None and told.end is None:
         return _reservation(told, told.reservation, operator, catalog, now, occasion)
+    over = told.end or told.cancellation
+    if over is not None and over.time > now + AHEAD_MAX:  # Its start would be awaited until then.
+        return Verdict(SessionState.REVIEW, "time_in_the_future")
     until = _start_awaited_until(session, told, operator, catalog)
     if now < until or occasion != "deadline":
         return Verdict(SessionState.INCOMPLETE, "start_missing", watch_at=until)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from ride_builders import World, at, catalog, event, tariff, told
 
+from service.billing.events import Kind
 from service.billing.sessions import SessionState
 
 REVIEW, CLOSED = SessionState.REVIEW, SessionState.CLOSED
@@ -53,6 +54,18 @@ def test_what_lies_far_ahead_is_never_charged_by_itself(what: str) -> None:
     assert found.look(300, "deadline") is None
     found.take(event("corrected", 300, corrected_end=at(45)))
     assert outcome(found)[0] == CLOSED
+
+
+@pytest.mark.parametrize("kind", ["ended", "cancelled"])
+def test_an_end_far_ahead_awaits_no_start_for_as_long(kind: Kind) -> None:
+    found = told([])
+    found.take(event(kind, 5_256_000), now=1)
+    assert outcome(found) == (REVIEW, "time_in_the_future", None)
+    found.take(START, now=2)
+    assert outcome(found) == (REVIEW, "time_in_the_future", None)
+    found.take(event("paused", 5_256_000), now=5_256_001)
+    found.take(event("corrected", 5_256_002, corrected_end=at(20)))
+    assert outcome(found) == (CLOSED, None, 250)
 
 
 def test_a_little_ahead_is_only_another_clock() -> None:
