@@ -120,7 +120,7 @@ def _ride(known: Ride | None, arrival: Arrival, mint: Callable[[], int]) -> Ride
 
 def reconsider(ride: Ride, catalog: Catalog, book: BalanceBook, now: datetime, occasion: Occasion) -> Revision | None:
     """The next revision of a ride to which nothing new happened, or None where it would say the same again."""
-    if ride.session.final or ride.state is SessionState.REVIEW:
+    if ride.state is SessionState.REVIEW or (ride.session.final and ride.state is not SessionState.OPEN):
         return None
     verdict = judge(ride.session, ride.operator, catalog, now, occasion)
     if verdict.state == ride.state and verdict.reason == ride.reason:
@@ -138,7 +138,7 @@ def _revise(
     occasion: Occasion,
 ) -> Revision:
     """The next revision of a ride."""
-    if session.final and len(session.counted) == len(ride.session.counted):
+    if fresh and session.final and len(session.counted) == len(ride.session.counted):
         return compose(ride, session, fresh, Verdict(ride.state, ride.reason), None, now)
     verdict = _watched(
         ride, session, catalog, judge(session, ride.operator, catalog, now, _again(ride, session, occasion))
@@ -148,7 +148,10 @@ def _revise(
     if verdict.usage is None or verdict.terms is None:
         if session.final and verdict.state not in FINAL:
             terms = verdict.terms if ride.charge is None else None  # What stands was charged by the terms before.
-            verdict = Verdict(SessionState.REVIEW, verdict.reason or _unfinished(session), terms)
+            if session.reserved_only and verdict.state is SessionState.OPEN:
+                verdict = msgspec.structs.replace(verdict, terms=terms)  # The ride that its reservation was for.
+            else:
+                verdict = Verdict(SessionState.REVIEW, verdict.reason or "correction_incomplete", terms)
         if verdict.state not in UNCHARGED or ride.charge is None:
             return compose(ride, session, fresh, verdict, None, now)
         left = taken_back(ride.charge, session)
@@ -187,10 +190,6 @@ def _watched(ride: Ride, session: Session, catalog: Catalog, verdict: Verdict) -
     if verdict.state is not SessionState.OPEN or not ride.revision or ride.state is SessionState.OPEN:
         return verdict
     return msgspec.structs.replace(verdict, watch_at=deadline(session, ride.operator, catalog))
-
-
-def _unfinished(session: Session) -> str:
-    return "ride_after_reservation" if session.reserved_only else "correction_incomplete"
 
 
 def _owed(ride: Ride, used: Usage) -> bool:

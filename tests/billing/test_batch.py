@@ -252,7 +252,8 @@ def test_a_reservation_runs_out_only_when_the_stream_was_read_so_far() -> None:
     alone = found.total()
     assert alone is not None
     found.take(event("started", 16))
-    assert outcome(found) == (REVIEW, "ride_after_reservation", alone)
+    assert outcome(found) == (OPEN, None, alone)
+    assert found.look(DAY + 15, "deadline") is None
     found.take(event("ended", 36))
     total = found.total()
     assert found.ride().state == CLOSED

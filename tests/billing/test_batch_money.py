@@ -309,3 +309,13 @@ def test_a_ride_that_was_paused_and_never_heard_of_again_was_paused() -> None:
     assert world.total() == 150 + 119
     world.take(event("corrected", 130))
     assert world.owed() == [269], "a correction that says nothing moves nothing"
+
+
+def test_a_ride_after_its_reservation_was_charged_is_looked_at_again_when_its_end_is_lost() -> None:
+    found = told([[event("reservation_started", 0)], [event("reservation_cancelled", 5)]])
+    (revision,) = found.take(event("started", 16))
+    assert revision.verdict.watch_at == at(16 + DAY)
+    found.look(16 + DAY, "deadline")
+    assert (found.ride().reason, found.total()) == ("end_missing", 3050)
+    found.take(event("ended", 36), now=17 + DAY)
+    assert found.owed() == [50, 3000, -2750]
