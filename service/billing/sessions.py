@@ -157,10 +157,10 @@ def decided(session: Session, state: SessionState, charged: Usage | None) -> Ses
     """The session once a revision with this state was appended; `charged` is what the charge that stands is for.
 
     A ride with a charge stays decided whatever its state: only an operator's correction, or the half that was assumed,
-    moves its money.
+    moves its money. One that was cancelled before its start came is not decided.
     """
     if charged is None:
-        final = state in FINAL
+        final = state in FINAL and (state is not SessionState.CANCELLED or first(session, "started") is not None)
         same = session.final == final and not session.assumed_end and not session.reserved_only
         return session if same else Session(session.counted, session.conflicts, final)
     return Session(session.counted, session.conflicts, True, charged.lost_end is not None, not charged.rode)

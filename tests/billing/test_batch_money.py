@@ -319,3 +319,12 @@ def test_a_ride_after_its_reservation_was_charged_is_looked_at_again_when_its_en
     assert (found.ride().reason, found.total()) == ("end_missing", 3050)
     found.take(event("ended", 36), now=17 + DAY)
     assert found.owed() == [50, 3000, -2750]
+
+
+def test_a_ride_that_was_cancelled_before_its_start_came_is_charged_when_that_comes() -> None:
+    world = told([[event("cancelled", 20)]])
+    world.look(20 + DAY, "deadline")
+    assert (world.ride().state, world.ride().reason) == (SessionState.CANCELLED, "start_missing")
+    world.take(event("started", 0), now=21 + DAY)
+    assert world.owed() == [250]
+    assert world.ride().session.conflicts == ()
