@@ -55,7 +55,7 @@ class Verdict(msgspec.Struct, frozen=True, gc=False):
 
 def judge(session: Session, operator: Operator, catalog: Catalog, now: datetime, occasion: Occasion) -> Verdict:
     """The verdict on a ride from all of its events. Depends on nothing else, whoever asks and however often."""
-    told = course(session)
+    told = _ended_first(course(session))
     if told.voided:
         return Verdict(SessionState.VOIDED)
     if not told.billable:
@@ -74,6 +74,15 @@ def judge(session: Session, operator: Operator, catalog: Catalog, now: datetime,
     if terms.agreement.currency != terms.version.tariff.currency:
         return Verdict(SessionState.REVIEW, "currency_differs", terms)
     return _with_start(session, told, terms, operator, now, occasion)
+
+
+def _ended_first(told: Course) -> Course:
+    """Of a cancellation and an end of a ride the first in the world counts, as where that was decided on alone."""
+    if told.start is None or told.end is None or told.cancellation is None or told.end.time <= told.cancellation.time:
+        return told
+    fix = told.correction
+    ended_at, meters = (fix.corrected_end, fix.distance or 0) if fix is not None else (None, 0)
+    return msgspec.structs.replace(told, end=None, ended_at=ended_at, meters=meters)
 
 
 def shortest_wait(catalog: Catalog) -> timedelta:
@@ -193,7 +202,8 @@ def _reservation(
     if isinstance(terms, str):
         return Verdict(SessionState.PARKED, terms, watch_at=now + RECHECK_AFTER)
     runs_out_at = reservation.time + longest_reservation(terms.version.tariff)
-    ended = told.reservation_end or told.cancellation
+    ends = (one for one in (told.reservation_end, told.cancellation) if one is not None)
+    ended = min(ends, key=lambda one: one.time, default=None)
     if ended is None and (occasion != "deadline" or now < runs_out_at):
         return Verdict(SessionState.RESERVED, terms=terms, watch_at=runs_out_at)
     if ended is not None and max(reservation.time, ended.time) > now + AHEAD_MAX:

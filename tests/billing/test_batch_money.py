@@ -328,3 +328,13 @@ def test_a_ride_that_was_cancelled_before_its_start_came_is_charged_when_that_co
     world.take(event("started", 0), now=21 + DAY)
     assert world.owed() == [250]
     assert world.ride().session.conflicts == ()
+
+
+@pytest.mark.parametrize(("cancelled", "owed"), [(0.5, []), (10, [150]), (20, [250]), (40, [350])])
+def test_the_first_of_a_cancellation_and_an_end_counts_however_the_stream_is_cut(
+    cancelled: float, owed: list[int]
+) -> None:
+    events = sorted([*whole("s-1", 0, 40), event("cancelled", cancelled)], key=lambda one: one.time)
+    assert told([events]).owed() == told([[one] for one in events]).owed() == owed
+    reserved = [event("reservation_started", 0), event("cancelled", 4), event("reservation_cancelled", 9)]
+    assert told([reserved]).owed() == told([[one] for one in reserved]).owed() == [40]
