@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
+from operator import attrgetter
 
 import msgspec
 
@@ -43,14 +44,15 @@ class Advance(msgspec.Struct):
 
 
 class _Folding:
-    """A ride of the batch while its events are folded in."""
+    """A ride of the batch while its events are folded in; `last` is the place of the last one that was new."""
 
-    __slots__ = ("_ids", "fresh", "ride", "session")
+    __slots__ = ("_ids", "fresh", "last", "ride", "session")
 
     def __init__(self, ride: Ride) -> None:
         self.ride = ride
         self.session: Session = ride.session
         self.fresh: list[RideEvent] = []
+        self.last = 0
         self._ids: set[tuple[str, str]] | None = None
 
     @property
@@ -69,6 +71,9 @@ class _Folding:
         return excess
 
 
+_LAST = attrgetter("last")
+
+
 def advance(
     known: Mapping[bytes, Ride],
     arrivals: Sequence[Arrival],
@@ -80,12 +85,13 @@ def advance(
     """Everything a batch of events decides: one revision for each ride that learnt something.
 
     `known` holds each ride of the batch that exists; `mint` gives numbers for new rides. Arrivals of a ride may come
-    in any order and number. `book` tells afterwards which balances it was asked for.
+    in any order and number; the ride whose last one comes first is decided first, so that those of a rider share a cap
+    in the order of their closing. `book` tells afterwards which balances it was asked for.
     """
     foldings: dict[bytes, _Folding] = {}
     duplicates = 0
     excess: list[Arrival] = []
-    for arrival in arrivals:
+    for index, arrival in enumerate(arrivals):
         key = arrival.key
         folding = foldings.get(key)
         if folding is None:
@@ -98,10 +104,11 @@ def advance(
             duplicates += 1
         else:
             folding.fresh.append(arrival.event)
+            folding.last = index
     return Advance(
         [
             _revise(folding.ride, folding.session, tuple(folding.fresh), catalog, book, now, "events")
-            for folding in foldings.values()
+            for folding in sorted(foldings.values(), key=_LAST)
             if folding.fresh
         ],
         duplicates,

@@ -338,3 +338,14 @@ def test_the_first_of_a_cancellation_and_an_end_counts_however_the_stream_is_cut
     assert told([events]).owed() == told([[one] for one in events]).owed() == owed
     reserved = [event("reservation_started", 0), event("cancelled", 4), event("reservation_cancelled", 9)]
     assert told([reserved]).owed() == told([[one] for one in reserved]).owed() == [40]
+
+
+def test_rides_share_a_cap_in_the_order_of_their_closing_however_the_stream_is_cut() -> None:
+    long, short = whole("long", 0, 3 * DAY), whole("short", 2 * DAY, 2 * DAY + 200)
+    events = [long[0], *short, long[1]]
+    totals = []
+    for batches in ([events], [[one] for one in events]):
+        world = told(batches, catalog(tariff({"day_cap": "12.00", "ride_max": "30.00"})))
+        totals.append((world.total("short"), world.total("long")))
+    assert totals[0] == totals[1]
+    assert totals[0][0] == 1200
