@@ -239,6 +239,8 @@ def course(session: Session) -> Course:
                 voided = True
         if not event.billable:
             billable, purpose = False, event.purpose
+    if start is not None and end is not None and cancellation is not None and cancellation.time < end.time:
+        end = None  # The ride was given up before: the first in the world counts, as where that was decided on alone.
     started_at = start.time if start else None
     ended_at = end.time if end else None
     meters = (end and end.distance) or 0
@@ -246,20 +248,8 @@ def course(session: Session) -> Course:
         started_at = correction.corrected_start or started_at
         ended_at = correction.corrected_end or ended_at
         meters = meters if correction.distance is None else correction.distance
-    return Course(
-        start,
-        end,
-        cancellation,
-        reservation,
-        reservation_end,
-        correction,
-        voided,
-        billable,
-        purpose,
-        started_at,
-        ended_at,
-        meters,
-    )
+    parts = start, end, cancellation, reservation, reservation_end, correction
+    return Course(*parts, voided, billable, purpose, started_at, ended_at, meters)
 
 
 def usage(session: Session, told: Course, ended_at: datetime, lost_end: LostEndCharge | None = None) -> Usage:

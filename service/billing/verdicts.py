@@ -55,7 +55,7 @@ class Verdict(msgspec.Struct, frozen=True, gc=False):
 
 def judge(session: Session, operator: Operator, catalog: Catalog, now: datetime, occasion: Occasion) -> Verdict:
     """The verdict on a ride from all of its events. Depends on nothing else, whoever asks and however often."""
-    told = _ended_first(course(session))
+    told = course(session)
     if told.voided:
         return Verdict(SessionState.VOIDED)
     if not told.billable:
@@ -74,15 +74,6 @@ def judge(session: Session, operator: Operator, catalog: Catalog, now: datetime,
     if terms.agreement.currency != terms.version.tariff.currency:
         return Verdict(SessionState.REVIEW, "currency_differs", terms)
     return _with_start(session, told, terms, operator, now, occasion)
-
-
-def _ended_first(told: Course) -> Course:
-    """Of a cancellation and an end of a ride the first in the world counts, as where that was decided on alone."""
-    if told.start is None or told.end is None or told.cancellation is None or told.end.time <= told.cancellation.time:
-        return told
-    fix = told.correction
-    ended_at, meters = (fix.corrected_end, fix.distance or 0) if fix is not None else (None, 0)
-    return msgspec.structs.replace(told, end=None, ended_at=ended_at, meters=meters)
 
 
 def shortest_wait(catalog: Catalog) -> timedelta:
