@@ -11,7 +11,7 @@ from service.billing.debits.collecting import FACT_ORDINALS, ledger_transfers
 from service.billing.debits.lives import LifeRow, Move, life_digest, refund_digest, told_digest
 from service.billing.debits.obligations import covered_minor, of_cap_minor
 from service.billing.debits.refunds import REFUND_FINAL, UNPAID, Refund, RefundState
-from service.billing.debits.state import FINAL, UNSURE, UNWRITTEN, Debit
+from service.billing.debits.state import FINAL, UNSURE, UNWRITTEN, Debit, State
 from service.billing.keys import provider_key, slot_of
 from service.billing.ledger import OF_REFUNDS, Fact, refund_transfers, settlement_transfers
 
@@ -215,11 +215,13 @@ def _check_transfers(
 
 def _check_caps(place: Place, rows: AuditedDebits) -> Iterator[Problem]:
     """What is debited on a hold is no more than its cap, but for what was given back and came back after a further
-    debit had taken its place; what the rider approves himself is on none."""
+    debit had taken its place. What the rider approves himself is on none: so is what came of a written-off debt, which
+    he may have wanted to pay while another debit had its room."""
     came_back = sum(one.refund.amount_minor for one in rows.refunds if one.refund.state is RefundState.RETURNED)
+    given_up = {step.ordinal for step in rows.transitions if step.from_state == State.WRITTEN_OFF}
     for hold in rows.holds:
         on_it = (debit for debit in rows.debits if debit.begun_at is not None and debit.begun_at >= hold.opened_at)
-        taken = sum(of_cap_minor(debit) for debit in on_it)
+        taken = sum(of_cap_minor(debit) for debit in on_it if debit.ordinal not in given_up)
         if taken > hold.cap_minor + came_back:
             yield Problem(place, "debit", "amount_minor on its hold", f"{hold.cap_minor}, the hold's cap", taken)
 
