@@ -26,8 +26,9 @@ def document_of(generated: Document, routes: Sequence[HTTPRouteHandler]) -> Docu
     _, components = msgspec.json.schema_components([*bodies, Problem], ref_template=REFERENCE)
     schemas = generated.setdefault("components", {}).setdefault("schemas", {})
     schemas.update(components)
-    for schema in schemas.values():
-        schema["description"] = cleandoc(schema.get("description") or "")
+    described = _described_answers(routes)
+    for name, schema in schemas.items():
+        schema["description"] = cleandoc(schema.get("description") or described.get(_PAGE.sub(r"Page_\1_", name), ""))
     generated["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
     generated["components"]["responses"] = {
         "Problem": {"description": "A problem document (RFC 9457).", "content": {MEDIA_TYPE: {"schema": _ref(Problem)}}}
@@ -40,6 +41,13 @@ def document_of(generated: Document, routes: Sequence[HTTPRouteHandler]) -> Docu
     text = json.dumps(generated, default=str, sort_keys=True, ensure_ascii=False)
     plain: Document = json.loads(_PAGE.sub(r"\1Page", text))
     return plain
+
+
+def _described_answers(routes: Sequence[HTTPRouteHandler]) -> dict[str, str]:
+    """What the shapes of answers say of themselves, by their names: the framework leaves it out."""
+    answers = [kind.annotation for route in routes for kind in route.parsed_fn_signature.return_type.inner_types]
+    _, components = msgspec.json.schema_components(answers, ref_template=REFERENCE)
+    return {name: schema["description"] for name, schema in components.items() if "description" in schema}
 
 
 def serve_document(document: Document, page: str) -> list[HTTPRouteHandler]:
@@ -150,7 +158,7 @@ def _ref(shape: type) -> Document:
 
 REFERENCE_TO_PROBLEM = {"$ref": REFERENCE.format(name="Problem")}
 _REFERRED = re.compile(r"#/components/schemas/([^\"]+)")
-_PAGE = re.compile(r"Page_[\w.]+\.(\w+?)_(?=\")")
+_PAGE = re.compile(r"Page_[\w.]+\.(\w+?)_(?=\"|$)")
 """How the framework names a page of something."""
 _STYLE = (
     "body{font:14px/1.5 system-ui,sans-serif;max-width:60em;margin:2em auto;padding:0 1em}"

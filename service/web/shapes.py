@@ -238,12 +238,13 @@ class DebitStory(DebitView, frozen=True):
 
 class RideMoney(msgspec.Struct, frozen=True):
     """The money of a ride over all its debits. `owed_minor` is the sum of the obligations, paid or not;
-    `refunded_minor` is what was given back, `to_refund_minor` what is still to be (asked for, on its way, or put off),
-    `given_back_minor` what the operator gave back outside of what was paid here. Of what is owed, `outside_minor` was
-    paid elsewhere, `given_up_minor` is not asked for any more (waived, cancelled by hand, written off), and
-    `open_minor` is still asked of the rider. Paid - refunded - to be refunded - given back + outside + given up + open
-    = owed. Of what was paid a bank has taken back `charged_back_minor` (while a chargeback is open, or when it was
-    lost): that is not asked for again, and what of it is not owed needs no refund."""
+    `refunded_minor` is what was given back, `to_refund_minor` what is still to be (asked for, on its way, or put off;
+    also what was paid elsewhere and is to go back there), `given_back_minor` what the operator gave back outside of
+    what was paid here. `outside_minor` was paid elsewhere, and did not go back there; `given_up_minor` is not asked for
+    any more (waived, cancelled by hand, written off), and `open_minor` is still asked of the rider. Paid - refunded -
+    to be refunded - given back + outside + given up + open = owed. Of what was paid a bank has taken back
+    `charged_back_minor` (while a chargeback is open, or when it was lost): that is not asked for again, and what of it
+    is not owed needs no refund."""
 
     owed_minor: int
     paid_minor: int
@@ -286,9 +287,10 @@ class SessionSummary(msgspec.Struct, frozen=True):
 
 class SessionView(SessionSummary, frozen=True):
     """Everything about a ride, from one snapshot. `owed_minor` is the sum of the obligations, paid or not;
-    `to_refund_minor` is what is still to be given back, `given_back_minor` was given back outside. Of what is owed,
-    `outside_minor` was paid elsewhere, `given_up_minor` is not asked for any more (waived, cancelled by hand, written
-    off), and `open_minor` is still asked of the rider; of what was paid, a bank has taken back `charged_back_minor`."""
+    `to_refund_minor` is what is still to be given back, here or outside, `given_back_minor` was given back outside of
+    what was paid here. `outside_minor` was paid elsewhere, `given_up_minor` is not asked for any more (waived,
+    cancelled by hand, written off), and `open_minor` is still asked of the rider; of what was paid, a bank has taken
+    back `charged_back_minor`."""
 
     billable: bool
     purpose: str | None

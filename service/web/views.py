@@ -97,10 +97,10 @@ def taken_by_banks(rows: RideRows) -> dict[int, int]:
 
 
 def money_of(rows: RideRows) -> RideMoney:
-    """The money of a ride. To be given back is what was paid and is not owed, as far as a bank has not taken it back,
-    nor the operator given it back outside; what the rider paid elsewhere counts for what he owes. Of what is owed and
-    was not paid here, so much was paid elsewhere, so much was given up, and the rest is open: they add up to it, also
-    while a debit does not know yet that less is owed."""
+    """The money of a ride. To be given back is what was paid, here or elsewhere, and is not owed, as far as a bank has
+    not taken it back, nor the operator given it back outside; what the rider paid elsewhere counts first for what he
+    owes. Of what is owed and was not paid, so much was given up, and the rest is open: they add up to it, also while a
+    debit does not know yet that less is owed."""
     debits = rows.debits or []
     owed_minor = sum(obligation.amount_minor for obligation in rows.obligations or [])
     paid_minor = sum(debit.paid_minor for debit in debits)
@@ -121,9 +121,9 @@ def money_of(rows: RideRows) -> RideMoney:
         owed_minor=owed_minor,
         paid_minor=paid_minor,
         refunded_minor=refunded_minor,
-        to_refund_minor=to_refund_minor,
+        to_refund_minor=to_refund_minor + outside_minor - paid_outside_minor,
         given_back_minor=given_back_minor,
-        outside_minor=paid_outside_minor,
+        outside_minor=outside_minor,
         given_up_minor=given_up_minor,
         open_minor=unpaid_minor - paid_outside_minor - given_up_minor,
         charged_back_minor=sum(taken.values()),

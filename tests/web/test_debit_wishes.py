@@ -158,10 +158,13 @@ async def test_what_was_paid_in_cash_and_is_not_owed_is_handed_back_once(it: Web
     assert "1.00 CNY can't have been given back" in early.body["detail"]
     less = {"kind": "goodwill", "code": "sorry", "amount_minor": 100, "currency": "CNY", "reason": "wet"}
     assert (await it.ask("POST", "/v1/sessions/handed-back/charges", less)).status == 200
+    owing = await it.get("/v1/sessions/handed-back")
+    assert (owing["outside_minor"], owing["to_refund_minor"]) == (250, 100)
     asked = {"amount_minor": 100, "reason": "T-78", "by": "desk-7"}
     done = await post(it, open_one, "given-back", asked, key="k-hand")
     assert (done.status, done.body["outside_minor"], done.body["given_back_minor"]) == (200, 150, 0)
-    assert (done.body["ride"]["outside_minor"], done.body["ride"]["open_minor"]) == (150, 0)
+    ride = done.body["ride"]
+    assert (ride["outside_minor"], ride["to_refund_minor"], ride["open_minor"]) == (150, 0, 0)
     assert done.body["transitions"][-1]["why"] == "given back 1.00 CNY: support: desk-7: T-78"
     replayed = await post(it, open_one, "given-back", asked, key="k-hand")
     assert (replayed.body, replayed.headers["idempotency-replayed"]) == (done.body, "true")

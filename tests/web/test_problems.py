@@ -286,6 +286,7 @@ async def test_the_openapi_document_describes_every_route_and_refers_only_to_wha
     names = set(document["components"]["schemas"])
     for shape, field in (("HoldRequest", "session_id"), ("AgreementRequest", "agreement_id")):
         assert document["components"]["schemas"][shape]["properties"][field]["maxLength"] == 64
+    assert [name for name, shape in document["components"]["schemas"].items() if not shape["description"]] == []
     for reference in msgspec.json.encode(document).decode().split('"#/components/schemas/')[1:]:
         assert reference.partition('"')[0] in names
     page = await it.get("/schema", by=None)
