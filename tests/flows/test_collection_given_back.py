@@ -102,7 +102,7 @@ async def test_of_what_failed_a_part_is_handed_back_and_the_rest_is_still_listed
     await wish(bench, ride, 30)
     with pytest.raises(WishRefusedError, match=r"only 0\.70 of it"):
         await wish(bench, ride, 71)
-    assert await listed(bench, ride) == [(1, 100, "failed")], "the refund is told as it was"
+    assert await listed(bench, ride) == [(1, 70, "failed")], "no more is handed out by that list than is still owed"
     bench.provider.capabilities = Capabilities()
     bench.pass_time(timedelta(minutes=1))
     assert await bench.collection.refund_again((ride.ride_no, 1))

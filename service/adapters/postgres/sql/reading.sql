@@ -238,7 +238,10 @@ ORDER BY ride_no, ordinal;
 -- tell of, or that failed or came back with none begun after that while something of the ride is still to be given back;
 -- and what was paid elsewhere of its rides that owe less (refund_ordinal 0): of several such debits the newest first.
 -- `since_at` is when the rider's waiting began: with the first that came to nothing, where none succeeded in between.
-SELECT r.ride_no, r.ordinal, r.refund_ordinal, d.session_id, r.amount_minor, r.currency, r.state, r.reason, r.code,
+-- Of one that came to nothing so much is told as is still to be given back.
+SELECT r.ride_no, r.ordinal, r.refund_ordinal, d.session_id,
+  CASE WHEN r.state IN ('failed', 'returned') THEN least(r.amount_minor, still.minor) ELSE r.amount_minor END::bigint AS amount_minor,
+  r.currency, r.state, r.reason, r.code,
   least(r.created_at, (
     SELECT min(before.created_at) FROM refund before
     WHERE before.ride_no = r.ride_no AND before.slot = r.slot AND before.created_at < r.created_at
@@ -247,18 +250,19 @@ SELECT r.ride_no, r.ordinal, r.refund_ordinal, d.session_id, r.amount_minor, r.c
         WHERE given.ride_no = r.ride_no AND given.slot = r.slot AND given.state = 'succeeded'
           AND given.created_at > before.updated_at AND given.created_at < r.created_at))) AS since_at
 FROM refund r JOIN debit d ON d.ride_no = r.ride_no AND d.ordinal = r.ordinal AND d.slot = r.slot
+CROSS JOIN LATERAL (
+  SELECT sum(owing.paid_minor - owing.refunded_minor - owing.given_back_minor) + sum(owing.outside_minor) - greatest((
+    SELECT coalesce(sum(o.amount_minor), 0) FROM obligation o WHERE o.ride_no = r.ride_no AND o.slot = r.slot
+  ), sum(owing.outside_minor)) AS minor
+  FROM debit owing WHERE owing.ride_no = r.ride_no AND owing.slot = r.slot
+) still
 WHERE r.operator_no = $1 AND (
   r.state = 'new'
   OR (r.state IN ('unknown', 'pending', 'manual') AND r.code IS NOT NULL)
   OR (r.state IN ('failed', 'returned') AND NOT EXISTS (
     SELECT FROM refund later
     WHERE later.ride_no = r.ride_no AND later.slot = r.slot AND later.created_at > r.updated_at)
-  AND (
-    SELECT sum(owing.paid_minor - owing.refunded_minor - owing.given_back_minor) + sum(owing.outside_minor)
-    FROM debit owing WHERE owing.ride_no = r.ride_no AND owing.slot = r.slot
-  ) > greatest((
-    SELECT coalesce(sum(o.amount_minor), 0) FROM obligation o WHERE o.ride_no = r.ride_no AND o.slot = r.slot
-  ), (SELECT sum(given.outside_minor) FROM debit given WHERE given.ride_no = r.ride_no AND given.slot = r.slot))))
+  AND still.minor > 0))
 UNION ALL
 SELECT ride_no, ordinal, 0, session_id, least(outside_minor, too_much - newer)::bigint, currency, 'paid_elsewhere', 'owed less', NULL,
   lessened_at
