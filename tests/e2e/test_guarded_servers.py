@@ -214,7 +214,7 @@ async def test_a_password_that_spoils_the_url_is_not_shown() -> None:
 
 async def test_no_role_waits_for_a_postgresql_that_is_not_to_be_trusted(guarded: Guarded) -> None:
     url = guarded.database(sslrootcert=str(guarded.folder / "other-ca.crt"))
-    settings = guarded.settings(DATABASE_URL=url)
+    settings = guarded.settings(DATABASE_URL=url, HTTP_PORT=str(free_ports(1)[0]))
     commands = ("intake", "collect", "publish", "keep", "serve", "migrate", "audit")
     ends = await asyncio.gather(*(guarded.farebox(name, settings=settings) for name in commands))
     for name, (code, said) in zip(commands, ends, strict=True):
