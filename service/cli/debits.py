@@ -270,12 +270,13 @@ def given_back(wanted: str, amount: str, reason: str, by: str | None, refund: st
     """The rider got AMOUNT back outside, such as 2.50: in cash, by a transfer; or by a refund of the console's.
 
     Of what he had paid elsewhere, or what its provider could not give back; no refund carries it any more. Refused is
-    more than the ride does not owe, and what a refund may still give back.
+    more than the ride does not owe, and what a refund may still give back. The same AMOUNT for the same reason is
+    booked once: what he gets a second time has a reason of its own.
     """
 
     async def give(collection: Collection, row: DebitRow, rows: RideRows) -> None:
         given = GivenBack(exact_minor(amount, row.currency), wishes.said(reason, by), refund)
-        await wishes.give_back(collection, row, rows, given)
+        await wishes.give_back(collection, row, given)
 
     _change(wanted, give)
 

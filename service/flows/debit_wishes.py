@@ -24,7 +24,6 @@ from service.billing.debits.events import (
     Suspended,
 )
 from service.billing.debits.state import FINAL, Debit, DisputeKind, DisputeResult, State, by_support, debit_id
-from service.billing.debits.steps import given_back_text
 from service.billing.debits.unanswered import says_nothing
 from service.billing.money import format_amount
 from service.flows.collection import Collection
@@ -91,11 +90,8 @@ async def decide_refund(collection: Collection, row: DebitRow, number: str, deci
         )
 
 
-async def give_back(collection: Collection, row: DebitRow, rows: RideRows, given: GivenBack) -> None:
+async def give_back(collection: Collection, row: DebitRow, given: GivenBack) -> None:
     """Books what was given back outside, the same amount for the same reason once; raises WishRefusedError."""
-    why = given_back_text(given, row.currency)
-    if any(step.ordinal == row.ordinal and step.why == why for step in rows.transitions or ()):
-        return
     try:
         await collection.given_back((row.ride_no, row.ordinal), given)
     except ImpossibleEventError:

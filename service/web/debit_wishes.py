@@ -100,14 +100,16 @@ async def give_debit_back(
     request: Asked, debit_id: FromPath[str], body: RawBody, idempotency_key: Key
 ) -> Response[RefundAnswer]:
     """The rider got it back outside: of what he had paid elsewhere, or what its provider could not give back. No refund
-    carries it any more. At most what the ride does not owe, and no refund may still give back."""
+    carries it any more. At most what the ride does not owe, and no refund may still give back. The same amount for the
+    same reason is booked once: what he gets a second time has a reason of its own."""
     asked = read(_GIVEN_BACK, body)
     await debit_of(request, debit_id)
 
     async def work() -> tuple[int, RefundAnswer]:
         given = GivenBack(asked.amount_minor, wishes.said(asked.reason, asked.by), asked.refund)
         try:
-            await wishes.give_back(doors_of(request).collection, *await debit_of(request, debit_id), given)
+            row, _ = await debit_of(request, debit_id)
+            await wishes.give_back(doors_of(request).collection, row, given)
         except WishRefusedError as error:
             raise _refused(error) from None
         return 200, refund_answer(*await debit_of(request, debit_id))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
 
@@ -67,7 +68,7 @@ async def wish(bench: Bench, ride: Ride, amount_minor: int, reason: str = "T-1")
     async with bench.database.reading(ReadingStore) as store:
         rows = await store.ride(ride.ride_no)
     assert rows.debits is not None
-    await give_back(bench.collection, rows.debits[0], rows, GivenBack(amount_minor, reason))
+    await give_back(bench.collection, rows.debits[0], GivenBack(amount_minor, reason))
 
 
 async def elsewhere(bench: Bench, ride: Ride) -> int:
@@ -95,6 +96,14 @@ async def test_what_a_provider_refused_to_give_back_is_handed_to_the_rider_once_
     money = money_of(rows)
     assert (money.owed_minor, money.paid_minor, money.refunded_minor, money.given_back_minor) == (150, 300, 50, 100)
     assert (money.to_refund_minor, money.outside_minor, money.given_up_minor, money.open_minor) == (0, 0, 0, 0)
+
+
+async def test_what_is_said_twice_at_one_moment_is_booked_once(bench: Bench) -> None:
+    ride = await refused(bench)
+    await asyncio.gather(*(wish(bench, ride, 40) for _ in range(4)))
+    assert (await bench.debits(ride))[0]["given_back_minor"] == 40
+    await wish(bench, ride, 40, "T-2")
+    assert (await bench.debits(ride))[0]["given_back_minor"] == 80
 
 
 async def test_of_what_failed_a_part_is_handed_back_and_the_rest_is_still_listed_and_asked_for(bench: Bench) -> None:

@@ -209,6 +209,12 @@ class CollectionStore(BatchStore, StopStore):
             rows = sorted((number, debit.account_no, debit.ride_no, debit.ordinal) for debit, number in left)
             await self.run("keep_numbers", *map(list, zip(*rows, strict=True)))
 
+    async def in_life(self, key: DebitKey, why: str) -> bool:
+        """Whether a step of the debit's life says so."""
+        row = await self.one("in_life", *key, why)
+        assert row is not None
+        return bool(row["told"])
+
     async def cluster_timeline(self) -> tuple[str | None, str]:
         """Which cluster and timeline the database was when last looked at, and which it is; locked until commit."""
         row = await self.one("cluster_timeline")

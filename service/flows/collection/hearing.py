@@ -31,6 +31,7 @@ from service.billing.debits.events import (
 from service.billing.debits.obligations import owed_back_minor
 from service.billing.debits.refunds import REFUND_FINAL, UNPAID, RefundState
 from service.billing.debits.state import FINAL, Debit, debit_id, waits_for_hold
+from service.billing.debits.steps import given_back_text
 from service.billing.money import format_amount
 from service.billing.outcomes import Accepted, NeedsRider, Outcome, Postponed, Prepared, Succeeded, Unknown
 from service.flows.account_checks import UNWATCHED, Accounts, let_in
@@ -282,13 +283,16 @@ class Hearing:
 
     async def given_back(self, key: DebitKey, given: GivenBack) -> None:
         """Books what was given back outside of a debit: no more than is the rider's by what his ride owes, and on no
-        way to him, so that nothing is given back twice.
+        way to him, so that nothing is given back twice; the same amount for the same reason is booked once, though it
+        be said twice at one moment.
 
         Raises RefundRefusedError for more, ImpossibleEventError for a debit that is not over, KeyError for none.
         """
         async with self._database.transaction(CollectionStore) as store:
             rows = await store.lock_debits(key[:1])
             debit, about = rows[key].debit, context(self._providers, rows[key])
+            if await store.in_life(key, given_back_text(given, debit.currency)):
+                return
             owing = await store.rides_owing(key[:1])
             owed = owed_back_minor(sum(ride.owed_minor for ride in owing), [row.debit for row in rows.values()], debit)
             if debit.state in FINAL and given.amount_minor > owed:

@@ -304,6 +304,10 @@ SELECT n.ride_no, n.ordinal FROM debit_number n WHERE n.number = $1 AND n.accoun
 INSERT INTO debit_number (number, account_no, ride_no, ordinal)
 SELECT * FROM unnest($1::text[], $2::integer[], $3::bigint[], $4::smallint[]) ON CONFLICT DO NOTHING;
 
+-- name: in_life
+-- Whether a step of debit ($1, $2) was told in the words $3.
+SELECT EXISTS (SELECT FROM debit_transition WHERE ride_no = $1 AND ordinal = $2 AND why = $3) AS told;
+
 -- name: cluster_timeline
 -- Which cluster this is, and how often it was promoted or restored; locked, so that one process marks what may be forgotten.
 SELECT cluster_timeline AS known,
