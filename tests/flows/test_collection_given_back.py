@@ -166,6 +166,24 @@ async def test_nothing_is_handed_back_that_a_refund_or_a_bank_may_still_give(ben
     await bench.collection.happen([((other.ride_no, 1), DisputeClosed("won"))])
 
 
+async def test_no_refund_gives_what_the_rider_has_in_cash_and_of_his_bank(bench: Bench) -> None:
+    ride = await bench.ride(await bench.party(), 300)
+    await bench.settle_down(1)
+    bench.pass_time(timedelta(days=31))
+    await bench.owe(ride, 2, -300)
+    await wish(bench, ride, 150)
+    bench.provider.capabilities = Capabilities(dispute="chargeback")
+    bench.pass_time(timedelta(minutes=1))
+    assert await bench.collection.refund_again((ride.ride_no, 1))
+    await bench.collection.happen([((ride.ride_no, 1), DisputeOpened("chargeback", 150))])
+    await bench.collection.happen([((ride.ride_no, 1), DisputeClosed("lost"))])
+    await bench.settle_down(4, timedelta(hours=1))
+    [debit] = await bench.debits(ride)
+    assert (debit["given_back_minor"], debit["disputed_minor"], bench.provider.given_back) == (150, 150, {})
+    assert (debit["refunding_minor"], debit["refunded_minor"]) == (0, 0)
+    bench.provider.given_back["the bank's"] = 150
+
+
 async def in_the_console(bench: Bench, ride: Ride, refund: str, amount_minor: int | None) -> bool:
     """Somebody gives back in the provider's console, and it is told."""
     [debit, *_] = await bench.debits(ride)

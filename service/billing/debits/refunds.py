@@ -137,10 +137,11 @@ def refund_after(refund: Refund, event: RefundEvent, now: datetime) -> Refund:
 
 def withheld(debit: Debit) -> Postponed | Rejected | None:
     """Why a refund of the debit is not sent, as if its provider had said so: it waits while a bank takes the money, and
-    ends where what the bank has for good leaves too little. None: nothing is in its way."""
+    ends where what the bank has for good, and the rider has from us, leaves too little. None: nothing is in its way."""
     if debit.dispute == "chargeback":
         return Postponed(AGAIN_AFTER)
-    too_much = debit.refunding_minor > debit.paid_minor - debit.refunded_minor - debit.disputed_minor
+    gone = debit.refunded_minor + debit.given_back_minor + debit.disputed_minor
+    too_much = debit.refunding_minor > debit.paid_minor - gone
     return Rejected(CHARGEBACK) if debit.disputed_minor and too_much else None
 
 
