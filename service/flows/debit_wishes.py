@@ -166,7 +166,7 @@ def decide(decision: Decision, reason: str, provider_reference: str | None = Non
         if provider_reference is not None and decision != "settled":
             text = "only a debit that is settled has the provider's number of a payment"
             raise WishRefusedError("provider_reference", text, wrong=True)
-        if decision == "submit_again" and row.state == State.MANUAL and rows.owed_of_minor(row) <= row.paid_minor:
+        if decision == "submit_again" and _undecided(row) and rows.owed_of_minor(row) <= row.paid_minor:
             owes = f"its ride owes {'no more than was paid of it' if row.paid_minor else 'nothing any more'}"
             text = f"{_named(row)} is not sent again, since {owes}: `cancel` it, and nothing more is taken"
             raise WishRefusedError("decision", text)

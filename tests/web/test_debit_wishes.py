@@ -240,6 +240,7 @@ async def test_what_a_ride_owes_by_now_is_told_to_whoever_decides_and_nothing_is
     farebox, asked = command(database_url), {"reason": "not in his books"}
     unclear = {name: await debit(it, name) for name in ("as-it-was", "less-by-now", "undone")}
     await it.sql("UPDATE debit SET state = 'manual', due_at = NULL WHERE session_id = ANY($1)", list(unclear))
+    words = "its provider says neither yes nor no: code NEVER_HEARD"
     operator = it.doors.knowledge.operators[1]
     await adjust_ride(it.database, it.doors.knowledge, operator, "less-by-now", adjustment("goodwill", 100))
     await it.take(event("voided", 31, session="undone"))
@@ -253,9 +254,11 @@ async def test_what_a_ride_owes_by_now_is_told_to_whoever_decides_and_nothing_is
     _, sent, _ = await farebox("debit", "decide", unclear["less-by-now"]["debit_id"], "submit_again", "--reason", "r")
     assert sent.splitlines()[1:] == owing["less-by-now"], "also of what is on its way"
     assert (await post(it, unclear["as-it-was"], "decide", asked | {"decision": "submit_again"})).status == 200
-    refused = await post(it, unclear["undone"], "decide", asked | {"decision": "submit_again"})
-    assert (refused.status, refused.fields) == (409, ["/decision"])
-    assert "its ride owes nothing any more: `cancel` it" in refused.body["detail"]
+    for state in ("unknown", "manual"):
+        await it.sql("UPDATE debit SET state = $1, reason = $2 WHERE session_id = 'undone'", state, words)
+        refused = await post(it, unclear["undone"], "decide", asked | {"decision": "submit_again"})
+        assert (refused.status, refused.fields) == (409, ["/decision"])
+        assert "its ride owes nothing any more: `cancel` it" in refused.body["detail"]
     over = await post(it, unclear["undone"], "decide", asked | {"decision": "cancel"})
     await it.collect()
     ride = await it.get("/v1/sessions/undone")
