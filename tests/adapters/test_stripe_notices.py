@@ -219,9 +219,20 @@ def test_a_refund_of_the_dashboard_is_named_by_its_own_number_and_by_what_it_giv
     provider: Provider, metadata: Any, key: str
 ) -> None:
     made = REFUND | {"metadata": metadata, "payment_intent": "pi_1", "status": "succeeded"}
-    told = read(provider, "refund.created", made)
+    told = read(provider, "refund.created", made | {"balance_transaction": "txn_1", "reason": "duplicate"})
     assert isinstance(told, Notification)
     assert (told.about, told.key, told.payment, told.answer) == ("refund", key, "pi_1", Succeeded(500, "re_1"))
+
+
+@pytest.mark.parametrize(
+    "more", [{"balance_transaction": None}, {"reason": "partial_capture"}, {"reason": "expired_uncaptured_charge"}]
+)
+def test_what_a_capture_leaves_of_a_hold_is_no_refund(provider: Provider, more: dict[str, Any]) -> None:
+    """Each ride that cost less than its hold was listed as given back by nobody here."""
+    made = REFUND | {"metadata": {}, "payment_intent": "pi_1", "status": "succeeded"} | more
+    told = read(provider, "refund.created", made)
+    assert isinstance(told, BadNotification)
+    assert told.ack.status == 200
 
 
 def test_an_event_of_the_other_mode_is_refused(provider: Provider) -> None:

@@ -29,6 +29,7 @@ from service.adapters.providers.stripe.wire import (
     REFUND,
     SETUP,
     Event,
+    Refund,
     our_key,
 )
 from service.billing.agreements.standing import AgreementStatus, HoldStatus
@@ -40,7 +41,8 @@ SIGNATURES_MAX = 16
 SIGNATURE_CHARACTERS_MAX = 4096
 """So much of the header is read, of which the longest that Stripe sends has some hundreds: anybody may send one."""
 TAKEN = Ack(200, "text/plain", b"")
-
+OF_AUTHORISATIONS = frozenset({"expired_uncaptured_charge", "partial_capture"})
+"""Reasons of refunds that Stripe makes itself."""
 ABOUT = {
     "payment_intent": frozenset(
         {"succeeded", "payment_failed", "processing", "canceled", "requires_action", "amount_capturable_updated"}
@@ -167,10 +169,22 @@ def _refund(number: str, data: bytes) -> Notification | str | None:
     refund = decoded(data, REFUND)
     if refund is None:
         return "not a refund in a shape that is known"
-    key = our_key(refund.metadata) or (refund.id if refund.payment_intent else None)  # Made in the dashboard.
+    key = our_key(refund.metadata)
+    if key is None and refund.payment_intent and not _released(refund):
+        key = refund.id  # Made in the dashboard.
     if key is None:
         return None
     return Notification(number, "refund", key, refund_outcome(refund), TAKEN, payment=refund.payment_intent)
+
+
+def _released(refund: Refund) -> bool:
+    """Whether Stripe has made the refund itself, of what a capture leaves of an authorisation, or of one that was never
+    captured: nobody's money.
+
+    Sources: docs.stripe.com/api/payment_intents/capture ("any additional amount is automatically refunded");
+    solidusio/solidus_stripe#268; docs.stripe.com/api/refunds/object, balance_transaction, reason.
+    """
+    return refund.reason in OF_AUTHORISATIONS or refund.balance_transaction is None
 
 
 def _dispute(event: Event, data: bytes) -> Notification | str | None:

@@ -7,7 +7,7 @@ BalanceTransaction), API version `settings.API_VERSION`.
 
 from __future__ import annotations
 
-from typing import Annotated, Generic, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
 
 import msgspec
 
@@ -112,7 +112,7 @@ class Setup(msgspec.Struct, frozen=True):
 
 
 class Refund(msgspec.Struct, frozen=True):
-    """A refund."""
+    """A refund. Without a `balance_transaction` nothing of it was ever on the account's balance."""
 
     id: str
     amount: Units
@@ -121,6 +121,8 @@ class Refund(msgspec.Struct, frozen=True):
     failure_reason: str | None = None
     metadata: dict[str, str] | None = None
     payment_intent: str | None = None
+    reason: str | None = None
+    balance_transaction: Any = ""
 
 
 class Moved(msgspec.Struct, frozen=True):
