@@ -73,6 +73,8 @@ class Fact(IntEnum):
     """Given back outside of what a provider has taken."""
     GIVEN_BACK_THERE = 17
     """Given back by the provider, and nobody here had ordered it."""
+    GIVEN_BACK_FAILED = 18
+    """And that came to nothing."""
 
 
 OF_REFUNDS = frozenset({Fact.REFUND, Fact.REFUND_BACK})

@@ -23,7 +23,7 @@ from service.billing.debits.events import (
 )
 from service.billing.keys import provider_key
 from service.billing.ledger import Account
-from service.billing.outcomes import Succeeded, Unknown
+from service.billing.outcomes import Declined, Succeeded, Unknown
 from service.flows.debit_wishes import WishRefusedError, give_back
 from service.telemetry import UNORDERED
 from service.web.views import money_of
@@ -192,6 +192,13 @@ async def in_the_console(bench: Bench, ride: Ride, refund: str, amount_minor: in
     return await bench.collection.noticed(*named)  # type: ignore[arg-type]  # A tuple of them.
 
 
+async def comes_to_nothing(bench: Bench, ride: Ride, refund: str) -> bool:
+    """Its bank does not take it, days later."""
+    [debit, *_] = await bench.debits(ride)
+    told = (bench.account_no, refund, Declined(False, "failed"), "key", "refund", debit["provider_ref"])
+    return await bench.collection.noticed(*told)  # type: ignore[arg-type]  # A tuple of them.
+
+
 async def not_ordered(bench: Bench, ride: Ride) -> list[tuple[str, int | None]]:
     async with bench.database.reading(UnorderedStore) as store:
         found = await store.of_operator(ride.party.operator_no, 100)
@@ -215,6 +222,36 @@ async def test_a_refund_of_the_console_is_shown_by_name_and_amount_until_a_perso
     assert await elsewhere(bench, ride) == cash, "it went by the provider's own account"
     assert await in_the_console(bench, ride, "re_9", 100)
     assert await not_ordered(bench, ride) == []
+
+
+@pytest.mark.parametrize("amount_minor", [100, None])
+async def test_a_refund_of_the_console_that_comes_to_nothing_is_owed_again_once_it_was_booked(
+    bench: Bench, amount_minor: int | None
+) -> None:
+    """The books said that the rider had it, and nobody heard that he had not."""
+    ride = await refused(bench)
+    assert await in_the_console(bench, ride, "re_9", amount_minor)
+    await bench.collection.given_back((ride.ride_no, 1), GivenBack(100, "made in the console", "re_9"))
+    bench.provider.capabilities = Capabilities()
+    for _ in range(2):  # A repeated notification is the rule.
+        assert await comes_to_nothing(bench, ride, "re_9")
+    await bench.settle_down(2)
+    [debit] = await bench.debits(ride)
+    assert (debit["given_back_minor"], debit["refunded_minor"]) == (0, 100)
+    assert list(bench.provider.given_back.values()) == [100], "by a refund of our own"
+    assert (await bench.whys(ride))[-3] == "given back failed: refund re_9, 1.00 CNY"
+    assert (await not_ordered(bench, ride), await listed(bench, ride)) == ([], [])
+
+
+@pytest.mark.parametrize("first", ["told", "failed"])
+async def test_one_that_has_come_to_nothing_before_that_is_neither_shown_nor_booked(bench: Bench, first: str) -> None:
+    ride = await refused(bench)
+    tellings = [in_the_console(bench, ride, "re_9", 100), comes_to_nothing(bench, ride, "re_9")]
+    for telling in tellings if first == "told" else reversed(tellings):
+        assert await telling
+    assert (await not_ordered(bench, ride), await listed(bench, ride)) == ([], [(1, 100, "failed")])
+    with pytest.raises(RefundRefusedError, match="waits to be booked"):
+        await bench.collection.given_back((ride.ride_no, 1), GivenBack(100, "r", "re_9"))
 
 
 async def test_a_refund_of_which_no_amount_is_told_is_shown_and_one_of_a_stranger_is_not(bench: Bench) -> None:

@@ -45,6 +45,13 @@ class UnorderedStore(Store):
         about = (account_no, refund_ref, *debit, amount_minor, now)
         return bool(await self.run("book_unordered_refund", *about))
 
+    async def fail(
+        self, account_no: int, refund_ref: str, debit: tuple[int, int], payment_ref: str, now: datetime
+    ) -> int:
+        """It has come to nothing; returns how much of it was booked: none when it was told again."""
+        row = await self.one("fail_unordered_refund", account_no, refund_ref, *debit, payment_ref, now)
+        return 0 if row is None else int(row["booked_minor"])
+
     async def of_operator(self, operator_no: int, limit: int) -> list[UnorderedRefund]:
         """What was given back of an operator's payments by nobody here, and is not booked, the oldest first."""
         return [UnorderedRefund(**dict(row)) for row in await self.all("unordered_refunds", operator_no, limit)]

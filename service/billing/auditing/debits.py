@@ -30,7 +30,7 @@ _SIGNS: dict[str, dict[Fact, int]] = {
         Fact.ELSEWHERE_BACK: -1,
     },
     "outside_minor": {Fact.ELSEWHERE: 1, Fact.ELSEWHERE_BACK: -1},
-    "given_back_minor": {Fact.GIVEN_BACK: 1, Fact.GIVEN_BACK_THERE: 1},
+    "given_back_minor": {Fact.GIVEN_BACK: 1, Fact.GIVEN_BACK_THERE: 1, Fact.GIVEN_BACK_FAILED: -1},
     "disputed_minor": {Fact.CHARGEBACK: 1, Fact.CHARGEBACK_WON: -1},
 }
 """What each sum of a debit is in the ledger."""

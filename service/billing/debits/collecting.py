@@ -345,7 +345,7 @@ def ledger_transfers(debit: Debit, fact: Fact, amount_minor: int) -> tuple[Trans
         return ()
     agreement_no, account_no, operator_no = debit.agreement_no, debit.account_no, debit.operator_no
     match fact:
-        case Fact.SETTLEMENT:
+        case Fact.SETTLEMENT | Fact.GIVEN_BACK_FAILED:
             return ledger.settlement_transfers(agreement_no, account_no, amount_minor, debit.currency)
         case Fact.GIVEN_BACK_THERE:
             return ledger.refund_transfers(agreement_no, account_no, amount_minor, debit.currency)

@@ -107,6 +107,13 @@ class GivenBack(msgspec.Struct, frozen=True):
     refund: str | None = None
 
 
+class GivenBackFailed(msgspec.Struct, frozen=True):
+    """A `refund` of the provider's console, which was booked as given back, has come to nothing there."""
+
+    amount_minor: int
+    refund: str
+
+
 class OperatorDecided(msgspec.Struct, frozen=True):
     """The way out of MANUAL; `settled` means that the provider took the whole amount under the present key."""
 
@@ -207,6 +214,7 @@ DebitEvent = (
     | OwedChanged
     | PaidElsewhere
     | GivenBack
+    | GivenBackFailed
     | OperatorDecided
     | Suspended
     | Resumed
@@ -236,6 +244,7 @@ class Post(msgspec.Struct, frozen=True):
         "elsewhere_back",
         "given_back",
         "given_back_there",
+        "given_back_failed",
         "waiver",
         "waiver_back",
         "write_off",

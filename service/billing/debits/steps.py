@@ -10,6 +10,7 @@ from service.billing.debits.events import (
     DisputeClosed,
     DisputeOpened,
     GivenBack,
+    GivenBackFailed,
     OperatorDecided,
     PaidElsewhere,
     RefundEnded,
@@ -29,6 +30,8 @@ def why_text(event: DebitEvent, debit: Debit) -> str:
             return f"{name}: {by_support(event.reason)}"
         case GivenBack():
             return given_back_text(event, debit.currency)
+        case GivenBackFailed():
+            return f"{name}: refund {event.refund}, {_amount(event.amount_minor, debit)}"
         case RefundEnded():
             ended = "succeeded" if event.succeeded else "failed"
             return f"{name}: {ended}, {_amount(event.amount_minor, debit)}"

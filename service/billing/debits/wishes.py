@@ -12,7 +12,9 @@ from service.billing.debits.disputes import disputed, goes_on_at, to_be_noticed_
 from service.billing.debits.ended import settled_outside
 from service.billing.debits.events import (
     GivenBack,
+    GivenBackFailed,
     ImpossibleEventError,
+    NetAgain,
     OperatorDecided,
     OwedChanged,
     PaidElsewhere,
@@ -219,6 +221,13 @@ def given_back(debit: Debit, event: GivenBack, _now: datetime, _terms: Terms) ->
     effects = [Post("elsewhere_back", outside)] if outside else []
     from_paid = Post("given_back" if event.refund is None else "given_back_there", rest)
     return given, (*effects, from_paid) if rest else tuple(effects)
+
+
+def given_back_failed(debit: Debit, event: GivenBackFailed, _now: datetime, _terms: Terms) -> Step:
+    """What was booked as given back in the provider's console is ours again, and owed to the rider: it is netted, and
+    what is still owed back is a refund of our own."""
+    left = replace(debit, given_back_minor=debit.given_back_minor - event.amount_minor)
+    return left, (Post("given_back_failed", event.amount_minor), NetAgain())
 
 
 def refundable_minor(debit: Debit) -> int:

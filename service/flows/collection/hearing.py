@@ -20,6 +20,7 @@ from service.billing.debits.collecting import Book
 from service.billing.debits.events import (
     DebitEvent,
     GivenBack,
+    GivenBackFailed,
     ImpossibleEventError,
     Notified,
     PaymentAnswered,
@@ -33,7 +34,17 @@ from service.billing.debits.refunds import REFUND_FINAL, UNPAID, RefundState
 from service.billing.debits.state import FINAL, Debit, debit_id, waits_for_hold
 from service.billing.debits.steps import given_back_text
 from service.billing.money import format_amount
-from service.billing.outcomes import Accepted, NeedsRider, Outcome, Postponed, Prepared, Succeeded, Unknown
+from service.billing.outcomes import (
+    Accepted,
+    Closed,
+    Declined,
+    NeedsRider,
+    Outcome,
+    Postponed,
+    Prepared,
+    Succeeded,
+    Unknown,
+)
 from service.flows.account_checks import UNWATCHED, Accounts, let_in
 from service.flows.collection.calls import CALL_SECONDS, debit_ref, debit_request
 from service.flows.collection.keeping import Providers, context, keep, net_rides
@@ -339,10 +350,15 @@ class Hearing:
     async def _unordered(
         self, store: CollectionStore, account_no: int, key: str, outcome: Outcome, payment: str | None
     ) -> bool:
-        """Keeps that a refund which nobody here ordered has given back of a payment of ours; False: it is not ours."""
-        if payment is None or not isinstance(outcome, Succeeded | Unknown):
+        """Keeps that a refund which nobody here ordered has given back of a payment of ours, or has come to nothing, so
+        that what was booked of it is owed again; False: it is not ours."""
+        if payment is None or not isinstance(outcome, Succeeded | Unknown | Declined | Closed):
             return False
         debits = await store.debits_by_provider_ref(payment, account_no)
+        if isinstance(outcome, Declined | Closed):
+            for debit in debits[:1]:
+                await self._unordered_failed(store, account_no, key, debit, payment)
+            return bool(debits)
         amount_minor = outcome.amount_minor if isinstance(outcome, Succeeded) else None
         for debit in debits[:1]:
             if await UnorderedStore(store.connection).keep(account_no, key, debit, payment, amount_minor, self._now()):
@@ -350,3 +366,12 @@ class Hearing:
                 LOG.error("a refund that nobody here ordered", account_no=account_no, **named)
                 UNORDERED.inc()
         return bool(debits)
+
+    async def _unordered_failed(
+        self, store: CollectionStore, account_no: int, key: str, debit: DebitKey, payment: str
+    ) -> None:
+        await store.lock_debits(debit[:1])  # Before its refund, as whoever books it does.
+        booked = await UnorderedStore(store.connection).fail(account_no, key, debit, payment, self._now())
+        if booked:
+            LOG.error("a refund of the console's has come to nothing", account_no=account_no, debit=debit_id(*debit))
+            await self.hear(store, [(debit, GivenBackFailed(booked, key))])

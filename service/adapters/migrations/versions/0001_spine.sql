@@ -616,7 +616,7 @@ CREATE INDEX refund_waiting ON refund (account_no, coalesce(tariff_no, 0), due_a
   WHERE due_at IS NOT NULL AND state = 'new';
 
 -- What a provider says was given back of a debit's payment that nobody here ordered (amount_minor NULL: he does not say
--- how much), by his number of the refund, until somebody has booked it.
+-- how much), by his number of the refund, until somebody has booked it, or (failed_at) it has come to nothing there.
 CREATE TABLE refund_unordered (
   account_no integer NOT NULL,
   refund_ref text NOT NULL,
@@ -626,6 +626,7 @@ CREATE TABLE refund_unordered (
   amount_minor bigint,
   told_at timestamptz NOT NULL,
   booked_at timestamptz,
+  failed_at timestamptz,
   PRIMARY KEY (account_no, refund_ref)
 );
 
