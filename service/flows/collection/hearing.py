@@ -307,8 +307,9 @@ class Hearing:
             owing = await store.rides_owing(key[:1])
             owed = owed_back_minor(sum(ride.owed_minor for ride in owing), [row.debit for row in rows.values()], debit)
             if debit.state in FINAL and given.amount_minor > owed:
-                told = f"only {format_amount(owed, debit.currency)} of it is still to go back to the rider"
-                raise RefundRefusedError(told if owed else "nothing of it is still to go back to the rider")
+                told = f"only {format_amount(owed, debit.currency)} of it is" if owed else "nothing of it is"
+                on_its_way = ", beside what a refund may still bring him" if debit.refunding_minor else ""
+                raise RefundRefusedError(f"{told} still to go back to the rider{on_its_way}")
             if given.refund is not None and not await UnorderedStore(store.connection).book(
                 debit.account_no, given.refund, key, given.amount_minor, self._now()
             ):
