@@ -153,12 +153,13 @@ class Holds:
 
     async def noticed(self, account_no: int, key: str, answer: HoldAnswer) -> bool:
         """Takes in what a verified notification says; False when it is about no hold that is under way, nor one that
-        was given up before its rider had opened it: that is ended now."""
+        was given up before its rider had opened it: that is ended now. What has another number at the provider than
+        the hold was asked for before it under the same key: only a question tells how the hold itself stands."""
         async with self._database.reading(HoldStore) as store:
             row = await store.find_hold_by_provider_key(account_no, key)
         if row is None:
             return await self._unopened.told(account_no, key)
-        if isinstance(answer, Unknown):  # It has changed: its provider is asked how.
+        if isinstance(answer, Unknown) or _of_another(row.hold, answer):  # It has changed: its provider is asked how.
             await self._save(row, replace(row.hold, due_at=self._now()))
             return True
         await self._keep(row, answer)
@@ -334,3 +335,9 @@ class Holds:
 
     def _lease(self) -> datetime:
         return self._machine_now() + LEASE
+
+
+def _of_another(hold: Hold, answer: HoldAnswer) -> bool:
+    """Whether an answer names another number at the provider than is known of the hold."""
+    told = answer.provider_ref if isinstance(answer, HoldStatus) else None
+    return None not in (told, hold.provider_ref) and told != hold.provider_ref

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from rider_world import World, world
@@ -313,6 +314,20 @@ async def test_a_verified_notification_counts_as_an_answer_and_an_old_one_change
     await it.holds.release(it.operator_no, "s1")
     assert not await it.holds.noticed(it.account_no, key, HoldStatus("open"))
     assert await it.state("s1") == "released"
+
+
+@pytest.mark.parametrize("state", ["refused", "released", "expired", "pending"])
+async def test_late_news_of_what_was_refused_before_under_the_same_key_ends_nothing(it: World, state: Any) -> None:
+    """Stripe: the cancelled PaymentIntent of the first try ended the second, whose authorisation stood for nobody."""
+    await it.sandbox.script("refuse", on="rider", op="hold.open", code="SCORE_TOO_LOW")
+    await it.ask("s1")
+    assert (await it.ask("s1")).status == "allowed"
+    key, kept = await it.provider_key("s1"), "SELECT provider_ref FROM hold WHERE session_id = 's1'"
+    ref = await it.connection.fetchval(kept)
+    assert await it.holds.noticed(it.account_no, key, HoldStatus(state, f"{ref}-before", code="lost_card"))
+    assert (await it.state("s1"), await it.connection.fetchval(kept)) == ("open", ref)
+    await it.holds.release_round(it.account_no)
+    assert (await it.state("s1"), await it.at_provider("s1")) == ("open", "open")
 
 
 async def test_the_schema_keeps_a_hold_in_its_slot(it: World) -> None:
