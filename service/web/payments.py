@@ -59,7 +59,7 @@ def nothing_to_do(debit_id: str, outcome: Outcome) -> ProblemError:
         return conflict(detail, [FieldProblem("path:debit_id", "paid already")])
     said = getattr(outcome, "code", "") or type(outcome).__name__
     LOG.warning("the provider gives the rider nothing to pay", debit=debit_id, says=said)
-    detail = f"the provider lets the rider not pay debit {debit_id} now ({said})"
+    detail = f"the provider does not let the rider pay debit {debit_id} now ({said})"
     if isinstance(outcome, NeedsRider):
         advice = outcome.advice or "the rider pays where he sees what is open at the provider"
         detail = f"the provider gives nothing by which the rider's app could have him pay debit {debit_id}: {advice}"

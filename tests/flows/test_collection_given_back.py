@@ -154,7 +154,7 @@ async def test_nothing_is_handed_back_that_a_refund_or_a_bank_may_still_give(ben
     bench.provider.faults["*"] = ["lost_before"]
     await bench.owe(ride, 2, -100)
     for _ in range(2):  # It is new, then unknown.
-        with pytest.raises(RefundRefusedError, match="nothing of it .* beside what a refund may still bring him"):
+        with pytest.raises(RefundRefusedError, match=r"nothing of it .* beside what a refund may still bring him"):
             await bench.collection.given_back((ride.ride_no, 1), GivenBack(100, "cash"))
         await bench.collection.submit_round(bench.account_no)
     await bench.settle_down(4)

@@ -139,7 +139,10 @@ class Rules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ] = None
     day_cap: Annotated[
         Decimal | Price | None,
-        Meta(description="The most that all rides of a rider cost in a civil day of the tariff's zone, before fees."),
+        Meta(
+            description="The most that all rides of a rider cost in a civil day of the tariff's zone, before"
+            " reservations and fees."
+        ),
     ] = None
     month_cap: Annotated[Decimal | Price | None, Meta(description="The same of a civil month.")] = None
     free_minutes: Annotated[
