@@ -167,3 +167,11 @@ def test_who_can_pay_in_no_other_way_gets_another_one_at_once_between_two_tries(
     assert waits.state is State.RETRY_WAIT
     made, _ = after(waits, PaymentWanted(), NOW, only)
     assert holds_asked(after(made, Due(), NOW, only)[1]) == [2]
+
+
+def test_what_is_written_off_stays_so_though_its_rider_wants_to_pay_and_its_hold_was_refused() -> None:
+    """It was new again, and its loss stood in the ledger beside it. Histories found it."""
+    over = debit(State.WRITTEN_OFF, reason=f"{HOLD_REFUSED}: TOO_MANY_HOLDS", forgone_minor=1000)
+    only = replace(at(None), capabilities=replace(CONFIRMED, payable_apart=False))
+    wanted, _ = after(over, PaymentWanted(), NOW, only)
+    assert (wanted.state, wanted.forgone_minor) == (State.WRITTEN_OFF, 1000)

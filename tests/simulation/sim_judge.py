@@ -94,11 +94,12 @@ def _taken(till: Till) -> Iterator[str]:
 
 
 def _owed(till: Till) -> Iterator[str]:
-    """The rider has paid what he owes, no less and no more."""
+    """The rider has paid what he owes, no less and no more. Nothing is netted while a person is to decide."""
+    if any(debit.state is State.MANUAL for debit in till.debits.values()):
+        return
     whole, unpaid = stands(till)
     least = till.teller.capabilities.debit_min_minor  # Of less nobody is asked.
-    waits = any(debit.state is State.MANUAL for debit in till.debits.values())
-    if till.owed_minor - whole >= least and not waits:
+    if till.owed_minor - whole >= least:
         yield f"owes {till.owed_minor}: only {whole} is paid, given up or still asked for (open: {unpaid})"
     if unpaid and whole > till.owed_minor:
         yield f"owes {till.owed_minor}: {whole} with {unpaid} that is still asked for"

@@ -55,7 +55,7 @@ def payment_wanted(debit: Debit, event: PaymentWanted, now: datetime, terms: Ter
         raise ImpossibleEventError(debit, event)
     if to_confirm:
         return holding.wanted_now(debit, now, terms)
-    if refused_a_hold(debit) and not terms.capabilities.payable_apart:
+    if refused_a_hold(debit) and debit.state is not State.WRITTEN_OFF and not terms.capabilities.payable_apart:
         return holding.taken_up(debit, now), ()
     until = now + terms.calendar.payment_open_for
     if debit.state is State.PENDING:
