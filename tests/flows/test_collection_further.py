@@ -5,23 +5,18 @@ The books of the simulator's face are the oracle. No notification reaches us: wh
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from builders import Ride
-from collecting_bench import open_bench
-from sandbox_peer import peer
-from test_collection_wechatpay import PRICE, Shop
-from wechatpay_peer import merchant_at
+from test_collection_wechatpay import PRICE, Shop, shop_at
 
 from service.billing.debits import Debit
 from service.billing.debits.events import PaidElsewhere, RetryAsked, Suspended
 from service.billing.outcomes import MiniProgram
-from service.flows.collection import Collection
 
 MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
 EXTRA = 200
@@ -93,17 +88,7 @@ class Riders(Shop):
         return row["state"], row["paid_minor"], row["refunded_minor"]
 
 
-@asynccontextmanager
-async def riders(url: str, directory: Path) -> AsyncIterator[Riders]:
-    async with (
-        open_bench(url) as bench,
-        peer() as simulator,
-        merchant_at(simulator, f"shop{bench.account_no}", directory) as merchant,
-    ):
-        accounts = {bench.account_no: merchant.provider}
-        bench.collection = Collection(bench.database, accounts, lambda: bench.now, lambda: bench.machine)
-        await merchant.at(bench.now)
-        yield Riders(bench, merchant)
+riders = partial(shop_at, Riders)
 
 
 @pytest.mark.parametrize("alone", [True, False])

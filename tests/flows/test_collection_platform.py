@@ -5,23 +5,18 @@ Nobody tells us, so that it is found by asking. The books of the simulator's fac
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from builders import Ride
-from collecting_bench import open_bench
-from sandbox_peer import peer
-from test_collection_wechatpay import PRICE, Shop
-from wechatpay_peer import merchant_at
+from test_collection_wechatpay import PRICE, Shop, shop_at
 
 from service.billing.debits.events import OperatorDecided, PaidElsewhere, RetryAsked
 from service.billing.debits.state import GONE_THERE
 from service.billing.ledger import KIND, Account
-from service.flows.collection import Collection
 from service.flows.collection.hearing import NoPaymentError
 
 MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
@@ -79,17 +74,7 @@ class Office(Shop):
         return sums[Account.ELSEWHERE], sums[Account.WRITE_OFFS]
 
 
-@asynccontextmanager
-async def office(url: str, directory: Path) -> AsyncIterator[Office]:
-    async with (
-        open_bench(url) as bench,
-        peer() as simulator,
-        merchant_at(simulator, f"shop{bench.account_no}", directory) as merchant,
-    ):
-        accounts = {bench.account_no: merchant.provider}
-        bench.collection = Collection(bench.database, accounts, lambda: bench.now, lambda: bench.machine)
-        await merchant.at(bench.now)
-        yield Office(bench, merchant)
+office = partial(shop_at, Office)
 
 
 async def test_an_order_that_is_marked_as_paid_there_is_settled_elsewhere(database_url: str, tmp_path: Path) -> None:

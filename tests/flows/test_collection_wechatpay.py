@@ -5,11 +5,12 @@ Its books are the oracle: what nobody told it, it goes on collecting for ever (w
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from builders import Ride
@@ -102,13 +103,24 @@ class Shop:
         assert await self.bench.balance(4, self.bench.account_no) == moved
 
 
+AnyShop = TypeVar("AnyShop", bound=Shop)
+
+
 @asynccontextmanager
-async def wechat(url: str, directory: Path) -> AsyncIterator[Shop]:
-    async with open_bench(url) as bench, peer() as simulator, merchant_at(simulator, "shop", directory) as merchant:
+async def shop_at(shop: Callable[[Bench, Merchant], AnyShop], url: str, directory: Path) -> AsyncIterator[AnyShop]:
+    """A shop of that kind, its bench and its merchant at a simulator of its own."""
+    async with (
+        open_bench(url) as bench,
+        peer() as simulator,
+        merchant_at(simulator, f"shop{bench.account_no}", directory) as merchant,
+    ):
         providers = {bench.account_no: merchant.provider}
         bench.collection = Collection(bench.database, providers, lambda: bench.now, lambda: bench.machine)
         await merchant.at(bench.now)
-        yield Shop(bench, merchant)
+        yield shop(bench, merchant)
+
+
+wechat = partial(shop_at, Shop)
 
 
 async def test_a_rider_who_complains_before_he_has_paid_is_neither_reminded_nor_overdue_until_it_is_over(
@@ -177,7 +189,9 @@ async def test_until_wechat_pay_has_answered_that_it_knows_the_hold_stays_and_it
     async with wechat(database_url, tmp_path) as shop:
         ride = await shop.ride()
         await shop.go_on(6, timedelta(minutes=1))
-        faults = [{"kind": "error_before", "op": "debit.settle_elsewhere", "account": "shop", "times": 2}]
+        faults = [
+            {"kind": "error_before", "op": "debit.settle_elsewhere", "account": shop.merchant.account_id, "times": 2}
+        ]
         await shop.merchant.peer.call("POST", "/script", faults)
         await shop.bench.collection.happen([((ride.ride_no, 1), PaidElsewhere("cash"))])
         await shop.go_on(2, timedelta(seconds=61))
