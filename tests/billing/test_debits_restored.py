@@ -136,3 +136,12 @@ def test_a_declined_debit_that_is_owed_no_longer_is_closed_first() -> None:
     closing, call = lived(lost(debit(State.RETRY_WAIT)), OwedChanged(0), Due())
     assert (closing.state, call) == (State.RETRY_WAIT, Call("lower"))
     assert lived(closing, LowerAnswered(KEY, Closed()))[0].state is State.CANCELLED
+
+
+def test_what_no_hold_has_let_be_tried_goes_on_by_the_calendar_once_a_doubt_about_it_is_settled() -> None:
+    """A notification had named it: the answer to the question about that tripped, again and again. A world found it."""
+    waits = replace(UNSENT, state=State.RETRY_WAIT, reason="the hold was refused: LAPSED", created_at=NOW, due_at=NOW)
+    goes_on, _ = lived(replace(waits, doubted_minor=100), Queried(KEY, NotFound()))
+    assert (goes_on.state, goes_on.doubted_minor) == (State.RETRY_WAIT, None)
+    assert goes_on.due_at is not None
+    assert goes_on.due_at > NOW

@@ -86,8 +86,8 @@ def left_open(debit: Debit) -> bool:
 
 
 def _retried_at(debit: Debit, now: datetime, terms: Terms) -> datetime:
-    assert debit.submitted_at is not None
-    at = next_retry_at(debit, debit.submitted_at, terms)
+    """The next day of the calendar since it was tried; or since it was opened, where no hold has let it be tried."""
+    at = next_retry_at(debit, debit.submitted_at or debit.created_at, terms)
     return dunning.in_hours(max(at or now, now), terms.zone, terms.calendar)
 
 
