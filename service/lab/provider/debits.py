@@ -185,9 +185,10 @@ def remembered(books: Books, account: Account, asked: AskDebit, now: datetime) -
 
 
 def _to_be_paid(books: Books, account: Account, asked: AskDebit) -> Debit | None:
-    """What the rider is shown where keys are ignored: that takes nothing, so that what is unpaid is not doubled."""
+    """What the rider is shown where keys are ignored: that takes nothing, so that what is unpaid is not doubled, nor
+    what he has paid asked for in its place."""
     there = books.debits.get((account.account_id, asked.key)) if account.terms.forgets_keys else None
-    return there if there is not None and there.asked == asked and there.state in ("accepted", "declined") else None
+    return there if there is not None and there.asked == asked and there.state != "closed" else None
 
 
 def _lowered(debit: Debit, amount_minor: int) -> Debit:
