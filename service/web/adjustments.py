@@ -12,6 +12,7 @@ from msgspec import Meta
 
 from service.adapters.postgres.reading import DebitRow, RideRows
 from service.billing.adjustments import AMOUNT_MAX, AdjustmentError
+from service.billing.debits.state import returned_minor
 from service.billing.events import Adjustment
 from service.billing.words import Label
 from service.flows.decisions import adjust_ride
@@ -175,7 +176,7 @@ def _refundable(row: DebitRow, rows: RideRows, amount_minor: int) -> None:
             [FieldProblem("path:debit_id", "a chargeback is open")],
         )
     ride, taken_minor = money_of(rows), taken_by_banks(rows).get(row.ordinal, 0)
-    kept_minor = row.paid_minor - row.refunded_minor - row.refunding_minor - row.given_back_minor
+    kept_minor = row.paid_minor - returned_minor(row)
     if 0 < kept_minor <= taken_minor:
         raise conflict(
             "the rider's bank has taken this money back: nothing is left that could be given back",

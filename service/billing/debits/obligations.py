@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Literal, Protocol
+from typing import Literal
 
 import msgspec
 
@@ -11,7 +11,16 @@ from service.billing.capabilities import Capabilities
 from service.billing.debits.answers import collected_yet
 from service.billing.debits.events import OwedChanged, RefundAsked
 from service.billing.debits.money import TOO_LITTLE, worth_a_debit
-from service.billing.debits.state import FINAL, UNSURE, Debit, State, certain, to_be_tried
+from service.billing.debits.state import (
+    FINAL,
+    UNSURE,
+    Debit,
+    Standing,
+    State,
+    certain,
+    returned_minor,
+    to_be_tried,
+)
 from service.billing.debits.wishes import refundable_minor
 
 
@@ -32,25 +41,6 @@ class Change(msgspec.Struct, frozen=True):
 
 
 Netting = OpenDebit | Change
-
-
-class Standing(Protocol):
-    """What of a debit, as it is decided about or as it is stored, says how much of its ride it stands for."""
-
-    @property
-    def state(self) -> str: ...
-    @property
-    def amount_minor(self) -> int: ...
-    @property
-    def paid_minor(self) -> int: ...
-    @property
-    def forgone_minor(self) -> int: ...
-    @property
-    def refunded_minor(self) -> int: ...
-    @property
-    def refunding_minor(self) -> int: ...
-    @property
-    def given_back_minor(self) -> int: ...
 
 
 def net(
@@ -87,10 +77,9 @@ def _owed_no_longer(debit: Debit) -> bool:
 
 def covered_minor(debit: Standing) -> int:
     """How much of what the ride owes a debit stands for: what it asks for or brought, less what went back."""
-    returned = debit.refunded_minor + debit.refunding_minor + debit.given_back_minor
     if debit.state in FINAL:
-        return debit.paid_minor + debit.forgone_minor - returned
-    return debit.amount_minor - returned
+        return debit.paid_minor + debit.forgone_minor - returned_minor(debit)
+    return debit.amount_minor - returned_minor(debit)
 
 
 def owed_back_minor(owed_minor: int, debits: Sequence[Debit], debit: Debit) -> int:
@@ -98,7 +87,7 @@ def owed_back_minor(owed_minor: int, debits: Sequence[Debit], debit: Debit) -> i
     elsewhere, and more than the ride owes. What a bank takes, or a refund may still give back, is not."""
     if debit.state not in FINAL or debit.dispute == "chargeback":
         return 0
-    here = sum(one.paid_minor - one.refunded_minor - one.refunding_minor - one.given_back_minor for one in debits)
+    here = sum(one.paid_minor - returned_minor(one) for one in debits)
     too_much = here + sum(one.outside_minor for one in debits) - owed_minor
     return max(min(too_much, refundable_minor(debit) + debit.outside_minor), 0)
 

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from service.billing.debits import dunning
 from service.billing.debits.events import Due, LeaseOver, Notified, Queried, RefundDecided, RetryAsked, Submitted
-from service.billing.debits.state import Debit, by_support
+from service.billing.debits.state import Debit, by_support, returned_minor
 from service.billing.debits.unanswered import ANSWERED_WITHIN, told
 from service.billing.outcomes import (
     Accepted,
@@ -140,8 +140,7 @@ def withheld(debit: Debit) -> Postponed | Rejected | None:
     ends where what the bank has for good, and the rider has from us, leaves too little. None: nothing is in its way."""
     if debit.dispute == "chargeback":
         return Postponed(AGAIN_AFTER)
-    gone = debit.refunded_minor + debit.given_back_minor + debit.disputed_minor
-    too_much = debit.refunding_minor > debit.paid_minor - gone
+    too_much = returned_minor(debit) + debit.disputed_minor > debit.paid_minor
     return Rejected(CHARGEBACK) if debit.disputed_minor and too_much else None
 
 

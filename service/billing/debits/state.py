@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Literal
+from typing import Literal, Protocol
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
@@ -240,6 +240,30 @@ class Terms(msgspec.Struct, frozen=True):
     hold: HoldSeen | None = None
     reporting: bool = True
     debiting: bool = True
+
+
+class Standing(Protocol):
+    """What of a debit, as it is decided about or as it is stored, says how much of its ride it stands for."""
+
+    @property
+    def state(self) -> str: ...
+    @property
+    def amount_minor(self) -> int: ...
+    @property
+    def paid_minor(self) -> int: ...
+    @property
+    def forgone_minor(self) -> int: ...
+    @property
+    def refunded_minor(self) -> int: ...
+    @property
+    def refunding_minor(self) -> int: ...
+    @property
+    def given_back_minor(self) -> int: ...
+
+
+def returned_minor(debit: Standing) -> int:
+    """What the rider has again of what a debit has brought, however it came to him, or is on its way to get."""
+    return debit.refunded_minor + debit.refunding_minor + debit.given_back_minor
 
 
 def by_support(words: str) -> str:

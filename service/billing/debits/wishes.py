@@ -55,6 +55,7 @@ from service.billing.debits.state import (
     payable,
     refused_a_hold,
     refused_for_us,
+    returned_minor,
 )
 from service.billing.debits.unanswered import unanswered
 from service.billing.outcomes import Succeeded
@@ -232,8 +233,7 @@ def given_back_failed(debit: Debit, event: GivenBackFailed, _now: datetime, _ter
 
 def refundable_minor(debit: Debit) -> int:
     """What can still be given back: what was paid, less what the rider has back already, or is to get back."""
-    gone = debit.refunded_minor + debit.refunding_minor + debit.given_back_minor
-    return max(debit.paid_minor - gone - debit.disputed_minor, 0)
+    return max(debit.paid_minor - returned_minor(debit) - debit.disputed_minor, 0)
 
 
 def refund_ended(debit: Debit, event: RefundEnded, _now: datetime, _terms: Terms) -> Step:
